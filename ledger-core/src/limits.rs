@@ -1,0 +1,62 @@
+//! Every bound of the core, named, with its reason.
+//!
+//! What replicas must agree on is a constant here or goes through the log; it is never configuration.
+
+/// Slots that SKUs hash into. Twelve bits: they fit the `rand_a` field of a UUIDv7.
+pub const SLOTS: u16 = 4_096;
+/// Longest SKU in bytes. Long enough for GTIN plus variant, short enough to keep in every record.
+pub const SKU_BYTES_MAX: usize = 64;
+/// Longest sale id in bytes.
+pub const SALE_ID_BYTES_MAX: usize = 48;
+/// Longest limit key in bytes (an account id, an address hash, a card fingerprint, …).
+pub const LIMIT_KEY_BYTES_MAX: usize = 64;
+/// Limit keys one reservation may carry.
+pub const LIMIT_KEYS_MAX: usize = 4;
+/// Longest reference of a receive, adjust, return or allot.
+pub const REFERENCE_BYTES_MAX: usize = 64;
+/// Longest free-text reason (adjustments, closings).
+pub const REASON_BYTES_MAX: usize = 128;
+/// Longest opaque price note on an offer.
+pub const PRICE_BYTES_MAX: usize = 64;
+/// Offers one product may be in, the plain one included.
+pub const OFFERS_PER_PRODUCT_MAX: usize = 64;
+/// Lines one reservation may have after summing.
+pub const LINES_MAX: usize = 16;
+/// Units one line may ask for.
+pub const QUANTITY_MAX: u32 = 1_000_000;
+/// Units one product may ever hold; leaves room so that no sum of offers can overflow a `u64`.
+pub const UNITS_MAX: u64 = 1 << 48;
+/// Longest hold, whatever a policy says: one week.
+pub const HOLD_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// Shortest hold.
+pub const HOLD_MS_MIN: u64 = 1;
+/// Hold given when neither caller nor policy names one: ten minutes.
+pub const HOLD_MS_DEFAULT: u64 = 10 * 60_000;
+/// Commands one entry may carry. One sync and one wake-up is shared by that many.
+pub const COMMANDS_PER_ENTRY_MAX: usize = 8_192;
+/// Bytes one encoded entry may have; the decoder refuses more before it allocates.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Expired holds swept by one entry; verdicts never wait for the sweep.
+pub const EXPIRED_PER_ENTRY_MAX: usize = 4_096;
+/// `forgotten_to` never rises above ledger time minus this: younger ids are always remembered.
+pub const FORGET_GUARD_MS: u64 = 10_000;
+/// Ids whose time lies further ahead of ledger time than this are refused as *not now*.
+pub const ID_AHEAD_MS_MAX: u64 = 10_000;
+/// The state digest is taken at every such index.
+pub const DIGEST_EVERY: u64 = 1_024;
+/// Digests kept for comparison.
+pub const DIGESTS_KEPT: usize = 64;
+/// Newest behaviour of `apply` that this build knows.
+pub const BEHAVIOUR_VERSION_MAX: u16 = 1;
+/// Default retention of confirmed reservations (their return window): thirty days.
+pub const RETAIN_SOLD_MS_DEFAULT: u64 = 30 * 24 * 3_600_000;
+/// Default retention of released and expired reservations: one day.
+pub const RETAIN_ENDED_MS_DEFAULT: u64 = 24 * 3_600_000;
+/// Default retention of refusals and fences: one hour.
+pub const RETAIN_REFUSED_MS_DEFAULT: u64 = 3_600_000;
+/// Default cap on remembered ids of one shard that are neither live nor sold in their return window.
+pub const REMEMBERED_MAX_DEFAULT: u64 = 20_000_000;
+
+const _: () = assert!(SLOTS == 1 << 12);
+const _: () = assert!(ID_AHEAD_MS_MAX <= FORGET_GUARD_MS);
+const _: () = assert!(LINES_MAX as u64 * QUANTITY_MAX as u64 <= UNITS_MAX);

@@ -1,0 +1,5 @@
+//! The Holdfast server: joins the deciding core with durable, equal logs, and serves.
+//!
+//! **Owns** configuration, the data directory's stamp, shards and the one door into each (`door`), reads, feed and history,
+//! gRPC and HTTP, metrics, shutdown. **Must never** decide anything about stock outside the core.
+//! **Read next**: `serve`, `shard`, `door`.

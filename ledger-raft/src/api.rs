@@ -1,0 +1,204 @@
+//! The door: what the node asks of consensus.
+//!
+//! **Owns** the words of this crate. **Must never** name an openraft type.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// A node of the cluster; never reused once lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+pub struct NodeId(pub u64);
+
+/// A Raft group on a node: 0 is the meta group, shards follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+pub struct GroupId(pub u32);
+
+/// A position in a group's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LogPosition {
+    /// Raft term of the leader that appended it.
+    pub term: u64,
+    /// Index in the group's log, from 1.
+    pub index: u64,
+}
+
+/// What one replica's state machine answers to the entry it applied; the node knows the type inside.
+pub type Reply = Box<dyn Any + Send>;
+
+/// The state machine of one group on one node.
+///
+/// Calls come from one task, in log order, each index exactly once between two installs.
+pub trait StateMachine: Send + 'static {
+    /// Applies one entry. Total: it answers or the process stops. `proposed_here` says that the reply goes to
+    /// a waiting proposer on this node; otherwise it is dropped, and an empty one may be returned.
+    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> Reply;
+    /// A consistent view of the state after the last applied entry. Must be cheap (copy on write): the shard waits for it.
+    fn snapshot(&mut self) -> Box<dyn SnapshotView>;
+    /// Replaces the whole state. Called before the first `apply` after a start, and when a snapshot arrives from a peer.
+    ///
+    /// # Errors
+    /// The bytes are not a snapshot of this kind; the old state is untouched then.
+    fn install(&mut self, at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()>;
+}
+
+/// A frozen state that writes itself out, off the shard's task.
+pub trait SnapshotView: Send + 'static {
+    /// Writes all of it. Called on a thread of its own (inline under simulation).
+    ///
+    /// # Errors
+    /// Only those of `to`.
+    fn write(self: Box<Self>, to: &mut dyn io::Write) -> io::Result<()>;
+}
+
+/// An entry was applied here.
+#[derive(Debug)]
+pub struct Committed {
+    /// Where it landed.
+    pub at: LogPosition,
+    /// The leader's stamp in it.
+    pub stamp_ms: u64,
+    /// What the state machine answered.
+    pub reply: Reply,
+}
+
+/// Why a proposal has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing happened: this replica does not lead.
+    #[error("this node does not lead group {group:?}; leader {leader:?}")]
+    NotLeader {
+        /// The group.
+        group: GroupId,
+        /// Who leads, when known; none means an election is under way: retry here, soon.
+        leader: Option<NodeId>,
+    },
+    /// Nothing happened: no fresh quorum of clock readings, so nothing may be stamped.
+    #[error("the leader has no quorum of clock readings within its bound")]
+    ClockUnsure,
+    /// Nothing happened: the log is low on space.
+    #[error("the log's disk is below its low-space mark")]
+    LowSpace,
+    /// Nothing happened: the group is stopped, quarantined or shutting down.
+    #[error("the group is stopped: {why}")]
+    Stopped {
+        /// Why.
+        why: String,
+    },
+    /// It may or may not happen: leadership was lost or the node stopped while it was in flight.
+    #[error("the outcome is unknown: {why}")]
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+}
+
+/// Why a linearizable read could not be given here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No leader could be reached to confirm the read within the time given.
+    #[error("no leader confirmed the read; leader {leader:?}")]
+    NoLeader {
+        /// Who was thought to lead.
+        leader: Option<NodeId>,
+    },
+    /// The group is stopped, quarantined or shutting down.
+    #[error("the group is stopped: {why}")]
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A replica's part in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "Raft's own words")]
+pub enum Role {
+    #[default]
+    Follower,
+    Candidate,
+    Leader,
+    Learner,
+    Stopped,
+}
+
+/// What a group looks like from this replica.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// This replica's role.
+    pub role: Role,
+    /// The current term.
+    pub term: u64,
+    /// Who leads, as known here.
+    pub leader: Option<NodeId>,
+    /// Last index in the log.
+    pub last_log_index: u64,
+    /// Last index known to be committed.
+    pub committed_index: u64,
+    /// Last index applied here.
+    pub applied_index: u64,
+    /// Index of the newest snapshot here.
+    pub snapshot_index: u64,
+    /// Everything up to here is gone from the log.
+    pub purged_index: u64,
+    /// Voters and their peer addresses.
+    pub voters: BTreeMap<NodeId, String>,
+    /// Leader only: how far each follower's log matches.
+    pub matched: BTreeMap<NodeId, u64>,
+    /// Leader only: milliseconds since a quorum last answered.
+    pub quorum_age_ms: Option<u64>,
+    /// Leader only: whether its clock may stamp.
+    pub clock_sure: bool,
+    /// Why the replica is stopped, if it is.
+    pub stopped: Option<String>,
+}
+
+/// A group's numbers; defaults suit real machines, simulation and tests shorten them.
+#[derive(Debug, Clone)]
+pub struct RaftTuning {
+    /// Leader's heartbeat.
+    pub heartbeat: Duration,
+    /// Shortest election timeout.
+    pub election_min: Duration,
+    /// Longest election timeout.
+    pub election_max: Duration,
+    /// A snapshot is built after that many entries since the last.
+    pub snapshot_every_entries: u64,
+    /// ... or after that many log bytes since the last.
+    pub snapshot_every_bytes: u64,
+    /// Entries kept in the log behind the newest snapshot.
+    pub keep_entries: u64,
+    /// Furthest the local clock may lie from the quorum's median before the leader stamps nothing.
+    pub clock_bound: Duration,
+    /// Clock readings older than that do not count.
+    pub clock_fresh: Duration,
+    /// Bytes of log cache (decoded tail) a group keeps in memory.
+    pub tail_cache_bytes: usize,
+    /// Log segment size in bytes.
+    pub segment_bytes: u64,
+    /// Below this many free bytes appends are withheld.
+    pub low_space_bytes: u64,
+}
+
+impl Default for RaftTuning {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(150),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(900),
+            snapshot_every_entries: 200_000,
+            snapshot_every_bytes: 2 << 30,
+            keep_entries: 50_000,
+            clock_bound: Duration::from_millis(250),
+            clock_fresh: Duration::from_secs(10),
+            tail_cache_bytes: 64 << 20,
+            segment_bytes: 64 << 20,
+            low_space_bytes: 512 << 20,
+        }
+    }
+}

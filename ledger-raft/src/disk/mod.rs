@@ -1,0 +1,1 @@
+//! The disks behind [`crate::seam::Disk`]: real files and the simulated disk.

@@ -1,0 +1,20 @@
+//! Makes opaque entries durable and equal on every replica.
+//!
+//! **What it is.** Many Raft groups on one node behind one door: [`RaftNode`] and [`Group`]. One write-ahead log
+//! for all of them with group commit, a peer transport, snapshots, ReadIndex reads and the leader's clock.
+//!
+//! **Owns** consensus, the log, votes, snapshot files, the peer wire, the stamp of an entry.
+//!
+//! **Must never** know what a reservation is, acknowledge before the sync it promised, or use bincode for votes and
+//! frames (fixed layouts of its own). No other crate names openraft.
+//!
+//! **Read next**: [`seam`] (what asks the world), [`api`] (the door), then [`node`].
+
+pub mod api;
+pub mod seam;
+pub mod disk;
+pub mod node;
+pub mod wal;
+
+pub use api::*;
+pub use node::{Group, PeerHandler, RaftNode, RaftNodeConfig};

@@ -1,0 +1,93 @@
+//! Every bound of this crate, by name, with its reason.
+//!
+//! **Owns** the numbers. **Must never** hold what replicas must agree on as configuration. **Read next**: [`crate::api`].
+
+use std::time::Duration;
+
+/// Largest entry the log and the wire carry: a batch of 8,192 commands of up to 2 KiB.
+pub const ENTRY_BYTES_MAX: usize = 16 << 20;
+/// Soft size of one append request: entries are added until it is passed, so one request is at most this plus one entry.
+pub const APPEND_BYTES_SOFT: usize = 1 << 20;
+/// Most entries of one append request.
+pub const APPEND_ENTRIES_MAX: u64 = 512;
+/// Largest frame between peers; anything longer closes the connection before it is allocated.
+pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_SOFT + (1 << 20);
+/// Largest answer or question of [`crate::RaftNode::ask_peer`].
+pub const ASK_BYTES_MAX: usize = 4 << 20;
+
+/// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
+/// blocks the connection it shares.
+pub const STREAM_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of one stream that wait for an answer.
+pub const STREAM_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
+/// Streams one peer may have open on one connection.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
+/// Control requests of one peer that are worked on at once; more wait in the socket.
+pub const CONTROL_IN_FLIGHT_MAX: usize = 256;
+/// Frames queued for a connection's writer.
+pub const SEND_QUEUE_FRAMES: usize = 1024;
+/// Frames one write call gathers.
+pub const WRITE_BATCH_FRAMES: usize = 64;
+/// Bytes a connection's reader asks for at once.
+pub const READ_CHUNK_BYTES: usize = 128 << 10;
+
+/// A connection attempt that takes longer failed.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// A handshake that takes longer failed.
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+/// First pause after a failed connection attempt; doubled up to [`REDIAL_MAX`], with jitter.
+pub const REDIAL_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between connection attempts.
+pub const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// An idle connection is pinged that often, so that a half-open one is noticed.
+pub const PING_EVERY: Duration = Duration::from_secs(1);
+/// A connection that was silent for that long is dead.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// An append stream that waits longer for one answer is given up; larger than any healthy sync.
+pub const STREAM_STALL_MAX: Duration = Duration::from_secs(8);
+
+/// Bytes of one checksummed chunk of a snapshot file.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Snapshot chunks sent and not yet acknowledged.
+pub const SNAPSHOT_CHUNKS_IN_FLIGHT: usize = 8;
+/// Snapshot files of a group that are kept: the newest, and the one before it should the newest be rotten.
+pub const SNAPSHOTS_KEPT: usize = 2;
+/// Longest membership a snapshot header or an entry may carry.
+pub const MEMBERS_MAX: usize = 64;
+/// Longest peer address.
+pub const ADDRESS_BYTES_MAX: usize = 512;
+/// A whole snapshot transfer, building and installing included, takes at most that long.
+pub const SNAPSHOT_TRANSFER_WITHIN: Duration = Duration::from_secs(600);
+/// The log is purged when at least that many entries can go at once.
+pub const PURGE_BATCH_ENTRIES: u64 = 4096;
+/// How often the snapshot schedule looks at its groups.
+pub const SNAPSHOT_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The leader asks its peers for their clocks that often.
+pub const CLOCK_ASK_EVERY: Duration = Duration::from_secs(1);
+/// ... and that often while it has no quorum of them.
+pub const CLOCK_ASK_EVERY_UNSURE: Duration = Duration::from_millis(100);
+/// A clock answer that took longer to arrive says nothing.
+pub const CLOCK_ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
+/// A leader that was unsure of its clock for that long hands leadership over.
+pub const CLOCK_UNSURE_HANDOVER: Duration = Duration::from_secs(2);
+/// ... and does not try again before that.
+pub const CLOCK_HANDOVER_EVERY: Duration = Duration::from_secs(10);
+
+/// Reads that wait for a ReadIndex round.
+pub const READS_QUEUED_MAX: usize = 1 << 16;
+/// One ReadIndex round takes at most that long, then its readers try again or give up.
+pub const READ_ROUND_WITHIN: Duration = Duration::from_secs(1);
+/// Pause of a reader before it asks again when there is no leader and nothing changes.
+pub const READ_RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Entries applied before the state machine's task lets others run.
+pub const APPLY_YIELD_ENTRIES: usize = 32;
+/// Entries read from the log at once to be applied.
+pub const APPLY_READ_ENTRIES: u64 = 256;
+/// Status is published at most that often for mere progress; changes of role, leader and members are never held back.
+pub const STATUS_EVERY: Duration = Duration::from_millis(10);
+
+const _: () = assert!(APPEND_BYTES_SOFT < FRAME_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX + APPEND_BYTES_SOFT < FRAME_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES < FRAME_BYTES_MAX);
+const _: () = assert!(ASK_BYTES_MAX < FRAME_BYTES_MAX);

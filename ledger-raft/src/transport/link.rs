@@ -1,0 +1,302 @@
+//! The side that asks: one lasting connection per peer and lane, redialled when it is needed.
+//!
+//! **Owns** outgoing connections, their questions and streams. **Must never** wait without a bound: a peer that cannot be
+//! reached is an error at once while the redial pause lasts. **Read next**: [`super::network`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{closed, start_writer, Frame, FrameReader, Kind, Outgoing, SendQueue};
+use super::handshake::{greet, Identity, Lane};
+use crate::api::NodeId;
+use crate::limits::{CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, STREAM_IN_FLIGHT_MAX};
+use crate::seam::Seams;
+
+/// Locks, and goes on after a panic elsewhere: what the locks of this crate guard is whole between statements.
+pub(crate) fn lock<T: ?Sized>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+enum Waiter {
+    Once(oneshot::Sender<Frame>),
+    Stream(mpsc::Sender<Frame>),
+}
+
+/// One open connection to a peer.
+pub(crate) struct Connection {
+    pub(crate) queue: SendQueue,
+    waiters: Mutex<BTreeMap<u64, Waiter>>,
+    next_id: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    fn register(&self, waiter: Waiter) -> io::Result<u64> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiters).insert(id, waiter);
+        // The reader empties the map after it stopped; whoever came later must not wait for ever.
+        if self.stop.is_cancelled() {
+            lock(&self.waiters).remove(&id);
+            return Err(closed());
+        }
+        Ok(id)
+    }
+
+    fn forget(&self, id: u64) {
+        lock(&self.waiters).remove(&id);
+    }
+
+    /// Asks one question.
+    pub(crate) async fn call(&self, kind: Kind, group: u32, body: Bytes) -> io::Result<Bytes> {
+        let (tx, rx) = oneshot::channel();
+        let id = self.register(Waiter::Once(tx))?;
+        let _forget = OnDrop(|| self.forget(id));
+        self.queue.send(Outgoing::new(kind, group, id, body)).await?;
+        let frame = rx.await.map_err(|_| closed())?;
+        match frame.kind {
+            Kind::Answer => Ok(frame.body),
+            _ => Err(io::Error::other(String::from_utf8_lossy(&frame.body).into_owned())),
+        }
+    }
+
+    /// Opens a stream; its frames arrive at the receiver.
+    pub(crate) fn open_stream(self: &Arc<Self>, group: u32) -> io::Result<(StreamHandle, mpsc::Receiver<Frame>)> {
+        // Room for one answer a request in flight, and the end.
+        let (tx, rx) = mpsc::channel(STREAM_IN_FLIGHT_MAX + 2);
+        let id = self.register(Waiter::Stream(tx))?;
+        self.queue.send_urgent(Outgoing::new(Kind::StreamOpen, group, id, Bytes::new()));
+        Ok((StreamHandle { connection: self.clone(), group, id }, rx))
+    }
+
+    async fn read_loop(self: Arc<Self>, mut frames: FrameReader<impl tokio::io::AsyncRead + Unpin>) -> io::Result<()> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                f = frames.next() => match f? { Some(f) => f, None => return Ok(()) },
+            };
+            match frame.kind {
+                Kind::Pong => {}
+                Kind::Answer | Kind::Failed => {
+                    let waiter = lock(&self.waiters).remove(&frame.id);
+                    if let Some(Waiter::Once(tx)) = waiter {
+                        let _gone = tx.send(frame);
+                    }
+                }
+                Kind::StreamAnswer | Kind::StreamEnd => {
+                    let tx = match lock(&self.waiters).get(&frame.id) {
+                        Some(Waiter::Stream(tx)) => Some(tx.clone()),
+                        _ => None,
+                    };
+                    if let Some(Err(mpsc::error::TrySendError::Full(_))) = tx.map(|tx| tx.try_send(frame)) {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "more stream answers than requests"));
+                    }
+                }
+                other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no answer"))),
+            }
+        }
+    }
+}
+
+/// A logical stream; closing it on drop ends it at the peer too.
+pub(crate) struct StreamHandle {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) group: u32,
+    pub(crate) id: u64,
+}
+
+impl Drop for StreamHandle {
+    fn drop(&mut self) {
+        self.connection.forget(self.id);
+        self.connection.queue.send_urgent(Outgoing::new(Kind::StreamClose, self.group, self.id, Bytes::new()));
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[derive(Clone)]
+enum State {
+    Down { until: Option<Instant>, why: String },
+    Dialling,
+    Up(Arc<Connection>),
+}
+
+/// One lane to one peer.
+pub(crate) struct Link {
+    me: Identity,
+    to: NodeId,
+    lane: Lane,
+    seams: Seams,
+    addr: Mutex<String>,
+    state: watch::Sender<State>,
+    failures: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Link {
+    fn new(me: Identity, to: NodeId, addr: &str, lane: Lane, seams: Seams, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            me,
+            to,
+            lane,
+            seams,
+            addr: Mutex::new(addr.to_owned()),
+            state: watch::Sender::new(State::Down { until: None, why: "not connected yet".into() }),
+            failures: AtomicU64::new(0),
+            stop,
+        })
+    }
+
+    /// The open connection, dialled if need be; an error at once while the redial pause lasts.
+    pub(crate) async fn connection(self: &Arc<Self>) -> io::Result<Arc<Connection>> {
+        let mut rx = self.state.subscribe();
+        loop {
+            let now = Instant::now();
+            let mut start = false;
+            let mut found = None;
+            self.state.send_if_modified(|s| match s {
+                State::Up(c) if !c.stop.is_cancelled() => {
+                    found = Some(Ok(c.clone()));
+                    false
+                }
+                State::Dialling => false,
+                State::Down { until: Some(until), why } if now < *until => {
+                    found = Some(Err(io::Error::new(io::ErrorKind::NotConnected, why.clone())));
+                    false
+                }
+                _ => {
+                    start = true;
+                    *s = State::Dialling;
+                    true
+                }
+            });
+            if let Some(found) = found {
+                return found;
+            }
+            if start {
+                tokio::spawn(self.clone().dial());
+            }
+            rx.borrow_and_update();
+            if matches!(*self.state.borrow(), State::Dialling) && rx.changed().await.is_err() {
+                return Err(closed());
+            }
+        }
+    }
+
+    async fn dial(self: Arc<Self>) {
+        let addr = lock(&self.addr).clone();
+        let dialled = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(closed()),
+            r = tokio::time::timeout(CONNECT_WITHIN, self.try_dial(&addr)) => r.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long"))
+            }),
+        };
+        match dialled {
+            Ok(c) => {
+                self.failures.store(0, Ordering::Relaxed);
+                tracing::debug!(peer = self.to.0, lane = ?self.lane, %addr, "peer connected");
+                self.state.send_replace(State::Up(c));
+            }
+            Err(e) => {
+                let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+                if e.kind() == io::ErrorKind::PermissionDenied && failures == 0 {
+                    tracing::warn!(peer = self.to.0, %addr, error = %e, "peer refused the connection");
+                }
+                let until = Some(Instant::now() + self.pause(failures));
+                self.state.send_replace(State::Down { until, why: format!("peer {} at {addr}: {e}", self.to.0) });
+            }
+        }
+    }
+
+    fn pause(&self, failures: u64) -> Duration {
+        let base = REDIAL_MIN.saturating_mul(1 << failures.min(10)).min(REDIAL_MAX);
+        let jitter = self.seams.random.next_u64() % (base.as_millis() as u64 / 2 + 1);
+        base / 2 + Duration::from_millis(jitter)
+    }
+
+    async fn try_dial(&self, addr: &str) -> io::Result<Arc<Connection>> {
+        let mut io = self.seams.net.connect(addr).await?;
+        greet(&mut io, &self.me, self.to, self.lane).await?;
+        let stop = self.stop.child_token();
+        let (read, write) = tokio::io::split(io);
+        let connection = Arc::new(Connection {
+            queue: start_writer(write, stop.clone(), true),
+            waiters: Mutex::new(BTreeMap::new()),
+            next_id: AtomicU64::new(1),
+            stop: stop.clone(),
+        });
+        let reader = connection.clone();
+        let (peer, lane) = (self.to.0, self.lane);
+        tokio::spawn(async move {
+            if let Err(e) = reader.clone().read_loop(FrameReader::new(read)).await {
+                if e.kind() == io::ErrorKind::InvalidData {
+                    tracing::warn!(peer, ?lane, error = %e, "peer connection closed: malformed answer");
+                } else {
+                    tracing::debug!(peer, ?lane, error = %e, "peer connection lost");
+                }
+            }
+            stop.cancel();
+            // Everyone who waits learns by the dropped sender.
+            lock(&reader.waiters).clear();
+        });
+        Ok(connection)
+    }
+
+    /// Asks one question, connecting if need be, all within `ttl`.
+    pub(crate) async fn call(self: &Arc<Self>, kind: Kind, group: u32, body: Bytes, ttl: Duration) -> io::Result<Bytes> {
+        tokio::time::timeout(ttl, async { self.connection().await?.call(kind, group, body).await })
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("peer {} did not answer in {ttl:?}", self.to.0)))?
+    }
+}
+
+/// Both lanes to one peer.
+#[derive(Clone)]
+pub(crate) struct PeerLinks {
+    pub(crate) control: Arc<Link>,
+    pub(crate) bulk: Arc<Link>,
+}
+
+/// All outgoing connections of a node, shared by its groups.
+pub(crate) struct Links {
+    me: Identity,
+    seams: Seams,
+    peers: Mutex<BTreeMap<NodeId, PeerLinks>>,
+    stop: CancellationToken,
+}
+
+impl Links {
+    pub(crate) fn new(me: Identity, seams: Seams, stop: CancellationToken) -> Self {
+        Self { me, seams, peers: Mutex::new(BTreeMap::new()), stop }
+    }
+
+    /// The links to a peer; a new address is used at the next dial.
+    pub(crate) fn to(&self, node: NodeId, addr: &str) -> PeerLinks {
+        let mut peers = lock(&self.peers);
+        let links = peers.entry(node).or_insert_with(|| {
+            let link = |lane| Link::new(self.me, node, addr, lane, self.seams.clone(), self.stop.clone());
+            PeerLinks { control: link(Lane::Control), bulk: link(Lane::Bulk) }
+        });
+        for link in [&links.control, &links.bulk] {
+            let mut known = lock(&link.addr);
+            if *known != addr && !addr.is_empty() {
+                addr.clone_into(&mut known);
+            }
+        }
+        links.clone()
+    }
+}
