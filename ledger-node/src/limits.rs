@@ -1,0 +1,65 @@
+//! Every bound of the node, by name, with its reason.
+//!
+//! **Owns** the numbers. **Must never** hold what replicas have to agree on: that lives in the core's limits or goes through
+//! the log. **Read next**: [`crate::door`].
+
+use std::time::Duration;
+
+/// Calls waiting at one shard's door. Five full entries: about 100 ms of work at full speed.
+pub const QUEUE_CALLS_DEFAULT: usize = 40_960;
+/// Estimated bytes of the calls waiting at one shard's door.
+pub const QUEUE_BYTES_DEFAULT: usize = 16 << 20;
+/// Percent of the queue that only confirms, releases, fences, ticks and reports may use: they free stock and must get through.
+pub const RESERVED_PERCENT_DEFAULT: u32 = 25;
+/// Entries of one shard in flight at once. Measured: 1 costs 15 %, 2 loses 3–8 %, more than 4 gains nothing.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of one entry, well below what the core's decoder accepts: calls are taken until their estimate reaches it.
+pub const ENTRY_BYTES_SOFT_MAX: usize = 2 << 20;
+/// How often deadlines are looked at while something waits past one. One scan a shard, not a timer a call.
+pub const DEADLINE_SCAN: Duration = Duration::from_millis(5);
+/// What a caller is told to wait when the queue is full.
+pub const RETRY_OVERLOADED_MS: u32 = 20;
+/// What a caller is told to wait while an election is under way.
+pub const RETRY_ELECTION_MS: u32 = 50;
+/// What a caller is told to wait when disk or clock forbid writing.
+pub const RETRY_UNWELL_MS: u32 = 500;
+/// The leader proposes a tick that soon after something became due on an idle shard (the contract says 50 ms).
+pub const TICK_AFTER_DUE: Duration = Duration::from_millis(10);
+/// How often an idle leader looks whether something is due at all; also bounds how late it learns of a new due instant.
+pub const TICK_LOOK: Duration = Duration::from_millis(25);
+/// How long the node's own commands (ticks, slots, settings) wait for their answer.
+pub const OWN_COMMAND_WITHIN: Duration = Duration::from_secs(5);
+/// How often the leader compares digests with the other replicas.
+pub const DIGEST_COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// How long a peer may take to answer a question of the node's.
+pub const PEER_QUESTION_WITHIN: Duration = Duration::from_secs(1);
+/// How often the reconciler looks when nothing woke it.
+pub const RECONCILE_EVERY: Duration = Duration::from_millis(500);
+/// How often the balancer looks.
+pub const BALANCE_EVERY: Duration = Duration::from_secs(1);
+/// Entries the preferred replica may be behind before leadership is handed to it.
+pub const BALANCE_BEHIND_MAX: u64 = 64;
+/// How long one leadership transfer may take.
+pub const TRANSFER_WITHIN: Duration = Duration::from_secs(2);
+/// After a transfer that did not happen, the balancer leaves the shard alone for so long.
+pub const BALANCE_BACK_OFF: Duration = Duration::from_secs(30);
+/// How long `init` waits for one other node to answer.
+pub const JOIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long `init` waits until every shard has a leader and its slots.
+pub const INIT_WITHIN: Duration = Duration::from_secs(30);
+/// Members of a cluster: Raft groups of three to five replicas, spread over at most so many nodes.
+pub const MEMBERS_MAX: usize = 64;
+/// Members of the meta group: all nodes up to here, the first ones beyond.
+pub const META_VOTERS_MAX: usize = 5;
+/// Replicas of a shard.
+pub const REPLICAS_MAX: u32 = 5;
+/// Shards of a cluster; each group costs tasks and wake-ups, so tens, not thousands.
+pub const SHARDS_MAX: u32 = 256;
+/// Largest message of the node's own to a peer or in the meta group.
+pub const META_BYTES_MAX: usize = 1 << 20;
+/// History may lag so many entries behind before the log stops waiting for it and it becomes gapped.
+pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
+
+const _: () = assert!(ENTRY_BYTES_SOFT_MAX * 2 <= ledger_core::limits::ENTRY_BYTES_MAX);
+const _: () = assert!(TICK_AFTER_DUE.as_millis() + TICK_LOOK.as_millis() < 50);
+const _: () = assert!(QUEUE_CALLS_DEFAULT >= ledger_core::limits::COMMANDS_PER_ENTRY_MAX * ENTRIES_IN_FLIGHT_MAX);
