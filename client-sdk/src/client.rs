@@ -1,0 +1,174 @@
+//! The client: one handle, cheap to clone, for a whole process.
+//!
+//! **Owns** [`Client`] and its verbs. **Must never** invent or swap a caller's id. **Read next**: [`crate::Outcome`].
+
+use std::time::Duration;
+
+use ledger_core::{Command, LedgerTime, LimitKey, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Settled, Sku};
+use ledger_proto::v1;
+
+use crate::builder::{Builder, ConnectError};
+use crate::given::Given;
+use crate::outcome::Outcome;
+use crate::read::*;
+use crate::watch::{Cursor, Watch};
+use crate::write::*;
+
+/// A connection to a Holdfast cluster. Clones share connections, batches and routing; make one per process.
+#[derive(Clone)]
+pub struct Client {
+    _p: (),
+}
+
+impl Client {
+    /// Connects to a cluster by the addresses (`host:port`) of some of its nodes, with the defaults of [`Client::builder`].
+    ///
+    /// # Errors
+    /// [`ConnectError`] when an address is malformed or no node answers with the cluster's routing in time.
+    pub async fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, ConnectError> {
+        Self::builder().endpoints(endpoints).connect().await
+    }
+    /// For everything but the defaults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+    /// A new reservation id that routes to the product, minted from the ledger time seen in answers. Store it before asking.
+    pub fn mint_for(&self, _sku: &Sku) -> ReservationId {
+        todo!()
+    }
+    /// Ledger time as far as this client knows: the newest seen, advanced by its monotonic clock.
+    pub fn ledger_time(&self) -> LedgerTime {
+        todo!()
+    }
+    pub(crate) fn deadline(&self) -> Duration {
+        todo!()
+    }
+
+    /// Claims units for a buyer (the first limit key). Add lines, then await it.
+    pub fn reserve(&self, id: ReservationId, buyer: impl Given<LimitKey>) -> Reserve {
+        Reserve::new(self, id, buyer)
+    }
+    /// Sells a live hold: all of it, or the lines named.
+    pub fn confirm(&self, id: ReservationId) -> Confirm {
+        Confirm::new(self, id)
+    }
+    /// Gives a live hold back.
+    pub fn release(&self, id: ReservationId) -> Release {
+        Release::new(self, id)
+    }
+    /// Moves a live hold's deadline to ledger time + `hold`; `replaces` is the deadline last seen.
+    pub fn extend(&self, id: ReservationId, replaces: LedgerTime, hold: Duration) -> Extend {
+        Extend::new(self, id, replaces, hold)
+    }
+    /// Tells what became of an id, or makes sure that it never executes: a definite answer after an `Unknown`.
+    pub fn resolve(&self, id: ReservationId) -> Resolve {
+        Resolve::new(self, id)
+    }
+    /// Brings sold units back.
+    pub fn return_units(&self, id: ReservationId, reference: impl Given<Reference>) -> ReturnUnits {
+        ReturnUnits::new(self, id, reference)
+    }
+    /// Adds units to a product's plain offer (or [`Receive::sale`]).
+    pub fn receive(&self, sku: impl Given<Sku>, units: impl Into<i64>, reference: impl Given<Reference>) -> Receive {
+        Receive::new(self, sku, units.into(), reference)
+    }
+    /// Corrects the available units of a product's plain offer (or [`Adjust::sale`]).
+    pub fn adjust(
+        &self,
+        sku: impl Given<Sku>,
+        delta: impl Into<i64>,
+        reason: impl Given<Reason>,
+        reference: impl Given<Reference>,
+    ) -> Adjust {
+        Adjust::new(self, sku, delta.into(), reason, reference)
+    }
+    /// Moves available units between offers of a product: [`Allot::from_sale`], [`Allot::to_sale`].
+    pub fn allot(&self, sku: impl Given<Sku>, units: impl Into<i64>, reference: impl Given<Reference>) -> Allot {
+        Allot::new(self, sku, units.into(), reference)
+    }
+    /// Creates a product with its plain offer.
+    pub fn create_product(&self, sku: impl Given<Sku>, policy: Policy) -> Arrange {
+        Arrange::create_product(self, sku, policy)
+    }
+    /// Creates an offer in a sale, or with [`Arrange::expected_version`] replaces an offer's policy.
+    pub fn put_offer(&self, offer: OfferKey, policy: Policy) -> Arrange {
+        Arrange::put_offer(self, offer, policy)
+    }
+    /// Opens or closes an offer.
+    pub fn set_open(&self, offer: OfferKey, open: bool) -> Arrange {
+        Arrange::set_open(self, offer, open)
+    }
+    /// Ends a product's offer in a sale for good.
+    pub fn end_sale(&self, sale: impl Given<SaleId>, sku: impl Given<Sku>) -> Arrange {
+        Arrange::end_sale(self, sale, sku)
+    }
+
+    /// Any one command.
+    pub fn submit(&self, command: Command) -> Submit {
+        Submit::new(self, command)
+    }
+    /// An explicit batch: sent together, answered one by one in the order given. Not a transaction.
+    pub async fn submit_many(&self, _commands: Vec<Command>, _deadline: Duration) -> Vec<Outcome<Settled>> {
+        todo!()
+    }
+    /// One command as one unary gRPC call, past the batching streams (for comparison; slower).
+    pub async fn submit_unary(&self, _command: Command, _deadline: Duration) -> Outcome<Settled> {
+        todo!()
+    }
+
+    /// Stock of a product's plain offer.
+    pub fn stock(&self, sku: impl Given<Sku>) -> ReadOf<OfOffer> {
+        self.read("sku", sku.given().map(|sku| OfOffer(OfferKey { sku, sale: None })))
+    }
+    /// Stock of a product's offer in a sale.
+    pub fn offer(&self, sku: impl Given<Sku>, sale: impl Given<SaleId>) -> ReadOf<OfOffer> {
+        let of = sku.given().and_then(|sku| Ok(OfOffer(OfferKey { sku, sale: Some(sale.given()?) })));
+        self.read("offer", of)
+    }
+    /// A product with all its offers.
+    pub fn product(&self, sku: impl Given<Sku>) -> ReadOf<OfProduct> {
+        self.read("sku", sku.given().map(OfProduct))
+    }
+    /// What is known of a reservation id.
+    pub fn reservation(&self, id: ReservationId) -> ReadOf<OfReservation> {
+        self.read("id", Ok(OfReservation(id)))
+    }
+    /// Products by SKU, a page at a time, over all shards.
+    pub fn products(&self) -> ReadOf<OfProducts> {
+        self.read("after", Ok(OfProducts { after: None, max: 0 }))
+    }
+    /// Offers in sales, a page at a time, over all shards.
+    pub fn sales(&self) -> ReadOf<OfSales> {
+        self.read("after", Ok(OfSales { sale: None, after: None, max: 0 }))
+    }
+    /// The history of a reservation or a product, newest first, as far as the asked node keeps it.
+    pub fn explain(&self, of: impl Into<Subject>) -> ReadOf<OfHistory> {
+        self.read("of", Ok(OfHistory { of: of.into(), before: None, max: 0 }))
+    }
+    fn read<K>(&self, field: &'static str, of: Result<K, ledger_core::InvalidValue>) -> ReadOf<K> {
+        let of = of.map_err(ledger_proto::Invalid::of(field));
+        ReadOf { client: self.clone(), of, stale: false, deadline: None }
+    }
+
+    /// Every change from the cursor on, of all products.
+    pub fn watch(&self, _cursor: Cursor) -> Watch {
+        todo!()
+    }
+    /// Every change from now on, of all products.
+    pub fn watch_from_now(&self) -> Watch {
+        todo!()
+    }
+    /// Every change from the cursor on, of these products only.
+    pub fn watch_products(&self, _cursor: Cursor, _skus: impl IntoIterator<Item = Sku>) -> Watch {
+        todo!()
+    }
+
+    /// The routing as last heard.
+    pub fn routing(&self) -> v1::Routing {
+        todo!()
+    }
+    /// Takes no more calls, waits for those under way (they end by their deadlines), and ends the streams.
+    pub async fn close(&self) {
+        todo!()
+    }
+}
