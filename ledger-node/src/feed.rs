@@ -1,22 +1,162 @@
-//! The newest records of a shard in memory, for watchers. (Minimal shape; the node-api work fills it in.)
+//! The feed: the newest records of each shard in memory, and watchers that fall back to history.
 //!
-//! **Owns** the ring. **Must never** block the shard. **Read next**: [`crate::history`].
+//! **What it is.** [`FeedRing`] is filled by the shard as it applies; [`watch::Watcher`] goes through all shards with one
+//! [`cursor::Cursor`]. A watcher that is slower than the ring is long reads on from history and never loses a change.
+//!
+//! **Owns** the ring, cursors, watchers. **Must never** block the shard, skip a change, or tell one twice behind a cursor.
+//! **Read next**: [`cursor`], [`watch`].
+
+pub mod changes;
+pub mod cursor;
+pub mod watch;
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ledger_core::{LedgerTime, Position};
 
-/// A ring of the newest records.
+use crate::history::{Page, PageBounds};
+use crate::limits::{FEED_RING_BYTES, FEED_RING_RECORDS};
+
+/// The newest records of one shard, bounded in bytes.
 pub struct FeedRing {
-    _shard: u32,
+    shard: u32,
+    bytes_max: usize,
+    inner: Mutex<Inner>,
+    /// Index and time of the last applied entry; watchers wait on it.
+    reached: tokio::sync::watch::Sender<Reached>,
+}
+
+/// How far the ring's shard has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reached {
+    /// Last applied index.
+    pub index: u64,
+    /// Ledger time there.
+    pub time: LedgerTime,
+}
+
+struct Inner {
+    records: VecDeque<(u64, Bytes)>,
+    bytes: usize,
+    /// Every record at or above this index, up to the last applied one, is here.
+    from: u64,
+    through: u64,
 }
 
 impl FeedRing {
-    /// An empty ring.
+    /// An empty ring of the default size.
     pub fn new(shard: u32) -> Self {
-        Self { _shard: shard }
+        Self::with_bytes(shard, FEED_RING_BYTES)
     }
+
+    /// An empty ring of a given size.
+    pub fn with_bytes(shard: u32, bytes_max: usize) -> Self {
+        let inner = Inner { records: VecDeque::new(), bytes: 0, from: 1, through: 0 };
+        Self { shard, bytes_max, inner: Mutex::new(inner), reached: tokio::sync::watch::Sender::default() }
+    }
+
+    /// Which shard.
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
     /// An entry was applied: its record if something changed, and the ledger time it reached.
-    pub fn publish(&self, _at: Position, _time: LedgerTime, _record: Option<Bytes>) {}
+    pub fn publish(&self, at: Position, time: LedgerTime, record: Option<Bytes>) {
+        let mut inner = self.lock();
+        if at.index <= inner.through {
+            return;
+        }
+        inner.through = at.index;
+        if let Some(record) = record {
+            inner.bytes += record.len();
+            inner.records.push_back((at.index, record));
+            while inner.records.len() > 1 && (inner.bytes > self.bytes_max || inner.records.len() > FEED_RING_RECORDS) {
+                let (index, record) = inner.records.pop_front().expect("more than one");
+                inner.bytes -= record.len();
+                inner.from = index + 1;
+            }
+        }
+        drop(inner);
+        self.reached.send_replace(Reached { index: at.index, time });
+    }
+
     /// A snapshot was installed: what lies between is not in the ring.
-    pub fn installed(&self, _at: Position, _time: LedgerTime) {}
+    pub fn installed(&self, at: Position, time: LedgerTime) {
+        let mut inner = self.lock();
+        *inner = Inner { records: VecDeque::new(), bytes: 0, from: at.index + 1, through: at.index };
+        drop(inner);
+        self.reached.send_replace(Reached { index: at.index, time });
+    }
+
+    /// Records from an index on; none when the ring no longer reaches back so far.
+    pub fn read(&self, from: u64, bounds: PageBounds) -> Option<Page> {
+        let inner = self.lock();
+        if from < inner.from {
+            return None;
+        }
+        let start = inner.records.partition_point(|(index, _)| *index < from);
+        let mut page = Page { records: Vec::new(), next: (inner.through + 1).max(from) };
+        let mut bytes = 0;
+        for (index, record) in inner.records.iter().skip(start) {
+            if page.records.len() >= bounds.records || (bytes >= bounds.bytes && !page.records.is_empty()) {
+                page.next = *index;
+                break;
+            }
+            bytes += record.len();
+            page.records.push((*index, record.clone()));
+        }
+        Some(page)
+    }
+
+    /// How far the shard has come, watched.
+    pub fn reached(&self) -> tokio::sync::watch::Receiver<Reached> {
+        self.reached.subscribe()
+    }
+
+    /// How many watch it, for metrics.
+    pub fn watchers(&self) -> usize {
+        self.reached.receiver_count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(index: u64) -> Position {
+        Position { shard: 1, index, ..Position::default() }
+    }
+    const ALL: PageBounds = PageBounds { records: 100, bytes: 1 << 20 };
+
+    #[test]
+    fn the_ring_hands_out_everything_it_reaches_back_to_and_says_where_it_ends() {
+        let ring = FeedRing::with_bytes(1, 30);
+        for index in 1..=6 {
+            let record = (index != 4).then(|| Bytes::from(vec![index as u8; 10]));
+            ring.publish(at(index), LedgerTime(index), record);
+        }
+        assert!(ring.read(2, ALL).is_none(), "records 1 and 2 were pushed out");
+        let page = ring.read(3, ALL).expect("3 is the first kept");
+        assert_eq!(page.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [3, 5, 6]);
+        assert_eq!(page.next, 7);
+        let cut = ring.read(4, PageBounds { records: 1, bytes: 100 }).expect("kept");
+        assert_eq!((cut.records[0].0, cut.next), (5, 6));
+        assert_eq!(ring.read(9, ALL).expect("not there yet").next, 9);
+        assert_eq!(ring.reached().borrow().index, 6);
+    }
+
+    #[test]
+    fn an_install_empties_the_ring_and_moves_its_beginning() {
+        let ring = FeedRing::new(1);
+        ring.publish(at(1), LedgerTime(1), Some(Bytes::from_static(b"x")));
+        ring.installed(at(50), LedgerTime(9));
+        assert!(ring.read(50, ALL).is_none());
+        assert_eq!(ring.read(51, ALL).expect("from there on").next, 51);
+    }
 }

@@ -63,3 +63,72 @@ pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
 const _: () = assert!(ENTRY_BYTES_SOFT_MAX * 2 <= ledger_core::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(TICK_AFTER_DUE.as_millis() + TICK_LOOK.as_millis() < 50);
 const _: () = assert!(QUEUE_CALLS_DEFAULT >= ledger_core::limits::COMMANDS_PER_ENTRY_MAX * ENTRIES_IN_FLIGHT_MAX);
+
+// ---------------------------------------------------------------- history and feed
+
+/// Records shorter than this are stored as they are: compressing them costs more than it saves.
+pub const HISTORY_COMPRESS_BEYOND: usize = 4 << 10;
+/// Longest record that is believed: an entry's bytes, times what balances and pointers add, with room.
+pub const HISTORY_RECORD_BYTES_MAX: usize = 64 << 20;
+/// Bytes of records that may wait for the store, over all shards; beyond them the node becomes gapped.
+pub const HISTORY_BACKLOG_BYTES_MAX: usize = 256 << 20;
+/// The writer lets records gather for that long: a wake-up for each entry would cost more than the writing.
+pub const HISTORY_GATHER: Duration = Duration::from_millis(20);
+/// Bytes one write to the store may carry; keeps the writer's lock holds and memory small.
+pub const HISTORY_BATCH_BYTES: usize = 4 << 20;
+/// Records one write to the store may carry.
+pub const HISTORY_BATCH_RECORDS: usize = 1_024;
+/// The store is synced that often while something is written ...
+pub const HISTORY_SYNC_EVERY: Duration = Duration::from_secs(1);
+/// ... or after that many bytes: small syncs, since they share the disk with the log.
+pub const HISTORY_SYNC_BYTES: usize = 16 << 20;
+/// How long a snapshot waits for history to become durable before it gives up.
+pub const HISTORY_SYNC_WITHIN: Duration = Duration::from_secs(30);
+/// Records whose chain is checked when the store is opened: enough to notice a tail that an abrupt stop spoilt.
+pub const HISTORY_VERIFY_LAST: usize = 64;
+/// Gaps of one shard that are told apart; more are joined, which only means that more is fetched again.
+pub const HISTORY_GAPS_MAX: usize = 16;
+/// sled's segment: large ones mean few; records beyond a quarter of it go to files of their own.
+pub const HISTORY_SEGMENT_BYTES: usize = 16 << 20;
+/// sled's page cache.
+pub const HISTORY_CACHE_BYTES: u64 = 64 << 20;
+/// How often retention looks, and a store that failed gets another chance.
+pub const HISTORY_RETAIN_EVERY: Duration = Duration::from_secs(10);
+/// Records one look of retention removes at most, so that it never competes with the log for long.
+pub const HISTORY_RETAIN_BATCH: usize = 4_096;
+/// What an answer between peers may carry (as ledger-raft bounds it).
+pub const PEER_ANSWER_BYTES_MAX: usize = 4 << 20;
+/// How often a gapped node asks its peers.
+pub const BACKFILL_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of records one backfill answer carries; well below what a peer's answer may have.
+pub const BACKFILL_BYTES: usize = 2 << 20;
+/// Records one backfill answer carries.
+pub const BACKFILL_RECORDS: usize = 2_048;
+/// Rounds of one backfill before others get their turn.
+pub const BACKFILL_ROUNDS_MAX: usize = 64;
+/// Bytes of the newest records of one shard that are kept in memory for watchers.
+pub const FEED_RING_BYTES: usize = 16 << 20;
+/// Records of one shard kept in memory for watchers: bounds the ring when records are tiny.
+pub const FEED_RING_RECORDS: usize = 65_536;
+/// Changes one frame of a watch carries.
+pub const WATCH_FRAME_CHANGES: usize = 1_024;
+/// Records a watcher reads at once from one shard.
+pub const WATCH_READ_RECORDS: usize = 64;
+/// Bytes of records a watcher reads at once from one shard.
+pub const WATCH_READ_BYTES: usize = 1 << 20;
+/// A watcher that is up to date lets changes gather for that long, so that it costs a frame for many entries.
+pub const WATCH_GATHER: Duration = Duration::from_millis(2);
+/// A watcher to which nothing happens is told the shards' times that often.
+pub const WATCH_IDLE: Duration = Duration::from_secs(1);
+/// Frames that wait for a slow watcher; then the watch waits and falls back to history.
+pub const WATCH_FRAMES_WAITING: usize = 4;
+/// Changes one explanation answers with when the caller does not say, and at most.
+pub const EXPLAIN_DEFAULT: usize = 100;
+/// Most changes of one explanation.
+pub const EXPLAIN_MAX: usize = 1_000;
+/// Records one explanation reads at most: pointers that lead nowhere end here.
+pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
+
+const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
+const _: () = assert!(HISTORY_BACKLOG_BYTES_MAX > HISTORY_RECORD_BYTES_MAX);
+const _: () = assert!(FEED_RING_BYTES < HISTORY_BACKLOG_BYTES_MAX);

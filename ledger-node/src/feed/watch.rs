@@ -1,0 +1,320 @@
+//! A watcher: goes through all shards from one cursor on, and never loses a change.
+//!
+//! **What it is.** For each shard the watcher holds a place and a few decoded records. It reads from the ring while that
+//! reaches back far enough and from history below it, checks that each record continues the chain of the one before, and
+//! fills frames of bounded size, taking shards in turn.
+//!
+//! **Owns** places, the order within a shard, what an error of the feed says. **Must never** pass over a record that it could not
+//! read: it ends with an error that names what to do.
+//! **Read next**: [`super::cursor`], [`crate::history`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::select_all;
+use ledger_core::change::{Change, Record};
+use ledger_core::types::Sku;
+use ledger_core::{LedgerTime, Position, codec};
+use tokio::sync::watch;
+
+use super::changes::concerns_product;
+use super::cursor::{Cursor, MalformedCursor, Place};
+use super::{FeedRing, Reached};
+use crate::history::{History, HistoryError, Page, PageBounds};
+use crate::limits::{WATCH_FRAME_CHANGES, WATCH_GATHER, WATCH_IDLE, WATCH_READ_BYTES, WATCH_READ_RECORDS};
+
+/// What a watcher reads of one shard.
+#[derive(Clone)]
+pub struct ShardFeed {
+    /// The newest records.
+    pub ring: Arc<FeedRing>,
+    /// All below them.
+    pub history: Arc<dyn History>,
+}
+
+/// Where a watch begins.
+#[derive(Debug, Clone)]
+pub enum From {
+    /// At the oldest record kept.
+    Oldest,
+    /// Behind what is applied here now.
+    Now,
+    /// Where a cursor says.
+    Cursor(Bytes),
+}
+
+/// One change as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The entry's position, with the change's place.
+    pub position: Position,
+    /// Ledger time of the entry.
+    pub time: LedgerTime,
+    /// What happened.
+    pub change: Change,
+}
+
+/// Some changes, and the cursor behind them. No changes: nothing happened for a while; `times` says how current that is.
+#[derive(Debug, Clone, Default)]
+pub struct Frame {
+    /// In order for each product.
+    pub changes: Vec<Told>,
+    /// To go on behind them.
+    pub cursor: Bytes,
+    /// Ledger time by shard; only without changes.
+    pub times: BTreeMap<u32, LedgerTime>,
+}
+
+/// Why a watch cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Not a cursor.
+    #[error(transparent)]
+    Malformed(#[from] MalformedCursor),
+    /// The cursor is of another incarnation of the cluster.
+    #[error(
+        "the cursor is of incarnation {theirs}, the cluster is at {ours}: what it named may not have survived; start anew"
+    )]
+    OtherIncarnation {
+        /// The cluster's.
+        ours: u64,
+        /// The cursor's.
+        theirs: u64,
+    },
+    /// The records were dropped by retention.
+    #[error(
+        "the cursor is too old: shard {shard} keeps changes from index {oldest} on; read the present state and watch from now"
+    )]
+    TooOld {
+        /// Which shard.
+        shard: u32,
+        /// First index kept.
+        oldest: u64,
+    },
+    /// This node misses records for now.
+    #[error(
+        "this node misses changes of shard {shard} up to index {through}; go on with the same cursor on another node"
+    )]
+    NotHere {
+        /// Which shard.
+        shard: u32,
+        /// Last index that is missing.
+        through: u64,
+    },
+    /// A shard has no replica on this node.
+    #[error("shard {shard} has no replica on this node; watch on a node that has one")]
+    ShardElsewhere {
+        /// Which shard.
+        shard: u32,
+    },
+    /// The store cannot be read.
+    #[error("history cannot be read: {0}")]
+    Broken(String),
+}
+
+/// One shard of a watcher.
+struct Track {
+    feed: ShardFeed,
+    reached: watch::Receiver<Reached>,
+    place: Place,
+    /// Decoded and not told yet; the first may be told in part (`place.skip`).
+    waiting: VecDeque<Record>,
+    /// Records were read up to here.
+    read_to: u64,
+    /// The last record read, and the chain value behind it.
+    chain: Option<(u64, u128)>,
+}
+
+/// A watch in progress.
+pub struct Watcher {
+    incarnation: u64,
+    tracks: BTreeMap<u32, Track>,
+    skus: Vec<Sku>,
+    /// The shard that was looked at first in the last frame.
+    turn: u32,
+}
+
+impl Watcher {
+    /// Begins over these shards. Only changes about `skus` are told; all of them when empty.
+    ///
+    /// # Errors
+    /// [`WatchError`]: the cursor is of no use here.
+    pub fn begin(incarnation: u64, shards: Vec<ShardFeed>, from: &From, skus: Vec<Sku>) -> Result<Self, WatchError> {
+        let cursor = match from {
+            From::Cursor(bytes) => Cursor::decode(bytes)?,
+            From::Oldest | From::Now => Cursor { incarnation, places: BTreeMap::new() },
+        };
+        if cursor.incarnation != incarnation {
+            return Err(WatchError::OtherIncarnation { ours: incarnation, theirs: cursor.incarnation });
+        }
+        let here: Vec<u32> = shards.iter().map(|feed| feed.ring.shard()).collect();
+        if let Some((&shard, _)) = cursor.places.iter().find(|(shard, _)| !here.contains(shard)) {
+            return Err(WatchError::ShardElsewhere { shard });
+        }
+        let mut tracks = BTreeMap::new();
+        for feed in shards {
+            let shard = feed.ring.shard();
+            let reached = feed.ring.reached();
+            let place = match (from, cursor.places.get(&shard)) {
+                (_, Some(&place)) => place,
+                (From::Now, None) => Place { next: reached.borrow().index + 1, skip: 0 },
+                _ => Place { next: feed.history.coverage(shard).oldest.max(1), skip: 0 },
+            };
+            let track = Track { feed, reached, place, waiting: VecDeque::new(), read_to: place.next, chain: None };
+            tracks.insert(shard, track);
+        }
+        Ok(Self { incarnation, tracks, skus, turn: 0 })
+    }
+
+    /// The next frame; waits until something happens, or tells the shards' times after a while.
+    ///
+    /// # Errors
+    /// [`WatchError`]; the watch is over then, and the last frame's cursor is where to go on.
+    pub async fn next(&mut self) -> Result<Frame, WatchError> {
+        let idle_at = tokio::time::Instant::now() + WATCH_IDLE;
+        loop {
+            let mut changes = Vec::new();
+            let order: Vec<u32> = self.in_turn();
+            for shard in order {
+                let Some(track) = self.tracks.get_mut(&shard) else { continue };
+                track.reached.mark_unchanged();
+                track.fill(shard, &self.skus, &mut changes).await?;
+                if changes.len() >= WATCH_FRAME_CHANGES {
+                    self.turn = shard;
+                    break;
+                }
+            }
+            if !changes.is_empty() {
+                return Ok(Frame { changes, cursor: self.cursor(), times: BTreeMap::new() });
+            }
+            if self.behind() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if tokio::time::timeout_at(idle_at, self.something_happens()).await.is_err() {
+                let times = self.tracks.iter().map(|(&shard, track)| (shard, track.reached.borrow().time)).collect();
+                return Ok(Frame { changes, cursor: self.cursor(), times });
+            }
+            tokio::time::sleep(WATCH_GATHER).await;
+        }
+    }
+
+    /// The present cursor.
+    pub fn cursor(&self) -> Bytes {
+        let places = self.tracks.iter().map(|(&shard, track)| (shard, track.place)).collect();
+        Cursor { incarnation: self.incarnation, places }.encode()
+    }
+
+    /// Shards, beginning behind the one that filled the last frame.
+    fn in_turn(&self) -> Vec<u32> {
+        let behind = self.tracks.range(self.turn.saturating_add(1)..).map(|(&shard, _)| shard);
+        let before = self.tracks.range(..=self.turn).map(|(&shard, _)| shard);
+        behind.chain(before).collect()
+    }
+
+    /// Whether records were applied that were not read (everything read so far was filtered away).
+    fn behind(&self) -> bool {
+        self.tracks.values().any(|track| track.read_to <= track.reached.borrow().index)
+    }
+
+    async fn something_happens(&mut self) {
+        let waits = self.tracks.values_mut().map(|track| Box::pin(track.reached.changed()));
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() {
+            return std::future::pending().await;
+        }
+        if select_all(waits).await.0.is_err() {
+            // The shard was replaced or the node stops; the caller's stream ends with the node.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Track {
+    /// Adds changes until the frame is full or nothing is left to read for now.
+    async fn fill(&mut self, shard: u32, skus: &[Sku], out: &mut Vec<Told>) -> Result<(), WatchError> {
+        while out.len() < WATCH_FRAME_CHANGES {
+            if self.waiting.is_empty() {
+                let page = self.read(shard).await?;
+                let end = page.records.is_empty();
+                self.take(shard, page)?;
+                if end {
+                    return Ok(());
+                }
+            }
+            self.tell(skus, out);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, skus: &[Sku], out: &mut Vec<Told>) {
+        while let Some(record) = self.waiting.front_mut() {
+            let index = record.position.index;
+            let skip = if self.place.next == index { self.place.skip as usize } else { 0 };
+            let room = WATCH_FRAME_CHANGES - out.len();
+            let mut seen = skip;
+            let mut told = 0;
+            for change in record.changes.iter().skip(skip) {
+                if told == room {
+                    break;
+                }
+                seen += 1;
+                if skus.is_empty() || skus.iter().any(|sku| concerns_product(&change.kind, sku)) {
+                    let position = Position { place: change.place, ..record.position };
+                    out.push(Told { position, time: record.time, change: change.clone() });
+                    told += 1;
+                }
+            }
+            if seen < record.changes.len() {
+                self.place = Place { next: index, skip: seen as u32 };
+                return;
+            }
+            self.waiting.pop_front();
+            self.place = Place { next: index + 1, skip: 0 };
+        }
+        self.place = Place { next: self.read_to.max(self.place.next), skip: 0 };
+    }
+
+    async fn read(&self, shard: u32) -> Result<Page, WatchError> {
+        let bounds = PageBounds { records: WATCH_READ_RECORDS, bytes: WATCH_READ_BYTES };
+        if let Some(page) = self.feed.ring.read(self.read_to, bounds) {
+            return Ok(page);
+        }
+        let (history, from) = (self.feed.history.clone(), self.read_to);
+        let page = if history.reads_block() {
+            let read = tokio::task::spawn_blocking(move || history.read(shard, from, bounds)).await;
+            read.map_err(|error| WatchError::Broken(error.to_string()))?
+        } else {
+            history.read(shard, from, bounds)
+        };
+        page.map_err(|error| match error {
+            HistoryError::TooOld { shard, oldest } => WatchError::TooOld { shard, oldest },
+            HistoryError::NotHere { shard, through, .. } => WatchError::NotHere { shard, through },
+            HistoryError::Io(error) => WatchError::Broken(error.to_string()),
+        })
+    }
+
+    /// Decodes a page and checks its chain; what does not fit is given up as damaged here.
+    fn take(&mut self, shard: u32, page: Page) -> Result<(), WatchError> {
+        for (index, bytes) in page.records {
+            let distrust = |history: &Arc<dyn History>, after: u64| {
+                history.distrust(shard, after, index);
+                WatchError::NotHere { shard, through: index }
+            };
+            let after = self.chain.map_or(index - 1, |(last, _)| last);
+            let record = codec::decode_record(&bytes).map_err(|_| distrust(&self.feed.history, after))?;
+            let chained = self.chain.is_none_or(|(_, chain)| chain == record.chain_before);
+            if !chained || record.position.index != index {
+                return Err(distrust(&self.feed.history, after));
+            }
+            self.chain = Some((index, codec::chain_after(record.chain_before, &bytes)));
+            self.waiting.push_back(record);
+        }
+        self.read_to = page.next;
+        if self.waiting.is_empty() {
+            self.place = Place { next: page.next, skip: 0 };
+        }
+        Ok(())
+    }
+}

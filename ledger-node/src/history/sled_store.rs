@@ -1,0 +1,160 @@
+//! History on disk, in sled: rebuildable, verified when opened, never the only copy (docs/decisions/0003).
+//!
+//! **Owns** sled's settings and its directory. **Must never** be trusted after a damage it reports: it is moved aside then.
+//! **Read next**: [`super::kept`].
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::store::{RecordStore, Stored, pack, unpack};
+use super::{History, HistoryFactory, KeptHistory, PageBounds, Retention};
+use crate::limits::{HISTORY_CACHE_BYTES, HISTORY_SEGMENT_BYTES};
+
+/// Opens histories on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SledHistory;
+
+/// The directory's name below the one given.
+const DIR: &str = "sled";
+
+impl HistoryFactory for SledHistory {
+    fn open(&self, dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
+        std::fs::create_dir_all(dir)?;
+        let home = dir.join(DIR);
+        let opened = SledStore::open(&home).and_then(|store| Ok(KeptHistory::threaded(Arc::new(store), keep)?));
+        let why = match opened {
+            Ok(history) => return Ok(history),
+            Err(why) => why,
+        };
+        let aside = free_name(dir)?;
+        tracing::error!(
+            error = %why, moved_to = %aside.display(),
+            "the history store is damaged; it is moved aside and rebuilt from peers; no promise depends on it"
+        );
+        std::fs::rename(&home, &aside)?;
+        Ok(KeptHistory::threaded(Arc::new(SledStore::open(&home)?), keep)?)
+    }
+}
+
+/// The first unused name for a damaged store.
+fn free_name(dir: &Path) -> io::Result<PathBuf> {
+    (1..1_000u32)
+        .map(|n| dir.join(format!("{DIR}.damaged-{n}")))
+        .find(|path| !path.exists())
+        .ok_or_else(|| io::Error::other("too many damaged history stores lie here; remove them"))
+}
+
+/// The store itself.
+struct SledStore {
+    db: sled::Db,
+    records: sled::Tree,
+    notes: sled::Tree,
+    /// sled's own file, for a real sync: its `flush` is a `sync_file_range` on Linux, which survives kill -9 but not power loss.
+    file: File,
+}
+
+impl SledStore {
+    fn open(home: &Path) -> io::Result<Self> {
+        let db = sled::Config::new()
+            .path(home)
+            .mode(sled::Mode::HighThroughput)
+            .segment_size(HISTORY_SEGMENT_BYTES)
+            .cache_capacity(HISTORY_CACHE_BYTES)
+            .use_compression(false)
+            .flush_every_ms(None)
+            .open()
+            .map_err(io::Error::from)?;
+        let records = db.open_tree("records").map_err(io::Error::from)?;
+        let notes = db.open_tree("notes").map_err(io::Error::from)?;
+        let file = File::options().read(true).write(true).open(home.join("db"))?;
+        Ok(Self { db, records, notes, file })
+    }
+}
+
+fn key(shard: u32, index: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&shard.to_be_bytes());
+    key[4..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn index_of(key: &[u8]) -> io::Result<u64> {
+    key.get(4..)
+        .and_then(|tail| tail.try_into().ok())
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "history key of a wrong length"))
+}
+
+impl RecordStore for SledStore {
+    fn put(&self, records: &[Stored]) -> io::Result<()> {
+        for record in records {
+            self.records.insert(key(record.shard, record.index), pack(&record.bytes)).map_err(io::Error::from)?;
+        }
+        Ok(())
+    }
+
+    fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
+        let mut out = Vec::new();
+        let mut bytes = 0;
+        if from > through {
+            return Ok(out);
+        }
+        for item in self.records.range(key(shard, from)..=key(shard, through)) {
+            if out.len() >= bounds.records || (bytes >= bounds.bytes && !out.is_empty()) {
+                break;
+            }
+            let (key, packed) = item.map_err(io::Error::from)?;
+            let record = unpack(&packed)?;
+            bytes += record.len();
+            out.push((index_of(&key)?, record));
+        }
+        Ok(out)
+    }
+
+    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+        let found = self.records.range(key(shard, 0)..=key(shard, index)).next_back();
+        let Some((key, packed)) = found.transpose().map_err(io::Error::from)? else { return Ok(None) };
+        Ok(Some((index_of(&key)?, unpack(&packed)?)))
+    }
+
+    fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
+        if from > through {
+            return Ok(0);
+        }
+        let mut removed = 0;
+        for item in self.records.range(key(shard, from)..=key(shard, through)).keys().take(max) {
+            self.records.remove(item.map_err(io::Error::from)?).map_err(io::Error::from)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    fn notes(&self) -> io::Result<Vec<(u32, Vec<u8>)>> {
+        let mut out = Vec::new();
+        for item in self.notes.iter() {
+            let (key, note) = item.map_err(io::Error::from)?;
+            let shard = key.as_ref().try_into().map(u32::from_be_bytes);
+            let shard = shard.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "history note of a wrong key"))?;
+            out.push((shard, note.to_vec()));
+        }
+        Ok(out)
+    }
+
+    fn put_note(&self, shard: u32, note: &[u8]) -> io::Result<()> {
+        self.notes.insert(shard.to_be_bytes(), note).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.db.flush().map_err(io::Error::from)?;
+        self.file.sync_data()
+    }
+
+    fn size(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+}

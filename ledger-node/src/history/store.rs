@@ -1,0 +1,202 @@
+//! Where records lie: an ordered map from (shard, index) to bytes, and one small note a shard.
+//!
+//! **Owns** the trait, the note's encoding, and how a record is packed. **Must never** decide what is missing.
+//! **Read next**: [`super::sled_store`], [`super::memory`].
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::Gap;
+use crate::limits::{HISTORY_COMPRESS_BEYOND, HISTORY_GAPS_MAX, HISTORY_RECORD_BYTES_MAX};
+
+/// One record to be stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Which shard.
+    pub shard: u32,
+    /// Which entry.
+    pub index: u64,
+    /// The core's encoded record.
+    pub bytes: Bytes,
+}
+
+/// An ordered map of records. Readers and one writer at once.
+pub trait RecordStore: Send + Sync + 'static {
+    /// Stores records; readable at once, durable after [`RecordStore::sync`].
+    ///
+    /// # Errors
+    /// As the store says.
+    fn put(&self, records: &[Stored]) -> io::Result<()>;
+    /// Records of a shard with `from <= index <= through`, ascending, until a bound is passed.
+    ///
+    /// # Errors
+    /// As the store says; `InvalidData` for a record that cannot be unpacked.
+    fn range(&self, shard: u32, from: u64, through: u64, bounds: super::PageBounds) -> io::Result<Vec<(u64, Bytes)>>;
+    /// The last record at or below an index.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>>;
+    /// Removes up to `max` records with `from <= index <= through`; answers how many.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize>;
+    /// The notes of all shards.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn notes(&self) -> io::Result<Vec<(u32, Vec<u8>)>>;
+    /// Replaces the note of a shard.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn put_note(&self, shard: u32, note: &[u8]) -> io::Result<()>;
+    /// Makes everything put durable.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn sync(&self) -> io::Result<()>;
+    /// Bytes taken.
+    fn size(&self) -> u64;
+}
+
+/// What must be remembered of a shard besides its records: where it begins and what is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    /// Everything below was dropped by retention.
+    pub oldest: u64,
+    /// Missing stretches.
+    pub gaps: Vec<Gap>,
+}
+
+/// Format of the note.
+const NOTE_VERSION: u8 = 1;
+
+impl Note {
+    /// Fixed little-endian layout behind a version byte.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![NOTE_VERSION];
+        out.extend(self.oldest.to_le_bytes());
+        out.extend((self.gaps.len() as u16).to_le_bytes());
+        for gap in &self.gaps {
+            out.extend(gap.after.to_le_bytes());
+            out.extend(gap.through.to_le_bytes());
+            out.push(gap.chain_to.is_some().into());
+            out.extend(gap.chain_to.unwrap_or(0).to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads one back; none for anything that [`Note::encode`] did not write.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&version, mut rest) = bytes.split_first()?;
+        if version != NOTE_VERSION {
+            return None;
+        }
+        let oldest = u64::from_le_bytes(take(&mut rest)?);
+        let count = u16::from_le_bytes(take(&mut rest)?) as usize;
+        if count > HISTORY_GAPS_MAX {
+            return None;
+        }
+        let mut gaps = Vec::with_capacity(count);
+        for _ in 0..count {
+            let after = u64::from_le_bytes(take(&mut rest)?);
+            let through = u64::from_le_bytes(take(&mut rest)?);
+            let [known] = take::<1>(&mut rest)?;
+            let chain = u128::from_le_bytes(take(&mut rest)?);
+            gaps.push(Gap { after, through, chain_to: (known == 1).then_some(chain) });
+        }
+        rest.is_empty().then_some(Self { oldest, gaps })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}
+
+/// First byte of a packed record: as it is.
+const PACKED_RAW: u8 = 0;
+/// First byte of a packed record: lz4 block behind its length.
+const PACKED_LZ4: u8 = 1;
+
+/// Packs a record for the disk: compressed when it is large enough to be worth it.
+pub fn pack(record: &[u8]) -> Vec<u8> {
+    if record.len() < HISTORY_COMPRESS_BEYOND {
+        let mut out = Vec::with_capacity(record.len() + 1);
+        out.push(PACKED_RAW);
+        out.extend_from_slice(record);
+        return out;
+    }
+    let bound = lz4_flex::block::get_maximum_output_size(record.len());
+    let mut out = vec![0; 5 + bound];
+    out[0] = PACKED_LZ4;
+    out[1..5].copy_from_slice(&(record.len() as u32).to_le_bytes());
+    match lz4_flex::block::compress_into(record, &mut out[5..]) {
+        Ok(len) => {
+            out.truncate(5 + len);
+            out
+        }
+        Err(_) => {
+            out.clear();
+            out.push(PACKED_RAW);
+            out.extend_from_slice(record);
+            out
+        }
+    }
+}
+
+/// Unpacks a record.
+///
+/// # Errors
+/// `InvalidData` for bytes that [`pack`] did not make.
+pub fn unpack(packed: &[u8]) -> io::Result<Bytes> {
+    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("history record: {why}"));
+    match packed.split_first() {
+        Some((&PACKED_RAW, record)) => Ok(Bytes::copy_from_slice(record)),
+        Some((&PACKED_LZ4, rest)) => {
+            let (len, block) = rest.split_first_chunk::<4>().ok_or_else(|| bad("cut short"))?;
+            let len = u32::from_le_bytes(*len) as usize;
+            if len > HISTORY_RECORD_BYTES_MAX {
+                return Err(bad("longer than the bound"));
+            }
+            lz4_flex::block::decompress(block, len).map(Bytes::from).map_err(|_| bad("does not decompress"))
+        }
+        _ => Err(bad("unknown packing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_survives_its_encoding_and_nothing_else_is_one() {
+        let note = Note {
+            oldest: 7,
+            gaps: vec![
+                Gap { after: 9, through: 12, chain_to: Some(u128::MAX - 3) },
+                Gap { after: 20, through: 21, chain_to: None },
+            ],
+        };
+        let bytes = note.encode();
+        assert_eq!(Note::decode(&bytes), Some(note));
+        for cut in 0..bytes.len() {
+            assert_eq!(Note::decode(&bytes[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn records_are_packed_small_and_come_back_as_they_were() {
+        for len in [0usize, 1, HISTORY_COMPRESS_BEYOND, 100_000] {
+            let record: Vec<u8> = (0..len).map(|i| (i / 64) as u8).collect();
+            let packed = pack(&record);
+            assert_eq!(unpack(&packed).expect("own packing"), record);
+            assert!(len < HISTORY_COMPRESS_BEYOND || packed.len() < len, "{len} bytes became {}", packed.len());
+        }
+        assert!(unpack(&[]).is_err() && unpack(&[9, 1]).is_err() && unpack(&[1, 255, 255, 255, 255, 0]).is_err());
+    }
+}

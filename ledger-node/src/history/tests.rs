@@ -1,0 +1,259 @@
+//! Behaviours of history over both stores, with a chain of real records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ledger_core::types::{Policy, Sku, Slot};
+use ledger_core::{Command, Entry, Ledger, LedgerTime, codec};
+
+use super::memory::MemoryStore;
+use super::store::{RecordStore, Stored};
+use super::*;
+
+const KEEP: Retention = Retention { keep: Duration::from_secs(1 << 30), bytes_max: u64::MAX };
+const ALL: PageBounds = PageBounds { records: 10_000, bytes: usize::MAX };
+
+/// A shard's real records: index, bytes, and the chain value behind each.
+struct Chain {
+    records: Vec<(u64, Bytes)>,
+    chains: Vec<u128>,
+}
+
+fn chain_of(shard: u32, entries: u64) -> Chain {
+    let mut ledger = Ledger::new(1, shard);
+    let mut out = Chain { records: Vec::new(), chains: vec![ledger.chain()] };
+    for index in 1..=entries {
+        let command = if index == 1 {
+            let all = (Slot::new(0).expect("a slot"), Slot::new(4095).expect("a slot"));
+            Command::OwnSlots { generation: 1, ranges: vec![all] }
+        } else {
+            Command::CreateProduct {
+                sku: Sku::new(format!("SKU-{shard}-{index}")).expect("a SKU"),
+                policy: Policy::default(),
+            }
+        };
+        let applied = ledger.apply(1, index, &Entry { stamp: LedgerTime(1_000 * index), commands: vec![command] });
+        if let Some(record) = applied.record {
+            out.records.push((index, record));
+        }
+        out.chains.push(ledger.chain());
+    }
+    out
+}
+
+impl Chain {
+    fn record(&self, index: u64) -> Option<&Bytes> {
+        self.records.iter().find(|(at, _)| *at == index).map(|(_, bytes)| bytes)
+    }
+    fn append(&self, history: &dyn History, shard: u32, range: std::ops::RangeInclusive<u64>) {
+        for index in range {
+            history.append(shard, index, self.record(index));
+        }
+    }
+    fn from(&self, index: u64, through: u64) -> Vec<(u64, Bytes)> {
+        self.records.iter().filter(|(at, _)| (index..=through).contains(at)).cloned().collect()
+    }
+}
+
+fn read_all(history: &dyn History, shard: u32, from: u64) -> Vec<(u64, Bytes)> {
+    history.read(shard, from, ALL).expect("readable").records
+}
+
+fn in_memory() -> (Arc<MemoryStore>, Arc<dyn History>) {
+    let store = MemoryStore::new();
+    let history = KeptHistory::inline(store.clone(), KEEP).expect("empty store");
+    (store, history)
+}
+
+#[test]
+fn what_was_appended_is_read_back_in_order_and_in_pages() {
+    let chain = chain_of(1, 40);
+    let (_, history) = in_memory();
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=40);
+    assert_eq!(read_all(&*history, 1, 1), chain.records);
+    let page = history.read(1, 5, PageBounds { records: 3, bytes: usize::MAX }).expect("readable");
+    assert_eq!(page.records, chain.from(5, 7));
+    assert_eq!(page.next, 8);
+    assert_eq!(history.read(1, 41, ALL).expect("nothing yet").next, 41);
+    assert!(!history.coverage(1).is_gapped());
+}
+
+#[test]
+fn on_disk_it_survives_a_close_and_what_is_appended_again_is_not_told_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let chain = chain_of(2, 60);
+    {
+        let history = SledHistory.open(dir.path(), KEEP).expect("new");
+        history.begin(2, 0, chain.chains[0]);
+        chain.append(&*history, 2, 1..=50);
+        history.sync_through(2, 50).expect("durable");
+        assert_eq!(history.coverage(2).durable, 50);
+        history.close();
+    }
+    let history = SledHistory.open(dir.path(), KEEP).expect("again");
+    history.begin(2, 20, chain.chains[20]);
+    assert!(read_all(&*history, 2, 1).iter().all(|(index, _)| *index <= 20), "not applied again yet");
+    chain.append(&*history, 2, 21..=60);
+    assert_eq!(read_all(&*history, 2, 1), chain.records);
+    assert!(!history.coverage(2).is_gapped());
+    history.close();
+}
+
+#[test]
+fn a_snapshot_from_a_peer_leaves_a_gap_that_is_not_here_until_a_peer_fills_it() {
+    let chain = chain_of(1, 40);
+    let (_, history) = in_memory();
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=10);
+    history.begin(1, 30, chain.chains[30]);
+    chain.append(&*history, 1, 31..=40);
+    assert_eq!(read_all(&*history, 1, 1), chain.from(1, 10), "a read stops before the gap");
+    assert!(matches!(history.read(1, 11, ALL), Err(HistoryError::NotHere { after: 10, through: 30, .. })));
+    assert_eq!(read_all(&*history, 1, 31), chain.from(31, 40));
+
+    history.fill(1, &chain.from(11, 20), 20).expect("the first part continues the chain");
+    assert_eq!(history.coverage(1).gaps, [Gap { after: 20, through: 30, chain_to: Some(chain.chains[30]) }]);
+    history.fill(1, &chain.from(21, 30), 30).expect("and so does the rest");
+    assert_eq!(read_all(&*history, 1, 1), chain.records);
+}
+
+#[test]
+fn records_that_do_not_fit_the_chain_are_not_taken() {
+    let chain = chain_of(1, 40);
+    let (_, history) = in_memory();
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=10);
+    history.begin(1, 30, chain.chains[30]);
+    // One is left out in the middle, at the beginning, at the end.
+    for hole in [15, 11, 30] {
+        let mut records = chain.from(11, 30);
+        records.retain(|(index, _)| *index != hole);
+        assert!(matches!(history.fill(1, &records, 30), Err(FillError::Unchained { .. })), "hole at {hole}");
+    }
+    let spoilt = vec![(11, Bytes::from_static(b"nonsense"))];
+    assert!(matches!(history.fill(1, &spoilt, 11), Err(FillError::Malformed { .. })));
+    assert!(matches!(history.read(1, 12, ALL), Err(HistoryError::NotHere { .. })));
+}
+
+#[tokio::test]
+async fn a_gapped_node_fills_its_gap_from_a_peer_through_questions() {
+    let chain = chain_of(1, 3_000);
+    let (_, peer) = in_memory();
+    peer.begin(1, 0, chain.chains[0]);
+    chain.append(&*peer, 1, 1..=3_000);
+    let (_, gapped) = in_memory();
+    gapped.begin(1, 2_990, chain.chains[2_990]);
+    chain.append(&*gapped, 1, 2_991..=3_000);
+    let ask = |question: Bytes| {
+        let given = backfill::answer(&*peer, &question);
+        async move { given }
+    };
+    let filled = backfill::fill_from(&*gapped, 1, ask).await.expect("it fits");
+    assert_eq!(filled, backfill::Filled::Whole);
+    assert_eq!(read_all(&*gapped, 1, 1), chain.records);
+}
+
+#[test]
+fn a_replica_that_diverged_gives_its_own_records_up() {
+    let good = chain_of(1, 40);
+    let (store, history) = in_memory();
+    history.begin(1, 0, good.chains[0]);
+    good.append(&*history, 1, 1..=40);
+    // The state that is installed says another chain at 40: something before was different here.
+    history.begin(1, 40, good.chains[40] ^ 1);
+    assert!(matches!(history.read(1, 5, ALL), Err(HistoryError::NotHere { after: 0, through: 40, .. })));
+    assert!(store.last_up_to(1, 40).expect("readable").is_some());
+}
+
+#[test]
+fn a_restart_that_applies_something_else_than_what_lies_here_makes_a_gap() {
+    let chain = chain_of(1, 40);
+    let other = chain_of(7, 40);
+    let (store, history) = in_memory();
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=40);
+    history.sync_through(1, 40).expect("memory");
+    let again = KeptHistory::inline(store, KEEP).expect("intact");
+    again.begin(1, 20, chain.chains[20]);
+    for index in 21..=41 {
+        again.append(1, index, other.record(index));
+    }
+    assert!(again.coverage(1).is_gapped(), "{:?}", again.coverage(1));
+    assert!(matches!(again.read(1, 25, ALL), Err(HistoryError::NotHere { .. })));
+}
+
+#[test]
+fn a_damaged_tail_is_noticed_when_the_store_is_opened() {
+    let chain = chain_of(1, 40);
+    let store = MemoryStore::new();
+    store.put_note(1, &store::Note::default().encode()).expect("memory");
+    let records = chain.records.iter().filter(|(index, _)| *index != 30);
+    let stored: Vec<Stored> =
+        records.map(|(index, bytes)| Stored { shard: 1, index: *index, bytes: bytes.clone() }).collect();
+    store.put(&stored).expect("memory");
+    assert!(KeptHistory::inline(store, KEEP).is_err(), "a record is missing and no gap says so");
+}
+
+#[test]
+fn a_damaged_sled_directory_is_moved_aside_and_history_starts_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let chain = chain_of(1, 30);
+    {
+        let history = SledHistory.open(dir.path(), KEEP).expect("new");
+        history.begin(1, 0, chain.chains[0]);
+        let mut records = chain.records.clone();
+        records.retain(|(index, _)| *index != 20);
+        for (index, bytes) in &records {
+            history.append(1, *index, Some(bytes));
+        }
+        history.close();
+    }
+    let history = SledHistory.open(dir.path(), KEEP).expect("a fresh one");
+    history.begin(1, 30, chain.chains[30]);
+    assert_eq!(history.coverage(1).gaps, [Gap { after: 0, through: 30, chain_to: Some(chain.chains[30]) }]);
+    assert!(dir.path().join("sled.damaged-1").exists());
+    history.close();
+}
+
+#[test]
+fn retention_drops_the_oldest_and_says_so() {
+    let chain = chain_of(1, 100);
+    let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
+    let history = KeptHistory::inline(MemoryStore::new(), keep).expect("empty");
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=100);
+    history.retain().expect("memory");
+    // Stamps are 1,000 ms apart: the last 30 s reach back to index 70.
+    assert!(matches!(history.read(1, 69, ALL), Err(HistoryError::TooOld { oldest: 70, .. })));
+    assert_eq!(read_all(&*history, 1, 70), chain.from(70, 100));
+}
+
+#[test]
+fn an_unsynced_tail_is_lost_with_the_node_and_comes_back_from_the_log() {
+    let disks = MemoryHistory::default();
+    let dir = Path::new("node-1");
+    let chain = chain_of(1, 40);
+    {
+        let history = disks.open(dir, KEEP).expect("new");
+        history.begin(1, 0, chain.chains[0]);
+        chain.append(&*history, 1, 1..=20);
+        history.sync_through(1, 20).expect("memory");
+        chain.append(&*history, 1, 21..=40);
+    }
+    let history = disks.open(dir, KEEP).expect("after the crash");
+    history.begin(1, 10, chain.chains[10]);
+    chain.append(&*history, 1, 11..=40);
+    assert_eq!(read_all(&*history, 1, 1), chain.records);
+    assert!(!history.coverage(1).is_gapped());
+}
+
+#[test]
+fn the_codec_knows_our_records() {
+    let chain = chain_of(1, 3);
+    let (index, bytes) = chain.records.last().expect("some record");
+    let record = codec::decode_record(bytes).expect("the core's own");
+    assert_eq!(record.position.index, *index);
+    assert_eq!(codec::chain_after(record.chain_before, bytes), chain.chains[*index as usize]);
+}

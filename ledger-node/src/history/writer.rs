@@ -1,0 +1,215 @@
+//! The thread that writes history down: batches, syncs, retention.
+//!
+//! **Owns** when the store is written and synced, and what retention drops. **Must never** hold the state's lock while it does.
+//! **Read next**: [`super::kept`].
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use ledger_core::codec;
+use tokio::time::Instant;
+
+use super::PageBounds;
+use super::kept::KeptHistory;
+use crate::limits::{
+    HISTORY_GATHER, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_EVERY, HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
+};
+
+/// Starts the thread; it ends with [`super::History::close`].
+pub(super) fn spawn(history: Arc<KeptHistory>) -> io::Result<()> {
+    std::thread::Builder::new().name("history".to_owned()).spawn(move || Writer::new(history).run()).map(|_| ())
+}
+
+struct Writer {
+    history: Arc<KeptHistory>,
+    unsynced: usize,
+    synced_at: Instant,
+    retained_at: Instant,
+}
+
+impl Writer {
+    fn new(history: Arc<KeptHistory>) -> Self {
+        let now = Instant::now();
+        Self { history, unsynced: 0, synced_at: now, retained_at: now }
+    }
+
+    fn run(mut self) {
+        loop {
+            let stopping = self.wait_for_work();
+            self.write_all();
+            self.sync_if_due(stopping);
+            if stopping {
+                break;
+            }
+            self.retain_if_due();
+        }
+        let mut state = self.history.lock();
+        state.stopped = true;
+        drop(state);
+        self.history.done.notify_all();
+    }
+
+    /// Sleeps until records wait, a sync is due or wanted, or the node stops. Answers whether it stops.
+    fn wait_for_work(&self) -> bool {
+        let history = &self.history;
+        let mut state = history.lock();
+        loop {
+            if state.stopping || state.sync_wanted {
+                return state.stopping;
+            }
+            if state.backlog_bytes > 0 {
+                // Let more gather: nobody waits for history.
+                state = history.work.wait_timeout(state, HISTORY_GATHER).unwrap_or_else(PoisonError::into_inner).0;
+                return state.stopping;
+            }
+            let now = Instant::now();
+            let due = if self.unsynced > 0 {
+                self.synced_at + HISTORY_SYNC_EVERY
+            } else {
+                self.retained_at + HISTORY_RETAIN_EVERY
+            };
+            if due <= now {
+                return false;
+            }
+            state = history.work.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn write_all(&mut self) {
+        let history = self.history.clone();
+        loop {
+            let (batch, through) = KeptHistory::next_batch(&history.lock());
+            if batch.is_empty() {
+                return;
+            }
+            let bytes: usize = batch.iter().map(|record| record.bytes.len()).sum();
+            match history.store.put(&batch) {
+                Ok(()) => {
+                    let mut state = history.lock();
+                    KeptHistory::batch_written(&mut state, &through);
+                    state.failed = None;
+                }
+                Err(error) => return self.fail(&error),
+            }
+            self.unsynced += bytes;
+            if self.unsynced >= HISTORY_SYNC_BYTES {
+                self.sync();
+            }
+        }
+    }
+
+    fn sync_if_due(&mut self, stopping: bool) {
+        let wanted = std::mem::take(&mut self.history.lock().sync_wanted);
+        if wanted || stopping || (self.unsynced > 0 && self.synced_at.elapsed() >= HISTORY_SYNC_EVERY) {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        let written: Vec<(u32, u64)> =
+            self.history.lock().shards.iter().map(|(&shard, kept)| (shard, kept.written)).collect();
+        if let Err(error) = self.history.store.sync() {
+            return self.fail(&error);
+        }
+        self.unsynced = 0;
+        self.synced_at = Instant::now();
+        let mut state = self.history.lock();
+        for (shard, written) in written {
+            if let Some(kept) = state.shards.get_mut(&shard) {
+                kept.durable = kept.durable.max(written);
+            }
+        }
+        drop(state);
+        self.history.done.notify_all();
+    }
+
+    /// The store cannot be written: what waits is missing, and the store is left alone for a while.
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!(%error, "the history store cannot be written; the node is gapped until it can");
+        self.unsynced = 0;
+        let mut state = self.history.lock();
+        self.history.drop_backlog(&mut state, &error.to_string());
+        state.failed = Some(error.to_string());
+        drop(state);
+        self.history.done.notify_all();
+    }
+
+    fn retain_if_due(&mut self) {
+        if self.retained_at.elapsed() < HISTORY_RETAIN_EVERY {
+            return;
+        }
+        self.retained_at = Instant::now();
+        // After a failure the store is left alone until now; then it gets another chance.
+        self.history.lock().failed = None;
+        if let Err(error) = self.history.retain() {
+            tracing::error!(%error, "history could not drop its oldest records");
+        }
+    }
+}
+
+impl KeptHistory {
+    /// Drops the oldest records: those past their age, and, while the store takes too much, of the shard that reaches back
+    /// furthest.
+    pub(super) fn retain(&self) -> io::Result<()> {
+        let shards: Vec<(u32, u64)> =
+            self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
+        let mut oldest: Option<(u64, u32)> = None;
+        for (shard, from) in shards {
+            let Some(newest) = self.time_of(self.store.last_up_to(shard, u64::MAX)?) else { continue };
+            let limit = newest.saturating_sub(self.keep.keep.as_millis() as u64);
+            let mut left = HISTORY_RETAIN_BATCH;
+            let mut from = from;
+            while left > 0 {
+                let page =
+                    self.store.range(shard, from, u64::MAX, PageBounds { records: 64.min(left), bytes: 1 << 20 })?;
+                let Some(first) = page.first().cloned() else { break };
+                let Some(time) = self.time_of(Some(first)) else { break };
+                if time >= limit {
+                    if oldest.is_none_or(|(other, _)| time < other) {
+                        oldest = Some((time, shard));
+                    }
+                    break;
+                }
+                let old =
+                    page.iter().take_while(|record| self.time_of(Some((*record).clone())).is_some_and(|t| t < limit));
+                let Some(last) = old.last().map(|(index, _)| *index) else { break };
+                left -= page.len().min(left);
+                from = last + 1;
+                self.drop_below(shard, from)?;
+            }
+        }
+        if self.store.size() > self.keep.bytes_max
+            && let Some((_, shard)) = oldest
+        {
+            let from = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
+            let doomed = self.store.range(
+                shard,
+                from,
+                u64::MAX,
+                PageBounds { records: HISTORY_RETAIN_BATCH, bytes: 64 << 20 },
+            )?;
+            if let Some((last, _)) = doomed.last() {
+                self.drop_below(shard, last + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ledger time of a record.
+    fn time_of(&self, record: Option<(u64, bytes::Bytes)>) -> Option<u64> {
+        record.and_then(|(_, bytes)| codec::decode_record(&bytes).ok()).map(|record| record.time.0)
+    }
+
+    /// Remembers first that everything below is gone, then removes it: a crash in between only wastes space.
+    fn drop_below(&self, shard: u32, index: u64) -> io::Result<()> {
+        {
+            let mut state = self.lock();
+            let Some(kept) = state.shards.get_mut(&shard) else { return Ok(()) };
+            kept.note.oldest = kept.note.oldest.max(index);
+            kept.note.gaps.retain(|gap| gap.through >= index);
+            self.store.put_note(shard, &kept.note.encode())?;
+        }
+        while self.store.remove(shard, 0, index - 1, HISTORY_RETAIN_BATCH)? == HISTORY_RETAIN_BATCH {}
+        Ok(())
+    }
+}
