@@ -58,17 +58,30 @@ pub(crate) fn entry_parts(entry: &Entry) -> ([u8; ENTRY_HEAD_BYTES], Bytes) {
 /// Takes one entry off the front; its body is a slice of `bytes`.
 pub(crate) fn take_entry(bytes: &mut Bytes) -> io::Result<Entry> {
     need(bytes, ENTRY_HEAD_BYTES, "entry head")?;
-    let term = bytes.get_u64_le();
-    let index = bytes.get_u64_le();
-    let stamp_ms = bytes.get_u64_le();
-    let kind = bytes.get_u8();
-    bytes.advance(3);
-    let len = bytes.get_u32_le() as usize;
-    if len > ENTRY_BYTES_MAX {
+    let head = bytes.split_to(ENTRY_HEAD_BYTES);
+    let len = (&head[28..]).get_u32_le() as usize;
+    need(bytes, len, "entry body")?;
+    let body = bytes.split_to(len);
+    entry_of_parts(&head, body)
+}
+
+/// Term and index in an entry's head.
+pub(crate) fn head_position(mut head: &[u8]) -> io::Result<(u64, u64)> {
+    need(&head, ENTRY_HEAD_BYTES, "entry head")?;
+    Ok((head.get_u64_le(), head.get_u64_le()))
+}
+
+/// The inverse of [`entry_parts`].
+pub(crate) fn entry_of_parts(mut head: &[u8], mut body: Bytes) -> io::Result<Entry> {
+    let (term, index) = head_position(head)?;
+    head.advance(16);
+    let stamp_ms = head.get_u64_le();
+    let kind = head.get_u8();
+    head.advance(3);
+    let len = head.get_u32_le() as usize;
+    if len != body.len() || len > ENTRY_BYTES_MAX {
         return Err(malformed("entry length"));
     }
-    need(bytes, len, "entry body")?;
-    let mut body = bytes.split_to(len);
     let payload = match kind {
         KIND_BLANK if len == 0 => EntryPayload::Blank,
         KIND_NORMAL => EntryPayload::Normal(Stamped { stamp_ms, bytes: body }),
@@ -76,16 +89,6 @@ pub(crate) fn take_entry(bytes: &mut Bytes) -> io::Result<Entry> {
         _ => return Err(malformed("entry kind")),
     };
     Ok(Entry { log_id: log_id(term, index), payload })
-}
-
-/// An entry in one piece, for the log.
-#[cfg(test)]
-pub(crate) fn entry_bytes(entry: &Entry) -> Bytes {
-    let (head, body) = entry_parts(entry);
-    let mut out = BytesMut::with_capacity(head.len() + body.len());
-    out.put_slice(&head);
-    out.put_slice(&body);
-    out.freeze()
 }
 
 pub(crate) fn put_vote(out: &mut impl BufMut, vote: &Vote) {
@@ -320,5 +323,36 @@ pub(crate) fn take_stream_answer(bytes: &mut impl Buf) -> io::Result<StreamAnswe
         1 => Err(StreamAppendError::Conflict(take_log_id(bytes)?.ok_or_else(|| malformed("conflict"))?)),
         2 => Err(StreamAppendError::HigherVote(take_vote(bytes)?)),
         _ => return Err(malformed("stream answer")),
+    })
+}
+
+pub(crate) fn put_transfer_answer(out: &mut impl BufMut, r: &openraft::raft::TransferLeaderResponse<Types>) {
+    use openraft::raft::TransferLeaderError as E;
+    match r {
+        Ok(()) => out.put_u8(0),
+        Err(E::VoteChanged { actual, .. }) => {
+            out.put_u8(1);
+            put_vote(out, actual);
+        }
+        Err(E::LogNotFlushed { actual, .. }) => {
+            out.put_u8(2);
+            put_log_id(out, actual.as_ref());
+        }
+    }
+}
+
+/// The inverse; what was expected is what was asked.
+pub(crate) fn take_transfer_answer(
+    bytes: &mut impl Buf,
+    vote: Vote,
+    last: Option<LogId>,
+) -> io::Result<openraft::raft::TransferLeaderResponse<Types>> {
+    use openraft::raft::TransferLeaderError as E;
+    need(bytes, 1, "transfer answer")?;
+    Ok(match bytes.get_u8() {
+        0 => Ok(()),
+        1 => Err(E::VoteChanged { expected: vote, actual: take_vote(bytes)? }),
+        2 => Err(E::LogNotFlushed { expected: last, actual: take_log_id(bytes)? }),
+        _ => return Err(malformed("transfer answer")),
     })
 }

@@ -11,10 +11,26 @@
 //! **Read next**: [`seam`] (what asks the world), [`api`] (the door), then [`node`].
 
 pub mod api;
+pub mod limits;
 pub mod seam;
+pub mod seam_real;
 pub mod disk;
 pub mod node;
 pub mod wal;
+
+mod clock;
+mod codec;
+mod group;
+mod leading;
+mod machine;
+mod reads;
+mod repair;
+mod snapshot;
+mod start;
+mod store;
+mod transport;
+mod types;
+mod upkeep;
 
 pub use api::*;
 pub use node::{Group, PeerHandler, RaftNode, RaftNodeConfig};

@@ -50,6 +50,8 @@ pub const STREAM_STALL_MAX: Duration = Duration::from_secs(8);
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Snapshot chunks sent and not yet acknowledged.
 pub const SNAPSHOT_CHUNKS_IN_FLIGHT: usize = 8;
+/// One chunk takes at most that long.
+pub const SNAPSHOT_CHUNK_WITHIN: Duration = Duration::from_secs(30);
 /// Snapshot files of a group that are kept: the newest, and the one before it should the newest be rotten.
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Longest membership a snapshot header or an entry may carry.

@@ -1,19 +1,41 @@
 //! One node's Raft groups, its log and its peer connections.
 //!
 //! **Owns** the lifetime of groups, the peer listener, the log. **Must never** look inside an entry.
+//! **Read next**: [`crate::api`] (its words); inside: `start`, `group`, `transport`.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::EntryPayload;
+use tokio::sync::{watch, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::api::{Committed, GroupId, GroupStatus, NodeId, ProposeError, RaftTuning, ReadError, StateMachine};
+use crate::api::{
+    Committed, GroupId, GroupStatus, LogPosition, NodeId, ProposeError, RaftTuning, ReadError, Role, StateMachine,
+};
+use crate::group::GroupCore;
+use crate::leading::best_heir;
+use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX};
+use crate::reads;
+use crate::repair::{self, Marks};
 use crate::seam::Seams;
+use crate::snapshot::blocking;
+use crate::start::{self, Ground};
+use crate::transport::frame::Kind;
+use crate::transport::handshake::Identity;
+use crate::transport::link::Links;
+use crate::transport::server::{serve, Registry};
+use crate::types::{position, Peer};
+use crate::upkeep;
+use crate::wal::{Wal, WalConfig, WalIdentity};
 
 /// What a node needs to be opened.
 #[derive(Clone)]
@@ -39,7 +61,19 @@ pub type PeerHandler =
 /// One node: many groups, one log, one peer listener.
 #[derive(Clone)]
 pub struct RaftNode {
-    _private: (),
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ground: Ground,
+    peer_addr: SocketAddr,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever forgets to shut down gets a stop without handing over.
+        self.ground.registry.stop.cancel();
+    }
 }
 
 impl RaftNode {
@@ -47,134 +81,305 @@ impl RaftNode {
     ///
     /// # Errors
     /// A damaged log names file, offset and group; a foreign one its stamp.
-    pub async fn open(_config: RaftNodeConfig, _seams: Seams, _peers: PeerHandler) -> io::Result<Self> {
-        todo!()
+    pub async fn open(config: RaftNodeConfig, seams: Seams, peers: PeerHandler) -> io::Result<Self> {
+        let RaftNodeConfig { node, cluster, incarnation, dir, peer_listen, tuning } = config;
+        let snapshots_dir = dir.join("snapshots");
+        seams.disk.create_dir_all(&snapshots_dir)?;
+        let wal_config = WalConfig {
+            segment_bytes: tuning.segment_bytes,
+            low_space_bytes: tuning.low_space_bytes,
+            tail_cache_bytes: tuning.tail_cache_bytes,
+            entry_bytes_max: ENTRY_BYTES_MAX.min(tuning.segment_bytes as usize / 4),
+            ..WalConfig::default()
+        };
+        let identity = WalIdentity { cluster, incarnation, node };
+        let wal = Wal::open(seams.disk.clone(), dir.join("wal"), identity, wal_config).await?;
+        let listener = seams.net.listen(&peer_listen).await?;
+        let peer_addr = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let me = Identity { cluster, incarnation, node };
+        let links = Arc::new(Links::new(me, seams.clone(), stop.clone()));
+        let registry = Arc::new(Registry::new(me, links, peers, seams, stop));
+        tokio::spawn(serve(registry.clone(), listener));
+        tokio::spawn(upkeep::run(registry.clone()));
+        let ground = Ground { registry, wal, snapshots_dir, tuning, builds: Arc::new(Semaphore::new(1)) };
+        Ok(Self { inner: Arc::new(Inner { ground, peer_addr }) })
     }
+
     /// Where peers really connect to.
-    pub fn peer_addr(&self) -> std::net::SocketAddr {
-        todo!()
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.inner.peer_addr
     }
+
     /// Starts a group: restores `machine` from the newest good snapshot and the log. Not yet a member of anything until
-    /// [`Group::initialize`] ran on one of its members, once.
+    /// [`Group::initialize`] ran on one of its members, once. A quarantined or damaged replica is returned stopped, with the
+    /// reason in its status; [`Self::reinstall`] repairs it.
     ///
     /// # Errors
-    /// Damage, named; or the group runs already.
-    pub async fn start_group<M: StateMachine>(&self, _group: GroupId, _machine: M) -> io::Result<Group> {
-        todo!()
+    /// The disk's; or the group runs already.
+    pub async fn start_group<M: StateMachine>(&self, group: GroupId, machine: M) -> io::Result<Group> {
+        let ground = &self.inner.ground;
+        if ground.registry.group(group).is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("group {} runs already", group.0)));
+        }
+        let core = start::start(ground, group, Box::new(machine)).await?;
+        let mut groups = ground.registry.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(group, core.clone());
+        Ok(Group { core, snapshots_dir: ground.snapshots_dir.clone() })
     }
+
     /// A running group.
-    pub fn group(&self, _group: GroupId) -> Option<Group> {
-        todo!()
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        let ground = &self.inner.ground;
+        let core = ground.registry.group(group)?;
+        Some(Group { core, snapshots_dir: ground.snapshots_dir.clone() })
     }
-    /// Asks a peer's [`PeerHandler`].
+
+    /// Asks a peer's [`PeerHandler`]; an empty address means the one known already.
     ///
     /// # Errors
     /// Unreachable, or not answered within `within`.
-    pub async fn ask_peer(&self, _to: NodeId, _addr: &str, _request: Bytes, _within: Duration) -> io::Result<Bytes> {
-        todo!()
+    pub async fn ask_peer(&self, to: NodeId, addr: &str, request: Bytes, within: Duration) -> io::Result<Bytes> {
+        if request.len() > ASK_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question has at most 4 MiB"));
+        }
+        self.inner.ground.registry.links.to(to, addr).control.call(Kind::Ask, 0, request, within).await
     }
+
+    /// Tells where a peer listens, before any group has it as a member.
+    pub fn know_peer(&self, node: NodeId, addr: &str) {
+        let _links = self.inner.ground.registry.links.to(node, addr);
+    }
+
     /// Throws away this replica's state of a group and takes a snapshot from `from` instead; for replicas whose digest
-    /// disagrees with the majority. The log and the vote are kept.
+    /// disagrees with the majority. The log and the vote are kept, unless the log is damaged: then it is rebuilt from peers too,
+    /// and the replica neither votes nor leads until it has caught up with a leader elected after that; all other voters must
+    /// be reachable.
     ///
     /// # Errors
     /// The peer has no snapshot or cannot be reached; the group stays stopped then.
-    pub async fn reinstall<M: StateMachine>(&self, _group: GroupId, _from: NodeId, _machine: M) -> io::Result<Group> {
-        todo!()
+    pub async fn reinstall<M: StateMachine>(&self, group: GroupId, from: NodeId, machine: M) -> io::Result<Group> {
+        let ground = &self.inner.ground;
+        let old = ground.registry.group(group);
+        if let Some(old) = &old {
+            old.mark_stopped("it is being reinstalled");
+            if let Some(raft) = &old.raft {
+                let _joined = old.seeded(raft.shutdown()).await;
+            }
+            old.stop.cancel();
+        }
+        repair::prepare(ground, group, from).await?;
+        let core = start::start(ground, group, Box::new(machine)).await?;
+        let mut groups = ground.registry.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(group, core.clone());
+        Ok(Group { core, snapshots_dir: ground.snapshots_dir.clone() })
     }
+
     /// Syncs of the log since start, for metrics.
     pub fn wal_syncs(&self) -> u64 {
-        todo!()
+        self.inner.ground.wal.syncs()
     }
+
+    /// Becomes the reason once a write or sync of the log failed: the process must stop.
+    pub fn wal_poisoned(&self) -> watch::Receiver<Option<String>> {
+        self.inner.ground.wal.poisoned()
+    }
+
+    /// Whether the log's disk is below its low-space mark.
+    pub fn low_space(&self) -> bool {
+        *self.inner.ground.wal.low_space().borrow()
+    }
+
     /// Hands over the leadership of every group led here, waits for it up to `within`, stops all groups and the log.
-    pub async fn shutdown(&self, _within: Duration) {
-        todo!()
+    pub async fn shutdown(&self, within: Duration) {
+        let ground = &self.inner.ground;
+        let groups: Vec<_> = {
+            let groups = ground.registry.groups.read().unwrap_or_else(PoisonError::into_inner);
+            groups.values().cloned().collect()
+        };
+        let until = Instant::now() + within;
+        futures::future::join_all(groups.iter().map(|core| hand_over(core, until))).await;
+        for core in &groups {
+            core.mark_stopped("shutting down");
+            if let Some(raft) = &core.raft {
+                let _joined = core.seeded(raft.shutdown()).await;
+            }
+            core.stop.cancel();
+        }
+        ground.registry.stop.cancel();
+        ground.wal.close().await;
+    }
+}
+
+/// Lets somebody else lead a group, if there is somebody.
+async fn hand_over(core: &Arc<GroupCore>, until: Instant) {
+    let led = |s: &GroupStatus| s.role == Role::Leader;
+    let Some(raft) = core.raft.as_ref().filter(|_| led(&core.status_now())) else { return };
+    let Some(to) = best_heir(core) else { return };
+    if core.seeded(raft.trigger().transfer_leader(to.0)).await.is_ok() {
+        let left = until.saturating_duration_since(Instant::now());
+        let _in_vain = core.await_status(left, |s| !led(s) && s.leader.is_some_and(|l| l != core.node)).await;
     }
 }
 
 /// One group on this node.
 #[derive(Clone)]
 pub struct Group {
-    _private: (),
+    core: Arc<GroupCore>,
+    snapshots_dir: PathBuf,
 }
 
 impl Group {
     /// Which group.
     pub fn id(&self) -> GroupId {
-        todo!()
+        self.core.id
     }
+
     /// Makes these nodes (id → peer address) the first voters. Idempotent for the same members.
     ///
     /// # Errors
     /// The group has other members already.
-    pub async fn initialize(&self, _voters: BTreeMap<NodeId, String>) -> io::Result<()> {
-        todo!()
+    pub async fn initialize(&self, voters: BTreeMap<NodeId, String>) -> io::Result<()> {
+        let raft = self.core.raft()?;
+        if !self.is_initialized().await {
+            let members: BTreeMap<u64, Peer> =
+                voters.iter().map(|(id, addr)| (id.0, Peer { addr: addr.clone() })).collect();
+            if let Err(e) = self.core.seeded(raft.initialize(members)).await
+                && !self.is_initialized().await
+            {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, e.to_string()));
+            }
+        }
+        // The members may have come from elsewhere meanwhile; metrics may lag, so the engine itself is asked.
+        let known: BTreeMap<NodeId, String> = raft
+            .with_raft_state(|state| {
+                let m = state.membership_state.effective();
+                m.voter_ids().map(|id| (NodeId(id), m.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default())).collect()
+            })
+            .await
+            .map_err(io::Error::other)?;
+        if known == voters {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("group {} has other members: {known:?}", self.core.id.0)))
     }
+
     /// Whether the group has members.
     pub async fn is_initialized(&self) -> bool {
-        todo!()
+        match self.core.raft() {
+            Ok(raft) => raft.is_initialized().await.unwrap_or(false),
+            Err(_) => false,
+        }
     }
+
     /// Stamps and appends one entry; answers when it is durable on a quorum and applied here.
     ///
-    /// Stamps are taken in log order. Several may be in flight. Dropping the future does not withdraw the entry.
+    /// Stamps are taken in log order, when this is called, not when the future is first polled. Several may be in flight.
+    /// Dropping the future does not withdraw the entry.
     ///
     /// # Errors
-    /// [`ProposeError`]: only `Unknown` may have happened.
-    pub fn propose(&self, _data: Bytes) -> impl Future<Output = Result<Committed, ProposeError>> + Send + 'static {
-        async { todo!() }
+    /// [`ProposeError`]: only `Unknown` may have happened. There is no deadline here: without a quorum an accepted entry stays pending.
+    pub fn propose(&self, data: Bytes) -> impl Future<Output = Result<Committed, ProposeError>> + Send + 'static {
+        let begun = self.core.begin(data);
+        let group = self.core.id;
+        async move {
+            let (outcome, stamp_ms) = begun?;
+            GroupCore::outcome(group, stamp_ms, outcome.await)
+        }
     }
+
     /// Waits until this replica has applied everything that was committed when the call began (ReadIndex, coalesced;
     /// asks the leader when this node does not lead). Returns the index.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read_index(&self, _within: Duration) -> Result<u64, ReadError> {
-        todo!()
+    pub async fn read_index(&self, within: Duration) -> Result<u64, ReadError> {
+        reads::read_index(&self.core, within).await
     }
+
     /// The stamp the leader would give now; none when it does not lead or its clock is unsure. For ticks.
     pub fn stamp_now(&self) -> Option<u64> {
-        todo!()
+        self.core.stamp_now()
     }
+
     /// Present status.
     pub fn status(&self) -> GroupStatus {
-        todo!()
+        self.core.status_now()
     }
+
     /// Status, watched: role, leader and membership changes always arrive.
-    pub fn watch(&self) -> tokio::sync::watch::Receiver<GroupStatus> {
-        todo!()
+    pub fn watch(&self) -> watch::Receiver<GroupStatus> {
+        self.core.status.subscribe()
     }
+
     /// Hands leadership to `to`.
     ///
     /// # Errors
     /// This node does not lead, or the transfer did not happen within `within`.
-    pub async fn transfer_leader(&self, _to: NodeId, _within: Duration) -> io::Result<()> {
-        todo!()
+    pub async fn transfer_leader(&self, to: NodeId, within: Duration) -> io::Result<()> {
+        let raft = self.core.raft()?;
+        let status = self.status();
+        if status.leader == Some(to) {
+            return Ok(());
+        }
+        if status.role != Role::Leader {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, format!("this node does not lead; leader {:?}", status.leader)));
+        }
+        if !status.voters.contains_key(&to) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("node {} is no voter of the group", to.0)));
+        }
+        self.core.seeded(raft.trigger().transfer_leader(to.0)).await.map_err(io::Error::other)?;
+        self.core.await_status(within, |s| s.leader == Some(to) && s.role != Role::Leader).await
     }
+
     /// Builds a snapshot now; answers with its index when it is durable.
     ///
     /// # Errors
     /// Disk errors.
     pub async fn snapshot_now(&self) -> io::Result<u64> {
-        todo!()
+        Ok(upkeep::build_snapshot(&self.core).await?.head.last.index)
     }
+
     /// Keeps log entries above `index` from being purged (history still needs them); `u64::MAX` lifts it.
-    pub fn hold_purge_above(&self, _index: u64) {
-        todo!()
+    pub fn hold_purge_above(&self, index: u64) {
+        self.core.hold_purge_above.store(index, Ordering::Relaxed);
     }
+
     /// Reads raw entries `from..=to` that are still in the log, at most `bytes_max`: (position, stamp, data). Entries of
-    /// Raft itself (blank, membership) are left out.
+    /// Raft itself (blank, membership) are left out. Only what is committed here is given.
     ///
     /// # Errors
     /// `NotFound` when purged.
-    pub async fn read_entries(
-        &self,
-        _from: u64,
-        _to: u64,
-        _bytes_max: usize,
-    ) -> io::Result<Vec<(crate::api::LogPosition, u64, Bytes)>> {
-        todo!()
+    pub async fn read_entries(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<(LogPosition, u64, Bytes)>> {
+        let to = to.min(self.core.progress.applied.borrow().index);
+        let (mut out, mut bytes, mut next) = (Vec::new(), 0, from);
+        while next <= to && bytes < bytes_max {
+            let some = self.core.store.read_some(next, to, APPEND_BYTES_SOFT.min(bytes_max - bytes))?;
+            let Some(last) = some.last() else { break };
+            next = last.log_id.index + 1;
+            for e in some {
+                if let EntryPayload::Normal(d) = e.payload {
+                    bytes += d.bytes.len();
+                    out.push((position(&e.log_id), d.stamp_ms, d.bytes));
+                }
+            }
+        }
+        Ok(out)
     }
-    /// Stops this replica of the group and says why in its status; it neither votes nor leads until reinstalled.
-    pub async fn quarantine(&self, _why: String) {
-        todo!()
+
+    /// Stops this replica of the group and says why in its status; it neither votes nor leads until reinstalled, not even
+    /// after a restart.
+    pub async fn quarantine(&self, why: String) {
+        let core = &self.core;
+        tracing::error!(group = core.id.0, %why, "the replica is quarantined");
+        core.mark_stopped(&why);
+        let disk = core.seams.disk.clone();
+        let marks = Marks::new(disk.clone(), &self.snapshots_dir, core.id);
+        if let Err(e) = blocking(&disk, move || marks.quarantine(&why)).await {
+            tracing::error!(group = core.id.0, error = %e, "cannot record the quarantine; a restart would forget it");
+        }
+        if let Some(raft) = &core.raft {
+            let _joined = core.seeded(raft.shutdown()).await;
+        }
     }
 }

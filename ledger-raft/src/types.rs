@@ -44,7 +44,7 @@ impl RaftTypeConfig for Types {
 }
 
 pub(crate) type Runtime = DeterministicRng<TokioRuntime>;
-pub(crate) type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
+pub(crate) type CommittedLeaderId = <LeaderId as openraft::vote::RaftLeaderId>::Committed;
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;
 pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
 pub(crate) type Vote = openraft::Vote<LeaderId>;

@@ -177,12 +177,19 @@ async fn write_loop(
     let mut pings = tokio::time::interval(PING_EVERY);
     let mut gather = BytesMut::new();
     loop {
-        tokio::select! {
+        let first = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            n = urgent.recv_many(&mut batch, WRITE_BATCH_FRAMES) => if n == 0 { return Ok(()) },
-            n = frames.recv_many(&mut batch, WRITE_BATCH_FRAMES) => if n == 0 { return Ok(()) },
-            _ = pings.tick(), if ping => batch.push(Outgoing::new(Kind::Ping, 0, 0, Bytes::new())),
+            f = urgent.recv() => f,
+            f = frames.recv() => f,
+            _ = pings.tick(), if ping => Some(Outgoing::new(Kind::Ping, 0, 0, Bytes::new())),
+        };
+        let Some(first) = first else { return Ok(()) };
+        batch.push(first);
+        while batch.len() < WRITE_BATCH_FRAMES
+            && let Ok(next) = urgent.try_recv().or_else(|_| frames.try_recv())
+        {
+            batch.push(next);
         }
         let mut pieces = VecDeque::with_capacity(batch.len() * 2);
         for frame in batch.drain(..) {

@@ -1,0 +1,289 @@
+//! One group on this node, from inside.
+//!
+//! **Owns** the openraft handle, the stamp lock, the group's tasks (status, leadership and clock, reads).
+//! **Must never** hold a lock across an await, or say a definite *no* for something that may be in the log.
+//! **Read next**: [`crate::clock`], [`crate::reads`], [`crate::upkeep`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use openraft::Instant as _;
+use openraft::ServerState;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Committed, GroupId, GroupStatus, NodeId, ProposeError, RaftTuning, Role};
+use crate::clock::ClockQuorum;
+use crate::limits::{ENTRY_BYTES_MAX, STATUS_EVERY};
+use crate::machine::{Machine, Progress};
+use crate::reads::ReadAsked;
+use crate::seam::Seams;
+use crate::snapshot::SnapshotStore;
+use crate::store::Store;
+use crate::transport::link::{lock, Links};
+use crate::types::{position, CommittedLeaderId, Push, Runtime, Stamped, Types};
+
+pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type Metrics = openraft::RaftMetrics<Types>;
+
+/// Stamps of one leadership; the lock around it makes the order of stamps the order of the log.
+#[derive(Default)]
+pub(crate) struct Stamper {
+    /// The term this node leads.
+    pub(crate) term: Option<u64>,
+    pub(crate) clock: Option<ClockQuorum>,
+    /// Stamps may be given before this moment.
+    pub(crate) sure_until_ms: u64,
+}
+
+/// Everything of one group.
+pub(crate) struct GroupCore {
+    pub(crate) id: GroupId,
+    pub(crate) node: NodeId,
+    pub(crate) tuning: RaftTuning,
+    pub(crate) seams: Seams,
+    pub(crate) links: Arc<Links>,
+    /// None when the replica was stopped before it began: quarantined, or its log is damaged.
+    pub(crate) raft: Option<Raft>,
+    pub(crate) store: Store,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) stamper: Mutex<Stamper>,
+    pub(crate) status: watch::Sender<GroupStatus>,
+    pub(crate) stopped: Mutex<Option<String>>,
+    pub(crate) reads: mpsc::Sender<ReadAsked>,
+    pub(crate) hold_purge_above: AtomicU64,
+    /// Bytes applied when the newest snapshot was taken.
+    pub(crate) bytes_at_snapshot: AtomicU64,
+    /// One snapshot build at a time on a node.
+    pub(crate) builds: Arc<tokio::sync::Semaphore>,
+    /// One snapshot is received at a time.
+    pub(crate) receiving: tokio::sync::Mutex<()>,
+    /// False while a repaired replica has not caught up past all it may have acknowledged.
+    pub(crate) may_vote: AtomicBool,
+    pub(crate) low_space: watch::Receiver<bool>,
+    pub(crate) origin: Instant,
+    pub(crate) seed: AtomicU64,
+    pub(crate) stop: CancellationToken,
+}
+
+impl GroupCore {
+    /// Milliseconds of this group's own elapsed time.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    pub(crate) fn stopped_why(&self) -> Option<String> {
+        lock(&self.stopped).clone()
+    }
+
+    /// The openraft handle, or why there is none.
+    pub(crate) fn raft(&self) -> io::Result<&Raft> {
+        match (self.stopped_why(), &self.raft) {
+            (None, Some(raft)) => Ok(raft),
+            (why, _) => Err(io::Error::other(format!("group {} is stopped: {}", self.id.0, why.unwrap_or_default()))),
+        }
+    }
+
+    /// Runs a call of openraft that may spawn: its chance comes from this group's seed.
+    pub(crate) async fn seeded<F: Future>(&self, f: F) -> F::Output {
+        Runtime::scope(self.seed.fetch_add(1, Ordering::Relaxed), f).await
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.status.borrow().leader
+    }
+
+    /// Marks the replica stopped; the first reason stays.
+    pub(crate) fn mark_stopped(&self, why: &str) {
+        {
+            let mut stopped = lock(&self.stopped);
+            if stopped.is_some() {
+                return;
+            }
+            *stopped = Some(why.to_owned());
+        }
+        *lock(&self.stamper) = Stamper::default();
+        self.status.send_modify(|s| {
+            s.role = Role::Stopped;
+            s.stopped = Some(why.to_owned());
+            s.clock_sure = false;
+        });
+    }
+
+    /// Stamps and hands an entry to openraft; what comes back is the receiver of its outcome and the stamp.
+    pub(crate) fn begin(&self, data: Bytes) -> Result<(oneshot::Receiver<ClientWriteResult<Types>>, u64), ProposeError> {
+        if let Some(why) = self.stopped_why() {
+            return Err(ProposeError::Stopped { why });
+        }
+        let Some(raft) = &self.raft else {
+            return Err(ProposeError::Stopped { why: "not running".into() });
+        };
+        if data.len() > ENTRY_BYTES_MAX {
+            return Err(ProposeError::Stopped { why: format!("an entry has at most {ENTRY_BYTES_MAX} bytes, not {}", data.len()) });
+        }
+        if *self.low_space.borrow() {
+            return Err(ProposeError::LowSpace);
+        }
+        let mut stamper = lock(&self.stamper);
+        let Some(term) = stamper.term else {
+            drop(stamper);
+            return Err(ProposeError::NotLeader { group: self.id, leader: self.leader().filter(|l| *l != self.node) });
+        };
+        let now = self.elapsed_ms();
+        if now >= stamper.sure_until_ms {
+            return Err(ProposeError::ClockUnsure);
+        }
+        let stamp_ms = stamper.clock.as_mut().and_then(|c| c.stamp(now)).ok_or(ProposeError::ClockUnsure)?;
+        let (responder, outcome) = Push::new();
+        let write = raft
+            .write(Stamped { stamp_ms, bytes: data })
+            .with_leader(CommittedLeaderId::new(term))
+            .responder(responder)
+            .into_future();
+        // It only queues: done at once, or the queue is full (or closed) and nothing was sent.
+        match tokio::task::unconstrained(write).now_or_never() {
+            Some(Ok(())) => Ok((outcome, stamp_ms)),
+            Some(Err(fatal)) => Err(ProposeError::Stopped { why: fatal.to_string() }),
+            None => Err(ProposeError::NotLeader { group: self.id, leader: None }),
+        }
+    }
+
+    pub(crate) fn stamp_now(&self) -> Option<u64> {
+        let mut stamper = lock(&self.stamper);
+        let now = self.elapsed_ms();
+        if now >= stamper.sure_until_ms {
+            return None;
+        }
+        stamper.clock.as_mut()?.stamp(now)
+    }
+
+    /// What became of an entry.
+    pub(crate) fn outcome(
+        group: GroupId,
+        stamp_ms: u64,
+        result: Result<ClientWriteResult<Types>, oneshot::error::RecvError>,
+    ) -> Result<Committed, ProposeError> {
+        let unknown = |why: &str| Err(ProposeError::Unknown { why: why.into() });
+        match result {
+            Ok(Ok(r)) => Ok(Committed { at: position(&r.log_id), stamp_ms, reply: r.data.into_inner() }),
+            // Rejected before it was appended.
+            Ok(Err(ClientWriteError::ForwardToLeader(f))) => {
+                Err(ProposeError::NotLeader { group, leader: f.leader_id.map(NodeId) })
+            }
+            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => unknown("leadership was lost while the entry was in flight"),
+            Ok(Err(e)) => unknown(&e.to_string()),
+            Err(_) => unknown("the group stopped while the entry was in flight"),
+        }
+    }
+
+    /// Status as openraft's metrics have it.
+    pub(crate) fn status_of(&self, m: &Metrics) -> GroupStatus {
+        let members = m.membership_config.membership();
+        let voters: BTreeMap<NodeId, String> = members
+            .voter_ids()
+            .map(|id| (NodeId(id), members.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default()))
+            .collect();
+        let clock_sure = {
+            let stamper = lock(&self.stamper);
+            stamper.term.is_some() && self.elapsed_ms() < stamper.sure_until_ms
+        };
+        let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
+        let stopped = self.stopped_why();
+        GroupStatus {
+            group: self.id,
+            role: if stopped.is_some() { Role::Stopped } else { role_of(m.state) },
+            term: m.current_term,
+            leader: m.current_leader.map(NodeId),
+            last_log_index: m.last_log_index.unwrap_or(0),
+            committed_index: index(&m.cluster_committed).max(index(&m.local_committed)),
+            applied_index: self.progress.applied.borrow().index,
+            snapshot_index: index(&m.snapshot),
+            purged_index: index(&m.purged),
+            voters,
+            matched: m.replication.iter().flatten().map(|(id, at)| (NodeId(*id), index(at))).collect(),
+            quorum_age_ms: m.last_quorum_acked.as_ref().map(|at| at.elapsed().as_millis() as u64),
+            clock_sure,
+            stopped,
+        }
+    }
+
+    pub(crate) fn status_now(&self) -> GroupStatus {
+        match &self.raft {
+            Some(raft) => {
+                let metrics = raft.metrics().borrow_watched().clone();
+                self.status_of(&metrics)
+            }
+            None => self.status.borrow().clone(),
+        }
+    }
+
+    /// Voters as known now.
+    pub(crate) fn voter_ids(&self) -> BTreeSet<u64> {
+        self.status_now().voters.keys().map(|id| id.0).collect()
+    }
+
+    /// Waits for a status, from now on.
+    pub(crate) async fn await_status(&self, within: Duration, ok: impl FnMut(&GroupStatus) -> bool) -> io::Result<()> {
+        let mut rx = self.status.subscribe();
+        match tokio::time::timeout(within, rx.wait_for(ok)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(io::Error::other("the group stopped")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("not within {within:?}"))),
+        }
+    }
+}
+
+fn role_of(s: ServerState) -> Role {
+    match s {
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Leader => Role::Leader,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+/// Publishes status: changes of role, leader and members at once, mere progress at most every [`STATUS_EVERY`].
+pub(crate) async fn publish_status(core: Arc<GroupCore>) {
+    let Some(raft) = core.raft.clone() else { return };
+    let mut all = raft.metrics();
+    let mut server = raft.server_metrics();
+    loop {
+        let metrics = all.borrow_and_update().clone();
+        if let Err(fatal) = &metrics.running_state
+            && core.stopped_why().is_none()
+        {
+            tracing::error!(group = core.id.0, error = %fatal, "the group's replica stopped");
+            core.mark_stopped(&fatal.to_string());
+        }
+        let status = core.status_of(&metrics);
+        drop(metrics);
+        core.status.send_if_modified(|s| {
+            let changed = *s != status;
+            *s = status;
+            changed
+        });
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return,
+            r = server.changed() => if r.is_err() { return },
+            () = tokio::time::sleep(STATUS_EVERY) => {}
+        }
+        server.borrow_and_update();
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return,
+            r = all.changed() => if r.is_err() { return },
+        }
+    }
+}

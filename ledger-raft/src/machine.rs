@@ -1,0 +1,240 @@
+//! The state machine as openraft sees it.
+//!
+//! **Owns** the node's [`StateMachine`], its last applied position and membership. Replies go to the responder the moment
+//! they exist. **Must never** look inside an entry, or let a failed snapshot stop the group: snapshots are built beside
+//! ([`build_beside`]), and openraft is told of finished ones only. **Read next**: [`crate::snapshot`], [`crate::group`].
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::EntryPayload;
+use tokio::sync::watch;
+
+use crate::api::{LogPosition, SnapshotView, StateMachine};
+use crate::limits::APPLY_YIELD_ENTRIES;
+use crate::seam::Disk;
+use crate::snapshot::{blocking, SnapshotFile, SnapshotHead, SnapshotStore};
+use crate::transport::network::meta_of;
+use crate::types::{position, LogId, SnapshotMeta, StoredMembership, SyncReply, Types};
+
+/// What the rest of the group watches of applying and stamping.
+pub(crate) struct Progress {
+    /// Last applied index.
+    pub(crate) applied: watch::Sender<LogPosition>,
+    /// Largest stamp in this replica's log, uncommitted entries included, or in its snapshot.
+    pub(crate) stamp_ms: AtomicU64,
+    /// Bytes applied since the start.
+    pub(crate) bytes: AtomicU64,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { applied: watch::Sender::new(LogPosition::default()), stamp_ms: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+}
+
+/// What every snapshot of a group says about where it was taken.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) cluster: [u8; 16],
+    pub(crate) incarnation: u64,
+    pub(crate) group: u32,
+}
+
+/// The adapter around the node's state machine.
+pub(crate) struct Machine {
+    // Only to be shareable by name, as openraft demands; the lock is never taken while running. Empty only while a
+    // snapshot is installed on another thread, or for ever when that thread panicked.
+    inner: Mutex<Option<Box<dyn StateMachine>>>,
+    last: Option<LogId>,
+    stamp_ms: u64,
+    membership: StoredMembership,
+    progress: Arc<Progress>,
+    snapshots: Arc<SnapshotStore>,
+    disk: Arc<dyn Disk>,
+    origin: Origin,
+    /// Newest snapshot openraft was told about.
+    told: Option<LogId>,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        inner: Box<dyn StateMachine>,
+        progress: Arc<Progress>,
+        snapshots: Arc<SnapshotStore>,
+        disk: Arc<dyn Disk>,
+        origin: Origin,
+    ) -> Self {
+        Self {
+            inner: Mutex::new(Some(inner)),
+            last: None,
+            stamp_ms: 0,
+            membership: StoredMembership::default(),
+            progress,
+            snapshots,
+            disk,
+            origin,
+            told: None,
+        }
+    }
+
+    fn machine(&mut self) -> io::Result<&mut Box<dyn StateMachine>> {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        inner.as_mut().ok_or_else(|| io::Error::other("the state machine is gone: installing a snapshot panicked"))
+    }
+
+    fn apply_one(&mut self, (entry, responder): EntryResponder<Types>) -> io::Result<()> {
+        let at = position(&entry.log_id);
+        self.last = Some(entry.log_id);
+        let reply = match &entry.payload {
+            EntryPayload::Normal(d) => {
+                self.stamp_ms = self.stamp_ms.max(d.stamp_ms);
+                self.progress.bytes.fetch_add(d.bytes.len() as u64, Ordering::Relaxed);
+                Some(self.machine()?.apply(at, d.stamp_ms, &d.bytes, responder.is_some()))
+            }
+            EntryPayload::Membership(m) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), m.clone());
+                None
+            }
+            EntryPayload::Blank => None,
+        };
+        if let Some(responder) = responder {
+            responder.send(SyncReply::new(reply.unwrap_or_else(|| Box::new(()))));
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        if let Some(last) = &self.last {
+            self.progress.applied.send_replace(position(last));
+        }
+    }
+
+    /// A view of the present state, and the header of its file; none before anything was applied.
+    pub(crate) fn view(&mut self) -> io::Result<Option<SnapshotWork>> {
+        let Some(last) = self.last else { return Ok(None) };
+        let head = SnapshotHead {
+            cluster: self.origin.cluster,
+            incarnation: self.origin.incarnation,
+            group: self.origin.group,
+            last,
+            stamp_ms: self.stamp_ms,
+            membership: self.membership.clone(),
+        };
+        let view = self.machine()?.snapshot();
+        Ok(Some(SnapshotWork { head, view, snapshots: self.snapshots.clone(), disk: self.disk.clone() }))
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Arc<SnapshotFile>;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        let mut since_yield = 0;
+        while let Some(item) = entries.next().await {
+            self.apply_one(item?)?;
+            since_yield += 1;
+            if since_yield == APPLY_YIELD_ENTRIES {
+                since_yield = 0;
+                self.publish();
+                tokio::task::yield_now().await;
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        if force {
+            return Some(self.get_snapshot_builder().await);
+        }
+        // Built beside and durable already; openraft only learns of it now.
+        let newest = self.snapshots.newest().filter(|f| Some(f.head.last) > self.told)?;
+        self.told = Some(newest.head.last);
+        Some(Builder(Mutex::new(Some(Ok(Build::Done(newest))))))
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(Mutex::new(Some(match self.view() {
+            Ok(Some(work)) => Ok(Build::Now(work)),
+            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, "nothing was applied yet")),
+            Err(e) => Err(e),
+        })))
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Arc<SnapshotFile>) -> Result<(), io::Error> {
+        let at = meta.last_log_id.as_ref().map(position).unwrap_or_default();
+        let mut machine = {
+            self.machine()?;
+            let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+            inner.take().ok_or_else(|| io::Error::other("the state machine is gone"))?
+        };
+        let source = file.clone();
+        let (machine, done) = blocking(&self.disk, move || {
+            let done = machine.install(at, &mut source.body());
+            Ok((machine, done))
+        })
+        .await?;
+        *self.inner.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(machine);
+        done?;
+        self.last = meta.last_log_id;
+        self.told = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.stamp_ms = self.stamp_ms.max(file.head.stamp_ms);
+        self.progress.stamp_ms.fetch_max(file.head.stamp_ms, Ordering::Relaxed);
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::alias::SnapshotOf<Types, Arc<SnapshotFile>>>, io::Error> {
+        Ok(self.snapshots.newest().map(|f| openraft::Snapshot { meta: meta_of(&f), snapshot: f }))
+    }
+}
+
+/// Everything that is needed to write one snapshot, away from the state machine's task.
+pub(crate) struct SnapshotWork {
+    head: SnapshotHead,
+    view: Box<dyn SnapshotView>,
+    snapshots: Arc<SnapshotStore>,
+    disk: Arc<dyn Disk>,
+}
+
+/// Writes a snapshot on a thread of its own (inline under simulation).
+pub(crate) async fn build_beside(work: SnapshotWork) -> io::Result<Arc<SnapshotFile>> {
+    let SnapshotWork { head, view, snapshots, disk } = work;
+    blocking(&disk, move || snapshots.create(&head, |w| view.write(w))).await
+}
+
+enum Build {
+    Done(Arc<SnapshotFile>),
+    Now(SnapshotWork),
+}
+
+/// Hands openraft a snapshot; the lock only makes it shareable by name.
+pub(crate) struct Builder(Mutex<Option<io::Result<Build>>>);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Arc<SnapshotFile>;
+
+    async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<Types, Arc<SnapshotFile>>, io::Error> {
+        let build = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let file = match build.ok_or_else(|| io::Error::other("a builder builds once"))?? {
+            Build::Done(file) => file,
+            Build::Now(work) => build_beside(work).await?,
+        };
+        Ok(openraft::Snapshot { meta: meta_of(&file), snapshot: file })
+    }
+}

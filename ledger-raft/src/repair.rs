@@ -1,0 +1,198 @@
+//! Replicas that cannot go on as they are: quarantined ones, and ones whose log lost something.
+//!
+//! A **quarantined** replica's state is wrong but its log and vote are whole: it gets a peer's snapshot and goes on.
+//!
+//! A **damaged** replica may have lost entries it acknowledged and a vote it gave. It is repaired so that neither matters:
+//! 1. All other voters are asked for their terms. A candidate saves its own vote before it asks for ours, so no vote of ours can have
+//!    been given in a term above the highest of theirs, `t`.
+//! 2. The log is emptied, and our vote becomes *(t + 1, ourselves)*: we gave none in t + 1, and can give none at or below it again.
+//! 3. A snapshot is pulled, and the replica runs, but answers no votes and does not campaign. The vote makes the present leader step down
+//!    at our first answer, so that the next leader, of a term above t + 1, is elected by voters whose logs are whole: it has every
+//!    committed entry, those that we had acknowledged included.
+//! 4. When an entry of a term above t + 1 was applied here, everything committed before that leader's first entry is in our log too. The damage is cleared.
+//!
+//! **Owns** the marks on disk and these steps. **Must never** shorten them. **Read next**: [`crate::start`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+
+use crate::api::{GroupId, NodeId};
+use crate::codec::{self, malformed};
+use crate::group::GroupCore;
+use crate::limits::SNAPSHOT_TRANSFER_WITHIN;
+use crate::seam::Disk;
+use crate::snapshot::{blocking, SnapshotStore};
+use crate::start::Ground;
+use crate::store::Store;
+use crate::transport::frame::Kind;
+use crate::transport::network::Offer;
+use crate::transport::server::{pull, Pull};
+use crate::types::{LeaderId, StoredMembership, Vote};
+
+/// How long a peer may take to tell its term.
+const TERM_WITHIN: Duration = Duration::from_secs(5);
+
+/// Small files beside the snapshots that survive a restart.
+pub(crate) struct Marks {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    group: GroupId,
+}
+
+impl Marks {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, group: GroupId) -> Self {
+        Self { disk, dir: dir.to_owned(), group }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("g{}.{name}", self.group.0))
+    }
+
+    /// length 4, crc32c 4, body.
+    fn put(&self, name: &str, body: &[u8]) -> io::Result<()> {
+        let tmp = self.path(&format!("{name}-new"));
+        let file = self.disk.open(&tmp, true)?;
+        file.set_len(0)?;
+        let mut bytes = Vec::with_capacity(8 + body.len());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        bytes.extend_from_slice(body);
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        self.disk.rename(&tmp, &self.path(name))?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    fn get(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let path = self.path(name);
+        if !self.disk.exists(&path) {
+            return Ok(None);
+        }
+        let file = self.disk.open(&path, false)?;
+        let mut head = [0u8; 8];
+        file.read_at(0, &mut head)?;
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if len > 1 << 16 {
+            return Err(malformed("mark"));
+        }
+        let mut body = vec![0u8; len];
+        file.read_at(8, &mut body)?;
+        if crc32c::crc32c(&body).to_le_bytes() != head[4..8] {
+            return Err(malformed("mark"));
+        }
+        Ok(Some(body))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        if self.disk.exists(&self.path(name)) {
+            self.disk.remove(&self.path(name))?;
+            self.disk.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Why the replica is quarantined. A rotten mark still quarantines.
+    pub(crate) fn quarantined(&self) -> io::Result<Option<String>> {
+        match self.get("quarantined") {
+            Ok(why) => Ok(why.map(|w| String::from_utf8_lossy(&w).into_owned())),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(Some("the reason cannot be read".into())),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(crate) fn quarantine(&self, why: &str) -> io::Result<()> {
+        self.put("quarantined", &why.as_bytes()[..why.len().min(4096)])
+    }
+
+    /// The term that must be passed before the replica may vote again.
+    pub(crate) fn repairing(&self) -> io::Result<Option<u64>> {
+        let body = self.get("repairing")?;
+        body.map(|b| <[u8; 8]>::try_from(b).map(u64::from_le_bytes).map_err(|_| malformed("mark"))).transpose()
+    }
+}
+
+/// A peer's term and members of a group.
+async fn ask_term(ground: &Ground, group: GroupId, peer: NodeId, addr: &str) -> io::Result<(u64, StoredMembership)> {
+    let link = ground.registry.links.to(peer, addr).control;
+    let mut b = link.call(Kind::Term, group.0, Bytes::new(), TERM_WITHIN).await?;
+    if b.len() < 8 {
+        return Err(malformed("term answer"));
+    }
+    let term = b.get_u64_le();
+    Ok((term, codec::take_stored_membership(&mut b)?))
+}
+
+/// Steps 1 and 2 for a damaged log; the term that must be passed.
+async fn forget_log(ground: &Ground, group: GroupId, from: NodeId, store: &Store) -> io::Result<u64> {
+    let me = ground.registry.me.node;
+    let (mut highest, members) = ask_term(ground, group, from, "").await?;
+    for id in members.voter_ids().filter(|id| *id != me.0 && *id != from.0) {
+        let addr = members.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default();
+        let (term, _) = ask_term(ground, group, NodeId(id), &addr).await.map_err(|e| {
+            io::Error::new(e.kind(), format!("a damaged replica needs the terms of all other voters; node {id}: {e}"))
+        })?;
+        highest = highest.max(term);
+    }
+    let own = store.vote()?.map_or(0, |v| v.leader_id.term);
+    let past = highest.max(own) + 1;
+    store.log().reset().await?;
+    let vote = Vote { leader_id: LeaderId { term: past, voted_for: me.0 }, committed: false };
+    store.put_vote(&vote).await?;
+    Ok(past)
+}
+
+/// Prepares a stopped replica so that it may be started again: a peer's snapshot in place, marks set.
+pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io::Result<()> {
+    let registry = &ground.registry;
+    let disk = registry.seams.disk.clone();
+    let progress = Arc::new(crate::machine::Progress::new());
+    let store = Store::new(ground.wal.group(group), progress);
+    let marks = Marks::new(disk.clone(), &ground.snapshots_dir, group);
+    let damaged = store.log().state().damage.is_some();
+    let past = if damaged { Some(forget_log(ground, group, from, &store).await?) } else { None };
+    let (purged, _) = store.ends()?;
+
+    let links = registry.links.to(from, "");
+    let at_least = Bytes::copy_from_slice(&purged.map_or(0, |id| id.index).to_le_bytes());
+    let mut found = links.control.call(Kind::SnapshotFind, group.0, at_least, SNAPSHOT_TRANSFER_WITHIN).await?;
+    let offer = Offer::take(&mut found)?;
+    let (d, dir, cluster) = (disk.clone(), ground.snapshots_dir.clone(), registry.me.cluster);
+    let snapshots = Arc::new(blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?);
+    let file = pull(Pull { group: group.0, link: links.bulk, snapshots: snapshots.clone(), disk: disk.clone() }, &offer).await?;
+    blocking(&disk, move || {
+        snapshots.keep_only(&file)?;
+        if let Some(past) = past {
+            marks.put("repairing", &past.to_le_bytes())?;
+        }
+        marks.remove("quarantined")
+    })
+    .await
+}
+
+/// Step 4: waits until everything that may have been acknowledged is here, then lets the replica vote again.
+pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term: u64) {
+    let mut applied = core.progress.applied.subscribe();
+    tokio::select! {
+        biased;
+        () = core.stop.cancelled() => return,
+        r = applied.wait_for(|p| p.term > past_term) => if r.is_err() { return },
+    }
+    let cleared = match core.store.log().clear_damage().await {
+        Ok(()) => marks.remove("repairing"),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = cleared {
+        tracing::error!(group = core.id.0, error = %e, "repaired, but cannot record it; the replica goes on without a vote");
+        return;
+    }
+    core.may_vote.store(true, Ordering::Release);
+    if let Some(raft) = &core.raft {
+        raft.runtime_config().elect(true);
+    }
+    tracing::info!(group = core.id.0, "the damaged replica is repaired and votes again");
+}

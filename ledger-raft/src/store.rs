@@ -1,0 +1,267 @@
+//! openraft's log storage over a group's part of the shared log.
+//!
+//! **Owns** the translation of entries, votes and log ids to the log's opaque heads, and the largest stamp seen.
+//! **Must never** tell openraft that an entry is durable before the log says so, or fail an append for want of space (the
+//! log withholds instead). **Read next**: [`crate::wal`], [`crate::codec`].
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::{stream, Stream};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::EntryPayload;
+
+use crate::codec;
+use crate::limits::{APPEND_BYTES_SOFT, APPLY_READ_ENTRIES};
+use crate::machine::Progress;
+use crate::types::{log_id, Entry, LogId, Types, Vote};
+use crate::wal::{GroupLog, WalEntry};
+
+/// Log storage and reader of one group; a cheap handle.
+#[derive(Clone)]
+pub(crate) struct Store {
+    log: GroupLog,
+    progress: Arc<Progress>,
+}
+
+fn id_bytes(id: &LogId) -> Bytes {
+    let mut b = BytesMut::new();
+    codec::put_log_id(&mut b, Some(id));
+    b.freeze()
+}
+
+fn vote_bytes(vote: &Vote) -> Bytes {
+    let mut b = BytesMut::new();
+    codec::put_vote(&mut b, vote);
+    b.freeze()
+}
+
+pub(crate) fn to_wal(entry: &Entry) -> WalEntry {
+    let (head, data) = codec::entry_parts(entry);
+    WalEntry { index: entry.log_id.index, head: Bytes::copy_from_slice(&head), data }
+}
+
+fn from_wal(e: WalEntry) -> io::Result<Entry> {
+    let entry = codec::entry_of_parts(&e.head, e.data)?;
+    if entry.log_id.index != e.index {
+        return Err(codec::malformed("log entry: its head names another index"));
+    }
+    Ok(entry)
+}
+
+/// The log id in an entry's head.
+fn head_id(head: &Bytes) -> io::Result<LogId> {
+    let (term, index) = codec::head_position(head)?;
+    Ok(log_id(term, index))
+}
+
+impl Store {
+    pub(crate) fn new(log: GroupLog, progress: Arc<Progress>) -> Self {
+        Self { log, progress }
+    }
+
+    pub(crate) fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    /// Last index and what is purged, without reading an entry.
+    pub(crate) fn ends(&self) -> io::Result<(Option<LogId>, Option<LogId>)> {
+        let state = self.log.state();
+        let purged = match &state.purged {
+            Some((_, id)) => codec::take_log_id(&mut id.clone())?,
+            None => None,
+        };
+        let last = match &state.last_head {
+            Some(head) => Some(head_id(head)?),
+            None => purged,
+        };
+        Ok((purged, last))
+    }
+
+    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
+        self.log.state().vote.map(|v| codec::take_vote(&mut v.clone())).transpose()
+    }
+
+    pub(crate) async fn put_vote(&self, vote: &Vote) -> io::Result<()> {
+        self.log.save_vote(vote_bytes(vote)).await
+    }
+
+    /// Raises the largest stamp to that of the last stamped entry in the log.
+    pub(crate) fn load_stamp(&self) -> io::Result<()> {
+        let (purged, last) = self.ends()?;
+        let first = purged.map_or(0, |id| id.index + 1);
+        let Some(last) = last else { return Ok(()) };
+        let mut upto = last.index + 1;
+        // Entries without a stamp are openraft's own and few in a row.
+        while upto > first {
+            let from = upto.saturating_sub(64).max(first);
+            for e in self.read(from, upto - 1)?.into_iter().rev() {
+                if let EntryPayload::Normal(d) = e.payload {
+                    self.progress.stamp_ms.fetch_max(d.stamp_ms, Ordering::Relaxed);
+                    return Ok(());
+                }
+            }
+            upto = from;
+        }
+        Ok(())
+    }
+
+    /// All entries of `from..=to` that are there.
+    pub(crate) fn read(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+        let mut out = Vec::new();
+        let mut next = from;
+        while next <= to {
+            let some = self.log.read(next, to, APPEND_BYTES_SOFT)?;
+            if some.is_empty() {
+                break;
+            }
+            for e in some {
+                out.push(from_wal(e)?);
+                next += 1;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Some entries of `from..=to`, at least one if there is one.
+    pub(crate) fn read_some(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        self.log.read(from, to, bytes_max)?.into_iter().map(from_wal).collect()
+    }
+
+    /// The range clamped to what is there.
+    fn clamp(&self, range: &impl RangeBounds<u64>) -> io::Result<Option<(u64, u64)>> {
+        let (purged, last) = self.ends()?;
+        let from = match range.start_bound() {
+            Bound::Included(i) => *i,
+            Bound::Excluded(i) => i + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(i) => i + 1,
+            Bound::Excluded(i) => *i,
+            Bound::Unbounded => u64::MAX,
+        };
+        let from = from.max(purged.map_or(0, |id| id.index + 1));
+        let end = end.min(last.map_or(0, |id| id.index + 1));
+        Ok((from < end).then(|| (from, end - 1)))
+    }
+}
+
+impl RaftLogReader<Types> for Store {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        match self.clamp(&range)? {
+            Some((from, to)) => self.read(from, to),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        // In pieces: after a restart the range may be the whole log.
+        let store = self.clone();
+        let (next, to, failed) = match self.clamp(&range) {
+            Ok(Some((from, to))) => (from, Some(to), None),
+            Ok(None) => (0, None, None),
+            Err(e) => (0, None, Some(e)),
+        };
+        let pieces = stream::unfold((next, to, failed), move |(next, to, failed)| {
+            let store = store.clone();
+            async move {
+                if let Some(e) = failed {
+                    return Some((vec![Err(e)], (0, None, None)));
+                }
+                let to = to.filter(|to| next <= *to)?;
+                match store.read_some(next, to.min(next + APPLY_READ_ENTRIES - 1), APPEND_BYTES_SOFT) {
+                    Ok(some) if some.is_empty() => None,
+                    Ok(some) => {
+                        let next = next + some.len() as u64;
+                        Some((some.into_iter().map(Ok).collect(), (next, Some(to), None)))
+                    }
+                    Err(e) => Some((vec![Err(e)], (0, None, None))),
+                }
+            }
+        });
+        use futures::StreamExt;
+        pieces.flat_map(stream::iter)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.vote()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        self.read_some(start, end - 1, APPEND_BYTES_SOFT)
+    }
+}
+
+impl RaftLogStorage<Types> for Store {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let (last_purged_log_id, last_log_id) = self.ends()?;
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.put_vote(vote).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(id) = &committed {
+            self.log.save_committed(id_bytes(id));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let committed = self.log.state().committed.map(|mut b| codec::take_log_id(&mut b)).transpose()?.flatten();
+        // What was saved may be newer than what survived: entries beyond the log are not committed knowledge.
+        let (_, last) = self.ends()?;
+        Ok(committed.filter(|c| Some(*c) <= last))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries: Vec<WalEntry> = entries
+            .into_iter()
+            .map(|e| {
+                if let EntryPayload::Normal(d) = &e.payload {
+                    self.progress.stamp_ms.fetch_max(d.stamp_ms, Ordering::Relaxed);
+                }
+                to_wal(&e)
+            })
+            .collect();
+        if entries.is_empty() {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
+        self.log.append(entries, Box::new(move |done| callback.io_completed(done)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.log.truncate_after(last.map(|id| id.index)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.log.purge(upto.index, id_bytes(&upto)).await
+    }
+}

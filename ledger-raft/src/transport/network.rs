@@ -1,0 +1,358 @@
+//! openraft's network traits over the links.
+//!
+//! **Owns** what is asked on which lane, and how long it may take. **Must never** hide an unreachable peer: it is
+//! `Unreachable`, so that openraft backs off. **Read next**: [`super::server`], the other side.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::PollSender;
+
+use super::frame::{Frame, Kind, Outgoing};
+use super::link::{Links, PeerLinks, StreamHandle};
+use crate::api::NodeId;
+use crate::codec::{self, malformed};
+use crate::limits::{
+    CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, SNAPSHOT_TRANSFER_WITHIN, STREAM_BYTES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX,
+    STREAM_STALL_MAX,
+};
+use crate::seam::Seams;
+use crate::snapshot::{SnapshotFile, SnapshotStore};
+use crate::types::{LogId, Peer, SnapshotMeta, Types, Vote};
+
+fn unreachable(e: &io::Error) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(e))
+}
+
+fn bytes_of(f: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut b = BytesMut::new();
+    f(&mut b);
+    b.freeze()
+}
+
+/// Makes the networks of one group.
+pub(crate) struct GroupNetwork {
+    pub(crate) group: u32,
+    pub(crate) links: Arc<Links>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) seams: Seams,
+}
+
+impl GroupNetwork {
+    fn client(&self, target: u64, node: &Peer, heartbeat: bool) -> PeerNetwork {
+        PeerNetwork {
+            group: self.group,
+            heartbeat,
+            links: self.links.to(NodeId(target), &node.addr),
+            snapshots: self.snapshots.clone(),
+            seams: self.seams.clone(),
+        }
+    }
+}
+
+impl RaftNetworkFactory<Types> for GroupNetwork {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> PeerNetwork {
+        self.client(target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> PeerNetwork {
+        self.client(target, node, true)
+    }
+}
+
+/// One group's way to one peer.
+pub(crate) struct PeerNetwork {
+    group: u32,
+    heartbeat: bool,
+    links: PeerLinks,
+    snapshots: Arc<SnapshotStore>,
+    seams: Seams,
+}
+
+impl PeerNetwork {
+    async fn control(&self, kind: Kind, body: Bytes, option: &RPCOption) -> io::Result<Bytes> {
+        self.links.control.call(kind, self.group, body, option.soft_ttl()).await
+    }
+
+    async fn ask_vote(&self, kind: Kind, r: VoteRequest<Types>, o: &RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let body = bytes_of(|b| codec::put_vote_request(b, &r));
+        let answer = self.control(kind, body, o).await.and_then(|mut a| codec::take_vote_response(&mut a));
+        answer.map_err(|e| unreachable(&e))
+    }
+}
+
+impl NetBackoff<Types> for PeerNetwork {
+    fn backoff(&self) -> Option<Backoff> {
+        let random = self.seams.random.clone();
+        let mut base = REDIAL_MIN;
+        Some(Backoff::new(std::iter::from_fn(move || {
+            let jitter = random.next_u64() % (base.as_millis() as u64 / 2 + 1);
+            let pause = base / 2 + Duration::from_millis(jitter);
+            base = (base * 2).min(REDIAL_MAX);
+            Some(pause)
+        })))
+    }
+}
+
+impl NetVote<Types> for PeerNetwork {
+    async fn vote(&mut self, r: VoteRequest<Types>, o: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(Kind::Vote, r, &o).await
+    }
+
+    async fn pre_vote(&mut self, r: VoteRequest<Types>, o: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(Kind::PreVote, r, &o).await
+    }
+}
+
+impl NetTransferLeader<Types> for PeerNetwork {
+    async fn transfer_leader(
+        &mut self,
+        r: TransferLeaderRequest<Types>,
+        o: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let body = bytes_of(|b| codec::put_transfer(b, &r));
+        let mut answer = self.control(Kind::TransferLeader, body, &o).await.map_err(|e| unreachable(&e))?;
+        let expected = r.last_log_id().copied();
+        codec::take_transfer_answer(&mut answer, *r.from_leader(), expected).map_err(|e| unreachable(&e))
+    }
+}
+
+impl NetSnapshot<Types> for PeerNetwork {
+    type SnapshotData = Arc<SnapshotFile>;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, Arc<SnapshotFile>>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        // The peer pulls the chunks over its own bulk lane, at its own pace; the answer comes when it has installed.
+        let offer = self.snapshots.offer(snapshot.snapshot);
+        let body = bytes_of(|b| {
+            codec::put_vote(b, &vote);
+            offer.put(b);
+        });
+        let call = self.links.control.call(Kind::SnapshotOffer, self.group, body, SNAPSHOT_TRANSFER_WITHIN);
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            answer = call => answer,
+        };
+        match answer.and_then(|mut a| codec::take_vote(&mut a)) {
+            Ok(vote) => Ok(SnapshotResponse::new(vote)),
+            Err(e) => Err(StreamingError::Unreachable(Unreachable::new(&e))),
+        }
+    }
+}
+
+impl NetStreamAppend<Types> for PeerNetwork {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        if self.heartbeat {
+            return Box::pin(self.heartbeats(input, option));
+        }
+        Box::pin(async move {
+            let connection = tokio::time::timeout(CONNECT_WITHIN, self.links.bulk.connection())
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|e| unreachable(&e))?;
+            let (handle, answers) = connection.open_stream(self.group).map_err(|e| unreachable(&e))?;
+            let frames = PollSender::new(connection.queue.frames());
+            let stream = AppendStream {
+                input: Some(input),
+                frames,
+                handle,
+                answers,
+                in_flight: VecDeque::new(),
+                bytes_in_flight: 0,
+                stall: Box::pin(tokio::time::sleep(STREAM_STALL_MAX)),
+                ended: false,
+            };
+            Ok(Box::pin(stream) as BoxStream<'s, _>)
+        })
+    }
+}
+
+impl PeerNetwork {
+    /// Heartbeats are single questions on the control lane.
+    async fn heartbeats<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let this = &*self;
+        let out = input.then(move |r| {
+            let option = option.clone();
+            async move {
+                let (prev, last) = (r.prev_log_id, r.entries.last().map(|e| e.log_id).or(r.prev_log_id));
+                let body = Bytes::from(codec::append_pieces(&r).concat());
+                let answer = this.control(Kind::Heartbeat, body, &option).await;
+                let answer = answer.and_then(|mut a| codec::take_append_response(&mut a)).map_err(|e| unreachable(&e))?;
+                Ok(into_stream_answer(answer, prev, last))
+            }
+        });
+        Ok(Box::pin(out))
+    }
+}
+
+fn into_stream_answer(
+    r: openraft::raft::AppendEntriesResponse<Types>,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+) -> StreamAppendResult<Types> {
+    use openraft::raft::{AppendEntriesResponse as R, StreamAppendError};
+    match (r, prev) {
+        // A peer that claims a conflict with nothing is answered with the first index; openraft's own conversion panics.
+        (R::Conflict, None) => Err(StreamAppendError::Conflict(crate::types::log_id(0, 0))),
+        (r, prev) => r.into_stream_result(prev, last),
+    }
+}
+
+/// A pipelined stream of appends. It is driven by whoever polls it and owns its input, so dropping it stops both sides at
+/// once: openraft reuses the input's state in the next stream.
+struct AppendStream<S> {
+    input: Option<S>,
+    frames: PollSender<Outgoing>,
+    handle: StreamHandle,
+    answers: mpsc::Receiver<Frame>,
+    in_flight: VecDeque<usize>,
+    bytes_in_flight: usize,
+    stall: Pin<Box<Sleep>>,
+    ended: bool,
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
+    /// Sends what there is to send and room for; `Err` when the connection is gone.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.in_flight.len() < STREAM_IN_FLIGHT_MAX && self.bytes_in_flight < STREAM_BYTES_IN_FLIGHT_MAX {
+            let Some(input) = &mut self.input else { return Ok(()) };
+            match self.frames.poll_reserve(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return Err(super::frame::closed()),
+                Poll::Ready(Ok(())) => {}
+            }
+            match input.poll_next_unpin(cx) {
+                Poll::Pending => {
+                    // A permit held while idle would starve other groups.
+                    self.frames.abort_send();
+                    return Ok(());
+                }
+                Poll::Ready(None) => {
+                    self.frames.abort_send();
+                    self.input = None;
+                }
+                Poll::Ready(Some(r)) => {
+                    let body = codec::append_pieces(&r);
+                    let bytes = body.iter().map(Bytes::len).sum();
+                    let frame = Outgoing { kind: Kind::StreamAppend, group: self.handle.group, id: self.handle.id, body };
+                    self.frames.send_item(frame).map_err(|_| super::frame::closed())?;
+                    if self.in_flight.is_empty() {
+                        self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
+                    }
+                    self.in_flight.push_back(bytes);
+                    self.bytes_in_flight += bytes;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self, frame: Frame) -> io::Result<StreamAppendResult<Types>> {
+        let mut body = frame.body;
+        if frame.kind == Kind::StreamEnd {
+            return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()));
+        }
+        let answer = codec::take_stream_answer(&mut body)?;
+        let bytes = self.in_flight.pop_front().ok_or_else(|| malformed("stream answer without a request"))?;
+        self.bytes_in_flight -= bytes;
+        self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
+        Ok(answer)
+    }
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for AppendStream<S> {
+    type Item = Result<StreamAppendResult<Types>, RPCError<Types>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Err(e) = this.poll_send(cx) {
+            this.ended = true;
+            return Poll::Ready(Some(Err(unreachable(&e))));
+        }
+        if this.input.is_none() && this.in_flight.is_empty() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = this.answers.poll_recv(cx) {
+            let answer = frame.ok_or_else(super::frame::closed).and_then(|f| this.take_answer(f));
+            // After a conflict or a higher vote the peer has ended the stream.
+            this.ended = !matches!(answer, Ok(Ok(_)));
+            return Poll::Ready(Some(answer.map_err(|e| unreachable(&e))));
+        }
+        if !this.in_flight.is_empty() {
+            ready!(this.stall.as_mut().poll(cx));
+            this.ended = true;
+            let e = io::Error::new(io::ErrorKind::TimedOut, "the peer answers no appends");
+            return Poll::Ready(Some(Err(unreachable(&e))));
+        }
+        Poll::Pending
+    }
+}
+
+/// What an offer says: whose log position, how long the file is.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) last: LogId,
+    pub(crate) bytes: u64,
+}
+
+impl Offer {
+    pub(crate) fn put(&self, b: &mut BytesMut) {
+        codec::put_log_id(b, Some(&self.last));
+        b.put_u64_le(self.bytes);
+    }
+
+    pub(crate) fn take(b: &mut Bytes) -> io::Result<Self> {
+        let last = codec::take_log_id(b)?.ok_or_else(|| malformed("snapshot offer"))?;
+        if b.len() < 8 {
+            return Err(malformed("snapshot offer"));
+        }
+        Ok(Self { last, bytes: bytes::Buf::get_u64_le(b) })
+    }
+}
+
+/// A snapshot's metadata, as openraft wants it.
+pub(crate) fn meta_of(file: &SnapshotFile) -> SnapshotMeta {
+    SnapshotMeta { last_log_id: Some(file.head.last), last_membership: file.head.membership.clone() }
+}

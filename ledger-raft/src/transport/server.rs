@@ -1,0 +1,375 @@
+//! The side that answers: accepts peers, and hands their questions to the groups.
+//!
+//! **Owns** accepted connections and their streams. **Must never** panic on what a peer sends: a malformed frame closes
+//! the connection with a warning; nor let one slow question hold up the next. **Read next**: [`super::network`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use openraft::raft::AppendEntriesRequest;
+use tokio::sync::{mpsc, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{start_writer, Frame, FrameReader, Kind, Outgoing, SendQueue};
+use super::handshake::{receive, Identity, Refusal};
+use super::link::{lock, Link, Links};
+use super::network::{meta_of, Offer};
+use crate::api::{GroupId, NodeId};
+use crate::codec::{self, malformed};
+use crate::group::GroupCore;
+use crate::limits::{
+    ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN, STREAMS_PER_CONNECTION_MAX,
+    STREAM_IN_FLIGHT_MAX,
+};
+use crate::node::PeerHandler;
+use crate::seam::{BoxIo, Disk, NetListener, Seams};
+use crate::snapshot::{blocking, SnapshotFile, SnapshotStore};
+use crate::types::Types;
+use crate::{reads, upkeep};
+
+/// Pause after a failed accept: the system is short of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The groups of a node, as peers find them.
+pub(crate) struct Registry {
+    pub(crate) me: Identity,
+    pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<GroupCore>>>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) handler: PeerHandler,
+    pub(crate) seams: Seams,
+    pub(crate) stop: CancellationToken,
+    /// Refusals told already; an operator need not read them every second.
+    refused: Mutex<BTreeSet<(String, Refusal)>>,
+}
+
+impl Registry {
+    pub(crate) fn new(me: Identity, links: Arc<Links>, handler: PeerHandler, seams: Seams, stop: CancellationToken) -> Self {
+        Self { me, groups: RwLock::default(), links, handler, seams, stop, refused: Mutex::default() }
+    }
+
+    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<GroupCore>> {
+        self.groups.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn must_have(&self, id: u32) -> io::Result<Arc<GroupCore>> {
+        self.group(GroupId(id)).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no group {id} here")))
+    }
+}
+
+/// Accepts peers until the node stops.
+pub(crate) async fn serve(registry: Arc<Registry>, mut listener: Box<dyn NetListener>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = registry.stop.cancelled() => return,
+            a = listener.accept() => a,
+        };
+        match accepted {
+            Ok((io, from)) => {
+                tokio::spawn(welcome(registry.clone(), io, from.ip().to_string()));
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot accept peers");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: String) {
+    let (peer, lane) = match receive(&mut io, &registry.me).await {
+        Ok(Ok(who)) => who,
+        Ok(Err(refusal)) => {
+            let mut told = lock(&registry.refused);
+            if told.len() < 1024 && told.insert((from.clone(), refusal)) {
+                tracing::warn!(%from, %refusal, "refused a peer");
+            }
+            return;
+        }
+        Err(e) => {
+            tracing::debug!(%from, error = %e, "peer handshake failed");
+            return;
+        }
+    };
+    let stop = registry.stop.child_token();
+    let (read, write) = tokio::io::split(io);
+    let queue = start_writer(write, stop.clone(), false);
+    let served = Arc::new(Served {
+        registry,
+        peer,
+        queue,
+        stop: stop.clone(),
+        slots: Arc::new(Semaphore::new(CONTROL_IN_FLIGHT_MAX)),
+        streams: Mutex::default(),
+    });
+    if let Err(e) = served.clone().read_loop(FrameReader::new(read)).await {
+        if e.kind() == io::ErrorKind::InvalidData {
+            tracing::warn!(peer = peer.0, ?lane, error = %e, "closed a peer connection: malformed question");
+        } else {
+            tracing::debug!(peer = peer.0, ?lane, error = %e, "peer connection lost");
+        }
+    }
+    stop.cancel();
+    lock(&served.streams).clear();
+}
+
+/// One accepted connection.
+struct Served {
+    registry: Arc<Registry>,
+    peer: NodeId,
+    queue: SendQueue,
+    stop: CancellationToken,
+    slots: Arc<Semaphore>,
+    streams: Mutex<BTreeMap<u64, mpsc::Sender<AppendEntriesRequest<Types>>>>,
+}
+
+impl Served {
+    async fn read_loop(self: Arc<Self>, mut frames: FrameReader<impl tokio::io::AsyncRead + Unpin>) -> io::Result<()> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                f = frames.next() => match f? { Some(f) => f, None => return Ok(()) },
+            };
+            match frame.kind {
+                Kind::Ping => self.queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new())),
+                Kind::Clock => self.answer(&frame, Ok(u64_bytes(self.registry.seams.clock.now_ms()))).await?,
+                Kind::StreamOpen => self.open_stream(&frame)?,
+                Kind::StreamAppend => {
+                    let tx = lock(&self.streams).get(&frame.id).cloned();
+                    // A stream that ended here may still have requests on the wire.
+                    if let Some(tx) = tx {
+                        let mut body = frame.body;
+                        let _ended = tx.send(codec::take_append(&mut body)?).await;
+                    }
+                }
+                Kind::StreamClose => {
+                    lock(&self.streams).remove(&frame.id);
+                }
+                Kind::Pong | Kind::Answer | Kind::Failed | Kind::StreamAnswer | Kind::StreamEnd => {
+                    return Err(malformed("question: it is an answer"));
+                }
+                _ => self.spawn_question(frame).await?,
+            }
+        }
+    }
+
+    async fn answer(&self, question: &Frame, answer: io::Result<Bytes>) -> io::Result<()> {
+        let out = match answer {
+            Ok(body) => Outgoing::new(Kind::Answer, question.group, question.id, body),
+            Err(e) => Outgoing::new(Kind::Failed, question.group, question.id, e.to_string().into_bytes()),
+        };
+        self.queue.send(out).await
+    }
+
+    async fn spawn_question(self: &Arc<Self>, frame: Frame) -> io::Result<()> {
+        let slot = self.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let this = self.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            let stop = this.stop.clone();
+            let work = async {
+                let answer = this.question(&frame).await;
+                if let Err(e) = &answer {
+                    tracing::debug!(peer = this.peer.0, kind = ?frame.kind, group = frame.group, error = %e, "a peer's question failed");
+                }
+                let _gone = this.answer(&frame, answer).await;
+            };
+            tokio::select! { biased; () = stop.cancelled() => {}, () = work => {} }
+        });
+        Ok(())
+    }
+
+    async fn question(&self, f: &Frame) -> io::Result<Bytes> {
+        let mut body = f.body.clone();
+        if f.kind == Kind::Ask {
+            if body.len() > ASK_BYTES_MAX {
+                return Err(malformed("question: too long"));
+            }
+            return (self.registry.handler)(self.peer, body).await;
+        }
+        let core = self.registry.must_have(f.group)?;
+        match f.kind {
+            Kind::Vote | Kind::PreVote => vote(&core, f.kind, &mut body).await,
+            Kind::Heartbeat => heartbeat(&core, &mut body).await,
+            Kind::TransferLeader => transfer(&core, &mut body).await,
+            Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
+            Kind::Term => term(&core),
+            Kind::SnapshotOffer => self.take_offer(&core, &mut body).await,
+            Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
+            Kind::SnapshotRead => read_snapshot(&core, &mut body).await,
+            other => Err(malformed(&format!("question: {other:?}"))),
+        }
+    }
+
+    fn open_stream(self: &Arc<Self>, f: &Frame) -> io::Result<()> {
+        let (tx, rx) = mpsc::channel(STREAM_IN_FLIGHT_MAX);
+        {
+            let mut streams = lock(&self.streams);
+            if streams.len() >= STREAMS_PER_CONNECTION_MAX {
+                return Err(malformed("stream: too many on one connection"));
+            }
+            streams.insert(f.id, tx);
+        }
+        let (this, group, id) = (self.clone(), f.group, f.id);
+        tokio::spawn(async move {
+            let stop = this.stop.clone();
+            let end = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                end = this.run_stream(group, id, rx) => end,
+            };
+            lock(&this.streams).remove(&id);
+            let why = end.err().map(|e| e.to_string()).unwrap_or_default();
+            let _gone = this.queue.send(Outgoing::new(Kind::StreamEnd, group, id, why.into_bytes())).await;
+        });
+        Ok(())
+    }
+
+    async fn run_stream(&self, group: u32, id: u64, rx: mpsc::Receiver<AppendEntriesRequest<Types>>) -> io::Result<()> {
+        let core = self.registry.must_have(group)?;
+        let raft = core.raft()?;
+        let requests = futures::stream::unfold(rx, |mut rx| async { rx.recv().await.map(|r| (r, rx)) });
+        // The call spawns when it is made, so it is made inside the seeded scope.
+        let answers = core.seeded(async { raft.stream_append(requests) }).await;
+        let mut answers = std::pin::pin!(answers);
+        while let Some(answer) = answers.next().await {
+            let mut body = BytesMut::new();
+            codec::put_stream_answer(&mut body, &answer.map_err(io::Error::other)?);
+            self.queue.send(Outgoing::new(Kind::StreamAnswer, group, id, body.freeze())).await?;
+        }
+        Ok(())
+    }
+
+    /// Pulls a snapshot that the leader offers, and installs it.
+    async fn take_offer(&self, core: &Arc<GroupCore>, body: &mut Bytes) -> io::Result<Bytes> {
+        let vote = codec::take_vote(body)?;
+        let offer = Offer::take(body)?;
+        let raft = core.raft()?;
+        let _one = core.receiving.try_lock().map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "a snapshot is being received"))?;
+        let addr = core.status.borrow().voters.get(&self.peer).cloned().unwrap_or_default();
+        let link = self.registry.links.to(self.peer, &addr).bulk;
+        let (snapshots, disk) = (core.snapshots.clone(), core.seams.disk.clone());
+        let file = pull(Pull { group: core.id.0, link, snapshots, disk }, &offer).await?;
+        let snapshot = openraft::Snapshot { meta: meta_of(&file), snapshot: file };
+        let r = core.seeded(raft.install_full_snapshot(vote, snapshot)).await.map_err(io::Error::other)?;
+        let mut b = BytesMut::new();
+        codec::put_vote(&mut b, &r.vote);
+        Ok(b.freeze())
+    }
+}
+
+fn u64_bytes(n: u64) -> Bytes {
+    Bytes::copy_from_slice(&n.to_le_bytes())
+}
+
+async fn vote(core: &GroupCore, kind: Kind, body: &mut Bytes) -> io::Result<Bytes> {
+    let request = codec::take_vote_request(body)?;
+    if !core.may_vote.load(Ordering::Acquire) {
+        return Err(io::Error::other("this replica is being repaired and does not vote"));
+    }
+    let raft = core.raft()?;
+    let r = if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
+    let mut b = BytesMut::new();
+    codec::put_vote_response(&mut b, &r.map_err(io::Error::other)?);
+    Ok(b.freeze())
+}
+
+async fn heartbeat(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> {
+    let r = core.raft()?.append_entries(codec::take_append(body)?).await.map_err(io::Error::other)?;
+    let mut b = BytesMut::new();
+    codec::put_append_response(&mut b, &r);
+    Ok(b.freeze())
+}
+
+async fn transfer(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> {
+    let request = codec::take_transfer(body)?;
+    if !core.may_vote.load(Ordering::Acquire) {
+        return Err(io::Error::other("this replica is being repaired and cannot lead"));
+    }
+    let r = core.seeded(core.raft()?.handle_transfer_leader(request)).await.map_err(io::Error::other)?;
+    let mut b = BytesMut::new();
+    codec::put_transfer_answer(&mut b, &r);
+    Ok(b.freeze())
+}
+
+/// This replica's term and members, for a peer that must not vote again in a term it may have forgotten.
+fn term(core: &GroupCore) -> io::Result<Bytes> {
+    let raft = core.raft()?;
+    use openraft::async_runtime::watch::WatchReceiver;
+    let metrics = raft.metrics().borrow_watched().clone();
+    let saved = core.store.vote()?.map_or(0, |v| v.leader_id.term);
+    let mut b = BytesMut::new();
+    b.put_u64_le(saved.max(metrics.current_term));
+    codec::put_stored_membership(&mut b, &metrics.membership_config);
+    Ok(b.freeze())
+}
+
+/// A snapshot at or after an index, built if there is none yet.
+async fn find_snapshot(core: &Arc<GroupCore>, body: &mut Bytes) -> io::Result<Bytes> {
+    if body.len() < 8 {
+        return Err(malformed("snapshot question"));
+    }
+    let at_least = body.get_u64_le();
+    let newest = core.snapshots.newest().filter(|f| f.head.last.index >= at_least);
+    let file = match newest {
+        Some(f) => f,
+        None => upkeep::build_snapshot(core).await?,
+    };
+    let mut b = BytesMut::new();
+    Offer { last: file.head.last, bytes: file.bytes }.put(&mut b);
+    Ok(b.freeze())
+}
+
+async fn read_snapshot(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> {
+    if body.len() < 20 {
+        return Err(malformed("snapshot question"));
+    }
+    let (index, offset, len) = (body.get_u64_le(), body.get_u64_le(), body.get_u32_le() as usize);
+    let file = core.snapshots.find(index).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("the snapshot at {index} is not kept any more"))
+    })?;
+    Ok(blocking(&core.seams.disk, move || file.range(offset, len)).await?.into())
+}
+
+/// What pulling a snapshot takes.
+pub(crate) struct Pull {
+    pub(crate) group: u32,
+    pub(crate) link: Arc<Link>,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) disk: Arc<dyn Disk>,
+}
+
+/// Pulls a snapshot file from a peer, a few chunks at a time, checks it and puts it in place.
+pub(crate) async fn pull(p: Pull, offer: &Offer) -> io::Result<Arc<SnapshotFile>> {
+    let Pull { group, link, snapshots, disk } = p;
+    let (store, wanted) = (snapshots.clone(), offer.clone());
+    let incoming = Arc::new(blocking(&disk, move || store.receive(&wanted)).await?);
+    let (index, total) = (offer.last.index, offer.bytes);
+    futures::stream::iter((0..total).step_by(SNAPSHOT_CHUNK_BYTES))
+        .map(|offset| {
+            let (link, incoming, disk) = (link.clone(), incoming.clone(), disk.clone());
+            async move {
+                let len = (total - offset).min(SNAPSHOT_CHUNK_BYTES as u64) as usize;
+                let mut q = BytesMut::with_capacity(20);
+                q.put_u64_le(index);
+                q.put_u64_le(offset);
+                q.put_u32_le(len as u32);
+                let bytes = link.call(Kind::SnapshotRead, group, q.freeze(), SNAPSHOT_CHUNK_WITHIN).await?;
+                if bytes.len() != len {
+                    return Err(malformed("snapshot range"));
+                }
+                blocking(&disk, move || incoming.put(offset, &bytes)).await
+            }
+        })
+        .buffered(SNAPSHOT_CHUNKS_IN_FLIGHT)
+        .try_collect::<Vec<()>>()
+        .await?;
+    let incoming = Arc::into_inner(incoming).ok_or_else(|| io::Error::other("a chunk is still being written"))?;
+    blocking(&disk, move || snapshots.received(incoming)).await
+}

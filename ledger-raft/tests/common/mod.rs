@@ -1,0 +1,259 @@
+//! Three nodes in one process: real loopback TCP, and disks that outlive their node.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ledger_raft::disk::SimDisk;
+use ledger_raft::seam::Seams;
+use ledger_raft::{
+    Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig, RaftTuning, Reply, Role,
+    SnapshotView, StateMachine,
+};
+
+pub(crate) const G: GroupId = GroupId(1);
+/// Longer than anything takes; only a hang reaches it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sums and counts what it is given, and remembers the order by a running hash; shared with the test.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) count: u64,
+    pub(crate) hash: u64,
+    pub(crate) last: LogPosition,
+    pub(crate) stamp_ms: u64,
+    pub(crate) stamps_went_back: u64,
+    /// Makes snapshots big.
+    pub(crate) padding: Vec<u8>,
+}
+
+impl Tally {
+    fn bytes(&self) -> Vec<u8> {
+        let mut b = Vec::new();
+        for n in [self.count, self.hash, self.last.term, self.last.index, self.stamp_ms, self.stamps_went_back] {
+            b.extend_from_slice(&n.to_le_bytes());
+        }
+        b.extend_from_slice(&self.padding);
+        b
+    }
+
+    fn from_bytes(b: &[u8]) -> io::Result<Self> {
+        if b.len() < 48 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let n = |i: usize| u64::from_le_bytes(b[i * 8..i * 8 + 8].try_into().unwrap());
+        Ok(Self {
+            count: n(0),
+            hash: n(1),
+            last: LogPosition { term: n(2), index: n(3) },
+            stamp_ms: n(4),
+            stamps_went_back: n(5),
+            padding: b[48..].to_vec(),
+        })
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Shared(pub(crate) Arc<Mutex<Tally>>);
+
+impl Shared {
+    pub(crate) fn get(&self) -> Tally {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl StateMachine for Shared {
+    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, _here: bool) -> Reply {
+        let mut t = self.0.lock().unwrap();
+        assert!(at.index > t.last.index, "{at:?} after {:?}", t.last);
+        t.count += 1;
+        for b in data.iter() {
+            t.hash = t.hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*b);
+        }
+        if data.starts_with(b"pad") {
+            t.padding.extend_from_slice(data);
+        }
+        t.last = at;
+        if stamp_ms < t.stamp_ms {
+            t.stamps_went_back += 1;
+        }
+        t.stamp_ms = stamp_ms;
+        Box::new(t.count)
+    }
+
+    fn snapshot(&mut self) -> Box<dyn SnapshotView> {
+        Box::new(View(self.get()))
+    }
+
+    fn install(&mut self, at: LogPosition, bytes: &mut dyn Read) -> io::Result<()> {
+        let mut b = Vec::new();
+        bytes.read_to_end(&mut b)?;
+        let t = Tally::from_bytes(&b)?;
+        assert!(t.last.index <= at.index);
+        *self.0.lock().unwrap() = t;
+        Ok(())
+    }
+}
+
+struct View(Tally);
+impl SnapshotView for View {
+    fn write(self: Box<Self>, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(&self.0.bytes())
+    }
+}
+
+pub(crate) fn tuning() -> RaftTuning {
+    RaftTuning {
+        heartbeat: Duration::from_millis(100),
+        election_min: Duration::from_millis(600),
+        election_max: Duration::from_millis(1000),
+        snapshot_every_entries: 1_000_000,
+        keep_entries: 100,
+        segment_bytes: 4 << 20,
+        low_space_bytes: 0,
+        ..RaftTuning::default()
+    }
+}
+
+pub(crate) fn echo() -> PeerHandler {
+    Arc::new(|from, asked| {
+        Box::pin(async move {
+            let mut b = format!("{}:", from.0).into_bytes();
+            b.extend_from_slice(&asked);
+            Ok(Bytes::from(b))
+        })
+    })
+}
+
+/// One running node with a runtime of its own, so that it can be killed without a word.
+pub(crate) struct Running {
+    pub(crate) node: RaftNode,
+    pub(crate) group: Group,
+    pub(crate) state: Shared,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // From another thread: a runtime may not be awaited inside one; waited for, so that the port is free again.
+        if let Some(rt) = self.runtime.take() {
+            std::thread::scope(|s| s.spawn(|| rt.shutdown_timeout(PATIENCE)).join().unwrap());
+        }
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) tuning: RaftTuning,
+    pub(crate) disks: BTreeMap<u64, SimDisk>,
+    pub(crate) addrs: BTreeMap<NodeId, String>,
+    pub(crate) nodes: BTreeMap<u64, Running>,
+    pub(crate) cluster: [u8; 16],
+}
+
+impl Cluster {
+    /// `n` nodes, initialised.
+    pub(crate) async fn start(n: u64, tuning: RaftTuning) -> Self {
+        let mut c = Self {
+            tuning,
+            disks: (1..=n).map(|id| (id, SimDisk::new(id))).collect(),
+            addrs: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            cluster: [7; 16],
+        };
+        for id in 1..=n {
+            // A port of its own that stays the same over restarts.
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            c.addrs.insert(NodeId(id), format!("127.0.0.1:{port}"));
+        }
+        for id in 1..=n {
+            c.up(id).await;
+        }
+        let voters = c.addrs.clone();
+        c.nodes[&1].group.initialize(voters).await.unwrap();
+        c
+    }
+
+    pub(crate) async fn open(&self, id: u64, cluster: [u8; 16]) -> (tokio::runtime::Runtime, io::Result<RaftNode>) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let config = RaftNodeConfig {
+            node: NodeId(id),
+            cluster,
+            incarnation: 1,
+            dir: PathBuf::from(format!("/{}/node{id}", self.addrs[&NodeId(1)])),
+            peer_listen: self.addrs[&NodeId(id)].clone(),
+            tuning: self.tuning.clone(),
+        };
+        let seams = Seams::with_disk(Arc::new(self.disks[&id].clone()));
+        let node = runtime.spawn(RaftNode::open(config, seams, echo())).await.unwrap();
+        (runtime, node)
+    }
+
+    pub(crate) async fn up(&mut self, id: u64) {
+        let (runtime, node) = self.open(id, self.cluster).await;
+        let node = node.unwrap();
+        let state = Shared::default();
+        let (n, s) = (node.clone(), state.clone());
+        let group = runtime.spawn(async move { n.start_group(G, s).await }).await.unwrap().unwrap();
+        self.nodes.insert(id, Running { node, group, state, runtime: Some(runtime) });
+    }
+
+    /// Stops a node in the middle of whatever it does; what its disk had not synced is lost.
+    pub(crate) fn kill(&mut self, id: u64) {
+        self.disks[&id].crash(id);
+        drop(self.nodes.remove(&id));
+    }
+
+    pub(crate) fn any(&self) -> &Running {
+        self.nodes.values().next().unwrap()
+    }
+
+    /// The node that leads and may stamp.
+    pub(crate) async fn leader(&self) -> u64 {
+        let all = self.nodes.iter().map(|(id, n)| {
+            let mut rx = n.group.watch();
+            let id = *id;
+            Box::pin(async move {
+                rx.wait_for(|s| s.role == Role::Leader && s.clock_sure).await.map(|_| ()).unwrap();
+                id
+            })
+        });
+        tokio::time::timeout(PATIENCE, futures::future::select_all(all)).await.expect("no leader").0
+    }
+
+    /// Proposes until it was applied; only definite refusals are repeated.
+    pub(crate) async fn propose(&self, data: &[u8]) -> LogPosition {
+        loop {
+            let leader = self.leader().await;
+            match self.nodes[&leader].group.propose(Bytes::copy_from_slice(data)).await {
+                Ok(c) => return c.at,
+                Err(ledger_raft::ProposeError::Unknown { why }) => panic!("unknown: {why}"),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    pub(crate) async fn until(&self, id: u64, what: &str, ok: impl FnMut(&GroupStatus) -> bool) -> GroupStatus {
+        let mut rx = self.nodes[&id].group.watch();
+        let seen = tokio::time::timeout(PATIENCE, rx.wait_for(ok)).await;
+        match seen {
+            Ok(Ok(s)) => s.clone(),
+            _ => panic!("node {id} never: {what}; status {:?}", self.nodes[&id].group.status()),
+        }
+    }
+
+    /// All running nodes have applied the same.
+    pub(crate) async fn agree(&self, index: u64) -> Tally {
+        for id in self.nodes.keys() {
+            self.until(*id, "applied", |s| s.applied_index >= index).await;
+        }
+        let first = self.any().state.get();
+        for (id, n) in &self.nodes {
+            assert_eq!(n.state.get(), first, "node {id} differs");
+        }
+        assert_eq!(first.stamps_went_back, 0);
+        first
+    }
+}
