@@ -1,0 +1,274 @@
+//! Commands for the codec tests: any, one of each, and a day in which everything happens.
+//!
+//! **Owns** the generators. **Must never** make what the wire would refuse. **Read next**: `codec.rs`.
+
+use ledger_core::command::{Command, LimitKeys, Lines};
+use ledger_core::{
+    LedgerTime, LimitKey, Line, OfferKey, Policy, Price, Quantity, Reason, Reference, ReservationId, SaleId,
+    ShardSettings, Sku, Slot, Units, limits,
+};
+
+fn sku(text: &str) -> Sku {
+    Sku::new(text).expect("a SKU")
+}
+
+fn offer(text: &str, sale: Option<&str>) -> OfferKey {
+    OfferKey { sku: sku(text), sale: sale.map(|s| SaleId::new(s).expect("a sale")) }
+}
+
+fn lines(of: &[(&str, Option<&str>, i64)]) -> Lines {
+    of.iter()
+        .map(|&(sku, sale, n)| Line { offer: offer(sku, sale), quantity: Quantity::new(n).expect("a quantity") })
+        .collect()
+}
+
+fn id(n: u64) -> ReservationId {
+    ReservationId::from_parts(Slot::of(&sku("{t}shirt")), 1_700_000_000_000, n)
+}
+
+fn reference(text: &str) -> Reference {
+    Reference::new(text).expect("a reference")
+}
+
+fn full_policy() -> Policy {
+    Policy {
+        open: true,
+        opens_at: Some(LedgerTime(1_700_000_005_000)),
+        closes_at: Some(LedgerTime(1_700_000_090_000)),
+        per_key_max: Some(2),
+        per_order_min: 1,
+        per_order_max: 5,
+        hold_ms_default: 60_000,
+        hold_ms_max: 120_000,
+        low_stock_at: 3,
+        price: Some(Price::new("19.99 EUR").expect("a price")),
+    }
+}
+
+fn reserve(n: u64, of: &[(&str, Option<&str>, i64)], keys: &[&str], hold_ms: Option<u64>) -> Command {
+    let keys: LimitKeys = keys.iter().map(|k| LimitKey::new(k).expect("a key")).collect();
+    Command::Reserve { id: id(n), keys, lines: lines(of), hold_ms }
+}
+
+fn receive(of: OfferKey, n: i64, text: &str) -> Command {
+    Command::Receive { offer: of, units: Units::new(n).expect("units"), reference: reference(text) }
+}
+
+fn allot(n: i64, text: &str) -> Command {
+    Command::Allot {
+        sku: sku("{t}shirt"),
+        from: None,
+        to: Some(SaleId::new("flash").expect("a sale")),
+        units: Units::new(n).expect("units"),
+        reference: reference(text),
+    }
+}
+
+fn adjust(delta: i64, text: &str) -> Command {
+    Command::Adjust {
+        offer: offer("{t}shirt", None),
+        delta,
+        reason: Reason::new("broken in transit").expect("a reason"),
+        reference: reference(text),
+        expected_version: None,
+    }
+}
+
+/// One of each command, by name, with every optional part there.
+pub(crate) fn one_of_each() -> Vec<(&'static str, Command)> {
+    let slot = |n| Slot::new(n).expect("a slot");
+    vec![
+        ("Tick", Command::Tick),
+        ("Reserve", reserve(1, &[("{t}shirt", None, 2), ("{t}cap", Some("flash"), 1)], &["ann", "card 4"], Some(90_000))),
+        ("ReserveBare", reserve(2, &[("{t}shirt", None, 1)], &[], None)),
+        ("Extend", Command::Extend { id: id(1), replaces: LedgerTime(1_700_000_090_000), hold_ms: 30_000 }),
+        ("Confirm", Command::Confirm { id: id(1), lines: None }),
+        ("ConfirmPart", Command::Confirm { id: id(1), lines: Some(lines(&[("{t}shirt", None, 1)])) }),
+        ("Release", Command::Release { id: id(1) }),
+        ("Fence", Command::Fence { id: id(1) }),
+        (
+            "Return",
+            Command::Return { id: id(1), lines: Some(lines(&[("{t}shirt", None, 1)])), reference: reference("rma 1") },
+        ),
+        ("ReturnAll", Command::Return { id: id(1), lines: None, reference: reference("rma 1") }),
+        ("CreateProduct", Command::CreateProduct { sku: sku("{t}shirt"), policy: full_policy() }),
+        (
+            "PutOffer",
+            Command::PutOffer {
+                offer: offer("{t}shirt", Some("flash")),
+                policy: Policy::default(),
+                expected_version: Some(3),
+            },
+        ),
+        ("SetOpen", Command::SetOpen { offer: offer("{t}shirt", None), open: false }),
+        ("EndSale", Command::EndSale { sku: sku("{t}shirt"), sale: SaleId::new("flash").expect("a sale") }),
+        ("Receive", receive(offer("{t}shirt", None), 1 << 40, "delivery 7")),
+        ("Adjust", adjust(-3, "count 1")),
+        ("Allot", allot(5, "plan 1")),
+        ("Configure", Command::Configure { settings: ShardSettings::default() }),
+        ("OwnSlots", Command::OwnSlots { generation: 2, ranges: vec![(slot(0), slot(17)), (slot(4_000), slot(4_095))] }),
+        ("SwitchBehaviour", Command::SwitchBehaviour { version: 1 }),
+    ]
+}
+
+/// Entries, one second apart, that cause every kind of change.
+pub(crate) fn a_day() -> Vec<Vec<Command>> {
+    let plain = || offer("{t}shirt", None);
+    let flash = || offer("{t}shirt", Some("flash"));
+    let put = |policy, expected_version| Command::PutOffer { offer: flash(), policy, expected_version };
+    vec![
+        vec![Command::CreateProduct {
+            sku: sku("{t}shirt"),
+            policy: Policy { low_stock_at: 3, ..Policy::default() },
+        }],
+        vec![Command::CreateProduct { sku: sku("{t}cap"), policy: Policy::default() }],
+        vec![put(full_policy(), None)],
+        vec![receive(plain(), 20, "delivery 1"), receive(offer("{t}cap", None), 5, "delivery 1")],
+        vec![allot(10, "plan 1")],
+        vec![Command::Tick],
+        vec![adjust(-2, "count 1")],
+        vec![
+            reserve(1, &[("{t}shirt", Some("flash"), 2), ("{t}cap", None, 1)], &["ann"], Some(60_000)),
+            reserve(2, &[("{t}shirt", None, 5)], &[], Some(10_000)),
+            reserve(3, &[("{t}shirt", None, 3)], &[], Some(1_000)),
+        ],
+        vec![Command::Extend { id: id(1), replaces: LedgerTime(1_700_000_067_000), hold_ms: 90_000 }],
+        vec![Command::Confirm { id: id(1), lines: Some(lines(&[("{t}shirt", Some("flash"), 1), ("{t}cap", None, 1)])) }],
+        vec![Command::Release { id: id(2) }],
+        vec![Command::Return { id: id(1), lines: Some(lines(&[("{t}cap", None, 1)])), reference: reference("rma 1") }],
+        vec![Command::SetOpen { offer: plain(), open: false }],
+        vec![Command::SetOpen { offer: plain(), open: true }],
+        vec![Command::EndSale { sku: sku("{t}shirt"), sale: SaleId::new("flash").expect("a sale") }],
+        vec![reserve(4, &[("{t}cap", None, 5)], &[], None)],
+        vec![Command::Fence { id: id(5) }],
+    ]
+}
+
+/// Up to six commands of any kind, as valid as the wire lets through.
+pub(crate) fn batch() -> impl proptest::strategy::Strategy<Value = Vec<Command>> {
+    proptest::collection::vec(any::command(), 0..6)
+}
+
+/// Strategies by type.
+mod any {
+    use super::*;
+    use proptest::option::of;
+    use proptest::prelude::*;
+
+    fn text(max: usize) -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => proptest::string::string_regex("[a-zA-Z0-9{}._-]{1,12}").expect("a regex"),
+            1 => proptest::string::string_regex("[äöü€-]{1,12}").expect("a regex"),
+            1 => Just("x".repeat(max)),
+        ]
+        .prop_filter("fits", move |t| t.len() <= max)
+    }
+    fn offer() -> impl Strategy<Value = OfferKey> {
+        (text(limits::SKU_BYTES_MAX), of(text(limits::SALE_ID_BYTES_MAX)))
+            .prop_map(|(sku, sale)| super::offer(&sku, sale.as_deref()))
+    }
+    fn lines() -> impl Strategy<Value = Lines> {
+        let line = (offer(), 1..=i64::from(limits::QUANTITY_MAX))
+            .prop_map(|(offer, n)| Line { offer, quantity: Quantity::new(n).expect("in range") });
+        proptest::collection::vec(line, 1..=limits::LINES_MAX).prop_map(Lines::from_vec)
+    }
+    fn keys() -> impl Strategy<Value = LimitKeys> {
+        let key = text(limits::LIMIT_KEY_BYTES_MAX).prop_map(|t| LimitKey::new(t).expect("a key"));
+        proptest::collection::vec(key, 0..=limits::LIMIT_KEYS_MAX).prop_map(LimitKeys::from_vec)
+    }
+    fn id() -> impl Strategy<Value = ReservationId> {
+        (0..limits::SLOTS, 0..1u64 << 48, any::<u64>())
+            .prop_map(|(slot, time, random)| ReservationId::from_parts(Slot::new(slot).expect("a slot"), time, random))
+    }
+    fn units() -> impl Strategy<Value = Units> {
+        (1..=limits::UNITS_MAX as i64).prop_map(|n| Units::new(n).expect("in range"))
+    }
+    fn reference() -> impl Strategy<Value = Reference> {
+        text(limits::REFERENCE_BYTES_MAX).prop_map(|t| super::reference(&t))
+    }
+    fn policy() -> impl Strategy<Value = Policy> {
+        let window = (of(0..1u64 << 40), of(1..1u64 << 40));
+        let order = (of(1..=limits::QUANTITY_MAX), 1..=limits::QUANTITY_MAX, 1..=limits::QUANTITY_MAX);
+        let hold = (1..=limits::HOLD_MS_MAX, 1..=limits::HOLD_MS_MAX);
+        (any::<bool>(), window, order, hold, 0..=limits::UNITS_MAX, of(text(limits::PRICE_BYTES_MAX))).prop_map(
+            |(open, (opens, closes), (per_key_max, a, b), (h, i), low_stock_at, price)| Policy {
+                open,
+                opens_at: opens.map(LedgerTime),
+                closes_at: closes.map(|c| LedgerTime(opens.unwrap_or(0) + c)),
+                per_key_max,
+                per_order_min: a.min(b),
+                per_order_max: a.max(b),
+                hold_ms_default: h.min(i),
+                hold_ms_max: h.max(i),
+                low_stock_at,
+                price: price.map(|p| Price::new(p).expect("a price")),
+            },
+        )
+    }
+    fn ranges() -> impl Strategy<Value = Vec<(Slot, Slot)>> {
+        proptest::collection::btree_set(0..limits::SLOTS, 0..12).prop_map(|edges| {
+            let edges: Vec<_> = edges.into_iter().map(|n| Slot::new(n).expect("a slot")).collect();
+            edges.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+        })
+    }
+    fn on_reservation() -> impl Strategy<Value = Command> {
+        prop_oneof![
+            (id(), keys(), lines(), of(1..=limits::HOLD_MS_MAX))
+                .prop_map(|(id, keys, lines, hold_ms)| Command::Reserve { id, keys, lines, hold_ms }),
+            (id(), any::<u64>(), 1..=limits::HOLD_MS_MAX)
+                .prop_map(|(id, t, hold_ms)| Command::Extend { id, replaces: LedgerTime(t), hold_ms }),
+            (id(), of(lines())).prop_map(|(id, lines)| Command::Confirm { id, lines }),
+            id().prop_map(|id| Command::Release { id }),
+            id().prop_map(|id| Command::Fence { id }),
+            (id(), of(lines()), reference()).prop_map(|(id, lines, reference)| Command::Return { id, lines, reference }),
+        ]
+    }
+    fn on_stock() -> impl Strategy<Value = Command> {
+        let delta = prop_oneof![any::<i64>(), -9..10i64].prop_filter("never zero", |d| *d != 0);
+        let reason = text(limits::REASON_BYTES_MAX).prop_map(|t| Reason::new(t).expect("a reason"));
+        prop_oneof![
+            (offer(), policy()).prop_map(|(o, policy)| Command::CreateProduct { sku: o.sku, policy }),
+            (offer(), policy(), of(any::<u64>()))
+                .prop_map(|(offer, policy, expected_version)| Command::PutOffer { offer, policy, expected_version }),
+            (offer(), any::<bool>()).prop_map(|(offer, open)| Command::SetOpen { offer, open }),
+            (text(9), text(9)).prop_map(|(a, b)| Command::EndSale {
+                sku: super::sku(&a),
+                sale: SaleId::new(b).expect("a sale")
+            }),
+            (offer(), units(), reference())
+                .prop_map(|(offer, units, reference)| Command::Receive { offer, units, reference }),
+            (offer(), delta, reason, reference(), of(any::<u64>())).prop_map(
+                |(offer, delta, reason, reference, expected_version)| Command::Adjust {
+                    offer,
+                    delta,
+                    reason,
+                    reference,
+                    expected_version
+                }
+            ),
+            (offer(), of(text(9)), units(), reference()).prop_map(|(from, to, units, reference)| Command::Allot {
+                sku: from.sku,
+                from: from.sale,
+                to: to.map(|t| SaleId::new(t).expect("a sale")),
+                units,
+                reference
+            }),
+        ]
+    }
+    pub(crate) fn command() -> impl Strategy<Value = Command> {
+        let settings = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c, d)| ShardSettings {
+            retain_sold_ms: a,
+            retain_ended_ms: b,
+            retain_refused_ms: c,
+            remembered_max: d,
+        });
+        prop_oneof![
+            8 => on_reservation(),
+            6 => on_stock(),
+            1 => Just(Command::Tick),
+            1 => settings.prop_map(|settings| Command::Configure { settings }),
+            1 => (any::<u64>(), ranges()).prop_map(|(generation, ranges)| Command::OwnSlots { generation, ranges }),
+            1 => any::<u16>().prop_map(|version| Command::SwitchBehaviour { version }),
+        ]
+    }
+}

@@ -1,0 +1,83 @@
+//! Bytes that declare more than they have must not make the decoder allocate it. One test, alone in its process: the
+//! allocator's peak is the process's.
+//!
+//! **Owns** the bound on allocation. **Must never** share its process with another test. **Read next**: `codec.rs`.
+
+mod arbitrary;
+
+use ledger_core::codec::{CodecError, decode_entry, decode_record, encode_entry};
+use ledger_core::{Command, Entry, Ledger, LedgerTime, Slot, limits};
+use peak_alloc::PeakAlloc;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+#[global_allocator]
+static PEAK: PeakAlloc = PeakAlloc;
+
+/// What decoding a few hundred bytes may take: commands are larger in memory than in bytes, a vector may double.
+const ALLOWED: usize = 256 << 10;
+
+fn peak_of<T>(what: &str, decode: impl FnOnce() -> T) {
+    let before = PEAK.current_usage();
+    PEAK.reset_peak_usage();
+    drop(decode());
+    let grown = PEAK.peak_usage().saturating_sub(before);
+    assert!(grown <= ALLOWED, "{what} made the decoder allocate {grown} bytes");
+}
+
+const LIES: [&[u8]; 6] = [&[0xff; 1], &[0xff; 4], &[0xff; 8], &[0xfd; 9], &[0xfc; 5], &[0xfb; 3]];
+
+/// Whatever byte says how long something is: let it and those after it say "very long".
+fn lie_everywhere(what: &str, valid: &[u8], decode: impl Fn(&[u8])) {
+    let step = (valid.len() / 4_000).max(1);
+    for at in (0..valid.len()).step_by(step) {
+        for lie in LIES {
+            let mut bytes = valid.to_vec();
+            let end = (at + lie.len()).min(bytes.len());
+            bytes[at..end].copy_from_slice(&lie[..end - at]);
+            peak_of(what, || decode(&bytes));
+        }
+    }
+}
+
+#[test]
+fn declared_lengths_are_checked_before_they_are_believed() {
+    let decode = |bytes: &[u8]| drop(decode_entry(LedgerTime(1), bytes));
+    let all: Vec<Command> = arbitrary::one_of_each().into_iter().map(|(_, c)| c).collect();
+    lie_everywhere("an entry", &encode_entry(&all), decode);
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..8 {
+        let commands = arbitrary::batch().new_tree(&mut runner).expect("a batch").current();
+        lie_everywhere("an entry", &encode_entry(&commands), decode);
+    }
+
+    let mut ledger = Ledger::new(1, 1);
+    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
+    let mut entries = vec![vec![Command::OwnSlots { generation: 1, ranges: all }]];
+    entries.extend(arbitrary::a_day());
+    for (at, commands) in entries.into_iter().enumerate() {
+        let stamp = LedgerTime(1_700_000_000_000 + at as u64 * 1_000);
+        if let Some(record) = ledger.apply(1, at as u64 + 1, &Entry { stamp, commands }).record {
+            lie_everywhere("a record", &record, |bytes| drop(decode_record(bytes)));
+        }
+    }
+    let mut state = Vec::new();
+    ledger.freeze().write(&mut state).expect("memory takes bytes");
+    lie_everywhere("a state", &state, |mut bytes| drop(Ledger::thaw(&mut bytes)));
+    too_large_is_said_before_it_is_read();
+}
+
+fn too_large_is_said_before_it_is_read() {
+    let mut bytes = encode_entry(&[Command::Tick]).to_vec();
+    bytes.resize(limits::ENTRY_BYTES_MAX + 1, 0);
+    peak_of("an entry above its bound", || {
+        let got = decode_entry(LedgerTime(1), &bytes);
+        assert!(matches!(got, Err(CodecError::TooLarge { .. })), "{got:?}");
+    });
+    let many = vec![Command::Tick; limits::COMMANDS_PER_ENTRY_MAX + 1];
+    let bytes = std::panic::catch_unwind(|| encode_entry(&many));
+    if let Ok(bytes) = bytes {
+        let got = decode_entry(LedgerTime(1), &bytes);
+        assert!(matches!(got, Err(CodecError::TooLarge { .. })), "{got:?}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The ledger, its twin, the model and the feed side by side: every entry is checked five ways.
+//!
+//! **Owns** the comparison. **Must never** be loose where the contract is exact: only *what is still remembered* is observed.
+//! **Read next**: `scripts.rs` and `random.rs`, which drive it.
+
+use std::collections::BTreeMap;
+
+use ledger_core::change::Record;
+use ledger_core::codec::{decode_entry, encode_entry};
+use ledger_core::view::IdView;
+use ledger_core::{Applied, Command, Entry, LedgerTime, Ledger, Slot, limits};
+
+use super::feed::Feed;
+use super::{Model, Seen};
+
+/// One shard under test.
+pub(crate) struct Beside {
+    pub(crate) ledger: Ledger,
+    /// Applies the same bytes and is never thawed: replicas agree, and a thawed state is the state.
+    twin: Ledger,
+    pub(crate) model: Model,
+    pub(crate) feed: Feed,
+    index: u64,
+    /// What each slot seen so far had forgotten.
+    forgotten_to: BTreeMap<Slot, u64>,
+}
+
+impl Beside {
+    pub(crate) fn new() -> Self {
+        Self {
+            ledger: Ledger::new(1, 7),
+            twin: Ledger::new(1, 7),
+            model: Model::new(),
+            feed: Feed::default(),
+            index: 0,
+            forgotten_to: BTreeMap::new(),
+        }
+    }
+
+    /// Applies one entry everywhere and compares everything.
+    pub(crate) fn apply(&mut self, stamp: u64, commands: Vec<Command>) -> (Applied, Option<Record>) {
+        self.index += 1;
+        for slot in commands.iter().filter_map(Command::slot) {
+            self.forgotten_to.entry(slot).or_insert(0);
+        }
+        let bytes = encode_entry(&commands);
+        let entry = decode_entry(LedgerTime(stamp), &bytes).expect("own entry decodes");
+        assert_eq!(entry, Entry { stamp: LedgerTime(stamp), commands }, "entry round trip");
+        let remembered_before = self.ledger.totals().remembered;
+        let applied = self.ledger.apply(1, self.index, &entry);
+        self.compare_twin(&entry, &applied);
+        self.compare_model(&entry, &applied, remembered_before);
+        let record = self.feed.take(applied.time.0, applied.record.as_deref());
+        assert_eq!(self.feed.chain, self.ledger.chain(), "the chain of records");
+        self.compare_views();
+        (applied, record)
+    }
+
+    fn compare_twin(&mut self, entry: &Entry, applied: &Applied) {
+        let other = self.twin.apply(1, self.index, entry);
+        assert_eq!(applied.outcomes, other.outcomes, "replicas answer the same");
+        assert_eq!(applied.record, other.record, "replicas write the same record");
+        assert_eq!(applied.digest, other.digest, "replicas take the same digest");
+        assert_eq!(self.ledger.digest(), self.twin.digest(), "replicas have the same state");
+    }
+
+    fn compare_model(&mut self, entry: &Entry, applied: &Applied, remembered_before: u64) {
+        let before = &self.forgotten_to;
+        let seen = Seen {
+            outcomes: &applied.outcomes,
+            forgotten_before: &|slot| before.get(&slot).copied().unwrap_or(0),
+            forgotten_after: &|slot| self.ledger.forgotten_to(slot),
+            remembered: remembered_before.max(self.ledger.totals().remembered) + entry.commands.len() as u64,
+        };
+        let expected = self.model.apply(entry, &seen);
+        assert_eq!(applied.time.0, self.model.time, "ledger time");
+        assert_eq!(applied.outcomes.len(), entry.commands.len(), "one outcome a command");
+        for (place, (got, want)) in applied.outcomes.iter().zip(&expected).enumerate() {
+            assert_eq!(
+                got, want,
+                "answer (left: ledger, right: model) to {place} {:?} at {}",
+                entry.commands[place], self.model.time
+            );
+        }
+        let pressed = seen.remembered;
+        self.compare_memory(pressed);
+    }
+
+    /// What is forgotten must have been forgettable, and stays so; the rest reads as the model has it.
+    fn compare_memory(&mut self, remembered: u64) {
+        let guard = self.model.time.saturating_sub(limits::FORGET_GUARD_MS);
+        for (&slot, before) in &mut self.forgotten_to {
+            let now = self.ledger.forgotten_to(slot);
+            assert!(now >= *before, "slot {slot:?} forgot up to {before}, now only to {now}");
+            assert!(now <= guard, "slot {slot:?} forgot up to {now}, above ledger time - guard {guard}");
+            *before = now;
+        }
+        let ids: Vec<_> = self.model.ids.keys().copied().collect();
+        for id in ids {
+            let got = self.ledger.id(id);
+            if got == IdView::Forgotten {
+                let lawful = self.model.ids[&id].forgotten || self.model.may_be_forgotten(id, remembered);
+                assert!(lawful, "{id} was forgotten too early: {:?}", self.model.id_view(id));
+                assert!(id.time_ms() <= self.ledger.forgotten_to(id.slot()), "{id} forgotten above forgotten_to");
+                self.model.ids.get_mut(&id).expect("known").forgotten = true;
+            }
+            let mut got = got;
+            if let IdView::Reservation(view) = &mut got {
+                view.keys.clear();
+            }
+            assert_eq!(got, self.model.id_view(id), "what is known of {id} (left: ledger, right: model)");
+        }
+    }
+
+    fn compare_views(&mut self) {
+        let skus = self.model.skus();
+        let expected: Vec<_> = skus.iter().map(|sku| self.model.product_view(sku).expect("listed")).collect();
+        for view in &expected {
+            assert_eq!(self.ledger.product(&view.sku).as_ref(), Some(view), "product (left: ledger, right: model)");
+            let parts: u64 = view.offers.iter().map(|o| o.balance.available + o.balance.held + o.balance.sold).sum();
+            let whole = i128::from(view.received) + i128::from(view.adjusted);
+            let out = i128::from(view.ever_sold) - i128::from(view.returned);
+            let inside: i128 =
+                view.offers.iter().map(|o| i128::from(o.balance.available) + i128::from(o.balance.held)).sum();
+            assert_eq!(whole, inside + out, "{}: conserved; {parts} units in its offers", view.sku);
+        }
+        assert_eq!(self.ledger.products(None, usize::MAX), expected, "products");
+        for offer in self.model.offer_keys() {
+            assert_eq!(self.ledger.offer(offer), self.model.offer_view(offer), "offer (left: ledger, right: model)");
+            assert_eq!(self.feed.balance(offer), self.ledger.offer(offer).expect("known").balance, "the feed's {offer:?}");
+        }
+        assert_eq!(self.feed.offers().count(), self.model.offer_keys().count(), "offers in the feed");
+        self.compare_sums();
+        let audit = self.ledger.audit();
+        assert!(audit.findings.is_empty(), "audit: {:#?}", audit.findings);
+        assert_eq!(audit.totals, self.ledger.totals(), "sums kept (right) and recomputed (left)");
+    }
+
+    fn compare_sums(&self) {
+        let due = self.ledger.next_due().map(|t| t.0);
+        if self.feed.unswept() > 0 {
+            assert!(due.is_some_and(|t| t <= self.model.time), "{due:?} though some are left to sweep");
+        } else {
+            assert_eq!(due, self.model.next_edge(), "next due (left: ledger, right: model)");
+        }
+        let totals = self.ledger.totals();
+        assert_eq!(totals.live, self.model.live(), "live holds (left: ledger, right: model)");
+        let balances = self.model.offer_keys().map(|o| self.feed.balance(o));
+        let sum = balances.fold((0, 0, 0), |s, b| (s.0 + b.available, s.1 + b.held, s.2 + b.sold));
+        let got = totals.balance;
+        assert_eq!((got.available, got.held, got.sold), sum, "totals (left: ledger, right: feed)");
+        let cap = self.model.settings.remembered_max;
+        let young = self.model.ids.keys().filter(|id| id.time_ms() + limits::FORGET_GUARD_MS > self.model.time).count();
+        assert!(
+            totals.remembered <= cap.max(young as u64) + self.model.live() + 1,
+            "{} ids are remembered, the cap is {cap} and {young} are too young to forget",
+            totals.remembered
+        );
+    }
+
+    /// Freezes, writes, thaws, and goes on with the thawed one.
+    pub(crate) fn thaw(&mut self) {
+        let before = self.ledger.digest();
+        let mut bytes = Vec::new();
+        self.ledger.freeze().write(&mut bytes).expect("memory takes bytes");
+        let mut thawed = Ledger::thaw(&mut bytes.as_slice()).expect("own state thaws");
+        assert_eq!(thawed.digest(), before, "digest after thaw");
+        assert_eq!(thawed.position(), self.ledger.position(), "position after thaw");
+        assert_eq!(thawed.chain(), self.ledger.chain(), "chain after thaw");
+        assert_eq!(thawed.digests(), self.ledger.digests(), "kept digests after thaw");
+        assert_eq!(thawed.totals(), self.ledger.totals(), "sums after thaw");
+        self.ledger = thawed;
+        self.compare_views();
+        let remembered = self.ledger.totals().remembered;
+        self.compare_memory(remembered);
+    }
+}

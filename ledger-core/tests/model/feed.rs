@@ -1,0 +1,308 @@
+//! A reader of the feed that knows nothing but the records, and recomputes the stock from them alone.
+//!
+//! Deadlines are in the records, and every record carries its ledger time, so the reader ends due holds itself and every
+//! balance told must be exactly the one it computes, swept or not. `ReservationExpired` must then follow for each, in (deadline, id) order.
+//!
+//! **Owns** the check that the feed alone suffices. **Must never** ask the ledger or the model. **Read next**: `beside`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ledger_core::change::{LineChange, Record};
+use ledger_core::codec::{chain_after, decode_record};
+use ledger_core::outcome::{Balance, SoldOut};
+use ledger_core::{Change, ChangeKind, LedgerTime, OfferKey, Policy, ReservationId, Sku, limits};
+
+/// Stock as the feed tells it.
+#[derive(Default)]
+pub(crate) struct Feed {
+    pub(crate) chain: u128,
+    offers: BTreeMap<OfferKey, FedOffer>,
+    holds: BTreeMap<ReservationId, FedHold>,
+    sold: BTreeMap<(ReservationId, OfferKey), u64>,
+    product_heads: BTreeMap<Sku, (u64, u16)>,
+    reservation_heads: BTreeMap<ReservationId, (u64, u16)>,
+    /// What must be told next about offers whose availability just fell.
+    to_be_told: VecDeque<ChangeKind>,
+}
+
+struct FedOffer {
+    policy: Policy,
+    units: u64,
+    ended: bool,
+}
+
+struct FedHold {
+    deadline: u64,
+    lines: BTreeMap<OfferKey, u64>,
+    due: bool,
+}
+
+impl Feed {
+    /// Takes the record of one entry; `time` is the entry's ledger time. Returns it decoded.
+    pub(crate) fn take(&mut self, time: u64, bytes: Option<&[u8]>) -> Option<Record> {
+        self.end_due(time);
+        let mut expired = 0;
+        let record = bytes.map(|bytes| {
+            let record = decode_record(bytes).expect("own record decodes");
+            assert_eq!(record.chain_before, self.chain, "the chain is broken before {:?}", record.position);
+            assert_eq!(record.time.0, time, "the record's time is the entry's");
+            assert!(!record.changes.is_empty(), "a record without changes");
+            self.chain = chain_after(self.chain, bytes);
+            expired = record.changes.iter().map(|change| self.change(&record, change)).filter(|&e| e).count();
+            assert!(self.to_be_told.is_empty(), "not told: {:?}", self.to_be_told);
+            record
+        });
+        assert!(expired <= limits::EXPIRED_PER_ENTRY_MAX, "{expired} expired in one entry");
+        if expired < limits::EXPIRED_PER_ENTRY_MAX {
+            let left = self.holds.values().filter(|h| h.due).count();
+            assert_eq!(left, 0, "{left} due holds left though only {expired} were swept");
+        }
+        record
+    }
+
+    /// Due holds not told as expired yet.
+    pub(crate) fn unswept(&self) -> usize {
+        self.holds.values().filter(|h| h.due).count()
+    }
+
+    /// Units as the records say.
+    pub(crate) fn balance(&self, offer: &OfferKey) -> Balance {
+        let held = self.holds.values().filter(|h| !h.due).filter_map(|h| h.lines.get(offer)).sum();
+        let sold = self.sold.iter().filter(|((_, o), _)| o == offer).map(|(_, n)| n).sum();
+        let units = self.offers[offer].units;
+        Balance { available: units - held - sold, held, sold }
+    }
+
+    pub(crate) fn offers(&self) -> impl Iterator<Item = &OfferKey> {
+        self.offers.keys()
+    }
+
+    fn end_due(&mut self, time: u64) {
+        let due: Vec<_> =
+            self.holds.iter().filter(|(_, h)| !h.due && h.deadline <= time).map(|(&id, h)| (id, h.lines.clone())).collect();
+        for (id, lines) in due {
+            self.holds.get_mut(&id).expect("known").due = true;
+            self.give_back(&lines);
+        }
+    }
+
+    fn give_back(&mut self, lines: &BTreeMap<OfferKey, u64>) {
+        for (offer, n) in lines {
+            if self.offers[offer].ended {
+                self.moves(offer, &OfferKey { sku: offer.sku.clone(), sale: None }, *n);
+            }
+        }
+    }
+
+    fn moves(&mut self, from: &OfferKey, to: &OfferKey, n: u64) {
+        let left = self.offers[from].units.checked_sub(n).expect("the feed moved more than there is");
+        self.offers.get_mut(from).expect("known").units = left;
+        self.offers.get_mut(to).expect("known").units += n;
+    }
+
+    fn available(&self) -> BTreeMap<OfferKey, u64> {
+        self.offers.keys().map(|o| (o.clone(), self.balance(o).available)).collect()
+    }
+
+    /// Takes one change; tells whether it was an expiry.
+    fn change(&mut self, record: &Record, change: &Change) -> bool {
+        self.heads(record, change);
+        if matches!(change.kind, ChangeKind::StockLow { .. } | ChangeKind::SoldOut { .. }) {
+            assert_eq!(self.to_be_told.pop_front().as_ref(), Some(&change.kind), "told at {:?}", record.position);
+            return false;
+        }
+        assert!(self.to_be_told.is_empty(), "not told before {:?}: {:?}", change.kind, self.to_be_told);
+        let before = self.available();
+        self.stock_change(&change.kind, record);
+        self.reservation_change(&change.kind, record);
+        self.fell(&before);
+        matches!(change.kind, ChangeKind::ReservationExpired { .. })
+    }
+
+    /// `previous_on_…` must name the change before on the same product and reservation.
+    fn heads(&mut self, record: &Record, change: &Change) {
+        let here = (record.position.index, change.place);
+        let (skus, id) = about(&change.kind);
+        let heads: BTreeSet<_> = skus.iter().map(|sku| self.product_heads.insert(sku.clone(), here)).collect();
+        assert!(
+            heads.contains(&change.previous_on_product),
+            "{:?} names {:?} as the one before on its product, it was {heads:?}",
+            change.kind,
+            change.previous_on_product
+        );
+        let head = id.and_then(|id| self.reservation_heads.insert(id, here));
+        assert_eq!(change.previous_on_reservation, head, "the one before on the reservation of {:?}", change.kind);
+    }
+
+    fn fell(&mut self, before: &BTreeMap<OfferKey, u64>) {
+        for (offer, &was) in before {
+            let now = self.balance(offer).available;
+            let low = self.offers[offer].policy.low_stock_at;
+            if self.offers[offer].ended || now >= was {
+                continue;
+            }
+            if low > 0 && was > low && now <= low {
+                self.to_be_told.push_back(ChangeKind::StockLow { offer: offer.clone(), available: now });
+            }
+            if now == 0 {
+                let truth = self.truth(offer);
+                self.to_be_told.push_back(ChangeKind::SoldOut { offer: offer.clone(), truth });
+            }
+        }
+    }
+
+    fn truth(&self, offer: &OfferKey) -> SoldOut {
+        self.holds
+            .values()
+            .filter(|h| !h.due && h.lines.contains_key(offer))
+            .map(|h| h.deadline)
+            .min()
+            .map_or(SoldOut::Gone, |t| SoldOut::FirstBackAt(LedgerTime(t)))
+    }
+
+    fn agree(&self, offer: &OfferKey, told: Balance, kind: &ChangeKind) {
+        let computed = self.balance(offer);
+        assert_eq!(told, computed, "balance of {offer:?} told by {kind:?}; from the records it is {computed:?}");
+    }
+
+    fn stock_change(&mut self, kind: &ChangeKind, record: &Record) {
+        let new = |policy: &Policy| FedOffer { policy: policy.clone(), units: 0, ended: false };
+        match kind {
+            ChangeKind::ProductCreated { sku, policy } => {
+                let plain = OfferKey { sku: sku.clone(), sale: None };
+                assert!(self.offers.insert(plain, new(policy)).is_none(), "{sku} is created twice");
+            }
+            ChangeKind::OfferPut { offer, policy, .. } => {
+                self.offers.entry(offer.clone()).or_insert_with(|| new(policy)).policy = policy.clone();
+            }
+            ChangeKind::OfferOpened { offer } => self.offers.get_mut(offer).expect("known").policy.open = true,
+            ChangeKind::OfferClosed { offer } => self.offers.get_mut(offer).expect("known").policy.open = false,
+            ChangeKind::SaleStarted { offer, balance } => self.agree(offer, *balance, kind),
+            ChangeKind::SaleEnded { offer, balance, moved_back } => {
+                self.sale_ended(offer, *moved_back, record);
+                self.agree(offer, *balance, kind);
+            }
+            ChangeKind::UnitsReceived { offer, units, balance, .. } => {
+                self.offers.get_mut(offer).expect("known").units += units.get();
+                self.agree(offer, *balance, kind);
+            }
+            ChangeKind::UnitsAdjusted { offer, delta, balance, .. } => {
+                let state = self.offers.get_mut(offer).expect("known");
+                state.units = state.units.checked_add_signed(*delta).expect("adjusted below zero");
+                self.agree(offer, *balance, kind);
+            }
+            ChangeKind::UnitsAllotted { sku, from, to, units, from_balance, to_balance, .. } => {
+                let from = OfferKey { sku: sku.clone(), sale: from.clone() };
+                let to = OfferKey { sku: sku.clone(), sale: to.clone() };
+                self.moves(&from, &to, units.get());
+                self.agree(&from, *from_balance, kind);
+                self.agree(&to, *to_balance, kind);
+            }
+            _ => {}
+        }
+    }
+
+    fn sale_ended(&mut self, offer: &OfferKey, moved_back: u64, record: &Record) {
+        let state = self.offers.get_mut(offer).expect("known");
+        let by_window = moved_back == 0 && state.policy.closes_at.is_some_and(|t| t <= record.time);
+        if !by_window {
+            state.ended = true;
+        }
+        let plain = OfferKey { sku: offer.sku.clone(), sale: None };
+        self.moves(offer, &plain, moved_back);
+    }
+
+    fn lines_agree(&self, lines: &[LineChange], kind: &ChangeKind) {
+        for line in lines {
+            self.agree(&line.line.offer, line.balance, kind);
+        }
+    }
+
+    fn reservation_change(&mut self, kind: &ChangeKind, record: &Record) {
+        match kind {
+            ChangeKind::InventoryReserved { id, deadline, lines } => {
+                let hold = FedHold { deadline: deadline.0, lines: by_offer(lines), due: deadline.0 <= record.time.0 };
+                assert!(self.holds.insert(*id, hold).is_none(), "{id} is reserved twice");
+                self.lines_agree(lines, kind);
+            }
+            ChangeKind::ReservationExtended { id, deadline } => {
+                let hold = self.holds.get_mut(id).expect("extended a live hold");
+                assert!(!hold.due, "{id} was extended when due");
+                hold.deadline = deadline.0;
+            }
+            ChangeKind::ReservationConfirmed { id, lines, given_back } => {
+                let hold = self.end(*id, false);
+                let (sold, back) = (by_offer(lines), by_offer(given_back));
+                for (offer, n) in &hold.lines {
+                    let parts = sold.get(offer).unwrap_or(&0) + back.get(offer).unwrap_or(&0);
+                    assert_eq!(parts, *n, "{id}: sold and given back are not what was held of {offer:?}");
+                }
+                for (offer, n) in sold {
+                    self.sold.insert((*id, offer), n);
+                }
+                self.give_back(&back);
+                self.lines_agree(lines, kind);
+                self.lines_agree(given_back, kind);
+            }
+            ChangeKind::ReservationReleased { id, lines } => {
+                let hold = self.end(*id, false);
+                assert_eq!(by_offer(lines), hold.lines, "{id} released what it held");
+                self.give_back(&hold.lines);
+                self.lines_agree(lines, kind);
+            }
+            ChangeKind::ReservationExpired { id, deadline, lines } => {
+                let first = self.holds.iter().filter(|(_, h)| h.due).map(|(&id, h)| (h.deadline, id)).min();
+                assert_eq!(Some((deadline.0, *id)), first, "expiries follow in (deadline, id) order");
+                let hold = self.end(*id, true);
+                assert_eq!(by_offer(lines), hold.lines, "{id} expired with what it held");
+                self.lines_agree(lines, kind);
+            }
+            ChangeKind::UnitsReturned { id, lines, .. } => {
+                let back = by_offer(lines);
+                for (offer, n) in &back {
+                    let sold = self.sold.get_mut(&(*id, offer.clone())).expect("returned what was sold");
+                    *sold = sold.checked_sub(*n).expect("returned more than was sold");
+                }
+                self.give_back(&back);
+                self.lines_agree(lines, kind);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, id: ReservationId, due: bool) -> FedHold {
+        let hold = self.holds.remove(&id).unwrap_or_else(|| panic!("{id} ends, but holds nothing"));
+        assert_eq!(hold.due, due, "{id} ended, due or not");
+        hold
+    }
+}
+
+fn by_offer(lines: &[LineChange]) -> BTreeMap<OfferKey, u64> {
+    lines.iter().map(|l| (l.line.offer.clone(), u64::from(l.line.quantity.get()))).collect()
+}
+
+/// Which products and which reservation a change is about.
+fn about(kind: &ChangeKind) -> (BTreeSet<Sku>, Option<ReservationId>) {
+    let of = |lines: &[LineChange]| lines.iter().map(|l| l.line.offer.sku.clone()).collect::<BTreeSet<_>>();
+    let one = |sku: &Sku| BTreeSet::from([sku.clone()]);
+    match kind {
+        ChangeKind::ProductCreated { sku, .. } | ChangeKind::UnitsAllotted { sku, .. } => (one(sku), None),
+        ChangeKind::OfferPut { offer, .. }
+        | ChangeKind::OfferOpened { offer }
+        | ChangeKind::OfferClosed { offer }
+        | ChangeKind::SaleStarted { offer, .. }
+        | ChangeKind::SaleEnded { offer, .. }
+        | ChangeKind::UnitsReceived { offer, .. }
+        | ChangeKind::UnitsAdjusted { offer, .. }
+        | ChangeKind::StockLow { offer, .. }
+        | ChangeKind::SoldOut { offer, .. } => (one(&offer.sku), None),
+        ChangeKind::InventoryReserved { id, lines, .. }
+        | ChangeKind::ReservationReleased { id, lines }
+        | ChangeKind::ReservationExpired { id, lines, .. }
+        | ChangeKind::UnitsReturned { id, lines, .. } => (of(lines), Some(*id)),
+        ChangeKind::ReservationConfirmed { id, lines, given_back } => {
+            (of(lines).union(&of(given_back)).cloned().collect(), Some(*id))
+        }
+        ChangeKind::ReservationExtended { id, .. } => (BTreeSet::new(), Some(*id)),
+    }
+}

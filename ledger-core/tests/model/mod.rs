@@ -1,0 +1,452 @@
+//! The ledger again, slow and obvious: maps, loops, everything recomputed from the reservations at every question.
+//!
+//! **Owns** a second opinion on the contract, written from its text and not from the code it checks. It never forgets;
+//! what the ledger forgot is an *observation* that must be lawful ([`Model::recall`]): never of a live hold, never before its
+//! time unless the cap presses, never above ledger time − guard, and for ever.
+//! **Must never** share code with the ledger beyond the nouns, nor keep a sum that it could recompute.
+//! **Read next**: `reserve`, `settle`, `stock`, then `feed` and `beside`.
+
+pub(crate) mod beside;
+pub(crate) mod feed;
+mod reserve;
+mod settle;
+mod stock;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ledger_core::command::{Command, Entry, LimitKeys, Lines};
+use ledger_core::outcome::{Balance, Brief, NotNow, Outcome, Refusal, Settled, SoldOut, Status};
+use ledger_core::view::{IdView, LineView, OfferView, ProductView, ReservationView};
+use ledger_core::{LedgerTime, LimitKey, OfferKey, Policy, Reference, ReservationId, ShardSettings, Sku, Slot, limits};
+
+/// The whole state of one shard.
+pub(crate) struct Model {
+    pub(crate) time: u64,
+    pub(crate) settings: ShardSettings,
+    owned_generation: u64,
+    owned_ranges: Vec<(Slot, Slot)>,
+    behaviour: u16,
+    products: BTreeMap<Sku, Product>,
+    offers: BTreeMap<OfferKey, Offer>,
+    pub(crate) ids: BTreeMap<ReservationId, Known>,
+}
+
+#[derive(Default)]
+struct Product {
+    received: u64,
+    adjusted: i64,
+    returned: u64,
+    ever_sold: u64,
+    /// What each reference was used for; for a return also how many units it brought.
+    references: BTreeMap<Reference, (Command, u64)>,
+    /// The plain offer's policy at creation.
+    created_with: Policy,
+}
+
+struct Offer {
+    policy: Policy,
+    version: u64,
+    /// All units in it: available, held and sold.
+    units: u64,
+    ended: bool,
+}
+
+/// All that was ever known of an id.
+pub(crate) struct Known {
+    pub(crate) what: What,
+    /// The ledger said so once; it must say so for ever.
+    pub(crate) forgotten: bool,
+    /// When it ended, was refused or was fenced: its retention runs from here.
+    settled_at: u64,
+}
+
+pub(crate) enum What {
+    Reserved(Reservation),
+    Refused(Content, Refusal),
+    Fenced,
+}
+
+/// What a reserve asked for, normalised.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Content {
+    keys: Vec<LimitKey>,
+    lines: BTreeMap<OfferKey, u64>,
+    hold_ms: Option<u64>,
+}
+
+pub(crate) struct Reservation {
+    content: Content,
+    keys: BTreeSet<LimitKey>,
+    reserved_at: u64,
+    pub(crate) deadline: u64,
+    /// The last extension: the deadline it replaced and the hold it asked for.
+    extended: Option<(u64, u64)>,
+    pub(crate) status: Status,
+    lines: BTreeMap<OfferKey, ModelLine>,
+    /// What the confirm asked for; none when it was not confirmed.
+    confirmed_as: Option<BTreeMap<OfferKey, u64>>,
+}
+
+struct ModelLine {
+    reserved: u64,
+    sold: u64,
+    returned: u64,
+    /// The offer had a limit when this was taken.
+    counted: bool,
+}
+
+/// What the ledger showed of its memory around an entry, and answered: the only thing the model does not decide.
+pub(crate) struct Seen<'a> {
+    pub(crate) outcomes: &'a [Outcome],
+    pub(crate) forgotten_before: &'a dyn Fn(Slot) -> u64,
+    pub(crate) forgotten_after: &'a dyn Fn(Slot) -> u64,
+    /// The most ids it remembered of the capped kind, before or after.
+    pub(crate) remembered: u64,
+}
+
+/// What is known of an id at this moment.
+enum Recall {
+    Reserved,
+    Refused,
+    Fenced,
+    Forgotten,
+    New,
+}
+
+impl Model {
+    pub(crate) fn new() -> Self {
+        Self {
+            time: 0,
+            settings: ShardSettings::default(),
+            owned_generation: 0,
+            owned_ranges: Vec::new(),
+            behaviour: 1,
+            products: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            ids: BTreeMap::new(),
+        }
+    }
+
+    /// Decides the entry; only memory is taken from what was seen.
+    pub(crate) fn apply(&mut self, entry: &Entry, seen: &Seen<'_>) -> Vec<Outcome> {
+        self.time = self.time.max(entry.stamp.0);
+        self.expire_due();
+        entry.commands.iter().zip(seen.outcomes).map(|(command, answer)| self.decide(command, answer, seen)).collect()
+    }
+
+    fn decide(&mut self, command: &Command, answer: &Outcome, seen: &Seen<'_>) -> Outcome {
+        if let Some(slot) = command.slot()
+            && !self.owns(slot)
+        {
+            return Outcome::NotNow(NotNow::SlotElsewhere);
+        }
+        let decided = match command {
+            Command::Tick => Ok(Settled::Done),
+            Command::Reserve { id, keys, lines, hold_ms } => {
+                return self.reserve(*id, keys, lines, *hold_ms, answer, seen);
+            }
+            Command::Fence { id } => return self.fence(*id, answer, seen),
+            Command::Extend { id, replaces, hold_ms } => self.extend(*id, replaces.0, *hold_ms, answer, seen),
+            Command::Confirm { id, lines } => self.confirm(*id, lines.as_ref(), answer, seen),
+            Command::Release { id } => self.release(*id, answer, seen),
+            Command::Return { id, lines, reference } => {
+                self.bring_back(command, *id, lines.as_ref(), reference, answer, seen)
+            }
+            Command::CreateProduct { sku, policy } => self.create(sku, policy),
+            Command::PutOffer { offer, policy, expected_version } => self.put(offer, policy, *expected_version),
+            Command::SetOpen { offer, open } => self.set_open(offer, *open),
+            Command::EndSale { sku, sale } => self.end_sale(&OfferKey { sku: sku.clone(), sale: Some(sale.clone()) }),
+            Command::Receive { offer, units, reference } => self.receive(command, offer, units.get(), reference),
+            Command::Adjust { offer, delta, reference, expected_version, .. } => {
+                self.adjust(command, offer, *delta, reference, *expected_version)
+            }
+            Command::Allot { sku, from, to, units, reference } => {
+                let from = OfferKey { sku: sku.clone(), sale: from.clone() };
+                let to = OfferKey { sku: sku.clone(), sale: to.clone() };
+                self.allot(command, &from, &to, units.get(), reference)
+            }
+            Command::Configure { settings } => {
+                self.settings = settings.clone();
+                Ok(Settled::Done)
+            }
+            Command::OwnSlots { generation, ranges } => self.own(*generation, ranges),
+            Command::SwitchBehaviour { version } => self.switch(*version),
+        };
+        decided.map_or_else(Outcome::Refused, Outcome::Ok)
+    }
+
+    fn owns(&self, slot: Slot) -> bool {
+        self.owned_ranges.iter().any(|&(from, to)| from <= slot && slot <= to)
+    }
+
+    /// Ends every hold whose deadline is at or before ledger time, at once.
+    fn expire_due(&mut self) {
+        let due: Vec<ReservationId> = self
+            .reservations()
+            .filter(|(_, r)| r.status == Status::Held && r.deadline <= self.time)
+            .map(|(id, _)| id)
+            .collect();
+        for id in due {
+            let at = self.reservation(id).deadline;
+            self.give_back(id, &self.reserved_lines(id));
+            self.reservation_mut(id).status = Status::Expired;
+            self.ids.get_mut(&id).expect("known").settled_at = at;
+        }
+    }
+
+    fn reservations(&self) -> impl Iterator<Item = (ReservationId, &Reservation)> {
+        self.ids.iter().filter_map(|(&id, known)| match &known.what {
+            What::Reserved(r) => Some((id, r)),
+            _ => None,
+        })
+    }
+
+    fn reservation(&self, id: ReservationId) -> &Reservation {
+        match &self.ids[&id].what {
+            What::Reserved(r) => r,
+            _ => panic!("{id} is not a reservation"),
+        }
+    }
+
+    fn reservation_mut(&mut self, id: ReservationId) -> &mut Reservation {
+        match &mut self.ids.get_mut(&id).expect("known").what {
+            What::Reserved(r) => r,
+            _ => panic!("{id} is not a reservation"),
+        }
+    }
+
+    fn reserved_lines(&self, id: ReservationId) -> BTreeMap<OfferKey, u64> {
+        self.reservation(id).lines.iter().map(|(offer, line)| (offer.clone(), line.reserved)).collect()
+    }
+
+    /// Units leave a hold or a sale: those of an ended sale's offer go to the plain one.
+    fn give_back(&mut self, _id: ReservationId, lines: &BTreeMap<OfferKey, u64>) {
+        for (offer, &quantity) in lines {
+            if self.offers[offer].ended {
+                let plain = OfferKey { sku: offer.sku.clone(), sale: None };
+                self.offers.get_mut(offer).expect("known").units -= quantity;
+                self.offers.get_mut(&plain).expect("every product has it").units += quantity;
+            }
+        }
+    }
+
+    /// Recomputed from the reservations.
+    fn balance(&self, offer: &OfferKey) -> Balance {
+        let mut balance = Balance::default();
+        for (_, r) in self.reservations() {
+            if let Some(line) = r.lines.get(offer) {
+                match r.status {
+                    Status::Held => balance.held += line.reserved,
+                    Status::Confirmed => balance.sold += line.sold - line.returned,
+                    Status::Released | Status::Expired => {}
+                }
+            }
+        }
+        let units = self.offers[offer].units;
+        balance.available = units.checked_sub(balance.held + balance.sold).unwrap_or_else(|| {
+            panic!("{offer:?}: {} held and {} sold of {units}: oversold", balance.held, balance.sold)
+        });
+        balance
+    }
+
+    /// Units that a key holds and has bought in an offer.
+    fn used(&self, offer: &OfferKey, key: &LimitKey) -> u64 {
+        if self.offers[offer].ended {
+            return 0;
+        }
+        self.reservations()
+            .filter(|(_, r)| r.keys.contains(key))
+            .filter_map(|(_, r)| r.lines.get(offer).filter(|l| l.counted).map(|l| (r.status, l)))
+            .map(|(status, line)| match status {
+                Status::Held => line.reserved,
+                Status::Confirmed => line.sold - line.returned,
+                Status::Released | Status::Expired => 0,
+            })
+            .sum()
+    }
+
+    fn sold_out(&self, offer: &OfferKey) -> SoldOut {
+        let balance = self.balance(offer);
+        if balance.available > 0 {
+            return SoldOut::Open { available: balance.available };
+        }
+        self.reservations()
+            .filter(|(_, r)| r.status == Status::Held && r.lines.contains_key(offer))
+            .map(|(_, r)| r.deadline)
+            .min()
+            .map_or(SoldOut::Gone, |t| SoldOut::FirstBackAt(LedgerTime(t)))
+    }
+
+    fn brief(&self, id: ReservationId, replayed: bool) -> Brief {
+        let r = self.reservation(id);
+        Brief {
+            status: r.status,
+            deadline: LedgerTime(r.deadline),
+            reserved_at: LedgerTime(r.reserved_at),
+            replayed,
+        }
+    }
+
+    /// What is known of the id, the ledger's answer deciding only whether it has forgotten, and only where it may.
+    fn recall(&mut self, id: ReservationId, answer: &Outcome, seen: &Seen<'_>) -> Recall {
+        let says_forgotten = *answer == Outcome::Refused(Refusal::Forgotten);
+        let after = (seen.forgotten_after)(id.slot());
+        let may_forget = says_forgotten && id.time_ms() <= after && self.may_be_forgotten(id, seen.remembered);
+        match self.ids.get_mut(&id) {
+            Some(known) => {
+                known.forgotten |= may_forget;
+                match known.what {
+                    _ if known.forgotten => Recall::Forgotten,
+                    What::Reserved(_) => Recall::Reserved,
+                    What::Refused(..) => Recall::Refused,
+                    What::Fenced => Recall::Fenced,
+                }
+            }
+            None if id.time_ms() <= (seen.forgotten_before)(id.slot()) => Recall::Forgotten,
+            None if says_forgotten && id.time_ms() <= after => Recall::Forgotten,
+            None => Recall::New,
+        }
+    }
+
+    /// Whether the contract lets the ledger forget this id now: ended and past its retention, or pressed out by the cap.
+    pub(crate) fn may_be_forgotten(&self, id: ReservationId, remembered: u64) -> bool {
+        let Some(known) = self.ids.get(&id) else { return true };
+        let old_enough = id.time_ms() <= self.time.saturating_sub(limits::FORGET_GUARD_MS);
+        let past = |retain_ms: u64| known.settled_at.saturating_add(retain_ms) <= self.time;
+        let pressed = remembered >= self.settings.remembered_max;
+        old_enough
+            && match &known.what {
+                What::Reserved(r) if r.status == Status::Held => false,
+                What::Reserved(r) if r.status == Status::Confirmed => past(self.settings.retain_sold_ms),
+                What::Reserved(_) => pressed || past(self.settings.retain_ended_ms),
+                What::Refused(..) | What::Fenced => pressed || past(self.settings.retain_refused_ms),
+            }
+    }
+
+    /// Whether an answer *memory full* is lawful: the cap is reached, and says when to come back.
+    fn memory_full(&self, answer: &Outcome, seen: &Seen<'_>) -> Option<Outcome> {
+        match answer {
+            Outcome::NotNow(NotNow::MemoryFull { retry_ms })
+                if seen.remembered >= self.settings.remembered_max && *retry_ms > 0 =>
+            {
+                Some(answer.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn too_far_ahead(&self, id: ReservationId) -> Option<Outcome> {
+        let latest = self.time + limits::ID_AHEAD_MS_MAX;
+        (id.time_ms() > latest)
+            .then(|| Outcome::NotNow(NotNow::IdTooFarAhead { retry_ms: id.time_ms() - latest }))
+    }
+}
+
+/// Views.
+impl Model {
+    pub(crate) fn offer_keys(&self) -> impl Iterator<Item = &OfferKey> {
+        self.offers.keys()
+    }
+
+    pub(crate) fn offer_view(&self, offer: &OfferKey) -> Option<OfferView> {
+        let state = self.offers.get(offer)?;
+        let in_window = state.policy.opens_at.is_none_or(|t| t.0 <= self.time)
+            && state.policy.closes_at.is_none_or(|t| self.time < t.0);
+        let balance = self.balance(offer);
+        Some(OfferView {
+            offer: offer.clone(),
+            policy: state.policy.clone(),
+            version: state.version,
+            balance,
+            sold_out: (balance.available == 0).then(|| self.sold_out(offer)),
+            ended: state.ended,
+            taking: state.policy.open && !state.ended && in_window,
+        })
+    }
+
+    pub(crate) fn product_view(&self, sku: &Sku) -> Option<ProductView> {
+        let product = self.products.get(sku)?;
+        let offers = self.offers.keys().filter(|o| o.sku == *sku).filter_map(|o| self.offer_view(o)).collect();
+        Some(ProductView {
+            sku: sku.clone(),
+            received: product.received,
+            adjusted: product.adjusted,
+            returned: product.returned,
+            ever_sold: product.ever_sold,
+            offers,
+        })
+    }
+
+    pub(crate) fn skus(&self) -> Vec<Sku> {
+        self.products.keys().cloned().collect()
+    }
+
+    /// What a read of the id answers while it is remembered.
+    pub(crate) fn id_view(&self, id: ReservationId) -> IdView {
+        if !self.owns(id.slot()) {
+            return IdView::SlotElsewhere;
+        }
+        match self.ids.get(&id) {
+            None => IdView::Unknown,
+            Some(known) if known.forgotten => IdView::Forgotten,
+            Some(Known { what: What::Fenced, .. }) => IdView::Fenced,
+            Some(Known { what: What::Refused(_, why), .. }) => IdView::Refused(why.clone()),
+            Some(Known { what: What::Reserved(r), settled_at, .. }) => {
+                let held = r.status == Status::Held;
+                IdView::Reservation(ReservationView {
+                    id,
+                    status: r.status,
+                    reserved_at: LedgerTime(r.reserved_at),
+                    deadline: LedgerTime(r.deadline),
+                    ended_at: (!held).then_some(LedgerTime(*settled_at)),
+                    keys: Vec::new(), // not compared: when they stop to count is the ledger's choice
+                    lines: r
+                        .lines
+                        .iter()
+                        .map(|(offer, l)| LineView {
+                            offer: offer.clone(),
+                            reserved: l.reserved as u32,
+                            sold: l.sold as u32,
+                            returned: l.returned as u32,
+                        })
+                        .collect(),
+                })
+            }
+        }
+    }
+
+    /// The next deadline of a live hold, or window edge.
+    pub(crate) fn next_edge(&self) -> Option<u64> {
+        let holds = self.reservations().filter(|(_, r)| r.status == Status::Held).map(|(_, r)| r.deadline);
+        let edges = self
+            .offers
+            .values()
+            .filter(|o| !o.ended)
+            .flat_map(|o| [o.policy.opens_at, o.policy.closes_at])
+            .flatten()
+            .map(|t| t.0)
+            .filter(|&t| t > self.time);
+        holds.chain(edges).min()
+    }
+
+    /// Holds that are live.
+    pub(crate) fn live(&self) -> u64 {
+        self.reservations().filter(|(_, r)| r.status == Status::Held).count() as u64
+    }
+}
+
+/// Lines summed by offer; none when a sum is above what a line may ask for.
+fn summed(lines: &Lines) -> Result<BTreeMap<OfferKey, u64>, Refusal> {
+    let mut sums: BTreeMap<OfferKey, u64> = BTreeMap::new();
+    for line in lines {
+        *sums.entry(line.offer.clone()).or_default() += u64::from(line.quantity.get());
+    }
+    match sums.iter().find(|&(_, &sum)| sum > u64::from(limits::QUANTITY_MAX)) {
+        Some((offer, _)) => Err(Refusal::QuantityTooLarge { offer: offer.clone() }),
+        None => Ok(sums),
+    }
+}
+
+fn content_of(keys: &LimitKeys, lines: BTreeMap<OfferKey, u64>, hold_ms: Option<u64>) -> Content {
+    Content { keys: keys.to_vec(), lines, hold_ms }
+}

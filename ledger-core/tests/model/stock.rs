@@ -1,0 +1,228 @@
+//! Products, offers, receive, adjust, allot, sale ends, and the shard's own settings.
+//!
+//! **Owns** the model of stock that no reservation moves. **Must never** take below zero. **Read next**: `feed`.
+
+use ledger_core::command::Command;
+use ledger_core::outcome::{Bound, Refusal, Settled};
+use ledger_core::{OfferKey, Policy, Reference, Sku, Slot, limits};
+
+use super::settle::same_content;
+use super::{Model, Offer, Product};
+
+impl Model {
+    pub(super) fn create(&mut self, sku: &Sku, policy: &Policy) -> Result<Settled, Refusal> {
+        let plain = OfferKey { sku: sku.clone(), sale: None };
+        if let Some(product) = self.products.get(sku) {
+            return match product.created_with == *policy {
+                true => Ok(Settled::Offer { version: self.offers[&plain].version, replayed: true }),
+                false => Err(Refusal::AlreadyExists),
+            };
+        }
+        self.products.insert(sku.clone(), Product { created_with: policy.clone(), ..Product::default() });
+        self.offers.insert(plain, Offer { policy: policy.clone(), version: 1, units: 0, ended: false });
+        Ok(Settled::Offer { version: 1, replayed: false })
+    }
+
+    fn must_have(&self, offer: &OfferKey) -> Result<(), Refusal> {
+        if !self.products.contains_key(&offer.sku) {
+            return Err(Refusal::UnknownProduct { offer: offer.clone() });
+        }
+        if !self.offers.contains_key(offer) {
+            return Err(Refusal::UnknownOffer { offer: offer.clone() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn put(&mut self, offer: &OfferKey, policy: &Policy, expected: Option<u64>) -> Result<Settled, Refusal> {
+        match (self.must_have(offer), expected) {
+            (Ok(()), expected) => {
+                let state = self.offers.get_mut(offer).expect("just checked");
+                let same = state.policy == *policy;
+                match expected {
+                    _ if state.ended => Err(Refusal::SaleHasEnded),
+                    None if same => Ok(Settled::Offer { version: state.version, replayed: true }),
+                    None => Err(Refusal::AlreadyExists),
+                    Some(v) if same && v + 1 == state.version => {
+                        Ok(Settled::Offer { version: state.version, replayed: true })
+                    }
+                    Some(v) if v != state.version => Err(Refusal::VersionMismatch { actual: state.version }),
+                    Some(_) => {
+                        state.policy = policy.clone();
+                        state.version += 1;
+                        Ok(Settled::Offer { version: state.version, replayed: false })
+                    }
+                }
+            }
+            (Err(Refusal::UnknownOffer { .. }), None) => {
+                if self.offers.keys().filter(|o| o.sku == offer.sku).count() >= limits::OFFERS_PER_PRODUCT_MAX {
+                    let max = limits::OFFERS_PER_PRODUCT_MAX as u64;
+                    return Err(Refusal::TooMany { what: Bound::OffersPerProduct, max });
+                }
+                self.offers.insert(offer.clone(), Offer { policy: policy.clone(), version: 1, units: 0, ended: false });
+                Ok(Settled::Offer { version: 1, replayed: false })
+            }
+            (Err(why), _) => Err(why),
+        }
+    }
+
+    pub(super) fn set_open(&mut self, offer: &OfferKey, open: bool) -> Result<Settled, Refusal> {
+        self.must_have(offer)?;
+        let state = self.offers.get_mut(offer).expect("just checked");
+        if state.ended {
+            return Err(Refusal::SaleHasEnded);
+        }
+        let replayed = state.policy.open == open;
+        if !replayed {
+            state.policy.open = open;
+            state.version += 1;
+        }
+        Ok(Settled::Offer { version: state.version, replayed })
+    }
+
+    pub(super) fn end_sale(&mut self, offer: &OfferKey) -> Result<Settled, Refusal> {
+        self.must_have(offer)?;
+        let available = self.balance(offer).available;
+        let state = self.offers.get_mut(offer).expect("just checked");
+        if state.ended {
+            return Ok(Settled::Offer { version: state.version, replayed: true });
+        }
+        state.ended = true;
+        state.version += 1;
+        state.units -= available;
+        let version = state.version;
+        let plain = OfferKey { sku: offer.sku.clone(), sale: None };
+        self.offers.get_mut(&plain).expect("every product has it").units += available;
+        Ok(Settled::Offer { version, replayed: false })
+    }
+
+    fn units_of(&self, sku: &Sku) -> u64 {
+        self.offers.iter().filter(|(o, _)| o.sku == *sku).map(|(_, state)| state.units).sum()
+    }
+
+    fn stocked(&self, offer: &OfferKey, replayed: bool) -> Settled {
+        Settled::Stocked { balance: self.balance(offer), version: self.offers[offer].version, replayed }
+    }
+
+    /// Whether the reference was used: for the same content it is answered again.
+    fn used_before(
+        &self,
+        command: &Command,
+        offer: &OfferKey,
+        reference: &Reference,
+    ) -> Result<Option<Settled>, Refusal> {
+        match self.products.get(&offer.sku).and_then(|p| p.references.get(reference)) {
+            Some((before, _)) if same_content(before, command) => Ok(Some(self.stocked(offer, true))),
+            Some(_) => Err(Refusal::ReferenceTaken),
+            None => Ok(None),
+        }
+    }
+
+    fn moved(&mut self, command: &Command, offer: &OfferKey, reference: &Reference) -> Settled {
+        let product = self.products.get_mut(&offer.sku).expect("known");
+        product.references.insert(reference.clone(), (command.clone(), 0));
+        self.stocked(offer, false)
+    }
+
+    fn must_not_have_ended(&self, offer: &OfferKey) -> Result<(), Refusal> {
+        match self.offers[offer].ended {
+            true => Err(Refusal::SaleHasEnded),
+            false => Ok(()),
+        }
+    }
+
+    fn must_fit(&self, sku: &Sku, more: u64) -> Result<(), Refusal> {
+        match self.units_of(sku) + more > limits::UNITS_MAX {
+            true => Err(Refusal::TooMany { what: Bound::UnitsPerProduct, max: limits::UNITS_MAX }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        command: &Command,
+        offer: &OfferKey,
+        units: u64,
+        reference: &Reference,
+    ) -> Result<Settled, Refusal> {
+        self.must_have(offer)?;
+        if let Some(before) = self.used_before(command, offer, reference)? {
+            return Ok(before);
+        }
+        self.must_not_have_ended(offer)?;
+        self.must_fit(&offer.sku, units)?;
+        self.offers.get_mut(offer).expect("known").units += units;
+        self.products.get_mut(&offer.sku).expect("known").received += units;
+        Ok(self.moved(command, offer, reference))
+    }
+
+    pub(super) fn adjust(
+        &mut self,
+        command: &Command,
+        offer: &OfferKey,
+        delta: i64,
+        reference: &Reference,
+        expected: Option<u64>,
+    ) -> Result<Settled, Refusal> {
+        self.must_have(offer)?;
+        if let Some(before) = self.used_before(command, offer, reference)? {
+            return Ok(before);
+        }
+        self.must_not_have_ended(offer)?;
+        let actual = self.offers[offer].version;
+        if expected.is_some_and(|v| v != actual) {
+            return Err(Refusal::VersionMismatch { actual });
+        }
+        let available = self.balance(offer).available;
+        if delta < 0 && available < delta.unsigned_abs() {
+            return Err(Refusal::NotEnoughAvailable { available });
+        }
+        if delta > 0 {
+            self.must_fit(&offer.sku, delta.unsigned_abs())?;
+        }
+        let state = self.offers.get_mut(offer).expect("known");
+        state.units = state.units.checked_add_signed(delta).expect("checked against available");
+        self.products.get_mut(&offer.sku).expect("known").adjusted += delta;
+        Ok(self.moved(command, offer, reference))
+    }
+
+    pub(super) fn allot(
+        &mut self,
+        command: &Command,
+        from: &OfferKey,
+        to: &OfferKey,
+        units: u64,
+        reference: &Reference,
+    ) -> Result<Settled, Refusal> {
+        self.must_have(from)?;
+        self.must_have(to)?;
+        if let Some(before) = self.used_before(command, to, reference)? {
+            return Ok(before);
+        }
+        self.must_not_have_ended(from)?;
+        self.must_not_have_ended(to)?;
+        let available = self.balance(from).available;
+        if available < units {
+            return Err(Refusal::NotEnoughAvailable { available });
+        }
+        self.offers.get_mut(from).expect("known").units -= units;
+        self.offers.get_mut(to).expect("known").units += units;
+        Ok(self.moved(command, to, reference))
+    }
+
+    pub(super) fn own(&mut self, generation: u64, ranges: &[(Slot, Slot)]) -> Result<Settled, Refusal> {
+        if generation <= self.owned_generation {
+            return Err(Refusal::StaleGeneration { present: self.owned_generation });
+        }
+        self.owned_generation = generation;
+        self.owned_ranges = ranges.to_vec();
+        Ok(Settled::Done)
+    }
+
+    pub(super) fn switch(&mut self, version: u16) -> Result<Settled, Refusal> {
+        if version < self.behaviour || version > limits::BEHAVIOUR_VERSION_MAX {
+            return Err(Refusal::BehaviourUnknown { version, present: self.behaviour });
+        }
+        self.behaviour = version;
+        Ok(Settled::Done)
+    }
+}

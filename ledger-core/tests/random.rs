@@ -1,0 +1,348 @@
+//! Random commands against the slow model, everything compared after every entry.
+//!
+//! Each seed draws its own weights, sizes and habits (swarm testing): few ids and many retries, or tiny stock, or short
+//! holds, or big batches. `HOLDFAST_SEED=17` runs one seed, `HOLDFAST_SEEDS=5000` that many; the seed is printed first and last.
+//!
+//! **Owns** the choice of commands. **Must never** check anything itself: `model::beside` does.
+//! **Read next**: `model/mod.rs`.
+
+mod model;
+
+use ledger_core::command::{Command, LimitKeys, Lines};
+use ledger_core::{
+    LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, SaleId, ShardSettings,
+    Sku, Slot, Units, limits,
+};
+use ledger_core::view::IdView;
+use model::beside::Beside;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+/// Seeds of a run without settings.
+const SEEDS_DEFAULT: u64 = 120;
+/// Entries a seed applies.
+const ENTRIES: u64 = 250;
+/// The model recomputes everything from all reservations: a seed that made this many has done its part.
+const IDS_MAX: usize = 700;
+const START_MS: u64 = 1_700_000_000_000;
+/// Verbs that weights are drawn for.
+const VERBS: usize = 17;
+
+/// Habits of one seed.
+struct Swarm {
+    dice: Xoshiro256PlusPlus,
+    weights: [u32; VERBS],
+    skus: Vec<Sku>,
+    sales: Vec<SaleId>,
+    keys: Vec<LimitKey>,
+    /// Ids that commands choose from; one is renewed now and then.
+    ids: Vec<ReservationId>,
+    ids_kept: usize,
+    renew_of_8: u32,
+    retry_of_8: u32,
+    batch_max: usize,
+    units_max: i64,
+    hold_ms_max: u64,
+    jumps: bool,
+    references: u32,
+    earlier: Vec<Command>,
+}
+
+impl Swarm {
+    fn new(seed: u64) -> Self {
+        let mut dice = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut weights = [0; VERBS];
+        for (verb, weight) in weights.iter_mut().enumerate() {
+            let usual = if verb < 7 { 12 } else { 3 };
+            *weight = if dice.random_ratio(1, 4) { 0 } else { dice.random_range(1..=usual) };
+        }
+        weights[0] = weights[0].max(6); // always some reserves,
+        weights[7] = weights[7].max(1); // some products,
+        weights[11] = weights[11].max(2); // and some stock
+        let names: &[&str] = match dice.random_range(0..3) {
+            0 => &["shirt"],
+            1 => &["{t}a", "{t}b"],
+            _ => &["{t}a", "{t}b", "lamp"],
+        };
+        let pick = |dice: &mut Xoshiro256PlusPlus, from: &[usize]| from[dice.random_range(0..from.len())];
+        let ids_kept = pick(&mut dice, &[3, 10, 40]);
+        let batch_max = pick(&mut dice, &[1, 4, 50]);
+        let units_max = pick(&mut dice, &[2, 6, 200]) as i64;
+        let hold_ms_max = pick(&mut dice, &[5, 500, 60_000]) as u64;
+        Self {
+            weights,
+            skus: names.iter().map(|n| Sku::new(n).expect("a SKU")).collect(),
+            sales: ["flash", "night"].iter().map(|n| SaleId::new(n).expect("a sale")).collect(),
+            keys: ["ann", "bob", "card 1"].iter().map(|n| LimitKey::new(n).expect("a key")).collect(),
+            ids: Vec::new(),
+            ids_kept,
+            renew_of_8: dice.random_range(1..=5),
+            retry_of_8: dice.random_range(0..=4),
+            batch_max,
+            units_max,
+            hold_ms_max,
+            jumps: dice.random_bool(0.3),
+            references: if dice.random_bool(0.5) { 12 } else { 100_000 },
+            earlier: Vec::new(),
+            dice,
+        }
+    }
+
+    fn of<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.dice.random_range(0..from.len())].clone()
+    }
+
+    /// Where time goes: mostly nowhere, sometimes exactly onto a deadline, one short of it, back, or far.
+    fn stamp(&mut self, now: u64, next_edge: Option<u64>) -> u64 {
+        let edge = next_edge.unwrap_or(now + 1);
+        match self.dice.random_range(0..20) {
+            0..=8 => now,
+            9..=11 => now + 1,
+            12..=13 => edge,
+            14 => edge.saturating_sub(1).max(now),
+            15 => now.saturating_sub(5_000),
+            16..=17 => now + self.dice.random_range(0..2 * self.hold_ms_max),
+            18 => now + self.dice.random_range(0..15_000),
+            _ if self.jumps => {
+                let far = [60_000, 3_600_000, 86_400_000, limits::RETAIN_SOLD_MS_DEFAULT];
+                now + self.of(&far)
+            }
+            _ => now,
+        }
+    }
+
+    fn id(&mut self, now: u64) -> ReservationId {
+        if self.ids.len() < self.ids_kept || self.dice.random_ratio(self.renew_of_8, 16) {
+            let sku = self.skus[self.dice.random_range(0..self.skus.len())].clone();
+            let time = match self.dice.random_range(0..12) {
+                0 => now.saturating_sub(self.dice.random_range(0..60_000)),
+                1 => now + self.dice.random_range(0..12_000),
+                _ => now,
+            };
+            let id = ReservationId::from_parts(Slot::of(&sku), time, self.dice.random());
+            if self.ids.len() >= self.ids_kept {
+                let old = self.dice.random_range(0..self.ids.len());
+                self.ids.swap_remove(old);
+            }
+            self.ids.push(id);
+            return id;
+        }
+        self.ids[self.dice.random_range(0..self.ids.len())]
+    }
+
+    fn offer(&mut self) -> OfferKey {
+        let skus = self.skus.clone();
+        let sales = self.sales.clone();
+        let sku = self.of(&skus);
+        let sale = self.dice.random_bool(0.5).then(|| self.of(&sales));
+        OfferKey { sku, sale }
+    }
+
+    fn lines(&mut self, many: bool) -> Lines {
+        let count = if many && self.dice.random_ratio(1, 3) { self.dice.random_range(2..=3) } else { 1 };
+        let most = self.units_max.min(6);
+        (0..count)
+            .map(|_| {
+                let huge = self.dice.random_ratio(1, 200);
+                let n = if huge { limits::QUANTITY_MAX.into() } else { self.dice.random_range(1..=most) };
+                Line { offer: self.offer(), quantity: Quantity::new(n).expect("in range") }
+            })
+            .collect()
+    }
+
+    /// Mostly lines of the id's own slot, so that shape refusals are rare.
+    fn fitting_lines(&mut self, id: ReservationId) -> Lines {
+        let mut lines = self.lines(true);
+        if self.dice.random_ratio(15, 16) {
+            lines.retain(|l| Slot::of(&l.offer.sku) == id.slot());
+        }
+        if lines.is_empty() {
+            let sku = self.skus.iter().find(|s| Slot::of(s) == id.slot()).expect("minted for one").clone();
+            lines.push(Line { offer: OfferKey { sku, sale: None }, quantity: Quantity::new(1).expect("one") });
+        }
+        lines
+    }
+
+    fn hold_ms(&mut self) -> u64 {
+        self.dice.random_range(1..=self.hold_ms_max)
+    }
+
+    fn reference(&mut self) -> Reference {
+        Reference::new(format!("r{}", self.dice.random_range(0..self.references))).expect("a reference")
+    }
+
+    fn policy(&mut self, now: u64) -> Policy {
+        let mut policy = Policy::default();
+        let d = &mut self.dice;
+        policy.open = d.random_ratio(15, 16);
+        if d.random_bool(0.2) {
+            policy.opens_at = Some(LedgerTime(now + d.random_range(0..2_000) - 500));
+        }
+        if d.random_bool(0.2) {
+            let from = policy.opens_at.map_or(now, |t| t.0);
+            policy.closes_at = Some(LedgerTime(from + d.random_range(1..5_000)));
+        }
+        if d.random_bool(0.5) {
+            policy.per_key_max = Some(d.random_range(1..=6));
+        }
+        if d.random_bool(0.2) {
+            policy.per_order_max = d.random_range(1..=5);
+            policy.per_order_min = d.random_range(1..=policy.per_order_max.min(2));
+        }
+        policy.hold_ms_max = self.hold_ms_max.max(d.random_range(1..=2 * self.hold_ms_max) / 2);
+        policy.hold_ms_default = d.random_range(1..=policy.hold_ms_max);
+        policy.low_stock_at = if d.random_bool(0.5) { d.random_range(0..4) } else { 0 };
+        policy
+    }
+
+    fn on_reservation(&mut self, verb: usize, shard: &Beside) -> Command {
+        let id = self.id(shard.model.time);
+        match verb {
+            0 => {
+                let all = self.keys.clone();
+                let count = self.dice.random_range(0..=3);
+                let keys: LimitKeys = (0..count).map(|_| self.of(&all)).collect();
+                let hold_ms = self.dice.random_bool(0.6).then(|| self.hold_ms());
+                Command::Reserve { id, keys, lines: self.fitting_lines(id), hold_ms }
+            }
+            1 => {
+                let replaces = match shard.model.id_view(id) {
+                    IdView::Reservation(r) if self.dice.random_ratio(7, 8) => r.deadline.0,
+                    _ => shard.model.time + self.dice.random_range(0..self.hold_ms_max),
+                };
+                Command::Extend { id, replaces: LedgerTime(replaces), hold_ms: self.hold_ms() }
+            }
+            2 => Command::Confirm { id, lines: None },
+            3 => Command::Confirm { id, lines: Some(self.fitting_lines(id)) },
+            4 => Command::Release { id },
+            5 => Command::Fence { id },
+            _ => {
+                let lines = self.dice.random_bool(0.5).then(|| self.fitting_lines(id));
+                Command::Return { id, lines, reference: self.reference() }
+            }
+        }
+    }
+
+    fn command(&mut self, shard: &Beside) -> Command {
+        if !self.earlier.is_empty() && self.dice.random_ratio(self.retry_of_8, 8) {
+            let recent = self.earlier.len().min(30);
+            return self.earlier[self.earlier.len() - 1 - self.dice.random_range(0..recent)].clone();
+        }
+        let mut at = self.dice.random_range(0..self.weights.iter().sum::<u32>());
+        let verb = self.weights.iter().position(|&w| {
+            let hit = at < w;
+            at = at.saturating_sub(w);
+            hit
+        });
+        let command = match verb.expect("below the sum") {
+            verb @ 0..7 => self.on_reservation(verb, shard),
+            verb => self.on_stock(verb, shard),
+        };
+        self.earlier.push(command.clone());
+        command
+    }
+
+    fn on_stock(&mut self, verb: usize, shard: &Beside) -> Command {
+        let now = shard.model.time;
+        let offer = self.offer();
+        let version = shard.ledger.offer(&offer).map_or(1, |o| o.version);
+        match verb {
+            7 => Command::CreateProduct { sku: offer.sku, policy: self.policy(now) },
+            8 | 9 => {
+                let expected_version = self.dice.random_bool(0.4).then_some(version);
+                Command::PutOffer { offer, policy: self.policy(now), expected_version }
+            }
+            10 => Command::SetOpen { offer, open: self.dice.random_ratio(2, 3) },
+            11 | 12 => {
+                let huge = self.dice.random_ratio(1, 100);
+                let n = if huge { limits::UNITS_MAX as i64 } else { self.dice.random_range(1..=self.units_max) };
+                Command::Receive { offer, units: Units::new(n).expect("units"), reference: self.reference() }
+            }
+            13 => {
+                let n = self.dice.random_range(1..=self.units_max);
+                Command::Adjust {
+                    offer,
+                    delta: if self.dice.random_bool(0.6) { -n } else { n },
+                    reason: Reason::new("count").expect("a reason"),
+                    reference: self.reference(),
+                    expected_version: self.dice.random_bool(0.2).then_some(version),
+                }
+            }
+            14 => {
+                let units = Units::new(self.dice.random_range(1..=self.units_max)).expect("units");
+                let to = self.offer().sale;
+                Command::Allot { sku: offer.sku, from: offer.sale, to, units, reference: self.reference() }
+            }
+            15 if self.dice.random_ratio(1, 3) => {
+                let sales = self.sales.clone();
+                Command::EndSale { sku: offer.sku, sale: self.of(&sales) }
+            }
+            16 if self.dice.random_ratio(1, 3) => self.settings(),
+            _ => Command::Tick,
+        }
+    }
+
+    fn settings(&mut self) -> Command {
+        let times = [1, 1_000, 60_000, 86_400_000, limits::RETAIN_SOLD_MS_DEFAULT];
+        Command::Configure {
+            settings: ShardSettings {
+                retain_sold_ms: self.of(&times),
+                retain_ended_ms: self.of(&times),
+                retain_refused_ms: self.of(&times),
+                remembered_max: self.of(&[2, 10, 50, limits::REMEMBERED_MAX_DEFAULT]),
+            },
+        }
+    }
+}
+
+fn run(seed: u64) -> usize {
+    let mut swarm = Swarm::new(seed);
+    let mut shard = Beside::new();
+    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
+    shard.apply(START_MS, vec![Command::OwnSlots { generation: 1, ranges: all }]);
+    let mut commands = 0;
+    for entry in 0..ENTRIES {
+        let stamp = swarm.stamp(shard.model.time, shard.model.next_edge());
+        let count = swarm.dice.random_range(1..=swarm.batch_max);
+        let batch: Vec<Command> = (0..count).map(|_| swarm.command(&shard)).collect();
+        commands += batch.len();
+        shard.apply(stamp, batch);
+        if entry % 61 == 60 {
+            shard.thaw();
+        }
+        if shard.model.ids.len() > IDS_MAX {
+            break;
+        }
+    }
+    commands
+}
+
+/// Prints the seed last when its run panics, with the command that repeats it.
+struct Last(u64);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {0} failed: HOLDFAST_SEED={0} cargo test -p ledger-core --test random", self.0);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how many seeds to run is asked of the environment, not of the core")]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| v.parse().expect("a number"))
+}
+
+#[test]
+fn random_commands_agree_with_the_model() {
+    let one = setting("HOLDFAST_SEED");
+    let first = one.unwrap_or(1);
+    let last = one.unwrap_or(setting("HOLDFAST_SEEDS").unwrap_or(SEEDS_DEFAULT));
+    println!("seeds {first} to {last}");
+    let mut commands = 0;
+    for seed in first..=last {
+        let _last = Last(seed);
+        commands += run(seed);
+    }
+    println!("seeds {first} to {last} agree, {commands} commands");
+}
