@@ -67,6 +67,14 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the system says.
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens an existing file for the log's writer: whole aligned 4 KiB sectors, past the page cache where the file system
+    /// can. Same meaning as [`Disk::open`], so that is what it is unless the disk knows better.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, false)
+    }
     /// Whether a path exists.
     fn exists(&self, path: &Path) -> bool;
     /// Names in a directory, sorted.

@@ -1,8 +1,26 @@
+//! One group's part of the log, as its callers see it.
+//!
+//! **What it is.** [`GroupLog`] changes memory at once and queues the same change for the writer; what it answers includes
+//! changes that are not durable yet.
+//!
+//! **Owns** the tail of newest entries in memory and the index of written ones. **Must never** touch the disk except to
+//! read, or hold its lock across an await.
+//!
+//! **Read next**: [`super::writer`].
+
+use std::collections::VecDeque;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use super::error::Damage;
+use super::error::{Damage, WalError};
+use super::frame::Kind;
+use super::index::GroupIndex;
+use super::limits::BLOB_BYTES_MAX;
+use super::log::Inner;
+use super::shared::Op;
 use crate::api::GroupId;
 
 /// One entry of a group's log, opaque.
@@ -14,6 +32,12 @@ pub struct WalEntry {
     pub head: Bytes,
     /// Its payload.
     pub data: Bytes,
+}
+
+impl WalEntry {
+    pub(crate) fn bytes(&self) -> usize {
+        self.head.len() + self.data.len()
+    }
 }
 
 /// Called once when an append is durable, or has failed (then the log is poisoned). Runs on the log's writer: must not block.
@@ -36,53 +60,315 @@ pub struct GroupLogState {
     pub damage: Option<Damage>,
 }
 
+/// A group in memory.
+pub(crate) struct GroupMem {
+    pub(crate) id: GroupId,
+    state: Mutex<MemState>,
+}
+
+#[derive(Default)]
+pub(crate) struct MemState {
+    pub(crate) purged: Option<(u64, Bytes)>,
+    pub(crate) last: Option<u64>,
+    pub(crate) vote: Option<Bytes>,
+    pub(crate) committed: Option<Bytes>,
+    /// Whether `committed` waits for the next round.
+    pub(crate) lazy: bool,
+    pub(crate) damage: Option<Damage>,
+    /// Newest entries with the number of the append that brought them; ends at `last`.
+    pub(crate) tail: VecDeque<(u64, WalEntry)>,
+    pub(crate) tail_bytes: usize,
+    /// Appends through this number are on disk; only their entries may leave the tail.
+    pub(crate) written: u64,
+    /// Entries on disk, as of what the writer has taken: newer truncations have not arrived here, but then the tail covers them.
+    pub(crate) index: GroupIndex,
+}
+
+impl GroupMem {
+    pub(crate) fn new(id: GroupId, state: MemState) -> Arc<Self> {
+        Arc::new(Self { id, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, MemState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemState {
+    /// What the next entry's index has to be; none: any.
+    fn expected(&self) -> Option<u64> {
+        self.last.or(self.purged.as_ref().map(|p| p.0)).map(|i| i + 1)
+    }
+
+    fn push(&mut self, op: u64, entry: WalEntry, bytes_max: usize) {
+        self.last = Some(entry.index);
+        self.tail_bytes += entry.bytes();
+        self.tail.push_back((op, entry));
+        self.evict(bytes_max);
+    }
+
+    fn evict(&mut self, bytes_max: usize) {
+        while self.tail_bytes > bytes_max && self.tail.len() > 1 {
+            match self.tail.front() {
+                Some((op, entry)) if *op <= self.written => self.tail_bytes -= entry.bytes(),
+                _ => return,
+            }
+            self.tail.pop_front();
+        }
+    }
+
+    /// The writer has made an append durable.
+    pub(crate) fn written(&mut self, op: u64, bytes_max: usize) {
+        self.written = self.written.max(op);
+        self.evict(bytes_max);
+    }
+
+    fn truncate_from(&mut self, from: u64) {
+        while self.tail.back().is_some_and(|(_, e)| e.index >= from) {
+            if let Some((_, entry)) = self.tail.pop_back() {
+                self.tail_bytes -= entry.bytes();
+            }
+        }
+        let floor = self.purged.as_ref().map_or(0, |p| p.0 + 1);
+        self.last = match self.last {
+            Some(last) if last >= from => from.checked_sub(1).filter(|l| *l >= floor && self.holds(*l)),
+            other => other,
+        };
+    }
+
+    fn holds(&self, index: u64) -> bool {
+        self.tail.front().is_some_and(|(_, e)| e.index <= index) || self.index.find(index).is_some()
+    }
+
+    fn purge(&mut self, upto: u64, log_id: Bytes) {
+        while self.tail.front().is_some_and(|(_, e)| e.index <= upto) {
+            if let Some((_, entry)) = self.tail.pop_front() {
+                self.tail_bytes -= entry.bytes();
+            }
+        }
+        if self.last.is_some_and(|l| l <= upto) {
+            self.last = None;
+        }
+        self.purged = Some((upto, log_id));
+    }
+
+    fn reset(&mut self) {
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.last = None;
+        self.purged = None;
+        self.committed = None;
+        self.lazy = false;
+    }
+}
+
 /// One group's part of the log. A cheap handle.
 #[derive(Clone)]
 pub struct GroupLog {
+    pub(crate) log: Arc<Inner>,
+    pub(crate) mem: Arc<GroupMem>,
 }
 
 impl GroupLog {
     /// Which group.
-    pub fn id(&self) -> GroupId { todo!() }
+    pub fn id(&self) -> GroupId {
+        self.mem.id
+    }
+
     /// What the log knows of it now, including calls not durable yet.
-    pub fn state(&self) -> GroupLogState { todo!() }
+    pub fn state(&self) -> GroupLogState {
+        let (mut state, last) = {
+            let m = self.mem.lock();
+            let state = GroupLogState {
+                purged: m.purged.clone(),
+                last_index: m.last,
+                last_head: m.tail.back().map(|(_, e)| e.head.clone()),
+                vote: m.vote.clone(),
+                committed: m.committed.clone(),
+                damage: m.damage.clone(),
+            };
+            (state, m.last)
+        };
+        if let (None, Some(last)) = (&state.last_head, last) {
+            match self.read(last, last, 0) {
+                Ok(found) => state.last_head = found.into_iter().next().map(|e| e.head),
+                Err(e) => {
+                    tracing::error!(group = self.mem.id.0, index = last, error = %e, "the last entry cannot be read back");
+                    state.damage.get_or_insert_with(|| Damage {
+                        file: self.log.dir.clone(),
+                        offset: 0,
+                        groups: vec![self.mem.id],
+                        others_too: false,
+                        why: format!("last entry {last}: {e}"),
+                    });
+                }
+            }
+        }
+        state
+    }
+
     /// Appends consecutive entries: readable when this returns, durable when `done` is called. Within one flush the newest
     /// `done` of a group is called first.
     ///
     /// # Errors
     /// Oversize or a hole ([`io::ErrorKind::InvalidInput`]): nothing happened and `done` is dropped. Poisoned or closed likewise.
-    pub fn append(&self, _entries: Vec<WalEntry>, _done: AppendDone) -> io::Result<()> { todo!() }
+    pub fn append(&self, entries: Vec<WalEntry>, done: AppendDone) -> io::Result<()> {
+        let bytes_max = self.log.config.entry_bytes_max;
+        let mut m = self.mem.lock();
+        let mut expected = m.expected();
+        for entry in &entries {
+            if entry.bytes() > bytes_max || entry.head.len() > BLOB_BYTES_MAX {
+                return Err(WalError::Oversize { index: entry.index, bytes: entry.bytes(), bytes_max }.into());
+            }
+            if let Some(expected) = expected.filter(|e| *e != entry.index) {
+                return Err(WalError::Hole { index: entry.index, expected }.into());
+            }
+            expected = Some(entry.index + 1);
+        }
+        // Queue order must be memory order within a group, so the group's lock is held while queueing.
+        let cache = self.log.config.tail_cache_bytes;
+        let mem = self.mem.clone();
+        self.log.shared.enqueue(|op| {
+            for entry in &entries {
+                m.push(op, entry.clone(), cache);
+            }
+            Op::Append { mem, entries, next: 0, op, done }
+        })?;
+        Ok(())
+    }
+
     /// Saves the vote; durable on return.
     ///
     /// # Errors
-    /// Poisoned or closed: unknown whether it is saved.
-    pub async fn save_vote(&self, _vote: Bytes) -> io::Result<()> { todo!() }
+    /// Poisoned or closed: unknown whether it is saved. Larger than 64 KiB - 1: nothing happened.
+    pub async fn save_vote(&self, vote: Bytes) -> io::Result<()> {
+        self.small(Kind::Vote, 0, vote.clone(), |m| m.vote = Some(vote)).await
+    }
+
     /// Saves the committed position with whatever is written next; costs no sync of its own.
-    pub fn save_committed(&self, _committed: Bytes) { todo!() }
+    pub fn save_committed(&self, committed: Bytes) {
+        if committed.len() > BLOB_BYTES_MAX {
+            return;
+        }
+        let mut m = self.mem.lock();
+        m.committed = Some(committed);
+        if !std::mem::replace(&mut m.lazy, true) {
+            self.log.shared.enqueue_lazy(self.mem.clone());
+        }
+    }
+
     /// Drops all entries after `index` (all, if none); durable on return.
     ///
     /// # Errors
     /// Poisoned or closed.
-    pub async fn truncate_after(&self, _index: Option<u64>) -> io::Result<()> { todo!() }
+    pub async fn truncate_after(&self, index: Option<u64>) -> io::Result<()> {
+        let from = index.map_or(0, |i| i.saturating_add(1));
+        self.small(Kind::Truncate, from, Bytes::new(), |m| m.truncate_from(from)).await
+    }
+
     /// Drops all entries through `upto`, which may lie beyond the last one (a snapshot was installed); durable on return.
     ///
     /// # Errors
     /// Poisoned or closed.
-    pub async fn purge(&self, _upto: u64, _log_id: Bytes) -> io::Result<()> { todo!() }
+    pub async fn purge(&self, upto: u64, log_id: Bytes) -> io::Result<()> {
+        if self.mem.lock().purged.as_ref().is_some_and(|p| p.0 >= upto) {
+            return Ok(());
+        }
+        self.small(Kind::Purge, upto, log_id.clone(), |m| m.purge(upto, log_id)).await
+    }
+
     /// Entries `from..=to` as far as they exist, at most `bytes_max` in sum but at least one. From memory, else from segments.
     ///
     /// # Errors
     /// `NotFound` when `from` is purged; `InvalidData` when a segment went rotten meanwhile.
-    pub fn read(&self, _from: u64, _to: u64, _bytes_max: usize) -> io::Result<Vec<WalEntry>> { todo!() }
-    /// Forgets the entries, the purge mark and the committed position but not the vote; durable on return. The first step of a repair from peers;
-    /// the damage stays on record.
+    pub fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<WalEntry>> {
+        let mut out = self.read_part(from, to, bytes_max)?;
+        let mut bytes: usize = out.iter().map(WalEntry::bytes).sum();
+        while let Some(next) = out.last().map(|e| e.index + 1).filter(|n| *n <= to) {
+            let more = self.read_part(next, to, bytes_max.saturating_sub(bytes))?;
+            let more_bytes: usize = more.iter().map(WalEntry::bytes).sum();
+            if more.is_empty() || bytes + more_bytes > bytes_max {
+                break;
+            }
+            bytes += more_bytes;
+            out.extend(more);
+        }
+        Ok(out)
+    }
+
+    /// What one place has of it: segments or memory.
+    fn read_part(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<WalEntry>> {
+        let mut out = Vec::new();
+        let mut places = Vec::new();
+        {
+            let m = self.mem.lock();
+            let Some(last) = m.last.filter(|l| *l >= from) else { return Ok(out) };
+            if m.purged.as_ref().is_some_and(|p| p.0 >= from) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {from} is purged")));
+            }
+            let to = to.min(last);
+            let in_memory = m.tail.front().map_or(u64::MAX, |(_, e)| e.index);
+            if from >= in_memory {
+                let mut bytes = 0;
+                let skip = usize::try_from(from - in_memory).unwrap_or(usize::MAX);
+                for (_, entry) in m.tail.range(skip.min(m.tail.len())..) {
+                    bytes += entry.bytes();
+                    if entry.index > to || (bytes > bytes_max && !out.is_empty()) {
+                        break;
+                    }
+                    out.push(entry.clone());
+                }
+                return Ok(out);
+            }
+            for index in from..=to.min(in_memory.saturating_sub(1)) {
+                match m.index.find(index) {
+                    Some(place) => places.push((index, place)),
+                    None => break,
+                }
+                if places.len() >= super::reader::ENTRIES_MAX {
+                    break;
+                }
+            }
+            if places.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {from} is not in the log")));
+            }
+        }
+        super::reader::read(&self.log.shared.files(), self.mem.id, &places, bytes_max)
+    }
+
+    /// Forgets the entries, the purge mark and the committed position but not the vote; durable on return. The first step
+    /// of a repair from peers; the damage stays on record.
     ///
     /// # Errors
     /// Poisoned or closed.
-    pub async fn reset(&self) -> io::Result<()> { todo!() }
+    pub async fn reset(&self) -> io::Result<()> {
+        self.small(Kind::Reset, 0, Bytes::new(), MemState::reset).await
+    }
+
     /// The repair is complete: from now on the group is not damaged; durable on return.
     ///
     /// # Errors
     /// Poisoned or closed.
-    pub async fn clear_damage(&self) -> io::Result<()> { todo!() }
+    pub async fn clear_damage(&self) -> io::Result<()> {
+        self.small(Kind::Clear, 0, Bytes::new(), |_| {}).await?;
+        // Only once durable: before, the group is as damaged as it was.
+        self.mem.lock().damage = None;
+        Ok(())
+    }
+
+    async fn small(&self, kind: Kind, index: u64, body: Bytes, change: impl FnOnce(&mut MemState)) -> io::Result<()> {
+        if body.len() > BLOB_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "larger than 64 KiB - 1"));
+        }
+        let (done, durable) = oneshot::channel();
+        {
+            let mut m = self.mem.lock();
+            let mem = self.mem.clone();
+            self.log.shared.enqueue(|_| {
+                change(&mut m);
+                Op::Small { mem, kind, index, body, done: Some(done) }
+            })?;
+        }
+        durable.await.unwrap_or_else(|_| Err(WalError::Closed.into()))
+    }
 }

@@ -1,10 +1,24 @@
+//! The log of a node, as its owner sees it.
+//!
+//! **Owns** opening and closing. **Must never** write: that is [`super::writer`]'s.
+//!
+//! **Read next**: [`super::recover`].
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use super::error::{Damage, WalError};
-use super::group::GroupLog;
+use super::group::{GroupLog, GroupMem, MemState};
+use super::limits::{ENTRY_BYTES_CEILING, SECTOR_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_BYTES_MIN};
+use super::recover::{OTHERS, Recovered, recover};
+use super::segment::{make_spare, path_of};
+use super::shared::Shared;
+use super::shell::Shell;
+use super::writer::{Booked, Start, Writer};
 use crate::api::{GroupId, NodeId};
 use crate::seam::Disk;
 
@@ -22,27 +36,66 @@ pub struct WalIdentity {
 /// The log's numbers.
 #[derive(Debug, Clone)]
 pub struct WalConfig {
-    /// Size of new segments; existing ones keep theirs.
+    /// Size of new segments, a multiple of 4 KiB from 32 KiB to 2 GiB; existing ones keep theirs.
     pub segment_bytes: u64,
-    /// Spare segments kept ready; one of them is reserved for votes.
+    /// Spare segments kept ready, at least two; one of them is reserved for votes.
     pub spare_segments: usize,
     /// Below this many free bytes on the disk appends are withheld.
     pub low_space_bytes: u64,
     /// Bytes of newest entries each group keeps in memory.
     pub tail_cache_bytes: usize,
-    /// Largest entry (head and payload).
+    /// Largest entry (head and payload); never more than a quarter of a segment.
     pub entry_bytes_max: usize,
 }
 
 impl Default for WalConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, spare_segments: 2, low_space_bytes: 512 << 20, tail_cache_bytes: 64 << 20, entry_bytes_max: 8 << 20 }
+        Self {
+            segment_bytes: 64 << 20,
+            spare_segments: 2,
+            low_space_bytes: 512 << 20,
+            tail_cache_bytes: 64 << 20,
+            entry_bytes_max: 8 << 20,
+        }
     }
 }
 
-/// The log. A cheap handle.
+impl WalConfig {
+    fn checked(mut self) -> Result<Self, WalError> {
+        let bytes = self.segment_bytes;
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_CEILING).contains(&bytes) || !bytes.is_multiple_of(SECTOR_BYTES as u64) {
+            let why = format!(
+                "segment_bytes is {bytes}; it must be a multiple of {SECTOR_BYTES} from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_CEILING}"
+            );
+            return Err(WalError::Config { why });
+        }
+        let quarter = usize::try_from(bytes / 4).unwrap_or(usize::MAX);
+        self.entry_bytes_max = self.entry_bytes_max.min(ENTRY_BYTES_CEILING).min(quarter);
+        Ok(self)
+    }
+}
+
+/// The log. A cheap handle; the last one to go (of it and of its groups) closes it.
 #[derive(Clone)]
 pub struct Wal {
+    inner: Arc<Inner>,
+}
+
+/// What all handles share.
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: WalConfig,
+    pub(crate) dir: PathBuf,
+    groups: Mutex<BTreeMap<GroupId, Arc<GroupMem>>>,
+    damage: Vec<Damage>,
+    /// Damage that may have hit groups never heard of.
+    others: Option<Damage>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 impl Wal {
@@ -50,19 +103,143 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError`]: damage is not an error, see [`Wal::damage`].
-    pub async fn open(_disk: Arc<dyn Disk>, _dir: PathBuf, _identity: WalIdentity, _config: WalConfig) -> Result<Wal, WalError> { todo!() }
+    pub async fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        identity: WalIdentity,
+        config: WalConfig,
+    ) -> Result<Wal, WalError> {
+        let config = config.checked()?;
+        let (shell, inner) = if disk.inline() {
+            prepare(disk, dir, identity, config)?
+        } else {
+            let opened = tokio::task::spawn_blocking(move || prepare(disk, dir, identity, config)).await;
+            opened.map_err(|e| WalError::io("open", std::io::Error::other(e)))??
+        };
+        shell.start().map_err(|e| WalError::io("start the writer", e))?;
+        Ok(Wal { inner: Arc::new(inner) })
+    }
+
     /// A group's log; made empty if there was none.
-    pub fn group(&self, _group: GroupId) -> GroupLog { todo!() }
-    /// Groups that have anything in the log.
-    pub fn groups(&self) -> Vec<GroupId> { todo!() }
+    pub fn group(&self, group: GroupId) -> GroupLog {
+        assert_ne!(group, OTHERS, "this group id is reserved");
+        let mut groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mem = groups.entry(group).or_insert_with(|| {
+            GroupMem::new(group, MemState { damage: self.inner.others.clone(), ..MemState::default() })
+        });
+        GroupLog { log: self.inner.clone(), mem: mem.clone() }
+    }
+
+    /// Groups that have anything in the log, or were asked for.
+    pub fn groups(&self) -> Vec<GroupId> {
+        let groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.keys().copied().filter(|g| *g != OTHERS).collect()
+    }
+
     /// What was found rotten when the log was opened.
-    pub fn damage(&self) -> Vec<Damage> { todo!() }
+    pub fn damage(&self) -> Vec<Damage> {
+        self.inner.damage.clone()
+    }
+
     /// Rounds made durable since start.
-    pub fn syncs(&self) -> u64 { todo!() }
+    pub fn syncs(&self) -> u64 {
+        self.inner.shared.syncs.load(Ordering::Relaxed)
+    }
+
     /// Whether appends are withheld because the disk is nearly full; leaders then answer *not now*.
-    pub fn low_space(&self) -> watch::Receiver<bool> { todo!() }
+    pub fn low_space(&self) -> watch::Receiver<bool> {
+        self.inner.shared.low.subscribe()
+    }
+
     /// Becomes the reason once the log is poisoned: the process must stop.
-    pub fn poisoned(&self) -> watch::Receiver<Option<String>> { todo!() }
-    /// Writes what waits, then closes; later calls fail.
-    pub async fn close(&self) { todo!() }
+    pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
+        self.inner.shared.poison.subscribe()
+    }
+
+    /// Largest entry this log takes (head and payload).
+    pub fn entry_bytes_max(&self) -> usize {
+        self.inner.config.entry_bytes_max
+    }
+
+    /// Writes what waits, then closes; later calls fail. Returns once the directory is free again.
+    pub async fn close(&self) {
+        let mut ended = self.inner.shared.ended.subscribe();
+        self.inner.shared.close();
+        // Its sender lives in `shared`, which we hold: waiting cannot fail.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+fn prepare(
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    identity: WalIdentity,
+    config: WalConfig,
+) -> Result<(Shell, Inner), WalError> {
+    disk.create_dir_all(&dir).map_err(|e| WalError::io(format!("create {}", dir.display()), e))?;
+    let lock = disk.lock_dir(&dir).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => WalError::Locked { dir: dir.clone() },
+        _ => WalError::io(format!("lock {}", dir.display()), e),
+    })?;
+    let mut found = recover(disk.as_ref(), &dir, identity, config.segment_bytes)?;
+    for damage in &found.damage {
+        tracing::error!(%damage, "the log is damaged");
+    }
+    let first = match found.reuse.take().or_else(|| found.spares.pop()) {
+        Some(first) => first,
+        None => {
+            let path = path_of(&dir, found.next_slot);
+            found.next_slot += 1;
+            make_spare(disk.as_ref(), &dir, &path, config.segment_bytes)
+                .map_err(|e| WalError::io(format!("allocate {}", path.display()), e))?
+        }
+    };
+    let (book, groups, others) = take_groups(&mut found);
+    let start = Start {
+        live: found.live,
+        spares: found.spares,
+        book,
+        next_generation: found.next_generation,
+        next_round: found.next_round,
+        before: found.before,
+        before_end: found.before_end,
+        oldest: found.oldest,
+        next_slot: found.next_slot,
+    };
+    let (writer, shared) = Writer::begin(disk.clone(), dir.clone(), identity, config.clone(), start, first)?;
+    let inner = Inner {
+        shared: shared.clone(),
+        config,
+        dir: dir.clone(),
+        groups: Mutex::new(groups),
+        damage: found.damage,
+        others,
+    };
+    Ok((Shell { writer, shared, disk, dir, lock }, inner))
+}
+
+type Groups = (BTreeMap<GroupId, Booked>, BTreeMap<GroupId, Arc<GroupMem>>, Option<Damage>);
+
+fn take_groups(found: &mut Recovered) -> Groups {
+    let (mut book, mut groups, mut others) = (BTreeMap::new(), BTreeMap::new(), None);
+    for (id, (state, index, damage)) in std::mem::take(&mut found.groups) {
+        if id == OTHERS {
+            others = damage.clone();
+        }
+        let mem = GroupMem::new(
+            id,
+            MemState {
+                purged: state.purged.clone(),
+                last: index.last(),
+                vote: state.vote.clone(),
+                committed: state.committed.clone(),
+                damage,
+                index,
+                ..MemState::default()
+            },
+        );
+        groups.insert(id, mem.clone());
+        book.insert(id, Booked { state, mem });
+    }
+    (book, groups, others)
 }

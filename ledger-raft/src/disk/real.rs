@@ -1,0 +1,176 @@
+//! Files of this machine.
+//!
+//! **What it is.** `std::fs` plus the four calls it lacks: `O_DIRECT|O_DSYNC`, `flock`, `fallocate`, `statvfs`.
+//!
+//! **Owns** the choice between direct and buffered log writes, made once a file and told in the log.
+//! **Must never** retry a sync: after a failed one the page cache says *clean* about pages that never reached the disk.
+//!
+//! **Read next**: [`crate::wal`].
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+
+use crate::seam::{Disk, DiskFile};
+
+/// Alignment that every `O_DIRECT` file system accepts.
+const DIRECT_ALIGN: usize = 4096;
+/// Zeroes are written in pieces of this size.
+const ZERO_PIECE_BYTES: usize = 1 << 20;
+
+/// The real disk. `buffered` switches direct writes off.
+#[derive(Debug, Clone, Default)]
+pub struct RealDisk {
+    buffered: bool,
+    told: Arc<AtomicBool>,
+}
+
+impl RealDisk {
+    /// Direct log writes where the file system can.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Never direct: for comparison, and for file systems that accept `O_DIRECT` but are slow with it.
+    pub fn buffered() -> Self {
+        Self { buffered: true, told: Arc::default() }
+    }
+    fn tell(&self, path: &Path, how: &str) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::info!(file = %path.display(), how, "log writes");
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
+        Ok(Arc::new(RealFile { file, direct: None, dirty: AtomicBool::new(false) }))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let flags = OFlags::DIRECT.union(OFlags::DSYNC).bits();
+        let flags = i32::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        let direct = if self.buffered {
+            self.tell(path, "buffered, fdatasync (asked for)");
+            None
+        } else {
+            match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+                Ok(direct) => {
+                    self.tell(path, "O_DIRECT|O_DSYNC");
+                    Some(direct)
+                }
+                Err(e) => {
+                    self.tell(path, &format!("buffered, fdatasync (O_DIRECT refused: {e})"));
+                    None
+                }
+            }
+        };
+        Ok(Arc::new(RealFile { file, direct, dirty: AtomicBool::new(false) }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut names = fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock_dir(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("LOCK"))?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+}
+
+/// One file: reads and odd writes go through the page cache, aligned log writes past it.
+///
+/// Mixing is safe here because a byte range is written once by one path before anybody reads it, and the kernel drops
+/// cached pages under a direct write.
+struct RealFile {
+    file: File,
+    direct: Option<File>,
+    dirty: AtomicBool,
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let aligned = buf.as_ptr().addr().is_multiple_of(DIRECT_ALIGN)
+            && buf.len().is_multiple_of(DIRECT_ALIGN)
+            && offset.is_multiple_of(DIRECT_ALIGN as u64);
+        match &self.direct {
+            Some(direct) if aligned => direct.write_all_at(buf, offset),
+            _ => {
+                self.dirty.store(true, Ordering::Relaxed);
+                self.file.write_all_at(buf, offset)
+            }
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Direct writes carry O_DSYNC: they are durable already.
+        if self.direct.is_none() || self.dirty.swap(false, Ordering::Relaxed) {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let old = self.len()?;
+        self.dirty.store(true, Ordering::Relaxed);
+        if len <= old {
+            return self.file.set_len(len);
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), old, len - old) {
+            Ok(()) => {}
+            Err(e) if e == rustix::io::Errno::OPNOTSUPP || e == rustix::io::Errno::NOSYS => {}
+            Err(e) => return Err(e.into()),
+        }
+        // Allocated is not enough: the first write into an unwritten extent would cost a journal commit.
+        let zeroes = vec![0u8; ZERO_PIECE_BYTES];
+        let mut at = old;
+        while at < len {
+            let piece = usize::try_from(len - at).unwrap_or(usize::MAX).min(ZERO_PIECE_BYTES);
+            self.file.write_all_at(&zeroes[..piece], at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
+}

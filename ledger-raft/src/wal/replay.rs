@@ -1,0 +1,290 @@
+//! Rebuilds the groups from the records, and says which of them lost something.
+//!
+//! **What it is.** Every record that changes a group carries the next number of that group's own sequence. So a lost
+//! record shows as a jump, and a group whose numbers go on without one past a rotten place lost nothing there.
+//!
+//! **Owns** that reasoning. **Must never** read a disk, or guess in favour of a group.
+//!
+//! **Read next**: [`super::recover`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::error::Damage;
+use super::frame::{Cursor, Kind, RecordHeader, SegmentHeader, u32_at, u64_at};
+use super::index::GroupIndex;
+use super::scan::Stretch;
+use super::segment::{DamageMark, GroupState};
+use crate::api::GroupId;
+
+/// What may be wrong with the entries of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspect {
+    /// Nothing.
+    None,
+    /// Records are missing; how far the damage goes is not known yet.
+    Open,
+    /// Entries through this index are not to be trusted; harmless once they are purged.
+    Through(u64),
+}
+
+/// One group on its way through the log.
+#[derive(Debug)]
+pub(crate) struct GroupReplay {
+    pub(crate) state: GroupState,
+    pub(crate) index: GroupIndex,
+    suspect: Suspect,
+    /// Where the missing records may have been.
+    suspect_place: Option<usize>,
+    /// Number of the event that last proved the sequence whole.
+    evidence: u64,
+}
+
+/// A rotten place.
+#[derive(Debug)]
+struct Place {
+    file: PathBuf,
+    offset: u64,
+    why: &'static str,
+    event: u64,
+    /// A segment's first round only repeats what is known.
+    repeats: bool,
+}
+
+/// The replay of a log, segment by segment in order of generation.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) groups: BTreeMap<GroupId, GroupReplay>,
+    places: Vec<Place>,
+    events: u64,
+    /// Event of the last record that named all groups.
+    census: u64,
+}
+
+/// What came out.
+pub(crate) struct Replayed {
+    pub(crate) groups: BTreeMap<GroupId, (GroupState, GroupIndex, Option<Damage>)>,
+    pub(crate) damage: Vec<Damage>,
+}
+
+impl Replay {
+    /// Something is not what was written.
+    pub(crate) fn rot(&mut self, file: &Path, offset: u64, why: &'static str, repeats: bool) {
+        self.events += 1;
+        self.places.push(Place { file: file.to_path_buf(), offset, why, event: self.events, repeats });
+    }
+
+    /// Reads the records of one stretch. Returns whether it carried any that count, and the offset of one that makes no sense.
+    pub(crate) fn stretch(&mut self, generation: u32, stretch: &Stretch) -> (bool, Option<u32>) {
+        let (mut at, mut counted) = (0, false);
+        let bytes = &stretch.payload;
+        while at < bytes.len() {
+            let header = RecordHeader::decode(&bytes[at..]);
+            let whole = header.filter(|h| h.total() <= bytes.len() - at);
+            let Some(header) = whole else {
+                return (counted, (!stretch.cut).then(|| stretch.offset(at)));
+            };
+            let from = at + super::frame::RECORD_BYTES;
+            let body = &bytes[from + usize::from(header.head_len)..at + header.total()];
+            counted |= header.kind.counts() || header.kind == Kind::Oldest;
+            self.events += 1;
+            if !self.record(generation, &header, body, stretch.offset(at)) {
+                return (counted, Some(stretch.offset(at)));
+            }
+            at += header.total();
+        }
+        (counted, None)
+    }
+
+    fn record(&mut self, generation: u32, header: &RecordHeader, body: &[u8], offset: u32) -> bool {
+        match header.kind {
+            Kind::Segment => return SegmentHeader::decode(body).is_some(),
+            Kind::Oldest => {}
+            Kind::Marker => {
+                self.census = self.events;
+                for pair in body.chunks_exact(12) {
+                    self.witness(GroupId(u32_at(pair, 0)), u64_at(pair, 4));
+                }
+            }
+            Kind::Checkpoint => {
+                let mut c = Cursor(body);
+                let Some(state) = c.number().and_then(|first| Some((first, GroupState::decode(header.seq, c.0)?))) else {
+                    return false;
+                };
+                self.checkpoint(GroupId(header.group), state.0, state.1);
+            }
+            _ => self.change(generation, header, body, offset),
+        }
+        true
+    }
+
+    /// All groups have just been named.
+    pub(crate) fn census(&mut self) {
+        self.census = self.events;
+    }
+
+    fn group(&mut self, group: GroupId) -> &mut GroupReplay {
+        self.groups.entry(group).or_insert_with(|| GroupReplay {
+            state: GroupState::default(),
+            index: GroupIndex::default(),
+            suspect: Suspect::None,
+            suspect_place: None,
+            evidence: 0,
+        })
+    }
+
+    fn newest_place(&self) -> Option<usize> {
+        self.places.len().checked_sub(1)
+    }
+
+    /// Somebody says what a group's last number is.
+    fn witness(&mut self, group: GroupId, seq: u64) {
+        let (place, event) = (self.newest_place(), self.events);
+        let g = self.group(group);
+        if g.state.seq == seq {
+            g.evidence = event;
+        } else {
+            g.lose(place);
+            g.state.seq = seq;
+        }
+    }
+
+    fn checkpoint(&mut self, group: GroupId, first: Option<u64>, told: GroupState) {
+        let (place, event) = (self.newest_place(), self.events);
+        let g = self.group(group);
+        g.evidence = event;
+        if g.state.seq == told.seq {
+            g.state.damage = told.damage;
+            return;
+        }
+        // The state is known from here on; the entries it speaks of are not, unless they are purged later.
+        g.lose(place);
+        g.index.truncate_from(told.last.map_or(0, |l| l + 1));
+        let high = first.and(told.last);
+        g.suspect = high.map_or(Suspect::None, Suspect::Through);
+        g.state = told;
+        if let Some((upto, _)) = &g.state.purged {
+            g.index.purge(*upto);
+        }
+    }
+
+    fn change(&mut self, generation: u32, header: &RecordHeader, body: &[u8], offset: u32) {
+        let (place, event) = (self.newest_place(), self.events);
+        let g = self.group(GroupId(header.group));
+        if header.seq == g.state.seq + 1 {
+            g.evidence = event;
+        } else {
+            g.lose(place);
+            g.evidence = event;
+        }
+        g.state.seq = header.seq;
+        let owned = || Bytes::copy_from_slice(body);
+        match header.kind {
+            Kind::Entry => {
+                if g.suspect == Suspect::Open {
+                    g.suspect = header.index.checked_sub(1).map_or(Suspect::None, Suspect::Through);
+                }
+                g.index.push(generation, header.index, offset);
+                g.state.last = Some(header.index);
+            }
+            Kind::Vote => g.state.vote = Some(owned()),
+            Kind::Committed => g.state.committed = Some(owned()),
+            Kind::Truncate => {
+                g.index.truncate_from(header.index);
+                g.state.last = g.index.last();
+                if g.suspect == Suspect::Open {
+                    g.suspect = header.index.checked_sub(1).map_or(Suspect::None, Suspect::Through);
+                }
+            }
+            Kind::Purge => {
+                g.index.purge(header.index);
+                g.state.last = g.index.last();
+                g.state.purged = Some((header.index, owned()));
+            }
+            Kind::Reset => {
+                g.index.clear();
+                g.state.last = None;
+                g.state.purged = None;
+                g.state.committed = None;
+                g.suspect = Suspect::None;
+            }
+            Kind::Clear => {
+                g.suspect = Suspect::None;
+                g.state.damage = None;
+            }
+            Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest => {}
+        }
+    }
+
+    /// The verdict, once all segments are through. `dir` names damage that no place explains.
+    pub(crate) fn finish(self, dir: &Path) -> Replayed {
+        let mut damage: Vec<Damage> = self
+            .places
+            .iter()
+            .map(|p| Damage {
+                file: p.file.clone(),
+                offset: p.offset,
+                groups: Vec::new(),
+                others_too: !p.repeats && self.census < p.event,
+                why: p.why.to_owned(),
+            })
+            .collect();
+        let mut groups = BTreeMap::new();
+        for (id, g) in self.groups {
+            let purged = g.state.purged.as_ref().map(|p| p.0);
+            let mut mine: Option<usize> = None;
+            let distrusted = match g.suspect {
+                Suspect::None => false,
+                Suspect::Open => true,
+                Suspect::Through(high) => purged.is_none_or(|p| p < high),
+            };
+            let hole = g.index.first().zip(purged).is_some_and(|(first, purged)| first > purged + 1);
+            if distrusted || hole {
+                mine = Some(g.suspect_place.unwrap_or_else(|| {
+                    damage.push(lost(dir.to_path_buf(), 0, "records are missing: a segment file is gone or cut"));
+                    damage.len() - 1
+                }));
+            }
+            for (at, place) in self.places.iter().enumerate() {
+                if place.event > g.evidence && !place.repeats {
+                    mine = Some(at);
+                    damage[at].groups.push(id);
+                }
+            }
+            if mine.is_none() && let Some(mark) = &g.state.damage {
+                damage.push(lost(dir.join(&mark.file), mark.offset, "found at an earlier start and not repaired yet"));
+                mine = Some(damage.len() - 1);
+            }
+            if let Some(at) = mine && !damage[at].groups.contains(&id) {
+                damage[at].groups.push(id);
+            }
+            groups.insert(id, (g.state, g.index, mine));
+        }
+        let groups = groups
+            .into_iter()
+            .map(|(id, (mut state, index, mine))| {
+                let found = mine.map(|at| damage[at].clone());
+                state.last = index.last();
+                state.damage = found.as_ref().map(|d| DamageMark {
+                    file: d.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+                    offset: d.offset,
+                });
+                (id, (state, index, found))
+            })
+            .collect();
+        Replayed { groups, damage }
+    }
+}
+
+impl GroupReplay {
+    fn lose(&mut self, place: Option<usize>) {
+        self.suspect = Suspect::Open;
+        self.suspect_place = place.or(self.suspect_place);
+    }
+}
+
+fn lost(file: PathBuf, offset: u64, why: &str) -> Damage {
+    Damage { file, offset, groups: Vec::new(), others_too: false, why: why.to_owned() }
+}

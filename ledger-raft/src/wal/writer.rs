@@ -1,0 +1,684 @@
+//! The one writer of a node's log: a state machine that is polled.
+//!
+//! **What it is.** [`Writer::submit`] takes operations, [`Writer::poll`] writes and syncs one round of them and hands back
+//! what to tell whom. It has no clock, no thread and no task; [`super::shell`] gives it those.
+//!
+//! **Owns** the order of everything on disk, the life of segments, and the decision to withhold appends.
+//! **Must never** retry a failed write or sync, write a block of one generation twice, or begin a file whose death is not
+//! durable yet.
+//!
+//! **Read next**: [`super::round`], [`super::shell`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::mem;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::error::WalError;
+use super::frame::{FORMAT_VERSION, Kind, RECORD_BYTES, RecordHeader, SegmentHeader, put_number};
+use super::group::{AppendDone, GroupMem};
+use super::limits::{BLOCK_BYTES, IDLE_MARKER, ROUND_BYTES_SOFT, SPACE_CHECK, SPACE_POLL, SPARES_RESERVED};
+use super::log::{WalConfig, WalIdentity};
+use super::round::Round;
+use super::segment::{GroupState, SegmentFile, SpareMade, path_of};
+use super::shared::{Op, Shared};
+use crate::api::GroupId;
+use crate::seam::Disk;
+
+/// What the writer knows of a group, as of the last record encoded.
+pub(crate) struct Booked {
+    pub(crate) state: GroupState,
+    pub(crate) mem: Arc<GroupMem>,
+}
+
+/// Where the writer begins.
+pub(crate) struct Start {
+    pub(crate) live: BTreeMap<u32, SegmentFile>,
+    pub(crate) spares: Vec<SegmentFile>,
+    pub(crate) book: BTreeMap<GroupId, Booked>,
+    pub(crate) next_generation: u32,
+    pub(crate) next_round: u64,
+    pub(crate) before: u32,
+    pub(crate) before_end: u32,
+    pub(crate) oldest: u32,
+    pub(crate) next_slot: u32,
+}
+
+/// The segment being written.
+struct Active {
+    segment: SegmentFile,
+    generation: u32,
+    next_block: u32,
+    blocks: u32,
+}
+
+/// The writer.
+pub(crate) struct Writer {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    identity: WalIdentity,
+    config: WalConfig,
+    shared: Arc<Shared>,
+    active: Active,
+    /// Older segments with live entries, by generation.
+    sealed: BTreeMap<u32, SegmentFile>,
+    spares: Vec<SegmentFile>,
+    book: BTreeMap<GroupId, Booked>,
+    next_generation: u32,
+    next_round: u64,
+    next_slot: u32,
+    /// Segments below are dead, durably.
+    oldest: u32,
+    /// A purge, truncation or reset may have killed more.
+    recount: bool,
+    pending: VecDeque<Op>,
+    /// Appends that wait for space.
+    withheld: VecDeque<Op>,
+    lazy: Vec<Arc<GroupMem>>,
+    round: Round,
+    riding: Vec<Told>,
+    /// Bytes free on the disk are below the mark.
+    low: bool,
+    /// An append needs a segment and there is none for it.
+    starved: bool,
+    /// A vote needs a segment and there is none at all.
+    stuck: bool,
+    free: u64,
+    space_due: Duration,
+    allocating: bool,
+    allocate_not_before: Duration,
+    /// When the last round was written that no later one proves.
+    unproved_since: Option<Duration>,
+    poisoned: Option<String>,
+}
+
+/// Somebody to tell about a round.
+pub(crate) enum Told {
+    Append { mem: Arc<GroupMem>, op: u64, done: AppendDone },
+    Small(oneshot::Sender<io::Result<()>>),
+}
+
+/// The outcome of a poll.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    told: Vec<Told>,
+    failed: Option<String>,
+    /// Whether something was synced.
+    pub(crate) synced: bool,
+}
+
+impl Outcome {
+    /// Tells everybody, the newest first: a group's older callbacks are covered by its newest.
+    pub(crate) fn tell(self) {
+        let result = || match &self.failed {
+            None => Ok(()),
+            Some(why) => Err(WalError::Poisoned { why: why.clone() }.into()),
+        };
+        for told in self.told.into_iter().rev() {
+            match told {
+                Told::Append { done, .. } => done(result()),
+                Told::Small(done) => {
+                    // Whoever asked may have gone.
+                    let _ = done.send(result());
+                }
+            }
+        }
+    }
+}
+
+/// How an attempt to encode ended.
+#[derive(PartialEq, Eq)]
+enum Encoded {
+    Whole,
+    /// The round is as long as it should be.
+    RoundFull,
+    /// The segment has no room for it.
+    SegmentFull,
+}
+
+impl Writer {
+    /// Begins a segment in `first`: nothing found at the start is ever written over.
+    pub(crate) fn begin(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        identity: WalIdentity,
+        config: WalConfig,
+        start: Start,
+        first: SegmentFile,
+    ) -> Result<(Self, Arc<Shared>), WalError> {
+        let shared = Shared::new(BTreeMap::new());
+        let blocks = (first.bytes / BLOCK_BYTES as u64) as u32;
+        let mut writer = Self {
+            disk,
+            dir,
+            identity,
+            config,
+            shared: shared.clone(),
+            active: Active { segment: first, generation: start.next_generation, next_block: 0, blocks },
+            sealed: start.live,
+            spares: start.spares,
+            book: start.book,
+            next_generation: start.next_generation + 1,
+            next_round: start.next_round,
+            next_slot: start.next_slot,
+            oldest: start.oldest,
+            recount: true,
+            pending: VecDeque::new(),
+            withheld: VecDeque::new(),
+            lazy: Vec::new(),
+            round: Round::new(),
+            riding: Vec::new(),
+            low: false,
+            starved: false,
+            stuck: false,
+            free: 0,
+            space_due: Duration::ZERO,
+            allocating: false,
+            allocate_not_before: Duration::ZERO,
+            unproved_since: None,
+            poisoned: None,
+        };
+        let path = writer.active.segment.path.clone();
+        writer
+            .write_header(start.before, start.before_end)
+            .map_err(|e| WalError::io(format!("begin segment {}", path.display()), e))?;
+        writer.publish_files();
+        writer.check_space(Duration::ZERO);
+        writer
+            .release_dead()
+            .map_err(|e| WalError::io(format!("give back dead segments of {}", writer.dir.display()), e))?;
+        Ok((writer, shared))
+    }
+
+    /// Takes operations in order.
+    pub(crate) fn submit(&mut self, ops: &mut Vec<Op>, lazy: &mut Vec<Arc<GroupMem>>) {
+        self.pending.extend(ops.drain(..));
+        self.lazy.append(lazy);
+    }
+
+    /// Whether polling again would do something now.
+    pub(crate) fn has_work(&self) -> bool {
+        self.poisoned.is_none() && !self.stuck && (!self.pending.is_empty() || self.resumable() || self.recount)
+    }
+
+    /// When to poll although nothing was submitted.
+    pub(crate) fn wake_in(&self, now: Duration) -> Option<Duration> {
+        if self.poisoned.is_some() {
+            return None;
+        }
+        if self.low || self.starved || self.stuck {
+            return Some(self.space_due.saturating_sub(now).max(Duration::from_millis(1)));
+        }
+        let idle = self.unproved_since.map(|since| (since + IDLE_MARKER).saturating_sub(now));
+        idle.map(|d| d.max(Duration::from_millis(1)))
+    }
+
+    fn resumable(&self) -> bool {
+        !self.withheld.is_empty() && !self.low && !self.starved
+    }
+
+    /// Writes and syncs one round of what waits. Never blocks for anything but the disk.
+    pub(crate) fn poll(&mut self, now: Duration) -> Outcome {
+        if let Some(why) = self.poisoned.clone() {
+            return self.fail(&why);
+        }
+        self.check_space(now);
+        if self.resumable() {
+            let mut resumed = mem::take(&mut self.withheld);
+            resumed.append(&mut self.pending);
+            self.pending = resumed;
+        }
+        match self.poll_round(now) {
+            Ok(synced) => Outcome { told: mem::take(&mut self.riding), failed: None, synced },
+            Err(e) => {
+                let why = format!("{}: {e}", self.active.segment.path.display());
+                self.poisoned = Some(why.clone());
+                self.fail(&why)
+            }
+        }
+    }
+
+    fn poll_round(&mut self, now: Duration) -> io::Result<bool> {
+        self.round.clear();
+        self.announce_oldest();
+        let mut rolled = false;
+        loop {
+            match self.fill() {
+                Encoded::SegmentFull if self.round.is_empty() && !rolled => {
+                    rolled = self.roll()?;
+                    if !rolled && self.stuck {
+                        break;
+                    }
+                }
+                Encoded::SegmentFull if self.round.is_empty() && rolled => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty segment has no room for one record"));
+                }
+                _ => break,
+            }
+        }
+        if self.round.is_empty() {
+            if self.unproved_since.is_some_and(|since| now >= since + IDLE_MARKER) {
+                self.mark();
+            }
+            if self.round.is_empty() {
+                return Ok(rolled);
+            }
+        } else {
+            self.take_lazy();
+            self.unproved_since = Some(now);
+        }
+        self.write_round()?;
+        for told in &self.riding {
+            if let Told::Append { mem, op, .. } = told {
+                mem.lock().written(*op, self.config.tail_cache_bytes);
+            }
+        }
+        self.release_dead()?;
+        Ok(true)
+    }
+
+    /// Encodes as much as fits. Appends are put aside while they are withheld.
+    fn fill(&mut self) -> Encoded {
+        while let Some(op) = self.pending.pop_front() {
+            match op {
+                Op::Append { .. } if self.low || self.starved => self.withheld.push_back(op),
+                Op::Append { mem, entries, mut next, op, done } => {
+                    let ended = self.encode_entries(&mem, &entries, &mut next);
+                    if ended == Encoded::Whole {
+                        self.riding.push(Told::Append { mem, op, done });
+                        continue;
+                    }
+                    let rest = Op::Append { mem, entries, next, op, done };
+                    if ended == Encoded::SegmentFull && self.round.is_empty() && self.spares.len() <= SPARES_RESERVED {
+                        // The last spare is for votes: this append steps aside so that they can pass.
+                        self.starved = true;
+                        self.publish_low();
+                        self.withheld.push_back(rest);
+                        continue;
+                    }
+                    self.pending.push_front(rest);
+                    return ended;
+                }
+                Op::Small { mem, kind, index, body, done } => {
+                    if !self.fits(RECORD_BYTES + body.len()) {
+                        self.pending.push_front(Op::Small { mem, kind, index, body, done });
+                        return Encoded::SegmentFull;
+                    }
+                    self.prune_withheld(&mem, kind, index);
+                    self.encode_small(&mem, kind, index, body);
+                    self.riding.extend(done.map(Told::Small));
+                }
+            }
+        }
+        Encoded::Whole
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.round.blocks_with(bytes) <= (self.active.blocks - self.active.next_block) as usize
+    }
+
+    fn booked(&mut self, mem: &Arc<GroupMem>) -> &mut Booked {
+        self.book
+            .entry(mem.id)
+            .or_insert_with(|| Booked { state: GroupState::default(), mem: mem.clone() })
+    }
+
+    fn encode_entries(&mut self, mem: &Arc<GroupMem>, entries: &[super::WalEntry], next: &mut usize) -> Encoded {
+        let generation = self.active.generation;
+        let base = self.active.next_block * BLOCK_BYTES as u32;
+        let mut seq = self.booked(mem).state.seq;
+        let mut state = mem.lock();
+        let mut ended = Encoded::Whole;
+        for entry in entries.iter().skip(*next) {
+            if self.round.payload_bytes() >= ROUND_BYTES_SOFT {
+                ended = Encoded::RoundFull;
+                break;
+            }
+            if !self.fits(RECORD_BYTES + entry.bytes()) {
+                ended = Encoded::SegmentFull;
+                break;
+            }
+            seq += 1;
+            let header = RecordHeader {
+                kind: Kind::Entry,
+                head_len: entry.head.len() as u16,
+                group: mem.id.0,
+                body_len: entry.data.len() as u32,
+                seq,
+                index: entry.index,
+            };
+            let offset = self.round.push(&header, &entry.head, &entry.data);
+            state.index.push(generation, entry.index, base + offset);
+            *next += 1;
+        }
+        drop(state);
+        self.booked(mem).state.seq = seq;
+        ended
+    }
+
+    fn encode_small(&mut self, mem: &Arc<GroupMem>, kind: Kind, index: u64, body: Bytes) {
+        let booked = self.booked(mem);
+        let state = &mut booked.state;
+        state.seq += 1;
+        let seq = state.seq;
+        let body_kept = body.clone();
+        match kind {
+            Kind::Vote => state.vote = Some(body_kept),
+            Kind::Committed => state.committed = Some(body_kept),
+            Kind::Truncate => mem.lock().index.truncate_from(index),
+            Kind::Purge => {
+                mem.lock().index.purge(index);
+                state.purged = Some((index, body_kept));
+            }
+            Kind::Reset => {
+                mem.lock().index.clear();
+                state.purged = None;
+                state.committed = None;
+            }
+            Kind::Clear => state.damage = None,
+            Kind::Entry | Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest => {}
+        }
+        self.recount |= matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset);
+        let header =
+            RecordHeader { kind, head_len: 0, group: mem.id.0, body_len: body.len() as u32, seq, index };
+        self.round.push(&header, &[], &body);
+    }
+
+    /// A truncation, purge or reset overtakes withheld appends of its group: what it would drop is never written, and
+    /// whoever waits for that hears when the overtaking record is durable.
+    fn prune_withheld(&mut self, mem: &Arc<GroupMem>, kind: Kind, index: u64) {
+        if self.withheld.is_empty() || !matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset) {
+            return;
+        }
+        for waiting in mem::take(&mut self.withheld) {
+            match waiting {
+                Op::Append { mem: whose, mut entries, next, op, done } if whose.id == mem.id => {
+                    entries.drain(..next);
+                    match kind {
+                        Kind::Truncate => entries.retain(|e| e.index < index),
+                        Kind::Purge => entries.retain(|e| e.index > index),
+                        _ => entries.clear(),
+                    }
+                    if entries.is_empty() {
+                        self.riding.push(Told::Append { mem: whose, op, done });
+                    } else {
+                        self.withheld.push_back(Op::Append { mem: whose, entries, next: 0, op, done });
+                    }
+                }
+                other => self.withheld.push_back(other),
+            }
+        }
+    }
+
+    fn take_lazy(&mut self) {
+        while let Some(mem) = self.lazy.pop() {
+            let committed = {
+                let mut m = mem.lock();
+                if mem::take(&mut m.lazy) { m.committed.clone() } else { None }
+            };
+            let Some(committed) = committed else { continue };
+            if !self.fits(RECORD_BYTES + committed.len()) {
+                mem.lock().lazy = true;
+                self.lazy.push(mem);
+                return;
+            }
+            self.encode_small(&mem, Kind::Committed, 0, committed);
+        }
+    }
+
+    /// A round of its own that only says how far everybody is: it proves the rounds before it.
+    fn mark(&mut self) {
+        let mut body = Vec::with_capacity(self.book.len() * 12);
+        for (group, booked) in &self.book {
+            body.extend_from_slice(&group.0.to_le_bytes());
+            body.extend_from_slice(&booked.state.seq.to_le_bytes());
+        }
+        self.unproved_since = None;
+        if self.fits(RECORD_BYTES + body.len()) {
+            self.push_own(Kind::Marker, 0, 0, &body);
+        }
+    }
+
+    fn push_own(&mut self, kind: Kind, group: u32, index: u64, body: &[u8]) {
+        let header = RecordHeader { kind, head_len: 0, group, body_len: body.len() as u32, seq: 0, index };
+        self.round.push(&header, &[], body);
+    }
+
+    /// Says which segments are dead, once a purge has killed some.
+    fn announce_oldest(&mut self) {
+        if !mem::take(&mut self.recount) {
+            return;
+        }
+        let oldest = self.oldest_needed();
+        if oldest > self.oldest && self.sealed.range(..oldest).next().is_some() && self.fits(RECORD_BYTES) {
+            self.push_own(Kind::Oldest, 0, u64::from(oldest), &[]);
+        }
+    }
+
+    fn oldest_needed(&self) -> u32 {
+        let needed = self.book.values().filter_map(|b| b.mem.lock().index.oldest_generation()).min();
+        needed.unwrap_or(self.active.generation).min(self.active.generation)
+    }
+
+    fn write_round(&mut self) -> io::Result<()> {
+        let oldest = self.announced();
+        let bytes = self.round.finish(self.active.generation, self.next_round, self.active.next_block);
+        let blocks = (bytes.len() / BLOCK_BYTES) as u32;
+        let file = &self.active.segment.file;
+        file.write_at(u64::from(self.active.next_block) * BLOCK_BYTES as u64, bytes)?;
+        file.sync()?;
+        self.active.next_block += blocks;
+        self.next_round += 1;
+        self.oldest = self.oldest.max(oldest);
+        self.shared.synced();
+        Ok(())
+    }
+
+    fn announced(&self) -> u32 {
+        self.round.oldest().unwrap_or(self.oldest)
+    }
+
+    /// Begins the next segment, if a spare may be taken for it.
+    fn roll(&mut self) -> io::Result<bool> {
+        let Some(spare) = self.spares.pop() else {
+            self.stuck = true;
+            self.publish_low();
+            return Ok(false);
+        };
+        let blocks = (spare.bytes / BLOCK_BYTES as u64) as u32;
+        let next = Active { segment: spare, generation: self.next_generation, next_block: 0, blocks };
+        let before = mem::replace(&mut self.active, next);
+        self.next_generation += 1;
+        self.sealed.insert(before.generation, before.segment);
+        self.write_header(before.generation, before.next_block)?;
+        self.release_dead()?;
+        self.publish_files();
+        Ok(true)
+    }
+
+    /// The first round of a segment: whose it is, and everything but the entries.
+    fn write_header(&mut self, before: u32, before_end: u32) -> io::Result<()> {
+        self.round.clear();
+        let oldest = self.oldest_needed().max(self.oldest);
+        let header = SegmentHeader {
+            version: FORMAT_VERSION,
+            cluster: self.identity.cluster,
+            incarnation: self.identity.incarnation,
+            node: self.identity.node.0,
+            before,
+            before_end,
+            oldest,
+        };
+        self.push_own(Kind::Segment, 0, u64::from(self.active.generation), &header.encode());
+        for (group, booked) in &self.book {
+            let mut body = Vec::with_capacity(160);
+            let state = {
+                let m = booked.mem.lock();
+                put_number(&mut body, m.index.first());
+                GroupState { last: m.index.last(), ..booked.state.clone() }
+            };
+            body.extend_from_slice(&state.encode());
+            if !self.round.fits_in(RECORD_BYTES + body.len(), self.active.blocks as usize) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the segment is too small for the state of all groups: configure larger segments",
+                ));
+            }
+            let record = RecordHeader {
+                kind: Kind::Checkpoint,
+                head_len: 0,
+                group: group.0,
+                body_len: body.len() as u32,
+                seq: state.seq,
+                index: 0,
+            };
+            self.round.push(&record, &[], &body);
+        }
+        self.write_round()?;
+        self.oldest = oldest;
+        Ok(())
+    }
+
+    /// Files whose death is durable become spares; too many of them give their space back.
+    fn release_dead(&mut self) -> io::Result<()> {
+        let alive = self.sealed.split_off(&self.oldest);
+        let dead = mem::replace(&mut self.sealed, alive);
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.spares.extend(dead.into_values().filter(|s| s.bytes == self.config.segment_bytes));
+        let keep = if self.low { SPARES_RESERVED } else { self.spares_wanted() };
+        let mut removed = false;
+        while self.spares.len() > keep {
+            let Some(spare) = self.spares.pop() else { break };
+            match self.disk.remove(&spare.path) {
+                Ok(()) => removed = true,
+                Err(e) => tracing::warn!(file = %spare.path.display(), error = %e, "a dead segment cannot be removed"),
+            }
+        }
+        if removed {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        self.publish_files();
+        self.fed();
+        Ok(())
+    }
+
+    fn spares_wanted(&self) -> usize {
+        self.config.spare_segments.max(SPARES_RESERVED + 1)
+    }
+
+    /// There may be spares again.
+    fn fed(&mut self) {
+        self.starved &= self.spares.len() <= SPARES_RESERVED;
+        self.stuck &= self.spares.is_empty();
+        self.publish_low();
+    }
+
+    fn publish_files(&self) {
+        let mut files: super::reader::Files = self.sealed.iter().map(|(g, s)| (*g, s.file.clone())).collect();
+        files.insert(self.active.generation, self.active.segment.file.clone());
+        self.shared.set_files(files);
+    }
+
+    fn check_space(&mut self, now: Duration) {
+        if now < self.space_due {
+            return;
+        }
+        match self.disk.free_bytes(&self.dir) {
+            Ok(free) => self.free = free,
+            Err(e) => tracing::warn!(error = %e, "free space of the log's disk is not known"),
+        }
+        let was = mem::replace(&mut self.low, self.free < self.config.low_space_bytes);
+        if was != self.low {
+            tracing::warn!(free = self.free, mark = self.config.low_space_bytes, low = self.low, "log disk space");
+        }
+        self.fed();
+        let hurry = self.low || self.starved || self.stuck;
+        self.space_due = now + if hurry { SPACE_POLL } else { SPACE_CHECK };
+    }
+
+    /// Tells the callers. A spare on its way is not low space, only a short wait.
+    fn publish_low(&self) {
+        let low = self.low || ((self.starved || self.stuck) && !self.allocating && !self.may_allocate());
+        self.shared.low.send_if_modified(|told| mem::replace(told, low) != low);
+    }
+
+    /// Room for one more segment above the mark, or for the reserve below it.
+    fn may_allocate(&self) -> bool {
+        let above = self.config.segment_bytes.saturating_add(self.config.low_space_bytes);
+        self.free >= above || (self.spares.len() < SPARES_RESERVED && self.free >= self.config.segment_bytes)
+    }
+
+    /// The file to allocate next, off the path of rounds; answered by [`Self::spare_made`].
+    pub(crate) fn wants_spare(&mut self, now: Duration) -> Option<(PathBuf, u64)> {
+        let wanted = self.spares.len() < self.spares_wanted();
+        if !wanted || self.allocating || self.poisoned.is_some() || now < self.allocate_not_before || !self.may_allocate() {
+            return None;
+        }
+        self.allocating = true;
+        self.next_slot += 1;
+        Some((path_of(&self.dir, self.next_slot - 1), self.config.segment_bytes))
+    }
+
+    /// An allocation has ended. Out of space is a state, not a failure.
+    pub(crate) fn spare_made(&mut self, (path, made): SpareMade, now: Duration) {
+        self.allocating = false;
+        match made {
+            Ok(spare) => self.spares.push(spare),
+            Err(e) => {
+                tracing::warn!(file = %path.display(), error = %e, "no new log segment");
+                self.allocate_not_before = now + SPACE_POLL;
+                self.free = 0;
+                self.space_due = now;
+            }
+        }
+        self.fed();
+    }
+
+    /// The last round before the end.
+    pub(crate) fn finish(&mut self) -> Outcome {
+        if self.poisoned.is_some() {
+            return Outcome::default();
+        }
+        self.round.clear();
+        self.take_lazy();
+        self.mark();
+        if !self.round.is_empty() && let Err(e) = self.write_round() {
+            tracing::error!(error = %e, "the log's last marker was not written");
+        }
+        let mut told = Vec::new();
+        for op in mem::take(&mut self.withheld).into_iter().chain(mem::take(&mut self.pending)) {
+            told.extend(op.into_told());
+        }
+        let failed = (!told.is_empty()).then(|| "closed while appends were withheld for want of space".to_owned());
+        Outcome { told, failed, synced: true }
+    }
+
+    /// Whether the disk has failed.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.is_some()
+    }
+
+    fn fail(&mut self, why: &str) -> Outcome {
+        let mut told = mem::take(&mut self.riding);
+        let queued = self.shared.poison(why);
+        let waiting = mem::take(&mut self.withheld).into_iter().chain(mem::take(&mut self.pending)).chain(queued);
+        told.extend(waiting.filter_map(Op::into_told));
+        Outcome { told, failed: Some(why.to_owned()), synced: false }
+    }
+}
+
+impl Op {
+    fn into_told(self) -> Option<Told> {
+        match self {
+            Self::Append { mem, op, done, .. } => Some(Told::Append { mem, op, done }),
+            Self::Small { done, .. } => done.map(Told::Small),
+        }
+    }
+}
