@@ -7,7 +7,7 @@ mod arbitrary;
 
 use ledger_core::codec::{CodecError, chain_after, decode_entry, decode_record, encode_entry};
 use ledger_core::outcome::Outcome;
-use ledger_core::{Command, Entry, LedgerTime, Ledger, Slot, limits};
+use ledger_core::{Command, Entry, Ledger, LedgerTime, Slot, limits};
 use proptest::prelude::*;
 
 const STAMP: LedgerTime = LedgerTime(1_700_000_000_000);
@@ -187,7 +187,10 @@ fn a_damaged_state_does_not_thaw() {
         for flip in [0x01, 0x80] {
             let mut bytes = whole.clone();
             bytes[at] ^= flip;
-            assert!(Ledger::thaw(&mut bytes.as_slice()).is_err(), "byte {at} changed by {flip:#x}, and the state thaws");
+            assert!(
+                Ledger::thaw(&mut bytes.as_slice()).is_err(),
+                "byte {at} changed by {flip:#x}, and the state thaws"
+            );
         }
     }
 }

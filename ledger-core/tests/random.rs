@@ -9,11 +9,11 @@
 mod model;
 
 use ledger_core::command::{Command, LimitKeys, Lines};
+use ledger_core::view::IdView;
 use ledger_core::{
     LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, SaleId, ShardSettings,
     Sku, Slot, Units, limits,
 };
-use ledger_core::view::IdView;
 use model::beside::Beside;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};

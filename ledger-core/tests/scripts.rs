@@ -188,13 +188,18 @@ fn difference(expected: &str, printed: &str) -> Option<String> {
         match (old.next(), new.next()) {
             (Some(a), Some(b)) if a == b => at += 1,
             (None, None) => return Some("only line ends differ".to_string()),
-            (a, b) => return Some(format!("line {at}\n  expected: {}\n  printed:  {}", a.unwrap_or("-"), b.unwrap_or("-"))),
+            (a, b) => {
+                return Some(format!("line {at}\n  expected: {}\n  printed:  {}", a.unwrap_or("-"), b.unwrap_or("-")));
+            }
         }
     }
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the runner is a shell around the core: it reads and rewrites its scripts")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runner is a shell around the core: it reads and rewrites its scripts"
+)]
 fn scripts_print_what_is_expected() {
     let update = std::env::var("UPDATE_SCRIPTS").is_ok_and(|v| v == "1");
     let only = std::env::var("SCRIPT").ok();

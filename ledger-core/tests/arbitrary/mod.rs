@@ -79,7 +79,10 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Command)> {
     let slot = |n| Slot::new(n).expect("a slot");
     vec![
         ("Tick", Command::Tick),
-        ("Reserve", reserve(1, &[("{t}shirt", None, 2), ("{t}cap", Some("flash"), 1)], &["ann", "card 4"], Some(90_000))),
+        (
+            "Reserve",
+            reserve(1, &[("{t}shirt", None, 2), ("{t}cap", Some("flash"), 1)], &["ann", "card 4"], Some(90_000)),
+        ),
         ("ReserveBare", reserve(2, &[("{t}shirt", None, 1)], &[], None)),
         ("Extend", Command::Extend { id: id(1), replaces: LedgerTime(1_700_000_090_000), hold_ms: 30_000 }),
         ("Confirm", Command::Confirm { id: id(1), lines: None }),
@@ -106,7 +109,10 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Command)> {
         ("Adjust", adjust(-3, "count 1")),
         ("Allot", allot(5, "plan 1")),
         ("Configure", Command::Configure { settings: ShardSettings::default() }),
-        ("OwnSlots", Command::OwnSlots { generation: 2, ranges: vec![(slot(0), slot(17)), (slot(4_000), slot(4_095))] }),
+        (
+            "OwnSlots",
+            Command::OwnSlots { generation: 2, ranges: vec![(slot(0), slot(17)), (slot(4_000), slot(4_095))] },
+        ),
         ("SwitchBehaviour", Command::SwitchBehaviour { version: 1 }),
     ]
 }
@@ -117,10 +123,7 @@ pub(crate) fn a_day() -> Vec<Vec<Command>> {
     let flash = || offer("{t}shirt", Some("flash"));
     let put = |policy, expected_version| Command::PutOffer { offer: flash(), policy, expected_version };
     vec![
-        vec![Command::CreateProduct {
-            sku: sku("{t}shirt"),
-            policy: Policy { low_stock_at: 3, ..Policy::default() },
-        }],
+        vec![Command::CreateProduct { sku: sku("{t}shirt"), policy: Policy { low_stock_at: 3, ..Policy::default() } }],
         vec![Command::CreateProduct { sku: sku("{t}cap"), policy: Policy::default() }],
         vec![put(full_policy(), None)],
         vec![receive(plain(), 20, "delivery 1"), receive(offer("{t}cap", None), 5, "delivery 1")],
@@ -133,7 +136,10 @@ pub(crate) fn a_day() -> Vec<Vec<Command>> {
             reserve(3, &[("{t}shirt", None, 3)], &[], Some(1_000)),
         ],
         vec![Command::Extend { id: id(1), replaces: LedgerTime(1_700_000_067_000), hold_ms: 90_000 }],
-        vec![Command::Confirm { id: id(1), lines: Some(lines(&[("{t}shirt", Some("flash"), 1), ("{t}cap", None, 1)])) }],
+        vec![Command::Confirm {
+            id: id(1),
+            lines: Some(lines(&[("{t}shirt", Some("flash"), 1), ("{t}cap", None, 1)])),
+        }],
         vec![Command::Release { id: id(2) }],
         vec![Command::Return { id: id(1), lines: Some(lines(&[("{t}cap", None, 1)])), reference: reference("rma 1") }],
         vec![Command::SetOpen { offer: plain(), open: false }],
@@ -215,12 +221,19 @@ mod any {
         prop_oneof![
             (id(), keys(), lines(), of(1..=limits::HOLD_MS_MAX))
                 .prop_map(|(id, keys, lines, hold_ms)| Command::Reserve { id, keys, lines, hold_ms }),
-            (id(), any::<u64>(), 1..=limits::HOLD_MS_MAX)
-                .prop_map(|(id, t, hold_ms)| Command::Extend { id, replaces: LedgerTime(t), hold_ms }),
+            (id(), any::<u64>(), 1..=limits::HOLD_MS_MAX).prop_map(|(id, t, hold_ms)| Command::Extend {
+                id,
+                replaces: LedgerTime(t),
+                hold_ms
+            }),
             (id(), of(lines())).prop_map(|(id, lines)| Command::Confirm { id, lines }),
             id().prop_map(|id| Command::Release { id }),
             id().prop_map(|id| Command::Fence { id }),
-            (id(), of(lines()), reference()).prop_map(|(id, lines, reference)| Command::Return { id, lines, reference }),
+            (id(), of(lines()), reference()).prop_map(|(id, lines, reference)| Command::Return {
+                id,
+                lines,
+                reference
+            }),
         ]
     }
     fn on_stock() -> impl Strategy<Value = Command> {
@@ -228,15 +241,19 @@ mod any {
         let reason = text(limits::REASON_BYTES_MAX).prop_map(|t| Reason::new(t).expect("a reason"));
         prop_oneof![
             (offer(), policy()).prop_map(|(o, policy)| Command::CreateProduct { sku: o.sku, policy }),
-            (offer(), policy(), of(any::<u64>()))
-                .prop_map(|(offer, policy, expected_version)| Command::PutOffer { offer, policy, expected_version }),
-            (offer(), any::<bool>()).prop_map(|(offer, open)| Command::SetOpen { offer, open }),
-            (text(9), text(9)).prop_map(|(a, b)| Command::EndSale {
-                sku: super::sku(&a),
-                sale: SaleId::new(b).expect("a sale")
+            (offer(), policy(), of(any::<u64>())).prop_map(|(offer, policy, expected_version)| Command::PutOffer {
+                offer,
+                policy,
+                expected_version
             }),
-            (offer(), units(), reference())
-                .prop_map(|(offer, units, reference)| Command::Receive { offer, units, reference }),
+            (offer(), any::<bool>()).prop_map(|(offer, open)| Command::SetOpen { offer, open }),
+            (text(9), text(9))
+                .prop_map(|(a, b)| Command::EndSale { sku: super::sku(&a), sale: SaleId::new(b).expect("a sale") }),
+            (offer(), units(), reference()).prop_map(|(offer, units, reference)| Command::Receive {
+                offer,
+                units,
+                reference
+            }),
             (offer(), delta, reason, reference(), of(any::<u64>())).prop_map(
                 |(offer, delta, reason, reference, expected_version)| Command::Adjust {
                     offer,
@@ -256,11 +273,8 @@ mod any {
         ]
     }
     pub(crate) fn command() -> impl Strategy<Value = Command> {
-        let settings = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c, d)| ShardSettings {
-            retain_sold_ms: a,
-            retain_ended_ms: b,
-            retain_refused_ms: c,
-            remembered_max: d,
+        let settings = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c, d)| {
+            ShardSettings { retain_sold_ms: a, retain_ended_ms: b, retain_refused_ms: c, remembered_max: d }
         });
         prop_oneof![
             8 => on_reservation(),

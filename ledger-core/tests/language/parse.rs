@@ -254,11 +254,7 @@ impl Names {
             "confirm" => Command::Confirm { id: self.known(alias), lines: some(lines(words)) },
             "release" => Command::Release { id: self.known(alias) },
             "fence" => Command::Fence { id: self.known(alias) },
-            _ => Command::Return {
-                id: self.known(alias),
-                reference: words.reference(),
-                lines: some(lines(words)),
-            },
+            _ => Command::Return { id: self.known(alias), reference: words.reference(), lines: some(lines(words)) },
         })
     }
 

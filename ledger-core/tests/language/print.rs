@@ -157,7 +157,9 @@ pub(crate) fn record(names: &Names, record: &Record, many: bool) -> String {
 fn kind(names: &Names, kind: &ChangeKind) -> String {
     match kind {
         ChangeKind::ProductCreated { sku, policy: p } => format!(" {sku}{}", policy(p)),
-        ChangeKind::OfferPut { offer: o, policy: p, version } => format!(" {} version {version}{}", offer(o), policy(p)),
+        ChangeKind::OfferPut { offer: o, policy: p, version } => {
+            format!(" {} version {version}{}", offer(o), policy(p))
+        }
         ChangeKind::OfferOpened { offer: o } | ChangeKind::OfferClosed { offer: o } => format!(" {}", offer(o)),
         ChangeKind::SaleStarted { offer: o, balance: b } => format!(" {} [{}]", offer(o), balance(*b)),
         ChangeKind::SaleEnded { offer: o, balance: b, moved_back } => {
@@ -180,7 +182,9 @@ fn kind(names: &Names, kind: &ChangeKind) -> String {
         ChangeKind::InventoryReserved { id, deadline, lines } => {
             format!(" {} until {}: {}", names.name(*id), instant(*deadline), moved(lines))
         }
-        ChangeKind::ReservationExtended { id, deadline } => format!(" {} until {}", names.name(*id), instant(*deadline)),
+        ChangeKind::ReservationExtended { id, deadline } => {
+            format!(" {} until {}", names.name(*id), instant(*deadline))
+        }
         ChangeKind::ReservationConfirmed { id, lines, given_back } => {
             let back = if given_back.is_empty() { String::new() } else { format!("; back {}", moved(given_back)) };
             format!(" {}: {}{back}", names.name(*id), moved(lines))
@@ -263,7 +267,8 @@ fn reservation_view(v: &ReservationView) -> String {
         let _ = write!(text, ", key {key}");
     }
     for l in &v.lines {
-        let _ = write!(text, "\n  {}: reserved {}, sold {}, returned {}", offer(&l.offer), l.reserved, l.sold, l.returned);
+        let _ =
+            write!(text, "\n  {}: reserved {}, sold {}, returned {}", offer(&l.offer), l.reserved, l.sold, l.returned);
     }
     text
 }

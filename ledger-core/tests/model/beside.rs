@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ledger_core::change::Record;
 use ledger_core::codec::{decode_entry, encode_entry};
 use ledger_core::view::IdView;
-use ledger_core::{Applied, Command, Entry, LedgerTime, Ledger, Slot, limits};
+use ledger_core::{Applied, Command, Entry, Ledger, LedgerTime, Slot, limits};
 
 use super::feed::Feed;
 use super::{Model, Seen};
@@ -66,11 +66,13 @@ impl Beside {
 
     fn compare_model(&mut self, entry: &Entry, applied: &Applied, remembered_before: u64) {
         let before = &self.forgotten_to;
+        let swept = self.feed.due_at(applied.time.0) as u64;
         let seen = Seen {
             outcomes: &applied.outcomes,
             forgotten_before: &|slot| before.get(&slot).copied().unwrap_or(0),
             forgotten_after: &|slot| self.ledger.forgotten_to(slot),
-            remembered: remembered_before.max(self.ledger.totals().remembered) + entry.commands.len() as u64,
+            forgets: &|id| self.ledger.id(id) == IdView::Forgotten,
+            remembered: remembered_before + swept + entry.commands.len() as u64,
         };
         let expected = self.model.apply(entry, &seen);
         assert_eq!(applied.time.0, self.model.time, "ledger time");
@@ -127,7 +129,11 @@ impl Beside {
         assert_eq!(self.ledger.products(None, usize::MAX), expected, "products");
         for offer in self.model.offer_keys() {
             assert_eq!(self.ledger.offer(offer), self.model.offer_view(offer), "offer (left: ledger, right: model)");
-            assert_eq!(self.feed.balance(offer), self.ledger.offer(offer).expect("known").balance, "the feed's {offer:?}");
+            assert_eq!(
+                self.feed.balance(offer),
+                self.ledger.offer(offer).expect("known").balance,
+                "the feed's {offer:?}"
+            );
         }
         assert_eq!(self.feed.offers().count(), self.model.offer_keys().count(), "offers in the feed");
         self.compare_sums();

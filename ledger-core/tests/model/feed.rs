@@ -65,6 +65,11 @@ impl Feed {
         self.holds.values().filter(|h| h.due).count()
     }
 
+    /// Holds due at that time and not told as expired yet.
+    pub(crate) fn due_at(&self, time: u64) -> usize {
+        self.holds.values().filter(|h| h.deadline <= time).count()
+    }
+
     /// Units as the records say.
     pub(crate) fn balance(&self, offer: &OfferKey) -> Balance {
         let held = self.holds.values().filter(|h| !h.due).filter_map(|h| h.lines.get(offer)).sum();
@@ -78,8 +83,12 @@ impl Feed {
     }
 
     fn end_due(&mut self, time: u64) {
-        let due: Vec<_> =
-            self.holds.iter().filter(|(_, h)| !h.due && h.deadline <= time).map(|(&id, h)| (id, h.lines.clone())).collect();
+        let due: Vec<_> = self
+            .holds
+            .iter()
+            .filter(|(_, h)| !h.due && h.deadline <= time)
+            .map(|(&id, h)| (id, h.lines.clone()))
+            .collect();
         for (id, lines) in due {
             self.holds.get_mut(&id).expect("known").due = true;
             self.give_back(&lines);

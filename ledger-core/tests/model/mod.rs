@@ -100,7 +100,9 @@ pub(crate) struct Seen<'a> {
     pub(crate) outcomes: &'a [Outcome],
     pub(crate) forgotten_before: &'a dyn Fn(Slot) -> u64,
     pub(crate) forgotten_after: &'a dyn Fn(Slot) -> u64,
-    /// The most ids it remembered of the capped kind, before or after.
+    /// Whether it has forgotten the id after the entry.
+    pub(crate) forgets: &'a dyn Fn(ReservationId) -> bool,
+    /// The most ids of the capped kind that it can have remembered during the entry.
     pub(crate) remembered: u64,
 }
 
@@ -279,12 +281,7 @@ impl Model {
 
     fn brief(&self, id: ReservationId, replayed: bool) -> Brief {
         let r = self.reservation(id);
-        Brief {
-            status: r.status,
-            deadline: LedgerTime(r.deadline),
-            reserved_at: LedgerTime(r.reserved_at),
-            replayed,
-        }
+        Brief { status: r.status, deadline: LedgerTime(r.deadline), reserved_at: LedgerTime(r.reserved_at), replayed }
     }
 
     /// What is known of the id, the ledger's answer deciding only whether it has forgotten, and only where it may.
@@ -323,22 +320,26 @@ impl Model {
             }
     }
 
-    /// Whether an answer *memory full* is lawful: the cap is reached, and says when to come back.
+    /// Whether an answer *memory full* is lawful: the cap is reached, nothing that it counts is old enough to be forgotten,
+    /// and it says when to come back.
     fn memory_full(&self, answer: &Outcome, seen: &Seen<'_>) -> Option<Outcome> {
-        match answer {
-            Outcome::NotNow(NotNow::MemoryFull { retry_ms })
-                if seen.remembered >= self.settings.remembered_max && *retry_ms > 0 =>
-            {
-                Some(answer.clone())
-            }
-            _ => None,
-        }
+        let Outcome::NotNow(NotNow::MemoryFull { retry_ms }) = answer else { return None };
+        let soon = (1..=limits::FORGET_GUARD_MS + limits::ID_AHEAD_MS_MAX).contains(retry_ms);
+        let guard = self.time.saturating_sub(limits::FORGET_GUARD_MS);
+        let could_be_forgotten = self.ids.iter().any(|(id, known)| {
+            let counts = match &known.what {
+                What::Reserved(r) => r.status == Status::Released, // expired ones only once they are swept
+                What::Refused(..) | What::Fenced => true,
+            };
+            counts && !known.forgotten && id.time_ms() <= guard && !(seen.forgets)(*id)
+        });
+        let lawful = soon && seen.remembered >= self.settings.remembered_max && !could_be_forgotten;
+        lawful.then(|| answer.clone())
     }
 
     fn too_far_ahead(&self, id: ReservationId) -> Option<Outcome> {
         let latest = self.time + limits::ID_AHEAD_MS_MAX;
-        (id.time_ms() > latest)
-            .then(|| Outcome::NotNow(NotNow::IdTooFarAhead { retry_ms: id.time_ms() - latest }))
+        (id.time_ms() > latest).then(|| Outcome::NotNow(NotNow::IdTooFarAhead { retry_ms: id.time_ms() - latest }))
     }
 }
 

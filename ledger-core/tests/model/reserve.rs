@@ -10,6 +10,9 @@ use ledger_core::{LedgerTime, OfferKey, ReservationId, Slot};
 
 use super::{Content, Known, Model, ModelLine, Recall, Reservation, Seen, What, content_of, summed};
 
+/// What one line breaks, if it does.
+type Rule<'a> = dyn Fn(&OfferKey, u64) -> Option<Refusal> + 'a;
+
 impl Model {
     pub(super) fn reserve(
         &mut self,
@@ -78,7 +81,7 @@ impl Model {
 
     /// The first rule that any line breaks.
     fn refusal(&self, content: &Content) -> Option<Refusal> {
-        let rules: [&dyn Fn(&OfferKey, u64) -> Option<Refusal>; 11] = [
+        let rules: [&Rule<'_>; 11] = [
             &|o, _| (!self.products.contains_key(&o.sku)).then(|| Refusal::UnknownProduct { offer: o.clone() }),
             &|o, _| (!self.offers.contains_key(o)).then(|| Refusal::UnknownOffer { offer: o.clone() }),
             &|o, _| self.offers[o].ended.then_some(Refusal::SaleHasEnded),
@@ -104,7 +107,9 @@ impl Model {
                 (n > u64::from(max)).then_some(Refusal::AboveOrderMax { max })
             },
             &|o, n| self.limit_reached(content, o, n),
-            &|o, n| (self.balance(o).available < n).then(|| Refusal::SoldOut { offer: o.clone(), truth: self.sold_out(o) }),
+            &|o, n| {
+                (self.balance(o).available < n).then(|| Refusal::SoldOut { offer: o.clone(), truth: self.sold_out(o) })
+            },
         ];
         rules.iter().find_map(|rule| content.lines.iter().find_map(|(offer, &n)| rule(offer, n)))
     }

@@ -129,7 +129,8 @@ impl Model {
         }
         let still_sold: BTreeMap<OfferKey, u64> =
             r.lines.iter().map(|(o, l)| (o.clone(), l.sold - l.returned)).collect();
-        let asked = asked.unwrap_or_else(|| still_sold.iter().filter(|&(_, &n)| n > 0).map(|(o, &n)| (o.clone(), n)).collect());
+        let asked =
+            asked.unwrap_or_else(|| still_sold.iter().filter(|&(_, &n)| n > 0).map(|(o, &n)| (o.clone(), n)).collect());
         if let Some(offer) = asked.keys().find(|o| !still_sold.contains_key(o)) {
             return Err(Refusal::NoSuchLine { offer: offer.clone() });
         }
@@ -156,9 +157,10 @@ pub(super) fn same_content(one: &Command, other: &Command) -> bool {
         (Command::Return { id: a, lines: m, .. }, Command::Return { id: b, lines: n, .. }) => {
             a == b && m.as_ref().map(summed) == n.as_ref().map(summed)
         }
-        (Command::Adjust { offer: a, delta: d, reason: r, .. }, Command::Adjust { offer: b, delta: e, reason: s, .. }) => {
-            a == b && d == e && r == s
-        }
+        (
+            Command::Adjust { offer: a, delta: d, reason: r, .. },
+            Command::Adjust { offer: b, delta: e, reason: s, .. },
+        ) => a == b && d == e && r == s,
         _ => one == other,
     }
 }
