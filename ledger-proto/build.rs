@@ -1,4 +1,9 @@
-//! Compiles the `.proto` files with protox, so that no protoc is needed.
+//! Compiles the `.proto` files with protox, so that no protoc is needed, and the Ledger service once more with whole frames.
+
+use tonic_prost_build::manual::{Builder, Method, Service};
+
+const PROST: &str = "tonic_prost::ProstCodec";
+const FRAMES: &str = "crate::frames::FrameCodec";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -7,5 +12,41 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let framed = out.join("framed");
+    std::fs::create_dir_all(&framed)?;
+    Builder::new().out_dir(framed).compile(&[ledger()]);
     Ok(())
+}
+
+/// The service `holdfast.v1.Ledger` of `ledger.proto`; a test holds both to the same methods.
+fn ledger() -> Service {
+    let frames = |name, route, input| {
+        Method::builder().name(name).route_name(route).input_type(input).output_type("crate::frames::Answers").codec_path(FRAMES)
+    };
+    let prost = |name, route: &str, output: &str| {
+        Method::builder()
+            .name(name)
+            .route_name(route)
+            .input_type(format!("crate::v1::{route}Request"))
+            .output_type(format!("crate::v1::{output}"))
+            .codec_path(PROST)
+    };
+    let read = |name, route: &str| prost(name, route, &format!("{route}Response")).build();
+    Service::builder()
+        .name("Ledger")
+        .package("holdfast.v1")
+        .method(frames("submit", "Submit", "crate::frames::OneCall").build())
+        .method(frames("submit_batch", "SubmitBatch", "crate::frames::Calls").build())
+        .method(
+            frames("submit_stream", "SubmitStream", "crate::frames::Calls").client_streaming().server_streaming().build(),
+        )
+        .method(read("get_product", "GetProduct"))
+        .method(read("get_offers", "GetOffers"))
+        .method(read("list_products", "ListProducts"))
+        .method(read("list_sales", "ListSales"))
+        .method(read("get_reservation", "GetReservation"))
+        .method(read("explain", "Explain"))
+        .method(prost("watch", "Watch", "WatchFrame").server_streaming().build())
+        .method(prost("get_routing", "GetRouting", "Routing").build())
+        .build()
 }

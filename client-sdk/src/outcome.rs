@@ -66,7 +66,7 @@ impl Refused {
     pub fn refusal(&self) -> Option<&Refusal> {
         match &self.why {
             Why::Ledger(refusal) => Some(refusal),
-            Why::Invalid(_) | Why::PermissionDenied(_) => None,
+            Why::Invalid(_) | Why::PermissionDenied(_) | Why::Other { .. } => None,
         }
     }
 }

@@ -5,7 +5,28 @@
 
 pub mod limits;
 pub mod reply;
+pub mod names;
+pub mod calls;
+pub mod answers;
+pub mod refusals;
+pub mod views;
+pub mod feed;
+pub mod routing;
+pub mod status;
+pub mod fast;
+pub mod frames;
 
+/// The Ledger service with whole frames for `Submit`, `SubmitBatch` and `SubmitStream`; the same on the wire as [`v1`]'s.
+///
+/// Serve and call this one: `ledger_server` and `ledger_client` carry [`frames::Calls`] and [`frames::Answers`], which are read and
+/// written by hand ([`fast`]).
+#[expect(clippy::all, reason = "generated code; documented in the .proto files")]
+pub mod framed {
+    include!(concat!(env!("OUT_DIR"), "/framed/holdfast.v1.Ledger.rs"));
+}
+
+pub use calls::DecodedCall;
+pub use frames::{Answers, Calls, OneCall};
 pub use reply::{At, Cause, Invalid, NotNow, Reply, Why};
 
 /// Generated from `proto/holdfast/v1`.

@@ -2,6 +2,8 @@
 //!
 //! **Owns** [`Reply`] and its parts. **Must never** turn *unknown* into *no*. **Read next**: [`crate::answers`].
 
+use std::borrow::Cow;
+
 use ledger_core::outcome;
 use ledger_core::{InvalidValue, LedgerTime, Position, Refusal, Settled};
 
@@ -10,7 +12,7 @@ use ledger_core::{InvalidValue, LedgerTime, Position, Refusal, Settled};
 #[error("{field}: {why}")]
 pub struct Invalid {
     /// The field as it is called in the protobuf definitions.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// Which rule was broken.
     pub why: String,
 }
@@ -18,11 +20,11 @@ pub struct Invalid {
 impl Invalid {
     /// Names a field and the rule it breaks.
     pub fn new(field: &'static str, why: impl Into<String>) -> Self {
-        Self { field, why: why.into() }
+        Self { field: field.into(), why: why.into() }
     }
     /// For `map_err` on the core's constructors.
     pub fn of(field: &'static str) -> impl FnOnce(InvalidValue) -> Self {
-        move |value| Self { field, why: value.to_string() }
+        move |value| Self { field: field.into(), why: value.to_string() }
     }
 }
 
@@ -38,6 +40,14 @@ pub enum Why {
     /// The caller's role does not allow it.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
+    /// A newer node's reason that this build does not know by type.
+    #[error("{message} (refusal {code})")]
+    Other {
+        /// Its frozen number.
+        code: i32,
+        /// For people.
+        message: String,
+    },
 }
 
 /// What keeps a call from being answered just now.
