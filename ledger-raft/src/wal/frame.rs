@@ -322,10 +322,7 @@ mod tests {
         block[STAMP_BYTES..STAMP_BYTES + 3].copy_from_slice(b"abc");
         let stamp = Stamp { generation: 7, round: 9, index: 1, payload_blocks: 2, used: 3, first_record: 0 };
         stamp.seal(&mut block, 11);
-        assert_eq!(
-            block[4..27],
-            [7, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 0, 0, b'a', b'b', b'c']
-        );
+        assert_eq!(block[4..27], [7, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 0, 0, b'a', b'b', b'c']);
         assert_eq!(block[0..4], crc32c::crc32c_append(11, &block[4..]).to_le_bytes());
         assert_eq!(classify(&block, 11), Block::Good(stamp));
         assert_eq!(classify(&block, 12), Block::Bad, "the same bytes elsewhere are not good");

@@ -177,10 +177,7 @@ fn check_identity(path: &Path, h: &SegmentHeader, identity: WalIdentity) -> Resu
 /// The generation below which segments are dead, and the newest segment if it can be begun anew.
 ///
 /// Headers repeat the mark, so only records of the newest segment can know better than the newest readable header.
-fn oldest_of(
-    disk: &dyn Disk,
-    begun: &BTreeMap<u32, Found>,
-) -> Result<(u32, Option<(u32, SegmentHeader)>), WalError> {
+fn oldest_of(disk: &dyn Disk, begun: &BTreeMap<u32, Found>) -> Result<(u32, Option<(u32, SegmentHeader)>), WalError> {
     let (mut oldest, mut droppable, mut newest) = (0, None, true);
     for (generation, found) in begun.iter().rev() {
         let content = content_of(disk, found)?;

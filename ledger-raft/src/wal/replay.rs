@@ -110,7 +110,8 @@ impl Replay {
             }
             Kind::Checkpoint => {
                 let mut c = Cursor(body);
-                let Some(state) = c.number().and_then(|first| Some((first, GroupState::decode(header.seq, c.0)?))) else {
+                let Some(state) = c.number().and_then(|first| Some((first, GroupState::decode(header.seq, c.0)?)))
+                else {
                     return false;
                 };
                 self.checkpoint(GroupId(header.group), state.0, state.1);
@@ -253,11 +254,15 @@ impl Replay {
                     damage[at].groups.push(id);
                 }
             }
-            if mine.is_none() && let Some(mark) = &g.state.damage {
+            if mine.is_none()
+                && let Some(mark) = &g.state.damage
+            {
                 damage.push(lost(dir.join(&mark.file), mark.offset, "found at an earlier start and not repaired yet"));
                 mine = Some(damage.len() - 1);
             }
-            if let Some(at) = mine && !damage[at].groups.contains(&id) {
+            if let Some(at) = mine
+                && !damage[at].groups.contains(&id)
+            {
                 damage[at].groups.push(id);
             }
             groups.insert(id, (g.state, g.index, mine));

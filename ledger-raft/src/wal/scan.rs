@@ -55,7 +55,8 @@ impl Blocks {
     pub(crate) fn classify(bytes: &[u8]) -> Self {
         let blocks: Vec<Block> =
             bytes.chunks_exact(BLOCK_BYTES).enumerate().map(|(i, b)| classify(b, i as u32)).collect();
-        let generation = blocks.iter().filter_map(|b| if let Block::Good(s) = b { Some(s.generation) } else { None }).max();
+        let generation =
+            blocks.iter().filter_map(|b| if let Block::Good(s) = b { Some(s.generation) } else { None }).max();
         let any_bad = blocks.contains(&Block::Bad);
         Self { blocks, generation, any_bad }
     }

@@ -7,7 +7,9 @@
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::segment::make_spare;
 use super::shared::Shared;
@@ -54,7 +56,7 @@ impl Shell {
         if let Some(made) = spare {
             self.writer.spare_made(made, now);
         }
-        !(closing && !self.writer.has_work()) && !self.writer.is_poisoned()
+        (!closing || self.writer.has_work()) && !self.writer.is_poisoned()
     }
 
     fn run_thread(mut self) {
@@ -85,7 +87,7 @@ impl Shell {
     }
 
     async fn run_inline(mut self) {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         while self.gather(begun.elapsed()) {
             let outcome = self.writer.poll(begun.elapsed());
             let latency = self.disk.simulated_latency();

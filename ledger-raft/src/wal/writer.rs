@@ -256,7 +256,10 @@ impl Writer {
                     }
                 }
                 Encoded::SegmentFull if self.round.is_empty() && rolled => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty segment has no room for one record"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "an empty segment has no room for one record",
+                    ));
                 }
                 _ => break,
             }
@@ -323,9 +326,7 @@ impl Writer {
     }
 
     fn booked(&mut self, mem: &Arc<GroupMem>) -> &mut Booked {
-        self.book
-            .entry(mem.id)
-            .or_insert_with(|| Booked { state: GroupState::default(), mem: mem.clone() })
+        self.book.entry(mem.id).or_insert_with(|| Booked { state: GroupState::default(), mem: mem.clone() })
     }
 
     fn encode_entries(&mut self, mem: &Arc<GroupMem>, entries: &[super::WalEntry], next: &mut usize) -> Encoded {
@@ -384,8 +385,7 @@ impl Writer {
             Kind::Entry | Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest => {}
         }
         self.recount |= matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset);
-        let header =
-            RecordHeader { kind, head_len: 0, group: mem.id.0, body_len: body.len() as u32, seq, index };
+        let header = RecordHeader { kind, head_len: 0, group: mem.id.0, body_len: body.len() as u32, seq, index };
         self.round.push(&header, &[], &body);
     }
 
@@ -618,7 +618,12 @@ impl Writer {
     /// The file to allocate next, off the path of rounds; answered by [`Self::spare_made`].
     pub(crate) fn wants_spare(&mut self, now: Duration) -> Option<(PathBuf, u64)> {
         let wanted = self.spares.len() < self.spares_wanted();
-        if !wanted || self.allocating || self.poisoned.is_some() || now < self.allocate_not_before || !self.may_allocate() {
+        if !wanted
+            || self.allocating
+            || self.poisoned.is_some()
+            || now < self.allocate_not_before
+            || !self.may_allocate()
+        {
             return None;
         }
         self.allocating = true;
@@ -649,7 +654,9 @@ impl Writer {
         self.round.clear();
         self.take_lazy();
         self.mark();
-        if !self.round.is_empty() && let Err(e) = self.write_round() {
+        if !self.round.is_empty()
+            && let Err(e) = self.write_round()
+        {
             tracing::error!(error = %e, "the log's last marker was not written");
         }
         let mut told = Vec::new();

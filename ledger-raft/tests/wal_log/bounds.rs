@@ -122,7 +122,8 @@ fn another_format_version_is_refused() {
     runtime().block_on(async {
         let disk = SimDisk::new(0);
         open(&disk).await.expect("open").close().await;
-        let newest = disk.files().into_iter().find(|f| disk.content(f).expect("file")[4] != 0).expect("a begun segment");
+        let newest =
+            disk.files().into_iter().find(|f| disk.content(f).expect("file")[4] != 0).expect("a begun segment");
         let mut block = disk.content(&newest).expect("file")[..512].to_vec();
         // Stamp 24, record 28, magic 6: the version. The sum is made right again, as a later program would have it.
         block[24 + 28 + 6] = 2;

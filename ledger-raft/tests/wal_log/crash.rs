@@ -1,10 +1,10 @@
 //! The log is crashed at every write and every sync of a workload, and of the recovery behind it, and compared with a
 //! slow model: what was acknowledged is there, the rest is there as a prefix or not at all.
 
+use crate::model::{GROUPS, Story, append, check, entry, open, runtime};
 use bytes::Bytes;
 use ledger_raft::disk::{CrashPoint, SimDisk};
 use ledger_raft::wal::Wal;
-use crate::model::{GROUPS, Story, append, check, entry, open, runtime};
 
 /// One scripted step for a group.
 #[derive(Clone, Copy)]
@@ -59,7 +59,10 @@ async fn act_all(wal: &Wal, stories: &mut [Story], acts: [Option<Act>; 3], tag: 
                     m.entries.retain(|i, _| *i > upto);
                     m.purged = Some(upto);
                 });
-                small.push((at, tokio::spawn(async move { group.purge(upto, Bytes::from(format!("id {upto}"))).await })));
+                small.push((
+                    at,
+                    tokio::spawn(async move { group.purge(upto, Bytes::from(format!("id {upto}"))).await }),
+                ));
             }
             Some(Act::PurgeBeyond(by)) => {
                 let upto = last.unwrap_or(0) + by;
@@ -67,7 +70,10 @@ async fn act_all(wal: &Wal, stories: &mut [Story], acts: [Option<Act>; 3], tag: 
                     m.entries.clear();
                     m.purged = Some(upto);
                 });
-                small.push((at, tokio::spawn(async move { group.purge(upto, Bytes::from(format!("id {upto}"))).await })));
+                small.push((
+                    at,
+                    tokio::spawn(async move { group.purge(upto, Bytes::from(format!("id {upto}"))).await }),
+                ));
             }
             Some(Act::Commit) => {
                 let committed = Bytes::from(format!("committed {tag}"));

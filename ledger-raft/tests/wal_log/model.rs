@@ -46,10 +46,10 @@ pub(crate) fn append(group: &GroupLog, entries: Vec<WalEntry>) -> oneshot::Recei
             let _ = tell.send(result);
         }
     });
-    if let Err(e) = group.append(entries, done) {
-        if let Some(tell) = tell_late.lock().expect("lock").take() {
-            let _ = tell.send(Err(e));
-        }
+    if let Err(e) = group.append(entries, done)
+        && let Some(tell) = tell_late.lock().expect("lock").take()
+    {
+        let _ = tell.send(Err(e));
     }
     told
 }
