@@ -356,3 +356,105 @@ pub(crate) fn take_transfer_answer(
         _ => return Err(malformed("transfer answer")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample_membership() -> Membership {
+        let nodes: BTreeMap<u64, Peer> =
+            [(1, "a:1"), (2, "b:2"), (9, "c:3")].map(|(id, a)| (id, Peer { addr: a.into() })).into();
+        Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2])], nodes).unwrap()
+    }
+
+    #[test]
+    fn the_bytes_of_an_entry_are_frozen() {
+        let e = Entry {
+            log_id: log_id(0x11, 0x22),
+            payload: EntryPayload::Normal(Stamped { stamp_ms: 0x33, bytes: Bytes::from_static(b"hi") }),
+        };
+        let (head, body) = entry_parts(&e);
+        let mut golden = [0u8; 32];
+        (golden[0], golden[8], golden[16], golden[24], golden[28]) = (0x11, 0x22, 0x33, 1, 2);
+        assert_eq!(head, golden);
+        assert_eq!(&body[..], b"hi");
+        let blank = Entry { log_id: log_id(1, 2), payload: EntryPayload::Blank };
+        assert_eq!(entry_parts(&blank).0[24..], [0; 8]);
+        for e in [e, blank] {
+            let (head, body) = entry_parts(&e);
+            assert_eq!(entry_of_parts(&head, body).unwrap(), e);
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_vote_and_a_membership_are_frozen() {
+        let vote = Vote::from_leader_id(LeaderId { term: 5, voted_for: 3 }, true);
+        let mut b = Vec::new();
+        put_vote(&mut b, &vote);
+        let mut golden = vec![0u8; 24];
+        (golden[0], golden[8], golden[16]) = (5, 3, 1);
+        assert_eq!(b, golden);
+        assert_eq!(take_vote(&mut &b[..]).unwrap(), vote);
+
+        let mut b = Vec::new();
+        put_membership(&mut b, &sample_membership());
+        let id = |n: u8| [n, 0, 0, 0, 0, 0, 0, 0];
+        let mut golden = vec![2, 0, 2, 0];
+        golden.extend(id(1));
+        golden.extend(id(2));
+        golden.extend([1, 0]);
+        golden.extend(id(2));
+        golden.extend([3, 0]);
+        for (n, a) in [(1, b"a:1"), (2, b"b:2"), (9, b"c:3")] {
+            golden.extend(id(n));
+            golden.extend([3, 0]);
+            golden.extend(a);
+        }
+        assert_eq!(b, golden);
+        assert_eq!(take_membership(&mut &b[..]).unwrap(), sample_membership());
+    }
+
+    #[test]
+    fn requests_survive_the_wire_and_any_cut_is_an_error() {
+        let normal = |i: u64, body: &'static [u8]| Entry {
+            log_id: log_id(3, i),
+            payload: EntryPayload::Normal(Stamped { stamp_ms: i, bytes: Bytes::from_static(body) }),
+        };
+        let r = AppendEntriesRequest::<Types> {
+            vote: Vote::from_leader_id(LeaderId { term: 3, voted_for: 1 }, true),
+            prev_log_id: Some(log_id(2, 4)),
+            leader_commit: None,
+            entries: vec![
+                normal(5, b"five"),
+                Entry { log_id: log_id(3, 6), payload: EntryPayload::Blank },
+                Entry { log_id: log_id(3, 7), payload: EntryPayload::Membership(sample_membership()) },
+                normal(8, b""),
+            ],
+        };
+        let whole = Bytes::from(append_pieces(&r).concat());
+        let back = take_append(&mut whole.clone()).unwrap();
+        assert_eq!((back.vote, back.prev_log_id, back.leader_commit), (r.vote, r.prev_log_id, r.leader_commit));
+        assert_eq!(back.entries, r.entries);
+        for n in 0..whole.len() {
+            assert!(take_append(&mut whole.slice(..n)).is_err(), "cut at {n}");
+        }
+        let mut gap = r.clone();
+        gap.entries.remove(1);
+        assert!(take_append(&mut Bytes::from(append_pieces(&gap).concat())).is_err(), "a hole in a request");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(b in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let bytes = Bytes::from(b);
+            let _ = take_append(&mut bytes.clone());
+            let _ = take_entry(&mut bytes.clone());
+            let _ = take_stored_membership(&mut bytes.clone());
+            let _ = take_vote_request(&mut bytes.clone());
+            let _ = take_vote_response(&mut bytes.clone());
+            let _ = take_append_response(&mut bytes.clone());
+            let _ = take_stream_answer(&mut bytes.clone());
+            let _ = take_transfer(&mut bytes.clone());
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! **Must never** hold a lock across an await, or say a definite *no* for something that may be in the log.
 //! **Read next**: [`crate::clock`], [`crate::reads`], [`crate::upkeep`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -227,11 +227,6 @@ impl GroupCore {
         }
     }
 
-    /// Voters as known now.
-    pub(crate) fn voter_ids(&self) -> BTreeSet<u64> {
-        self.status_now().voters.keys().map(|id| id.0).collect()
-    }
-
     /// Waits for a status, from now on.
     pub(crate) async fn await_status(&self, within: Duration, ok: impl FnMut(&GroupStatus) -> bool) -> io::Result<()> {
         let mut rx = self.status.subscribe();
@@ -268,6 +263,9 @@ pub(crate) async fn publish_status(core: Arc<GroupCore>) {
         }
         let status = core.status_of(&metrics);
         drop(metrics);
+        if let Some(addr) = status.voters.get(&core.node) {
+            core.links.set_own_addr(addr);
+        }
         core.status.send_if_modified(|s| {
             let changed = *s != status;
             *s = status;

@@ -31,14 +31,17 @@ type ServerMetrics = openraft::alias::WatchReceiverOf<Types, openraft::metrics::
 pub(crate) async fn keep_clock(core: Arc<GroupCore>) {
     let Some(raft) = core.raft.clone() else { return };
     let mut server = raft.server_metrics();
+    let mut all = raft.metrics();
     let (heard_tx, mut heard) = mpsc::channel::<Heard>(64);
     let mut next_ask = Instant::now();
     let mut unsure_since: Option<Instant> = None;
     let mut handed_over: Option<Instant> = None;
     loop {
         let leading = follow_leadership(&core, &mut server);
+        // A new leader has no lease before a quorum answered, and openraft refuses writes until then.
+        let accepted = all.borrow_and_update().last_quorum_acked.is_some();
         if leading {
-            let sure = judge(&core);
+            let sure = judge(&core, accepted);
             let since = if sure { None } else { Some(unsure_since.unwrap_or_else(Instant::now)) };
             unsure_since = since;
             if Instant::now() >= next_ask {
@@ -59,6 +62,7 @@ pub(crate) async fn keep_clock(core: Arc<GroupCore>) {
             biased;
             () = core.stop.cancelled() => return,
             r = server.changed() => if r.is_err() { return },
+            r = all.changed(), if leading && !accepted => if r.is_err() { return },
             Some(Heard(from, wall, asked, at)) = heard.recv() => {
                 if let Some(clock) = lock(&core.stamper).clock.as_mut() {
                     clock.heard(from, wall, asked, at);
@@ -97,7 +101,7 @@ fn follow_leadership(core: &GroupCore, server: &mut ServerMetrics) -> bool {
 }
 
 /// Judges anew and publishes a change; true when stamps may be given.
-fn judge(core: &GroupCore) -> bool {
+fn judge(core: &GroupCore, accepted: bool) -> bool {
     let wall = core.seams.clock.now_ms();
     let (before, sure) = {
         let mut stamper = lock(&core.stamper);
@@ -112,8 +116,8 @@ fn judge(core: &GroupCore) -> bool {
             tracing::warn!(group = core.id.0, ahead_ms = carried, "ledger time is ahead of the quorum's clocks; it goes on from there");
         }
         stamper.sure_until_ms = match verdict {
-            Verdict::Sure { until_ms } => until_ms,
-            Verdict::Unsure => 0,
+            Verdict::Sure { until_ms } if accepted => until_ms,
+            _ => 0,
         };
         (before, now < stamper.sure_until_ms)
     };

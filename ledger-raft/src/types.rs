@@ -91,6 +91,12 @@ pub(crate) struct Peer {
 /// A reply that may be shared by name, as openraft demands; the lock is never contended.
 pub(crate) struct SyncReply(Mutex<Reply>);
 
+impl fmt::Debug for SyncReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("reply")
+    }
+}
+
 impl SyncReply {
     pub(crate) fn new(reply: Reply) -> Self {
         Self(Mutex::new(reply))

@@ -276,12 +276,25 @@ pub(crate) struct Links {
     me: Identity,
     seams: Seams,
     peers: Mutex<BTreeMap<NodeId, PeerLinks>>,
+    /// This node's address, as the members of its groups know it.
+    own_addr: Mutex<String>,
     stop: CancellationToken,
 }
 
 impl Links {
     pub(crate) fn new(me: Identity, seams: Seams, stop: CancellationToken) -> Self {
-        Self { me, seams, peers: Mutex::new(BTreeMap::new()), stop }
+        Self { me, seams, peers: Mutex::new(BTreeMap::new()), own_addr: Mutex::default(), stop }
+    }
+
+    pub(crate) fn own_addr(&self) -> String {
+        lock(&self.own_addr).clone()
+    }
+
+    pub(crate) fn set_own_addr(&self, addr: &str) {
+        let mut own = lock(&self.own_addr);
+        if *own != addr {
+            addr.clone_into(&mut own);
+        }
     }
 
     /// The links to a peer; a new address is used at the next dial.

@@ -61,6 +61,7 @@ impl GroupNetwork {
             group: self.group,
             heartbeat,
             links: self.links.to(NodeId(target), &node.addr),
+            all: self.links.clone(),
             snapshots: self.snapshots.clone(),
             seams: self.seams.clone(),
         }
@@ -84,6 +85,7 @@ pub(crate) struct PeerNetwork {
     group: u32,
     heartbeat: bool,
     links: PeerLinks,
+    all: Arc<Links>,
     snapshots: Arc<SnapshotStore>,
     seams: Seams,
 }
@@ -151,6 +153,8 @@ impl NetSnapshot<Types> for PeerNetwork {
         let body = bytes_of(|b| {
             codec::put_vote(b, &vote);
             offer.put(b);
+            // A peer without a log does not know where we are.
+            b.put_slice(self.all.own_addr().as_bytes());
         });
         let call = self.links.control.call(Kind::SnapshotOffer, self.group, body, SNAPSHOT_TRANSFER_WITHIN);
         let answer = tokio::select! {

@@ -23,7 +23,7 @@ use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::group::GroupCore;
 use crate::limits::{
-    ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN, STREAMS_PER_CONNECTION_MAX,
+    ADDRESS_BYTES_MAX, ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN, STREAMS_PER_CONNECTION_MAX,
     STREAM_IN_FLIGHT_MAX,
 };
 use crate::node::PeerHandler;
@@ -252,8 +252,8 @@ impl Served {
         let offer = Offer::take(body)?;
         let raft = core.raft()?;
         let _one = core.receiving.try_lock().map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "a snapshot is being received"))?;
-        let addr = core.status.borrow().voters.get(&self.peer).cloned().unwrap_or_default();
-        let link = self.registry.links.to(self.peer, &addr).bulk;
+        let addr = std::str::from_utf8(body).ok().filter(|a| a.len() <= ADDRESS_BYTES_MAX);
+        let link = self.registry.links.to(self.peer, addr.ok_or_else(|| malformed("snapshot offer"))?).bulk;
         let (snapshots, disk) = (core.snapshots.clone(), core.seams.disk.clone());
         let file = pull(Pull { group: core.id.0, link, snapshots, disk }, &offer).await?;
         let snapshot = openraft::Snapshot { meta: meta_of(&file), snapshot: file };
