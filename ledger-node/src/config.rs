@@ -65,6 +65,8 @@ pub struct NodeConfig {
     pub history_keep: Duration,
     /// Most bytes of history kept on this node.
     pub history_bytes_max: u64,
+    /// From where calls are taken; all others are refused until identities exist.
+    pub trusted: Vec<crate::access::Network>,
     /// Whether leaders are spread over the nodes by handing leadership over.
     pub balance: bool,
     /// How long a leader keeps a shard before the balancer may move it.
@@ -98,6 +100,7 @@ impl Default for NodeConfig {
             raft: RaftTuning::default(),
             history_keep: Duration::from_secs(7 * 24 * 3600),
             history_bytes_max: 10 << 30,
+            trusted: crate::access::Network::loopback(),
             balance: true,
             balance_settle: Duration::from_secs(5),
             shutdown_within: Duration::from_secs(10),

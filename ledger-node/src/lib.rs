@@ -4,6 +4,7 @@
 //! gRPC and HTTP, metrics, shutdown. **Must never** decide anything about stock outside the core.
 //! **Read next**: `serve`, `shard`, `door`.
 
+pub mod access;
 pub mod config;
 pub mod limits;
 pub mod door;
@@ -11,3 +12,6 @@ pub mod shard;
 pub mod history;
 pub mod feed;
 pub mod node;
+pub mod metrics;
+pub mod api;
+pub mod grpc;

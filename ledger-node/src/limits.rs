@@ -132,3 +132,36 @@ pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
 const _: () = assert!(HISTORY_BACKLOG_BYTES_MAX > HISTORY_RECORD_BYTES_MAX);
 const _: () = assert!(FEED_RING_BYTES < HISTORY_BACKLOG_BYTES_MAX);
+
+// ---------------------------------------------------------------- gRPC and HTTP
+
+/// Connections to other nodes' client ports; more nodes than that are not in a cluster.
+pub const FORWARD_CHANNELS_MAX: usize = 64;
+/// A connection to the leader that takes longer failed.
+pub const FORWARD_CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// A forwarded call is waited for that much longer than its deadline: the leader says what it was then.
+pub const FORWARD_GRACE: Duration = Duration::from_millis(100);
+/// Calls of one stream in flight; beyond them the stream is not read, so its caller waits.
+pub const STREAM_CALLS_IN_FLIGHT: usize = 65_536;
+/// Frames of one stream taken before its answers are looked at.
+pub const STREAM_FRAMES_AT_ONCE: usize = 16;
+/// Answers one frame carries; more go into the next.
+pub const ANSWERS_PER_FRAME: usize = 16_384;
+/// Streams one connection may have open: callers that wait for answers each hold one.
+pub const GRPC_STREAMS_PER_CONNECTION: u32 = 4_096;
+/// An idle gRPC connection is pinged that often ...
+pub const GRPC_KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// ... and closed when the answer takes longer.
+pub const GRPC_KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of headers of one gRPC call.
+pub const GRPC_HEADER_BYTES: u32 = 16 << 10;
+/// Pause after a failed accept (out of file descriptors), so that it does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a linearizable read waits for the leader's word when its caller names no time.
+pub const READ_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.
+pub const HTTP_BODY_BYTES: usize = 64 << 10;
+/// A request that took longer than its command may is cut off.
+pub const HTTP_WITHIN: Duration = Duration::from_secs(70);
+/// Headers of an HTTP request must have come within that time.
+pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(10);

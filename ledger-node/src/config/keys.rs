@@ -157,6 +157,12 @@ pub const KEYS: &[Key] = &[
     duration_key!("history.keep", history_keep, MS, DAY * 3650, "How long this node keeps history."),
     number_key!("history.bytes_max", history_bytes_max: u64, 1 << 20, 1 << 50, "Most bytes of history kept on this node; the oldest goes first."),
     Key {
+        name: "access.trusted",
+        what: "Networks whose calls are taken, as 127.0.0.0/8,::1/128; all others are refused until identities exist.",
+        set: |c, v| crate::access::Network::list(v).map(|nets| c.trusted = nets),
+        get: |c| quoted(&c.trusted.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+    },
+    Key {
         name: "balance.on",
         what: "Spread leaders over the nodes by handing leadership over gently.",
         set: |c, v| switch(v).map(|on| c.balance = on),

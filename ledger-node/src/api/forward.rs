@@ -1,0 +1,151 @@
+//! Passing calls on to a shard's leader, once.
+//!
+//! **What it is.** One kept connection to each node's client port, opened when first needed, through the network seam.
+//!
+//! **Owns** those connections and the mark on forwarded calls. **Must never** forward what carries the mark, or call it *no* when
+//! a connection broke after something was sent.
+//! **Read next**: [`super::submit`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use ledger_core::LedgerTime;
+use ledger_proto::v1::ledger_client::LedgerClient;
+use ledger_proto::{At, Reply, answers, calls, names, v1};
+use ledger_raft::seam::Net;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+
+use super::submit::{Group, Item, not_reached};
+use crate::door::PendingCall;
+use crate::limits::{FORWARD_CHANNELS_MAX, FORWARD_CONNECT_WITHIN, FORWARD_GRACE};
+
+/// Marks a call that another node passed on.
+pub const FORWARDED: &str = "holdfast-forwarded";
+
+/// Kept connections to other nodes.
+#[derive(Clone)]
+pub struct Forwarder {
+    net: Arc<dyn Net>,
+    channels: Arc<Mutex<BTreeMap<Arc<str>, Channel>>>,
+}
+
+impl Forwarder {
+    /// Over a network.
+    pub fn new(net: Arc<dyn Net>) -> Self {
+        Self { net, channels: Arc::default() }
+    }
+
+    /// The connection to a node's client port; opened by its first use, opened anew after it broke.
+    pub fn channel(&self, addr: &Arc<str>) -> Option<Channel> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(addr) {
+            return Some(channel.clone());
+        }
+        if channels.len() >= FORWARD_CHANNELS_MAX {
+            channels.clear();
+        }
+        let (net, target) = (self.net.clone(), addr.clone());
+        let connect = tower::service_fn(move |_: http::Uri| {
+            let (net, target) = (net.clone(), target.clone());
+            async move { net.connect(&target).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_shared(format!("http://{addr}"))
+            .ok()?
+            .connect_timeout(FORWARD_CONNECT_WITHIN)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(ledger_proto::limits::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(ledger_proto::limits::CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .connect_with_connector_lazy(connect);
+        channels.insert(addr.clone(), channel.clone());
+        Some(channel)
+    }
+
+    /// Passes calls on; every call gets an answer.
+    pub async fn submit(&self, leader: Arc<str>, pending: Vec<PendingCall>) -> Vec<Group> {
+        let now = Instant::now();
+        let latest = pending.iter().map(|call| call.expires_at).max().unwrap_or(now);
+        let frame = pending.iter().map(|call| v1::Call {
+            tag: call.tag,
+            within_ms: u32::try_from(call.expires_at.saturating_duration_since(now).as_millis()).unwrap_or(u32::MAX).max(1),
+            verb: calls::verb(&call.command),
+        });
+        let mut request = tonic::Request::new(v1::CallFrame { calls: frame.collect() });
+        request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+        let Some(channel) = self.channel(&leader) else {
+            return vec![not_reached(&pending, &leader, "it is no address")];
+        };
+        let mut client = LedgerClient::new(channel)
+            .max_decoding_message_size(ledger_proto::limits::ANSWER_BYTES_MAX)
+            .max_encoding_message_size(ledger_proto::limits::ANSWER_BYTES_MAX);
+        let within = latest.saturating_duration_since(now) + FORWARD_GRACE;
+        match tokio::time::timeout(within, client.submit_batch(request)).await {
+            Ok(Ok(answered)) => complete(&pending, groups_of(answered.into_inner())),
+            Ok(Err(status)) => vec![broken(&pending, &leader, &status)],
+            Err(_) => vec![unknown(&pending, "the leader did not answer in time")],
+        }
+    }
+}
+
+/// A status instead of answers: definite only when the node said so, or nothing was sent.
+fn broken(pending: &[PendingCall], leader: &str, status: &tonic::Status) -> Group {
+    if let Some(reply) = ledger_proto::status::reply(status) {
+        let item = |call: &PendingCall| Item { tag: call.tag, place: 0, reply: reply.clone() };
+        return Group { at: None, items: pending.iter().map(item).collect() };
+    }
+    if never_sent(status) {
+        return not_reached(pending, leader, "no connection");
+    }
+    unknown(pending, "the connection to the leader broke before it answered")
+}
+
+/// Whether the error is one of connecting, so that no byte of the call went out.
+fn never_sent(status: &tonic::Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<tonic::ConnectError>() {
+            tracing::debug!(%error, "the leader cannot be connected to");
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn unknown(pending: &[PendingCall], why: &str) -> Group {
+    let item = |call: &PendingCall| Item { tag: call.tag, place: 0, reply: Reply::Unknown(why.to_owned()) };
+    Group { at: None, items: pending.iter().map(item).collect() }
+}
+
+/// The answers of a frame.
+pub fn groups_of(frame: v1::AnswerFrame) -> Vec<Group> {
+    let group = |entry: v1::EntryAnswers| {
+        let at = entry.position.map(|at| At { position: names::position(at), time: LedgerTime(entry.time_ms) });
+        let item = |answer: v1::Answer| Item {
+            tag: answer.tag,
+            place: answer.place as u16,
+            reply: answers::from_wire(answer.outcome),
+        };
+        Group { at, items: entry.answers.into_iter().map(item).collect() }
+    };
+    frame.entries.into_iter().map(group).collect()
+}
+
+/// Calls that the leader left out are *unknown*.
+fn complete(pending: &[PendingCall], mut groups: Vec<Group>) -> Vec<Group> {
+    let mut answered: Vec<u64> = groups.iter().flat_map(|group| group.items.iter().map(|item| item.tag)).collect();
+    if answered.len() < pending.len() {
+        answered.sort_unstable();
+        let left_out = pending.iter().filter(|call| answered.binary_search(&call.tag).is_err());
+        let item = |call: &PendingCall| {
+            let reply = Reply::Unknown("the leader left the call out of its answer".to_owned());
+            Item { tag: call.tag, place: 0, reply }
+        };
+        groups.push(Group { at: None, items: left_out.map(item).collect() });
+    }
+    groups
+}

@@ -1,0 +1,271 @@
+//! Reads: as of now through the leader's quorum, or stale by name.
+//!
+//! **Owns** which replica state a read sees. **Must never** answer a linearizable read from a state that was not confirmed, or hold
+//! the ledger for longer than one look.
+//! **Read next**: [`crate::shard`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use ledger_core::types::{OfferKey, SaleId, Sku, Slot};
+use ledger_core::view::{IdView, OfferView, ProductView};
+use ledger_core::{Ledger, ReservationId};
+use ledger_proto::{At, Cause, Invalid, NotNow, Reply, Why};
+use ledger_raft::ReadError;
+
+use super::Api;
+use crate::history::HistoryError;
+use crate::history::explain::{Explanation, Subject, explain};
+use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS};
+use crate::shard::Shard;
+
+/// How current a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// As of now.
+    #[default]
+    Linearizable,
+    /// Whatever this node has applied.
+    Stale,
+}
+
+/// As of which position a read was answered, and for stale ones how old that may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsOf {
+    /// Position and ledger time.
+    pub at: At,
+    /// Stale reads: milliseconds since this replica last heard that it was current, if it knows.
+    pub age_ms: Option<u64>,
+}
+
+/// Why a read has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadFailure {
+    /// The question is invalid.
+    Invalid(Invalid),
+    /// Not here, or not now.
+    NotNow(NotNow),
+}
+
+impl From<NotNow> for ReadFailure {
+    fn from(why: NotNow) -> Self {
+        Self::NotNow(why)
+    }
+}
+
+impl From<Invalid> for ReadFailure {
+    fn from(why: Invalid) -> Self {
+        Self::Invalid(why)
+    }
+}
+
+impl From<ReadFailure> for Reply {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Invalid(invalid) => Self::Refused(Why::Invalid(invalid)),
+            ReadFailure::NotNow(why) => Self::NotNow(why),
+        }
+    }
+}
+
+/// Reads of one call.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    api: &'a Api,
+    consistency: Consistency,
+    within: Duration,
+}
+
+impl<'a> Reader<'a> {
+    /// With a consistency and the time that the caller gives it.
+    pub fn new(api: &'a Api, consistency: Consistency, within: Option<Duration>) -> Self {
+        let longest = api.node.config().call_within_max;
+        Self { api, consistency, within: within.unwrap_or(READ_WITHIN).min(longest) }
+    }
+
+    /// The shard of a slot, with its replica here.
+    fn shard_of(&self, slot: Slot) -> Result<Arc<Shard>, NotNow> {
+        self.api.serving()?;
+        let table = self.api.node.table();
+        if let Some(shard) = table.shard_for_slot(slot) {
+            return Ok(shard.clone());
+        }
+        match table.shard_id_for_slot(slot) {
+            Some(shard) => Err(elsewhere(self.api, shard)),
+            None => Err(NotNow::new(Cause::SlotElsewhere, "no shard owns the slot yet", RETRY_ELECTION_MS)),
+        }
+    }
+
+    /// Waits until the shard's replica here may be read.
+    async fn confirmed(&self, shard: &Shard) -> Result<(), NotNow> {
+        if self.consistency == Consistency::Stale {
+            return Ok(());
+        }
+        match shard.read_index(self.within).await {
+            Ok(_) => Ok(()),
+            Err(ReadError::NoLeader { .. }) => {
+                let mut why = NotNow::new(Cause::NotLeader, "no leader confirmed the read", RETRY_ELECTION_MS);
+                why.leader = self.api.node.leader_addr_of(shard.id()).map(|addr| addr.to_string());
+                Err(why)
+            }
+            Err(ReadError::Stopped { why }) => Err(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)),
+        }
+    }
+
+    fn look<T>(&self, shard: &Shard, look: impl FnOnce(&Ledger) -> T) -> (T, AsOf) {
+        let (seen, at) =
+            shard.with_ledger(|ledger| (look(ledger), At { position: ledger.position(), time: ledger.time() }));
+        let age_ms = (self.consistency == Consistency::Stale).then(|| shard.age_ms()).flatten();
+        (seen, AsOf { at, age_ms })
+    }
+
+    /// One product with its offers.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn product(&self, sku: &Sku) -> Result<(Option<ProductView>, AsOf), ReadFailure> {
+        let shard = self.shard_of(Slot::of(sku))?;
+        self.confirmed(&shard).await?;
+        Ok(self.look(&shard, |ledger| ledger.product(sku)))
+    }
+
+    /// Offers, in the order asked; each shard is confirmed once.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn offers(&self, offers: &[OfferKey]) -> Result<Vec<(Option<OfferView>, AsOf)>, ReadFailure> {
+        let mut by_shard: Vec<(Arc<Shard>, Vec<usize>)> = Vec::new();
+        for (n, offer) in offers.iter().enumerate() {
+            let shard = self.shard_of(Slot::of(&offer.sku))?;
+            match by_shard.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &shard)) {
+                Some((_, places)) => places.push(n),
+                None => by_shard.push((shard, vec![n])),
+            }
+        }
+        try_join_all(by_shard.iter().map(|(shard, _)| self.confirmed(shard))).await?;
+        let mut out = vec![None; offers.len()];
+        for (shard, places) in by_shard {
+            let (views, as_of) = self.look(&shard, |ledger| {
+                places.iter().map(|&n| ledger.offer(&offers[n])).collect::<Vec<_>>()
+            });
+            for (n, view) in places.into_iter().zip(views) {
+                out[n] = Some((view, as_of));
+            }
+        }
+        Ok(out.into_iter().flatten().collect())
+    }
+
+    /// What is known of an id.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn reservation(&self, id: ReservationId) -> Result<(IdView, AsOf), ReadFailure> {
+        let shard = self.shard_of(id.slot())?;
+        self.confirmed(&shard).await?;
+        let (view, as_of) = self.look(&shard, |ledger| ledger.id(id));
+        if view == IdView::SlotElsewhere {
+            let why = "the slot moved to another shard; refresh the routing";
+            return Err(NotNow::new(Cause::SlotElsewhere, why, RETRY_ELECTION_MS).into());
+        }
+        Ok((view, as_of))
+    }
+
+    /// All shards of the cluster, which must all have a replica here.
+    fn all_shards(&self) -> Result<Vec<Arc<Shard>>, NotNow> {
+        self.api.serving()?;
+        let shards = self.api.node.shards();
+        let missing = self.api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard));
+        match missing {
+            Some(route) => Err(elsewhere(self.api, route.shard)),
+            None => Ok(shards),
+        }
+    }
+
+    /// Products by SKU over all shards, after `after`, at most `max`; and whether there are more.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn products(&self, after: Option<&Sku>, max: usize) -> Result<(Vec<ProductView>, bool), ReadFailure> {
+        let shards = self.all_shards()?;
+        try_join_all(shards.iter().map(|shard| self.confirmed(shard))).await?;
+        let mut all = Vec::new();
+        for shard in &shards {
+            all.extend(self.look(shard, |ledger| ledger.products(after, max + 1)).0);
+        }
+        all.sort_by(|a, b| a.sku.cmp(&b.sku));
+        let more = all.len() > max;
+        all.truncate(max);
+        Ok((all, more))
+    }
+
+    /// Offers in sales by (sale, SKU) over all shards, after `after`, at most `max`; and whether there are more.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn sales(
+        &self,
+        sale: Option<&SaleId>,
+        after: Option<(&SaleId, &Sku)>,
+        max: usize,
+    ) -> Result<(Vec<OfferView>, bool), ReadFailure> {
+        let shards = self.all_shards()?;
+        try_join_all(shards.iter().map(|shard| self.confirmed(shard))).await?;
+        let mut all = Vec::new();
+        for shard in &shards {
+            all.extend(self.look(shard, |ledger| ledger.sales(sale, after, max + 1)).0);
+        }
+        all.sort_by(|a, b| (&a.offer.sale, &a.offer.sku).cmp(&(&b.offer.sale, &b.offer.sku)));
+        let more = all.len() > max;
+        all.truncate(max);
+        Ok((all, more))
+    }
+
+    /// The changes of one product or reservation, newest first.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn explain(
+        &self,
+        subject: Subject,
+        before: Option<u64>,
+        max: usize,
+    ) -> Result<(u32, Explanation), ReadFailure> {
+        let slot = match &subject {
+            Subject::Reservation(id) => id.slot(),
+            Subject::Product(sku) => Slot::of(sku),
+        };
+        let shard = self.shard_of(slot)?;
+        self.confirmed(&shard).await?;
+        let head = || {
+            let head = shard.with_ledger(|ledger| match &subject {
+                Subject::Reservation(id) => ledger.head_of_reservation(*id),
+                Subject::Product(sku) => ledger.head_of_product(sku),
+            });
+            head.map(|(index, _)| index)
+        };
+        let from = before.or_else(head);
+        let (id, history) = (shard.id(), shard.history().clone());
+        let walk = move || explain(&*history, id, &subject, from, max);
+        let explained = if shard.history().reads_block() {
+            tokio::task::spawn_blocking(walk).await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
+        } else {
+            walk()
+        };
+        explained.map(|explanation| (id, explanation)).map_err(|error| ReadFailure::NotNow(not_here(self.api, id, &error)))
+    }
+}
+
+/// History misses it here.
+pub fn not_here(api: &Api, shard: u32, error: &HistoryError) -> NotNow {
+    let mut why = NotNow::new(Cause::NotServing, error.to_string(), RETRY_UNWELL_MS);
+    why.leader = api.node.leader_addr_of(shard).map(|addr| addr.to_string());
+    why
+}
+
+fn elsewhere(api: &Api, shard: u32) -> NotNow {
+    let leader = api.node.leader_addr_of(shard).map(|addr| addr.to_string());
+    let mut why = NotNow::not_leader(leader);
+    why.message = format!("shard {shard} has no replica on this node; ask a node that has one");
+    why
+}

@@ -1,0 +1,334 @@
+//! The Ledger service: messages to [`crate::api`] and back.
+//!
+//! **Owns** the translation. **Must never** hold a rule. **Read next**: [`super::stream`], [`crate::api`].
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use ledger_core::types::{OfferKey, SaleId, Sku};
+use ledger_proto::framed::ledger_server::Ledger;
+use ledger_proto::limits::{CURSOR_BYTES_MAX, OFFERS_PER_READ_MAX, SKUS_PER_WATCH_MAX, page_size};
+use ledger_proto::{Answers, Calls, Cause, DecodedCall, Invalid, NotNow, OneCall, Why, feed, names, status, v1, views};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::connection::Peer;
+use super::stream::SubmitFlow;
+use crate::access::Right;
+use crate::api::forward::FORWARDED;
+use crate::api::reads::{AsOf, Consistency, ReadFailure, Reader};
+use crate::api::{Api, submit};
+use crate::feed::watch::{Frame, From, ShardFeed, WatchError, Watcher};
+use crate::history::explain::Subject;
+use crate::limits::{EXPLAIN_DEFAULT, EXPLAIN_MAX, RETRY_UNWELL_MS, WATCH_FRAMES_WAITING};
+use crate::metrics::Outcomes;
+
+/// The service.
+#[derive(Clone)]
+pub struct LedgerService {
+    api: Api,
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+impl LedgerService {
+    /// Over a node.
+    pub fn new(api: Api) -> Self {
+        Self { api }
+    }
+
+    /// The one gate of every call.
+    fn admit<T>(&self, request: &Request<T>, right: Right) -> Result<(), Status> {
+        admit(&self.api, request, right)
+    }
+
+    fn reader<T>(&self, request: &Request<T>, consistency: i32) -> Result<Reader<'_>, Status> {
+        self.admit(request, Right::Read)?;
+        let consistency = match v1::Consistency::try_from(consistency) {
+            Ok(v1::Consistency::Linearizable) => Consistency::Linearizable,
+            Ok(v1::Consistency::Stale) => Consistency::Stale,
+            Err(_) => return Err(status::invalid(Invalid::new("consistency", "not known to this node"))),
+        };
+        Ok(Reader::new(&self.api, consistency, deadline(request)))
+    }
+
+    /// Submits the calls of one message and packs all their answers.
+    async fn answer(&self, calls: Vec<DecodedCall>, cap: Option<Duration>, forwarded: bool) -> Answers {
+        self.api.metrics.received(&calls);
+        let began = tokio::time::Instant::now();
+        let mut frame = Answers::with_room_for(calls.len());
+        let mut outcomes = Outcomes::default();
+        for group in submit::submit(&self.api, calls, cap, forwarded).await {
+            let mut entry = frame.entry(group.at);
+            for item in group.items {
+                outcomes.count_reply(&item.reply);
+                entry.reply(item.tag, item.place, &item.reply);
+            }
+        }
+        self.api.metrics.answered(&outcomes);
+        self.api.metrics.submit_seconds.record(began.elapsed().as_secs_f64());
+        frame
+    }
+}
+
+/// Identity and role, decided before anything else is looked at.
+pub(super) fn admit<T>(api: &Api, request: &Request<T>, right: Right) -> Result<(), Status> {
+    let denied = |why: String| status::refused(Why::PermissionDenied(why));
+    let peer = request.extensions().get::<Peer>().ok_or_else(|| denied("the caller's address is not known".to_owned()))?;
+    match api.access.decide(peer.0, right) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(denied(why.to_string())),
+    }
+}
+
+/// The caller's gRPC deadline.
+fn deadline<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let n: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(n.saturating_mul(3600)),
+        "M" => Duration::from_secs(n.saturating_mul(60)),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+fn forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}
+
+fn failure(why: ReadFailure) -> Status {
+    match why {
+        ReadFailure::Invalid(why) => status::invalid(why),
+        ReadFailure::NotNow(why) => status::not_now(why),
+    }
+}
+
+fn as_of(as_of: AsOf) -> Option<v1::AsOf> {
+    Some(names::as_of(as_of.at, as_of.age_ms))
+}
+
+fn sku(field: &'static str, text: &str) -> Result<Sku, Status> {
+    names::sku(field, text).map_err(status::invalid)
+}
+
+#[tonic::async_trait]
+impl Ledger for LedgerService {
+    type SubmitStreamStream = SubmitFlow<Streaming<Calls>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchFrame, Status>> + Send>>;
+
+    async fn submit(&self, request: Request<OneCall>) -> Answered<Answers> {
+        self.admit(&request, Right::Order)?;
+        let call = request.get_ref().decode().map_err(status::malformed)?;
+        Ok(Response::new(self.answer(vec![call], deadline(&request), forwarded(&request)).await))
+    }
+
+    async fn submit_batch(&self, request: Request<Calls>) -> Answered<Answers> {
+        self.admit(&request, Right::Order)?;
+        let calls = request.get_ref().decode().map_err(status::malformed)?;
+        Ok(Response::new(self.answer(calls, deadline(&request), forwarded(&request)).await))
+    }
+
+    async fn submit_stream(&self, request: Request<Streaming<Calls>>) -> Answered<Self::SubmitStreamStream> {
+        self.admit(&request, Right::Order)?;
+        Ok(Response::new(SubmitFlow::new(self.api.clone(), request.into_inner())))
+    }
+
+    async fn get_product(&self, request: Request<v1::GetProductRequest>) -> Answered<v1::GetProductResponse> {
+        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let sku = sku("sku", &request.get_ref().sku)?;
+        let (product, at) = reader.product(&sku).await.map_err(failure)?;
+        let product = product.as_ref().map(views::product_to_wire);
+        Ok(Response::new(v1::GetProductResponse { product, as_of: as_of(at) }))
+    }
+
+    async fn get_offers(&self, request: Request<v1::GetOffersRequest>) -> Answered<v1::GetOffersResponse> {
+        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let wanted = &request.get_ref().offers;
+        if wanted.len() > OFFERS_PER_READ_MAX {
+            let why = format!("has {} items, at most {OFFERS_PER_READ_MAX} are allowed", wanted.len());
+            return Err(status::invalid(Invalid::new("offers", why)));
+        }
+        let keys = wanted.iter().cloned().map(|offer| names::offer(Some(offer)));
+        let keys: Vec<OfferKey> = keys.collect::<Result<_, _>>().map_err(status::invalid)?;
+        let found = reader.offers(&keys).await.map_err(failure)?;
+        let one = |(view, at): (Option<_>, AsOf)| v1::get_offers_response::One {
+            offer: view.as_ref().map(views::offer_to_wire),
+            as_of: as_of(at),
+        };
+        Ok(Response::new(v1::GetOffersResponse { offers: found.into_iter().map(one).collect() }))
+    }
+
+    async fn list_products(&self, request: Request<v1::ListProductsRequest>) -> Answered<v1::ListProductsResponse> {
+        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let asked = request.get_ref();
+        let after = (!asked.after.is_empty()).then(|| sku("after", &asked.after)).transpose()?;
+        let (products, more) = reader.products(after.as_ref(), page_size(asked.max)).await.map_err(failure)?;
+        let next = products.last().filter(|_| more).map(|last| last.sku.as_str().to_owned()).unwrap_or_default();
+        let products = products.iter().map(views::product_to_wire).collect();
+        Ok(Response::new(v1::ListProductsResponse { products, next }))
+    }
+
+    async fn list_sales(&self, request: Request<v1::ListSalesRequest>) -> Answered<v1::ListSalesResponse> {
+        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let asked = request.get_ref();
+        let sale = names::sale("sale", &asked.sale).map_err(status::invalid)?;
+        let after = sale_token(&asked.after)?;
+        let after = after.as_ref().map(|(sale, sku)| (sale, sku));
+        let (offers, more) = reader.sales(sale.as_ref(), after, page_size(asked.max)).await.map_err(failure)?;
+        let next = offers.last().filter(|_| more).and_then(|last| {
+            last.offer.sale.as_ref().map(|sale| format!("{sale} {}", last.offer.sku))
+        });
+        let offers = offers.iter().map(views::offer_to_wire).collect();
+        Ok(Response::new(v1::ListSalesResponse { offers, next: next.unwrap_or_default() }))
+    }
+
+    async fn get_reservation(
+        &self,
+        request: Request<v1::GetReservationRequest>,
+    ) -> Answered<v1::GetReservationResponse> {
+        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let id = names::id("id", &request.get_ref().id).map_err(status::invalid)?;
+        let (view, at) = reader.reservation(id).await.map_err(failure)?;
+        Ok(Response::new(v1::GetReservationResponse { what: views::id_to_wire(&view), as_of: as_of(at) }))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answered<v1::ExplainResponse> {
+        let reader = self.reader(&request, v1::Consistency::Linearizable.into())?;
+        let asked = request.get_ref();
+        let subject = match &asked.of {
+            Some(v1::explain_request::Of::Reservation(id)) => {
+                Subject::Reservation(names::id("reservation", id).map_err(status::invalid)?)
+            }
+            Some(v1::explain_request::Of::Sku(text)) => Subject::Product(sku("sku", text)?),
+            None => return Err(status::invalid(Invalid::new("of", "missing: name a reservation or a SKU"))),
+        };
+        let max = if asked.max == 0 { EXPLAIN_DEFAULT } else { (asked.max as usize).min(EXPLAIN_MAX) };
+        let before = asked.before.map(|position| position.index);
+        let (shard, found) = reader.explain(subject, before, max).await.map_err(failure)?;
+        let incarnation = self.api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
+        let next = found.next.map(|index| v1::Position { incarnation, shard, term: 0, index, place: 0 });
+        let change = |one: &crate::history::explain::Explained| feed::change_to_wire(one.position, one.time, &one.change);
+        let changes = found.changes.iter().map(change).collect();
+        Ok(Response::new(v1::ExplainResponse { changes, next, cut_off: found.cut_off }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Answered<Self::WatchStream> {
+        self.admit(&request, Right::Read)?;
+        self.api.serving().map_err(status::not_now)?;
+        let watcher = begin_watch(&self.api, request.get_ref()).map_err(|why| watch_status(&self.api, why))?;
+        let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
+        tokio::spawn(run_watch(self.api.clone(), watcher, frames));
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(waiting))))
+    }
+
+    async fn get_routing(&self, request: Request<v1::GetRoutingRequest>) -> Answered<v1::Routing> {
+        self.admit(&request, Right::Read)?;
+        Ok(Response::new(self.api.node.routing()))
+    }
+}
+
+/// A page token of sales: sale and SKU, which have no spaces, with one between.
+fn sale_token(text: &str) -> Result<Option<(SaleId, Sku)>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = || status::invalid(Invalid::new("after", "is no page token; take `next` of the page before"));
+    let (sale, sku) = text.split_once(' ').ok_or_else(bad)?;
+    Ok(Some((SaleId::new(sale).map_err(|_| bad())?, Sku::new(sku).map_err(|_| bad())?)))
+}
+
+/// Why a watch was not begun.
+enum NotBegun {
+    Invalid(Invalid),
+    Watch(WatchError),
+}
+
+fn begin_watch(api: &Api, asked: &v1::WatchRequest) -> Result<Watcher, NotBegun> {
+    let invalid = |field, why: String| NotBegun::Invalid(Invalid::new(field, why));
+    if asked.skus.len() > SKUS_PER_WATCH_MAX {
+        return Err(invalid("skus", format!("has {} items, at most {SKUS_PER_WATCH_MAX} are allowed", asked.skus.len())));
+    }
+    if asked.cursor.len() > CURSOR_BYTES_MAX {
+        return Err(invalid("cursor", format!("has {} bytes, at most {CURSOR_BYTES_MAX} are allowed", asked.cursor.len())));
+    }
+    let skus = asked.skus.iter().map(|text| names::sku("skus", text)).collect::<Result<Vec<_>, _>>();
+    let skus = skus.map_err(NotBegun::Invalid)?;
+    let from = match (asked.cursor.is_empty(), asked.from_now) {
+        (false, _) => From::Cursor(asked.cursor.clone()),
+        (true, true) => From::Now,
+        (true, false) => From::Oldest,
+    };
+    let incarnation = api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
+    let shards = api.node.shards();
+    if let Some(route) = api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard)) {
+        return Err(NotBegun::Watch(WatchError::ShardElsewhere { shard: route.shard }));
+    }
+    let feed = |shard: &std::sync::Arc<crate::shard::Shard>| ShardFeed {
+        ring: shard.feed().clone(),
+        history: shard.history().clone(),
+    };
+    Watcher::begin(incarnation, shards.iter().map(feed).collect(), &from, skus).map_err(NotBegun::Watch)
+}
+
+fn watch_status(api: &Api, why: NotBegun) -> Status {
+    match why {
+        NotBegun::Invalid(why) => status::invalid(why),
+        NotBegun::Watch(why) => watch_error(api, &why),
+    }
+}
+
+/// `INVALID_ARGUMENT`: mend the cursor. `OUT_OF_RANGE`: what it names is gone, start from a read. `UNAVAILABLE`: another node.
+fn watch_error(api: &Api, why: &WatchError) -> Status {
+    match why {
+        WatchError::Malformed(_) => status::invalid(Invalid::new("cursor", why.to_string())),
+        WatchError::OtherIncarnation { .. } | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
+        WatchError::NotHere { shard, .. } | WatchError::ShardElsewhere { shard } => {
+            let mut not_now = NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS);
+            not_now.leader = api.node.leader_addr_of(*shard).map(|addr| addr.to_string());
+            status::not_now(not_now)
+        }
+        WatchError::Broken(_) => status::not_now(NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS)),
+    }
+}
+
+/// Feeds one watch until its caller goes away, it cannot go on, or the node stops.
+async fn run_watch(api: Api, mut watcher: Watcher, frames: mpsc::Sender<Result<v1::WatchFrame, Status>>) {
+    api.metrics.watches.increment(1.0);
+    let mut state = api.node.watch_state();
+    let stopping = async move {
+        drop(state.wait_for(|state| *state == crate::node::NodeState::Stopping).await);
+    };
+    let feeding = async {
+        loop {
+            let next = watcher.next().await;
+            let over = next.is_err();
+            let frame = next.map(|frame| wire_frame(&frame)).map_err(|why| watch_error(&api, &why));
+            if frames.send(frame).await.is_err() || over {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = feeding => {}
+        () = stopping => {
+            let why = NotNow::new(Cause::NotServing, "the node is stopping; go on with the same cursor elsewhere", 0);
+            drop(frames.try_send(Err(status::not_now(why))));
+        }
+        () = frames.closed() => {}
+    }
+    api.metrics.watches.decrement(1.0);
+}
+
+fn wire_frame(frame: &Frame) -> v1::WatchFrame {
+    v1::WatchFrame {
+        changes: frame.changes.iter().map(|told| feed::change_to_wire(told.position, told.time, &told.change)).collect(),
+        cursor: frame.cursor.clone(),
+        shard_time_ms: frame.times.iter().map(|(&shard, time)| (shard, time.0)).collect(),
+    }
+}

@@ -1,0 +1,260 @@
+//! What is counted, and the page that Prometheus reads.
+//!
+//! **What it is.** One recorder a node, not the process's global one: several nodes in one process must not mix. Counters on the hot
+//! path are added up per frame and stored once; what others know already (doors, shards, the log) is read when the page is asked for.
+//!
+//! **Owns** names, labels and buckets. **Must never** cost an allocation per command, or put an id or a SKU into a label.
+//! **Read next**: [`crate::http`], which serves it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use ledger_core::command::Verb;
+use ledger_core::outcome::Outcome;
+use ledger_proto::{DecodedCall, Reply};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::door::Answer;
+use crate::node::{Node, NodeState};
+
+/// Buckets of latencies, in seconds: fine around what is promised.
+const SECONDS: &[f64] = &[
+    0.0002, 0.0004, 0.0006, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// The verbs that callers use, by their published names.
+const VERBS: [(Verb, &str); 13] = [
+    (Verb::Reserve, "reserve"),
+    (Verb::Extend, "extend"),
+    (Verb::Confirm, "confirm"),
+    (Verb::Release, "release"),
+    (Verb::Fence, "fence"),
+    (Verb::Return, "return"),
+    (Verb::CreateProduct, "create_product"),
+    (Verb::PutOffer, "put_offer"),
+    (Verb::SetOpen, "set_open"),
+    (Verb::EndSale, "end_sale"),
+    (Verb::Receive, "receive"),
+    (Verb::Adjust, "adjust"),
+    (Verb::Allot, "allot"),
+];
+/// Place of calls that are no command in the counts by verb.
+const INVALID: usize = VERBS.len();
+
+/// Answers of one frame by what they said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Settled.
+    pub ok: u64,
+    /// Refused.
+    pub refused: u64,
+    /// Not now.
+    pub not_now: u64,
+    /// Unknown.
+    pub unknown: u64,
+}
+
+impl Outcomes {
+    /// Counts an answer of a door.
+    pub fn count(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Outcome(Outcome::Ok(_)) => self.ok += 1,
+            Answer::Outcome(Outcome::Refused(_)) => self.refused += 1,
+            Answer::Outcome(Outcome::NotNow(_)) | Answer::NotNow(_) => self.not_now += 1,
+            Answer::Unknown(_) => self.unknown += 1,
+        }
+    }
+    /// Counts a reply.
+    pub fn count_reply(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Ok(_) => self.ok += 1,
+            Reply::Refused(_) => self.refused += 1,
+            Reply::NotNow(_) => self.not_now += 1,
+            Reply::Unknown(_) => self.unknown += 1,
+        }
+    }
+}
+
+/// The metrics of one node.
+pub struct NodeMetrics {
+    recorder: PrometheusRecorder,
+    page: PrometheusHandle,
+    received: Vec<Counter>,
+    ok: Counter,
+    refused: Counter,
+    not_now: Counter,
+    unknown: Counter,
+    /// From the arrival of a frame to an answer of it, sampled.
+    pub submit_seconds: Histogram,
+    /// HTTP requests.
+    pub http_seconds: Histogram,
+    /// Watches open now.
+    pub watches: Gauge,
+}
+
+impl Default for NodeMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn metadata() -> Metadata<'static> {
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()))
+}
+
+impl NodeMetrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let builder = PrometheusBuilder::new();
+        let recorder = match builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS) {
+            Ok(builder) => builder.build_recorder(),
+            // Only an empty list is refused, and this one is not.
+            Err(_) => PrometheusBuilder::new().build_recorder(),
+        };
+        let counter = |name: &'static str, label: &'static str, value: &'static str| {
+            recorder.register_counter(&Key::from_parts(name, vec![Label::new(label, value)]), &metadata())
+        };
+        let verbs = VERBS.iter().map(|&(_, name)| name).chain(["invalid"]);
+        let received = verbs.map(|verb| counter("holdfast_commands_received_total", "verb", verb)).collect();
+        let answer = |outcome| counter("holdfast_answers_total", "outcome", outcome);
+        let (ok, refused, not_now, unknown) = (answer("ok"), answer("refused"), answer("not_now"), answer("unknown"));
+        let histogram = |name: &'static str| recorder.register_histogram(&Key::from_name(name), &metadata());
+        let submit_seconds = histogram("holdfast_submit_seconds");
+        let http_seconds = histogram("holdfast_http_seconds");
+        let watches = recorder.register_gauge(&Key::from_name("holdfast_watches"), &metadata());
+        let page = recorder.handle();
+        Self { recorder, page, received, ok, refused, not_now, unknown, submit_seconds, http_seconds, watches }
+    }
+
+    /// Calls came in.
+    pub fn received(&self, calls: &[DecodedCall]) {
+        let mut counts = [0u64; VERBS.len() + 1];
+        for call in calls {
+            let verb = call.command.as_ref().ok().map(ledger_core::Command::verb);
+            let place = verb.and_then(|verb| VERBS.iter().position(|&(known, _)| known == verb));
+            counts[place.unwrap_or(INVALID)] += 1;
+        }
+        for (counter, count) in self.received.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            counter.increment(count);
+        }
+    }
+
+    /// Answers went out.
+    pub fn answered(&self, outcomes: &Outcomes) {
+        let each = [
+            (&self.ok, outcomes.ok),
+            (&self.refused, outcomes.refused),
+            (&self.not_now, outcomes.not_now),
+            (&self.unknown, outcomes.unknown),
+        ];
+        for (counter, count) in each.into_iter().filter(|(_, count)| *count > 0) {
+            counter.increment(count);
+        }
+    }
+
+    /// Folds the histograms' samples together, so that they do not pile up between two readings of the page.
+    pub fn upkeep(&self) {
+        self.page.run_upkeep();
+    }
+
+    fn gauge(&self, name: &'static str, labels: &[(&'static str, String)], value: f64) {
+        let labels: Vec<Label> = labels.iter().map(|(key, value)| Label::new(*key, value.clone())).collect();
+        self.recorder.register_gauge(&Key::from_parts(name, labels), &metadata()).set(value);
+    }
+
+    fn total(&self, name: &'static str, labels: &[(&'static str, String)], value: u64) {
+        let labels: Vec<Label> = labels.iter().map(|(key, value)| Label::new(*key, value.clone())).collect();
+        self.recorder.register_counter(&Key::from_parts(name, labels), &metadata()).absolute(value);
+    }
+
+    /// The page, with what the node knows now.
+    pub fn render(&self, node: &Node) -> String {
+        let status = node.status();
+        self.gauge("holdfast_serving", &[], f64::from(u8::from(node.state() == NodeState::Serving)));
+        self.total("holdfast_wal_syncs_total", &[], status.wal_syncs);
+        self.gauge("holdfast_disk_free_bytes", &[], status.disk_free_bytes as f64);
+        self.gauge("holdfast_resident_bytes", &[], status.rss_bytes as f64);
+        self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
+        for shard in &status.shards {
+            self.shard_status(shard);
+        }
+        for shard in node.shards() {
+            self.shard(&shard);
+        }
+        self.page.run_upkeep();
+        self.page.render()
+    }
+
+    fn shard_status(&self, status: &ledger_proto::v1::ShardStatus) {
+        let of = |role: Option<&str>| {
+            let mut labels = vec![("shard", status.shard.to_string())];
+            labels.extend(role.map(|role| ("role", role.to_owned())));
+            labels
+        };
+        for role in ["leader", "follower", "candidate", "learner", "stopped"] {
+            self.gauge("holdfast_shard_role", &of(Some(role)), f64::from(u8::from(status.role == role)));
+        }
+        self.gauge("holdfast_shard_term", &of(None), status.term as f64);
+        self.gauge("holdfast_shard_applied_index", &of(None), status.applied_index as f64);
+        self.gauge("holdfast_shard_committed_index", &of(None), status.committed_index as f64);
+        self.gauge("holdfast_shard_snapshot_index", &of(None), status.snapshot_index as f64);
+        self.gauge("holdfast_shard_clock_sure", &of(None), f64::from(u8::from(status.clock_sure)));
+        self.gauge("holdfast_shard_diverged", &of(None), f64::from(u8::from(!status.stopped.is_empty())));
+        if let Some(totals) = &status.totals {
+            let held = totals.balance.unwrap_or_default();
+            self.gauge("holdfast_live_holds", &of(None), totals.live as f64);
+            self.gauge("holdfast_remembered_ids", &of(None), totals.remembered as f64);
+            self.gauge("holdfast_units_available", &of(None), held.available as f64);
+            self.gauge("holdfast_units_held", &of(None), held.held as f64);
+            self.gauge("holdfast_units_sold", &of(None), held.sold as f64);
+        }
+    }
+
+    fn shard(&self, shard: &crate::shard::Shard) {
+        let labels = [("shard", shard.id().to_string())];
+        let counts = shard.door().counts();
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        self.gauge("holdfast_door_waiting", &labels, load(&counts.waiting) as f64);
+        self.total("holdfast_entries_total", &labels, load(&counts.entries));
+        self.total("holdfast_entry_commands_total", &labels, load(&counts.commands));
+        self.total("holdfast_overloaded_total", &labels, load(&counts.overloaded));
+        self.total("holdfast_expired_waiting_total", &labels, load(&counts.expired_waiting));
+        self.total("holdfast_expired_in_flight_total", &labels, load(&counts.expired_in_flight));
+        let history = shard.history().coverage(shard.id());
+        let behind = history.applied.saturating_sub(history.written);
+        self.gauge("holdfast_history_behind_entries", &labels, behind as f64);
+        self.gauge("holdfast_history_backlog_bytes", &labels, history.backlog_bytes as f64);
+        self.gauge("holdfast_history_gapped", &labels, f64::from(u8::from(history.is_gapped())));
+        self.gauge("holdfast_feed_watchers", &labels, shard.feed().watchers() as f64);
+    }
+}
+
+/// Values of a rendered page by name and labels, for tests and `/readyz`.
+pub fn values(page: &str) -> BTreeMap<&str, f64> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nodes_in_one_process_do_not_mix() {
+        let (one, two) = (NodeMetrics::new(), NodeMetrics::new());
+        one.answered(&Outcomes { ok: 3, refused: 1, ..Outcomes::default() });
+        one.submit_seconds.record(0.003);
+        let (page, other) = (one.page.render(), two.page.render());
+        assert_eq!(values(&page).get("holdfast_answers_total{outcome=\"ok\"}"), Some(&3.0), "{page}");
+        assert_eq!(values(&other).get("holdfast_answers_total{outcome=\"ok\"}"), Some(&0.0), "{other}");
+        assert_eq!(values(&page).get("holdfast_submit_seconds_bucket{le=\"0.003\"}"), Some(&1.0), "{page}");
+    }
+
+    #[test]
+    fn every_verb_has_a_place_of_its_own() {
+        for (place, (verb, name)) in VERBS.iter().enumerate() {
+            assert_eq!(VERBS.iter().position(|(other, _)| other == verb), Some(place), "{name}");
+        }
+    }
+}
