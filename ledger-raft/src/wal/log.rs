@@ -215,7 +215,7 @@ fn prepare(
         damage: found.damage,
         others,
     };
-    Ok((Shell { writer, shared, disk, dir, lock }, inner))
+    Ok((Shell { writer, shared, disk, dir, lock, allocation: None }, inner))
 }
 
 type Groups = (BTreeMap<GroupId, Booked>, BTreeMap<GroupId, Arc<GroupMem>>, Option<Damage>);

@@ -23,6 +23,8 @@ pub(crate) struct Shell {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: std::path::PathBuf,
     pub(crate) lock: Box<dyn Send + Sync>,
+    /// The allocation under way.
+    pub(crate) allocation: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Shell {
@@ -81,8 +83,9 @@ impl Shell {
             shared.queue().spare = Some((path, made));
             shared.wake();
         });
-        if let Err(e) = spawned {
-            self.writer.spare_made((name, Err(e)), now);
+        match spawned {
+            Ok(thread) => self.allocation = Some(thread),
+            Err(e) => self.writer.spare_made((name, Err(e)), now),
         }
     }
 
@@ -110,6 +113,12 @@ impl Shell {
 
     fn end(mut self) {
         self.writer.finish().tell();
+        // Whoever opens the directory next may take the half-made spare for a whole one: nobody may be filling it then.
+        if let Some(thread) = self.allocation.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the allocation of a spare panicked");
+        }
         drop(self.lock);
         self.shared.ended.send_replace(true);
     }
