@@ -260,12 +260,9 @@ pub(crate) fn take_append(bytes: &mut Bytes) -> io::Result<AppendEntriesRequest<
         entries.push(take_entry(bytes)?);
     }
     // The engine asserts this of its input; bytes from the network only get an error.
-    let mut next = prev_log_id.as_ref().map_or(0, |id| id.index + 1);
-    for e in &entries {
-        if e.log_id.index != next {
-            return Err(malformed("append entries: not consecutive"));
-        }
-        next += 1;
+    let first = prev_log_id.as_ref().map_or(0, |id| id.index.saturating_add(1));
+    if (first..).zip(&entries).any(|(due, e)| e.log_id.index != due) {
+        return Err(malformed("append entries: not consecutive"));
     }
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }

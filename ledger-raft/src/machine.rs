@@ -116,6 +116,10 @@ impl Machine {
     /// A view of the present state, and the header of its file; none before anything was applied.
     pub(crate) fn view(&mut self) -> io::Result<Option<SnapshotWork>> {
         let Some(last) = self.last else { return Ok(None) };
+        self.view_at(last).map(Some)
+    }
+
+    fn view_at(&mut self, last: LogId) -> io::Result<SnapshotWork> {
         let head = SnapshotHead {
             cluster: self.origin.cluster,
             incarnation: self.origin.incarnation,
@@ -125,7 +129,7 @@ impl Machine {
             membership: self.membership.clone(),
         };
         let view = self.machine()?.snapshot();
-        Ok(Some(SnapshotWork { head, view, snapshots: self.snapshots.clone(), disk: self.disk.clone() }))
+        Ok(SnapshotWork { head, view, snapshots: self.snapshots.clone(), disk: self.disk.clone() })
     }
 }
 
@@ -166,11 +170,9 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(Mutex::new(Some(match self.view() {
-            Ok(Some(work)) => Ok(Build::Now(work)),
-            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, "nothing was applied yet")),
-            Err(e) => Err(e),
-        })))
+        // Of an empty state only for a purged log without a snapshot, which `start` has refused before.
+        let last = self.last.unwrap_or_else(|| crate::types::log_id(0, 0));
+        Builder(Mutex::new(Some(self.view_at(last).map(Build::Now))))
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Arc<SnapshotFile>) -> Result<(), io::Error> {
@@ -194,6 +196,11 @@ impl RaftStateMachine<Types> for Machine {
         self.stamp_ms = self.stamp_ms.max(file.head.stamp_ms);
         self.progress.stamp_ms.fetch_max(file.head.stamp_ms, Ordering::Relaxed);
         self.publish();
+        // What was pulled from a peer is in place already; a file from anywhere else becomes ours.
+        if self.snapshots.newest().is_none_or(|n| n.head.last < file.head.last) {
+            let snapshots = self.snapshots.clone();
+            blocking(&self.disk, move || snapshots.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop))).await?;
+        }
         Ok(())
     }
 

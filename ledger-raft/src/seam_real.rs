@@ -17,6 +17,7 @@ pub struct TcpNet;
 
 #[async_trait]
 impl Net for TcpNet {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that listens on the real network")]
     async fn listen(&self, addr: &str) -> io::Result<Box<dyn NetListener>> {
         let listener = TcpListener::bind(addr)
             .await
@@ -24,6 +25,7 @@ impl Net for TcpNet {
         Ok(Box::new(TcpAccept(listener)))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that dials on the real network")]
     async fn connect(&self, addr: &str) -> io::Result<BoxIo> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
@@ -69,7 +71,12 @@ impl Random for SystemRandom {
 }
 
 impl Seams {
-    /// Everything real, with this disk.
+    /// Everything real: TCP, the system's clock and randomness, the machine's files.
+    pub fn real() -> Self {
+        Self::with_disk(Arc::new(crate::disk::RealDisk::new()))
+    }
+
+    /// The real network, clock and randomness, with this disk.
     pub fn with_disk(disk: Arc<dyn Disk>) -> Self {
         Self { net: Arc::new(TcpNet), clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), disk }
     }
