@@ -49,7 +49,13 @@ pub(crate) struct ClockQuorum {
 }
 
 impl ClockQuorum {
-    pub(crate) fn new(me: u64, voters: BTreeSet<u64>, bound: Duration, fresh: Duration, round_trip_max: Duration) -> Self {
+    pub(crate) fn new(
+        me: u64,
+        voters: BTreeSet<u64>,
+        bound: Duration,
+        fresh: Duration,
+        round_trip_max: Duration,
+    ) -> Self {
         Self {
             me,
             voters,

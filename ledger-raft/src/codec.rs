@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::vote::RaftVote;
-use openraft::EntryPayload;
 
 use crate::limits::{ADDRESS_BYTES_MAX, ENTRY_BYTES_MAX, MEMBERS_MAX};
-use crate::types::{log_id, CommittedLeaderId, Entry, LeaderId, LogId, Membership, Peer, Stamped, StoredMembership, Types, Vote};
+use crate::types::{
+    CommittedLeaderId, Entry, LeaderId, LogId, Membership, Peer, Stamped, StoredMembership, Types, Vote, log_id,
+};
 
 /// Bytes of an entry's head: term 8, index 8, stamp 8, kind 1, zero 3, body length 4.
 pub(crate) const ENTRY_HEAD_BYTES: usize = 32;

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use openraft::Instant as _;
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
-use openraft::Instant as _;
-use openraft::ServerState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +29,8 @@ use crate::reads::ReadAsked;
 use crate::seam::Seams;
 use crate::snapshot::SnapshotStore;
 use crate::store::Store;
-use crate::transport::link::{lock, Links};
-use crate::types::{position, CommittedLeaderId, Push, Runtime, Stamped, Types};
+use crate::transport::link::{Links, lock};
+use crate::types::{CommittedLeaderId, Push, Runtime, Stamped, Types, position};
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
 pub(crate) type Metrics = openraft::RaftMetrics<Types>;
@@ -121,7 +121,10 @@ impl GroupCore {
     }
 
     /// Stamps and hands an entry to openraft; what comes back is the receiver of its outcome and the stamp.
-    pub(crate) fn begin(&self, data: Bytes) -> Result<(oneshot::Receiver<ClientWriteResult<Types>>, u64), ProposeError> {
+    pub(crate) fn begin(
+        &self,
+        data: Bytes,
+    ) -> Result<(oneshot::Receiver<ClientWriteResult<Types>>, u64), ProposeError> {
         if let Some(why) = self.stopped_why() {
             return Err(ProposeError::Stopped { why });
         }
@@ -129,7 +132,9 @@ impl GroupCore {
             return Err(ProposeError::Stopped { why: "not running".into() });
         };
         if data.len() > ENTRY_BYTES_MAX {
-            return Err(ProposeError::Stopped { why: format!("an entry has at most {ENTRY_BYTES_MAX} bytes, not {}", data.len()) });
+            return Err(ProposeError::Stopped {
+                why: format!("an entry has at most {ENTRY_BYTES_MAX} bytes, not {}", data.len()),
+            });
         }
         if *self.low_space.borrow() {
             return Err(ProposeError::LowSpace);
@@ -180,7 +185,9 @@ impl GroupCore {
             Ok(Err(ClientWriteError::ForwardToLeader(f))) => {
                 Err(ProposeError::NotLeader { group, leader: f.leader_id.map(NodeId) })
             }
-            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => unknown("leadership was lost while the entry was in flight"),
+            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => {
+                unknown("leadership was lost while the entry was in flight")
+            }
             Ok(Err(e)) => unknown(&e.to_string()),
             Err(_) => unknown("the group stopped while the entry was in flight"),
         }

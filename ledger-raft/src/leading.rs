@@ -3,12 +3,12 @@
 //! **Owns** when clocks are asked and when leadership is handed over; the verdict is [`crate::clock`]'s.
 //! **Must never** let a stamp be given in a term this node does not lead. **Read next**: [`crate::clock`].
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -113,7 +113,11 @@ fn judge(core: &GroupCore, accepted: bool) -> bool {
         let verdict = clock.judge(now, wall, log_stamp);
         let carried = clock.carried_ms();
         if first && carried > core.tuning.clock_bound.as_millis() as u64 {
-            tracing::warn!(group = core.id.0, ahead_ms = carried, "ledger time is ahead of the quorum's clocks; it goes on from there");
+            tracing::warn!(
+                group = core.id.0,
+                ahead_ms = carried,
+                "ledger time is ahead of the quorum's clocks; it goes on from there"
+            );
         }
         stamper.sure_until_ms = match verdict {
             Verdict::Sure { until_ms } if accepted => until_ms,

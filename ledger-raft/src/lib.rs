@@ -11,11 +11,11 @@
 //! **Read next**: [`seam`] (what asks the world), [`api`] (the door), then [`node`].
 
 pub mod api;
+pub mod disk;
 pub mod limits;
+pub mod node;
 pub mod seam;
 pub mod seam_real;
-pub mod disk;
-pub mod node;
 pub mod wal;
 
 mod clock;

@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use crate::api::{LogPosition, SnapshotView, StateMachine};
 use crate::limits::APPLY_YIELD_ENTRIES;
 use crate::seam::Disk;
-use crate::snapshot::{blocking, SnapshotFile, SnapshotHead, SnapshotStore};
+use crate::snapshot::{SnapshotFile, SnapshotHead, SnapshotStore, blocking};
 use crate::transport::network::meta_of;
-use crate::types::{position, LogId, SnapshotMeta, StoredMembership, SyncReply, Types};
+use crate::types::{LogId, SnapshotMeta, StoredMembership, SyncReply, Types, position};
 
 /// What the rest of the group watches of applying and stamping.
 pub(crate) struct Progress {
@@ -32,7 +32,11 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self { applied: watch::Sender::new(LogPosition::default()), stamp_ms: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self {
+            applied: watch::Sender::new(LogPosition::default()),
+            stamp_ms: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
     }
 }
 
@@ -199,7 +203,8 @@ impl RaftStateMachine<Types> for Machine {
         // What was pulled from a peer is in place already; a file from anywhere else becomes ours.
         if self.snapshots.newest().is_none_or(|n| n.head.last < file.head.last) {
             let snapshots = self.snapshots.clone();
-            blocking(&self.disk, move || snapshots.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop))).await?;
+            blocking(&self.disk, move || snapshots.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop)))
+                .await?;
         }
         Ok(())
     }

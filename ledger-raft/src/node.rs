@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
-use tokio::sync::{watch, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +32,8 @@ use crate::start::{self, Ground};
 use crate::transport::frame::Kind;
 use crate::transport::handshake::Identity;
 use crate::transport::link::Links;
-use crate::transport::server::{serve, Registry};
-use crate::types::{position, Peer};
+use crate::transport::server::{Registry, serve};
+use crate::types::{Peer, position};
 use crate::upkeep;
 use crate::wal::{Wal, WalConfig, WalIdentity};
 
@@ -254,14 +254,19 @@ impl Group {
         let known: BTreeMap<NodeId, String> = raft
             .with_raft_state(|state| {
                 let m = state.membership_state.effective();
-                m.voter_ids().map(|id| (NodeId(id), m.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default())).collect()
+                m.voter_ids()
+                    .map(|id| (NodeId(id), m.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default()))
+                    .collect()
             })
             .await
             .map_err(io::Error::other)?;
         if known == voters {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("group {} has other members: {known:?}", self.core.id.0)))
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("group {} has other members: {known:?}", self.core.id.0),
+        ))
     }
 
     /// Whether the group has members.
@@ -323,7 +328,10 @@ impl Group {
             return Ok(());
         }
         if status.role != Role::Leader {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, format!("this node does not lead; leader {:?}", status.leader)));
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                format!("this node does not lead; leader {:?}", status.leader),
+            ));
         }
         if !status.voters.contains_key(&to) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("node {} is no voter of the group", to.0)));
@@ -350,7 +358,12 @@ impl Group {
     ///
     /// # Errors
     /// `NotFound` when purged.
-    pub async fn read_entries(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<(LogPosition, u64, Bytes)>> {
+    pub async fn read_entries(
+        &self,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> io::Result<Vec<(LogPosition, u64, Bytes)>> {
         let to = to.min(self.core.progress.applied.borrow().index);
         let (mut out, mut bytes, mut next) = (Vec::new(), 0, from);
         while next <= to && bytes < bytes_max {

@@ -15,8 +15,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -26,12 +26,12 @@ use crate::codec::{self, malformed};
 use crate::group::GroupCore;
 use crate::limits::SNAPSHOT_TRANSFER_WITHIN;
 use crate::seam::Disk;
-use crate::snapshot::{blocking, SnapshotStore};
+use crate::snapshot::{SnapshotStore, blocking};
 use crate::start::Ground;
 use crate::store::Store;
 use crate::transport::frame::Kind;
 use crate::transport::network::Offer;
-use crate::transport::server::{pull, Pull};
+use crate::transport::server::{Pull, pull};
 use crate::types::{LeaderId, StoredMembership, Vote};
 
 /// How long a peer may take to tell its term.
@@ -163,7 +163,9 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     let offer = Offer::take(&mut found)?;
     let (d, dir, cluster) = (disk.clone(), ground.snapshots_dir.clone(), registry.me.cluster);
     let snapshots = Arc::new(blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?);
-    let file = pull(Pull { group: group.0, link: links.bulk, snapshots: snapshots.clone(), disk: disk.clone() }, &offer).await?;
+    let file =
+        pull(Pull { group: group.0, link: links.bulk, snapshots: snapshots.clone(), disk: disk.clone() }, &offer)
+            .await?;
     blocking(&disk, move || {
         snapshots.keep_only(&file)?;
         if let Some(past) = past {

@@ -123,6 +123,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "a file, not a collection")]
 pub trait DiskFile: Send + Sync + 'static {
     /// Reads exactly `buf.len()` bytes.
     ///

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::api::GroupId;
 use crate::codec::{self, malformed};
-use crate::limits::{SNAPSHOTS_KEPT, SNAPSHOT_CHUNK_BYTES};
+use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOTS_KEPT};
 use crate::seam::{Disk, DiskFile};
 use crate::transport::link::lock;
 use crate::transport::network::Offer;
@@ -75,7 +75,10 @@ impl SnapshotHead {
             return Err(malformed("snapshot header"));
         }
         if format != FORMAT {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("snapshot format {format} is not known here")));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("snapshot format {format} is not known here"),
+            ));
         }
         let mut whole = vec![0u8; 16 + len + 4];
         file.read_at(0, &mut whole)?;
@@ -135,7 +138,15 @@ impl SnapshotFile {
 
     /// The state machine's bytes; an error at the first chunk that is not what was written, none after the trailer agreed.
     pub(crate) fn body(&self) -> SnapshotBody<'_> {
-        SnapshotBody { file: self.file.as_ref(), at: self.body_at, chunk: Vec::new(), taken: 0, total: 0, chunks: 0, end: false }
+        SnapshotBody {
+            file: self.file.as_ref(),
+            at: self.body_at,
+            chunk: Vec::new(),
+            taken: 0,
+            total: 0,
+            chunks: 0,
+            end: false,
+        }
     }
 
     /// A range of the raw file, for a peer.
@@ -331,7 +342,9 @@ impl SnapshotStore {
         let mut files = Vec::new();
         let mut changed = false;
         for entry in disk.list(dir)? {
-            let Some(name) = entry.file_name().and_then(|n| n.to_str()).filter(|n| n.starts_with(&prefix)) else { continue };
+            let Some(name) = entry.file_name().and_then(|n| n.to_str()).filter(|n| n.starts_with(&prefix)) else {
+                continue;
+            };
             let path = dir.join(name);
             if name.ends_with(".tmp") {
                 disk.remove(&path)?;
@@ -351,7 +364,8 @@ impl SnapshotStore {
             disk.sync_dir(dir)?;
         }
         files.sort_by_key(|f| (f.head.last.index, f.head.last.leader_id.term));
-        let this = Self { disk, dir: dir.to_owned(), cluster, group, files: Mutex::new(files), offers: Mutex::default() };
+        let this =
+            Self { disk, dir: dir.to_owned(), cluster, group, files: Mutex::new(files), offers: Mutex::default() };
         this.drop_old()?;
         Ok(this)
     }

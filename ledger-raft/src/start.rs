@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use openraft::{Config, SnapshotPolicy};
-use tokio::sync::{mpsc, watch, Semaphore};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::api::{GroupId, GroupStatus, RaftTuning, StateMachine};
-use crate::group::{publish_status, GroupCore, Raft, Stamper};
+use crate::group::{GroupCore, Raft, Stamper, publish_status};
 use crate::leading::keep_clock;
 use crate::limits::{APPEND_ENTRIES_MAX, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN};
 use crate::machine::{Machine, Origin, Progress};
 use crate::reads::run_rounds;
-use crate::repair::{finish_repair, Marks};
-use crate::snapshot::{blocking, SnapshotStore};
+use crate::repair::{Marks, finish_repair};
+use crate::snapshot::{SnapshotStore, blocking};
 use crate::store::Store;
 use crate::transport::network::GroupNetwork;
 use crate::transport::server::Registry;
@@ -57,7 +57,13 @@ fn config(tuning: &RaftTuning, group: GroupId) -> io::Result<Arc<Config>> {
 }
 
 /// Why a replica may not run as it is.
-fn unfit(log: &GroupLog, store: &Store, snapshots: &SnapshotStore, marks: &Marks, repairing: bool) -> io::Result<Option<String>> {
+fn unfit(
+    log: &GroupLog,
+    store: &Store,
+    snapshots: &SnapshotStore,
+    marks: &Marks,
+    repairing: bool,
+) -> io::Result<Option<String>> {
     if let Some(why) = marks.quarantined()? {
         return Ok(Some(format!("quarantined: {why}; reinstall it from a replica inside the majority")));
     }

@@ -7,18 +7,18 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use futures::{stream, Stream};
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use futures::{Stream, stream};
 use openraft::EntryPayload;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::codec;
 use crate::limits::{APPEND_BYTES_SOFT, APPLY_READ_ENTRIES};
 use crate::machine::Progress;
-use crate::types::{log_id, Entry, LogId, Types, Vote};
+use crate::types::{Entry, LogId, Types, Vote, log_id};
 use crate::wal::{GroupLog, WalEntry};
 
 /// Log storage and reader of one group; a cheap handle.
@@ -276,8 +276,8 @@ impl RaftLogStorage<Types> for Store {
 mod tests {
     use std::path::PathBuf;
 
-    use openraft::testing::log::{StoreBuilder, Suite};
     use openraft::StorageError;
+    use openraft::testing::log::{StoreBuilder, Suite};
 
     use super::*;
     use crate::api::{GroupId, LogPosition, NodeId, Reply, SnapshotView, StateMachine};
@@ -309,11 +309,17 @@ mod tests {
         async fn build(&self) -> Result<(Wal, Store, Machine), StorageError<Types>> {
             let disk: Arc<dyn crate::seam::Disk> = Arc::new(SimDisk::new(1));
             let (cluster, incarnation, node) = ([1; 16], 1, NodeId(0));
-            let config = WalConfig { segment_bytes: 1 << 20, low_space_bytes: 0, entry_bytes_max: 1 << 16, ..WalConfig::default() };
+            let config = WalConfig {
+                segment_bytes: 1 << 20,
+                low_space_bytes: 0,
+                entry_bytes_max: 1 << 16,
+                ..WalConfig::default()
+            };
             let identity = WalIdentity { cluster, incarnation, node };
             let wal = Wal::open(disk.clone(), PathBuf::from("/wal"), identity, config).await.unwrap();
             disk.create_dir_all(&PathBuf::from("/snapshots")).unwrap();
-            let snapshots = SnapshotStore::open(disk.clone(), &PathBuf::from("/snapshots"), cluster, GroupId(1)).unwrap();
+            let snapshots =
+                SnapshotStore::open(disk.clone(), &PathBuf::from("/snapshots"), cluster, GroupId(1)).unwrap();
             let progress = Arc::new(Progress::new());
             let origin = Origin { cluster, incarnation, group: 1 };
             let machine = Machine::new(Box::new(Nothing), progress.clone(), Arc::new(snapshots), disk, origin);

@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use openraft::RaftTypeConfig;
 use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder;
-use openraft::RaftTypeConfig;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 

@@ -5,12 +5,12 @@
 //! somebody still holds back. **Read next**: [`crate::snapshot`].
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::group::GroupCore;
 use crate::limits::{PURGE_BATCH_ENTRIES, SNAPSHOT_LOOK_EVERY, SNAPSHOT_TRANSFER_WITHIN};
-use crate::machine::{build_beside, Machine};
+use crate::machine::{Machine, build_beside};
 use crate::snapshot::SnapshotFile;
 use crate::transport::server::Registry;
 

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{tuning, Cluster, G, PATIENCE};
+use common::{Cluster, G, PATIENCE, tuning};
 use futures::StreamExt;
 use ledger_raft::{NodeId, ProposeError, Role};
 
@@ -15,7 +15,8 @@ async fn elects_and_replicates_in_order_pipelined() {
     let leader = c.leader().await;
     let group = c.nodes[&leader].group.clone();
     const N: u64 = 10_000;
-    let mut proposals = futures::stream::iter((0..N).map(|i| group.propose(Bytes::from(i.to_le_bytes().to_vec())))).buffered(256);
+    let mut proposals =
+        futures::stream::iter((0..N).map(|i| group.propose(Bytes::from(i.to_le_bytes().to_vec())))).buffered(256);
     let (mut last, mut expect) = (ledger_raft::LogPosition::default(), 0);
     let mut stamp = 0;
     while let Some(done) = proposals.next().await {
@@ -71,7 +72,8 @@ async fn all_killed_at_once_keep_every_acknowledged_entry() {
 
 #[tokio::test]
 async fn a_follower_that_missed_the_purged_log_gets_a_snapshot() {
-    let mut c = Cluster::start(3, ledger_raft::RaftTuning { snapshot_every_entries: 200, keep_entries: 10, ..tuning() }).await;
+    let mut c =
+        Cluster::start(3, ledger_raft::RaftTuning { snapshot_every_entries: 200, keep_entries: 10, ..tuning() }).await;
     c.propose(b"first").await;
     let leader = c.leader().await;
     let behind = (1..=3).find(|id| *id != leader).unwrap();

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::malformed;
-use crate::limits::{FRAME_BYTES_MAX, PING_EVERY, READ_CHUNK_BYTES, SEND_QUEUE_FRAMES, SILENCE_MAX, WRITE_BATCH_FRAMES};
+use crate::limits::{
+    FRAME_BYTES_MAX, PING_EVERY, READ_CHUNK_BYTES, SEND_QUEUE_FRAMES, SILENCE_MAX, WRITE_BATCH_FRAMES,
+};
 
 /// Bytes before a frame's body.
 pub(crate) const FRAME_HEAD_BYTES: usize = 24;

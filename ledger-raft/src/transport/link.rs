@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{closed, start_writer, Frame, FrameReader, Kind, Outgoing, SendQueue};
-use super::handshake::{greet, Identity, Lane};
+use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, closed, start_writer};
+use super::handshake::{Identity, Lane, greet};
 use crate::api::NodeId;
 use crate::limits::{CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, STREAM_IN_FLIGHT_MAX};
 use crate::seam::Seams;
@@ -257,10 +257,16 @@ impl Link {
     }
 
     /// Asks one question, connecting if need be, all within `ttl`.
-    pub(crate) async fn call(self: &Arc<Self>, kind: Kind, group: u32, body: Bytes, ttl: Duration) -> io::Result<Bytes> {
-        tokio::time::timeout(ttl, async { self.connection().await?.call(kind, group, body).await })
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("peer {} did not answer in {ttl:?}", self.to.0)))?
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        kind: Kind,
+        group: u32,
+        body: Bytes,
+        ttl: Duration,
+    ) -> io::Result<Bytes> {
+        tokio::time::timeout(ttl, async { self.connection().await?.call(kind, group, body).await }).await.map_err(
+            |_| io::Error::new(io::ErrorKind::TimedOut, format!("peer {} did not answer in {ttl:?}", self.to.0)),
+        )?
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{ready, Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -95,7 +95,12 @@ impl PeerNetwork {
         self.links.control.call(kind, self.group, body, option.soft_ttl()).await
     }
 
-    async fn ask_vote(&self, kind: Kind, r: VoteRequest<Types>, o: &RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn ask_vote(
+        &self,
+        kind: Kind,
+        r: VoteRequest<Types>,
+        o: &RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let body = bytes_of(|b| codec::put_vote_request(b, &r));
         let answer = self.control(kind, body, o).await.and_then(|mut a| codec::take_vote_response(&mut a));
         answer.map_err(|e| unreachable(&e))
@@ -220,7 +225,8 @@ impl PeerNetwork {
                 let (prev, last) = (r.prev_log_id, r.entries.last().map(|e| e.log_id).or(r.prev_log_id));
                 let body = Bytes::from(codec::append_pieces(&r).concat());
                 let answer = this.control(Kind::Heartbeat, body, &option).await;
-                let answer = answer.and_then(|mut a| codec::take_append_response(&mut a)).map_err(|e| unreachable(&e))?;
+                let answer =
+                    answer.and_then(|mut a| codec::take_append_response(&mut a)).map_err(|e| unreachable(&e))?;
                 Ok(into_stream_answer(answer, prev, last))
             }
         });
@@ -277,7 +283,8 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
                 Poll::Ready(Some(r)) => {
                     let body = codec::append_pieces(&r);
                     let bytes = body.iter().map(Bytes::len).sum();
-                    let frame = Outgoing { kind: Kind::StreamAppend, group: self.handle.group, id: self.handle.id, body };
+                    let frame =
+                        Outgoing { kind: Kind::StreamAppend, group: self.handle.group, id: self.handle.id, body };
                     self.frames.send_item(frame).map_err(|_| super::frame::closed())?;
                     if self.in_flight.is_empty() {
                         self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);

@@ -12,23 +12,23 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use openraft::raft::AppendEntriesRequest;
-use tokio::sync::{mpsc, Semaphore};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{start_writer, Frame, FrameReader, Kind, Outgoing, SendQueue};
-use super::handshake::{receive, Identity, Refusal};
-use super::link::{lock, Link, Links};
-use super::network::{meta_of, Offer};
+use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, start_writer};
+use super::handshake::{Identity, Refusal, receive};
+use super::link::{Link, Links, lock};
+use super::network::{Offer, meta_of};
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::group::GroupCore;
 use crate::limits::{
-    ADDRESS_BYTES_MAX, ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN, STREAMS_PER_CONNECTION_MAX,
-    STREAM_IN_FLIGHT_MAX,
+    ADDRESS_BYTES_MAX, ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN,
+    SNAPSHOT_CHUNKS_IN_FLIGHT, STREAM_IN_FLIGHT_MAX, STREAMS_PER_CONNECTION_MAX,
 };
 use crate::node::PeerHandler;
 use crate::seam::{BoxIo, Disk, NetListener, Seams};
-use crate::snapshot::{blocking, SnapshotFile, SnapshotStore};
+use crate::snapshot::{SnapshotFile, SnapshotStore, blocking};
 use crate::types::Types;
 use crate::{reads, upkeep};
 
@@ -48,7 +48,13 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(me: Identity, links: Arc<Links>, handler: PeerHandler, seams: Seams, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        me: Identity,
+        links: Arc<Links>,
+        handler: PeerHandler,
+        seams: Seams,
+        stop: CancellationToken,
+    ) -> Self {
         Self { me, groups: RwLock::default(), links, handler, seams, stop, refused: Mutex::default() }
     }
 
@@ -251,7 +257,10 @@ impl Served {
         let vote = codec::take_vote(body)?;
         let offer = Offer::take(body)?;
         let raft = core.raft()?;
-        let _one = core.receiving.try_lock().map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "a snapshot is being received"))?;
+        let _one = core
+            .receiving
+            .try_lock()
+            .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "a snapshot is being received"))?;
         let addr = std::str::from_utf8(body).ok().filter(|a| a.len() <= ADDRESS_BYTES_MAX);
         let link = self.registry.links.to(self.peer, addr.ok_or_else(|| malformed("snapshot offer"))?).bulk;
         let (snapshots, disk) = (core.snapshots.clone(), core.seams.disk.clone());

@@ -1,0 +1,73 @@
+//! A replica whose log lost something is repaired from its peers, and votes again only past all it may have acknowledged.
+
+mod common;
+
+use common::{Cluster, G, Shared, tuning};
+use ledger_raft::{NodeId, Role};
+
+#[tokio::test]
+async fn a_damaged_log_stops_the_replica_and_a_peer_repairs_it() {
+    let mut c = Cluster::start(3, tuning()).await;
+    for i in 0..100u8 {
+        c.propose(&[i; 100]).await;
+    }
+    let leader = c.leader().await;
+    let bad = leader % 3 + 1;
+    let at = c.propose(b"last").await;
+    c.agree(at.index).await;
+    drop(c.nodes.remove(&bad));
+    c.disks[&bad].kill();
+    rot_the_log(&c, bad);
+
+    c.up(bad).await;
+    let status = c.nodes[&bad].group.status();
+    assert_eq!(status.role, Role::Stopped);
+    assert!(status.stopped.as_deref().unwrap().contains("its log is damaged"), "{status:?}");
+    let at = c.propose(b"meanwhile").await;
+    assert!(c.nodes[&bad].group.status().applied_index < at.index);
+
+    let from = c.leader().await;
+    for (id, addr) in &c.addrs {
+        c.nodes[&bad].node.know_peer(*id, addr);
+    }
+    let term = c.nodes[&from].group.status().term;
+    let fresh = Shared::default();
+    let group = c.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
+    let running = c.nodes.get_mut(&bad).unwrap();
+    (running.group, running.state) = (group, fresh);
+    let at = c.propose(b"after").await;
+    c.agree(at.index).await;
+    let now = c.until(bad, "follows a leader of a newer term", |s| s.term > term).await;
+    assert!(now.stopped.is_none());
+
+    // It votes again: without the other follower it is half of the quorum.
+    let leader = c.leader().await;
+    let other = (1..=3).find(|id| *id != leader && *id != bad).unwrap();
+    c.kill(other);
+    let at = c.propose(b"with its vote").await;
+    c.kill(leader);
+    c.up(other).await;
+    let more = c.propose(b"it may even lead").await;
+    assert!(more > at);
+    c.agree(more.index).await;
+    // The damage is gone for good.
+    c.kill(bad);
+    c.up(bad).await;
+    assert!(c.nodes[&bad].group.status().stopped.is_none());
+    c.agree(more.index).await;
+}
+
+/// Flips a bit in the middle of what was written last.
+fn rot_the_log(c: &Cluster, id: u64) {
+    let disk = &c.disks[&id];
+    let wal: Vec<_> = disk.files().into_iter().filter(|f| f.to_string_lossy().contains("/wal/")).collect();
+    for f in wal {
+        let content = disk.content(&f).unwrap();
+        // Entries repeat a byte a hundred times; the fiftieth of them lies well before the tail.
+        if let Some(at) = content.windows(100).position(|w| w == [50u8; 100]) {
+            disk.flip_bit(&f, at as u64 + 40, 3).unwrap();
+            return;
+        }
+    }
+    panic!("no log file holds the entry");
+}
