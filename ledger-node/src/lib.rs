@@ -4,14 +4,29 @@
 //! gRPC and HTTP, metrics, shutdown. **Must never** decide anything about stock outside the core.
 //! **Read next**: `serve`, `shard`, `door`.
 
-pub mod access;
 pub mod config;
 pub mod limits;
+pub mod data_dir;
+pub mod serve;
+pub mod node;
 pub mod door;
 pub mod shard;
+pub mod meta;
+mod placement;
+mod init;
+mod reconcile;
+mod steward;
+pub mod digest;
+mod balance;
+mod peers;
+mod status;
+pub mod access;
 pub mod history;
 pub mod feed;
-pub mod node;
 pub mod metrics;
 pub mod api;
 pub mod grpc;
+pub mod http;
+
+pub use node::{Node, NodeSeams, NodeState};
+pub use serve::{RunningNode, StartError, serve};

@@ -161,7 +161,3 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.
 pub const HTTP_BODY_BYTES: usize = 64 << 10;
-/// A request that took longer than its command may is cut off.
-pub const HTTP_WITHIN: Duration = Duration::from_secs(70);
-/// Headers of an HTTP request must have come within that time.
-pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(10);

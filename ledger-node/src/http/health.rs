@@ -1,0 +1,90 @@
+//! `/livez`, `/readyz`, `/metrics`.
+//!
+//! **Owns** what *ready* means: the node is part of a cluster, each of its shards has a leader and a sound replica here, and the
+//! log may be written. **Must never** call a node dead because its cluster has no leader: a restart would not help.
+//! **Read next**: [`crate::metrics`].
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use ledger_proto::v1;
+
+use crate::api::Api;
+use crate::node::{Node, NodeState};
+
+/// `GET /livez`: the process answers.
+pub async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// One condition of readiness.
+struct Check {
+    name: String,
+    failed: Option<String>,
+    /// Whether a failure makes the node not ready, or is only told.
+    counts: bool,
+}
+
+fn check(name: impl Into<String>, ok: bool, why: impl Into<String>) -> Check {
+    Check { name: name.into(), failed: (!ok).then(|| why.into()), counts: true }
+}
+
+fn checks(node: &Node) -> Vec<Check> {
+    let state = node.state();
+    let mut out = vec![check("serving", state == NodeState::Serving, format!("the node is {}", word(state)))];
+    let status = node.status();
+    let low = node.config().raft.low_space_bytes;
+    let space = format!("{} bytes are free, writes need {low}", status.disk_free_bytes);
+    out.push(check("log-space", status.disk_free_bytes > low, space));
+    for shard in &status.shards {
+        shard_checks(shard, &mut out);
+    }
+    out
+}
+
+fn word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Starting => "starting",
+        NodeState::Uninitialised => "not part of a cluster yet",
+        NodeState::Serving => "serving",
+        NodeState::Stopping => "stopping",
+    }
+}
+
+fn shard_checks(shard: &v1::ShardStatus, out: &mut Vec<Check>) {
+    let name = |what: &str| format!("shard-{}-{what}", shard.shard);
+    out.push(check(name("replica"), shard.stopped.is_empty(), shard.stopped.clone()));
+    out.push(check(name("leader"), shard.leader != 0, "no leader is known"));
+    if shard.role == "leader" {
+        out.push(check(name("clock"), shard.clock_sure, "the leader has no quorum of clock readings"));
+    }
+    let mut history = check(name("history"), !shard.history_gapped, "history is gapped and being filled from peers");
+    history.counts = false;
+    out.push(history);
+}
+
+/// `GET /readyz`, `GET /readyz?verbose`.
+pub async fn readyz(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
+    let checks = checks(&api.node);
+    let ready = checks.iter().all(|check| check.failed.is_none() || !check.counts);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let verbose = query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")));
+    let mut text = String::new();
+    if verbose {
+        for check in &checks {
+            match &check.failed {
+                None => text.push_str(&format!("[+]{} ok\n", check.name)),
+                Some(why) if check.counts => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
+                Some(why) => text.push_str(&format!("[!]{} warning: {why}\n", check.name)),
+            }
+        }
+    }
+    text.push_str(if ready { "ready\n" } else { "not ready\n" });
+    (status, text).into_response()
+}
+
+/// `GET /metrics`.
+pub async fn metrics(State(api): State<Api>) -> Response {
+    let page = api.metrics.render(&api.node);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+}

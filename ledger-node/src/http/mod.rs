@@ -1,0 +1,119 @@
+//! HTTP/JSON: reservations, stock, health and metrics, on a port of its own.
+//!
+//! **What it is.** axum over the network seam. Every error is an RFC 9457 problem (docs/errors.md).
+//!
+//! **Owns** routes and the shape of JSON. **Must never** hold a rule that gRPC needs too; those are in [`crate::api`].
+//! **Read next**: [`reservations`], [`stock`], [`problem`], [`health`].
+
+pub mod bodies;
+pub mod health;
+pub mod problem;
+pub mod reservations;
+pub mod stock;
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::{IncomingStream, Listener};
+use ledger_raft::seam::{BoxIo, NetListener};
+
+use crate::access::Right;
+use crate::api::Api;
+use crate::grpc::connection::accept;
+use crate::limits::HTTP_BODY_BYTES;
+use problem::Problem;
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+struct Peer(SocketAddr);
+
+/// The network seam's listener, as axum wants it.
+struct SeamListener(Box<dyn NetListener>);
+
+impl Listener for SeamListener {
+    type Io = BoxIo;
+    type Addr = SocketAddr;
+    async fn accept(&mut self) -> (BoxIo, SocketAddr) {
+        accept(self.0.as_mut()).await
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl Connected<IncomingStream<'_, SeamListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, SeamListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+/// Serves HTTP until `shutdown` completes and its requests have ended.
+///
+/// # Errors
+/// The server cannot run; broken connections are not errors.
+pub async fn serve(
+    api: Api,
+    listener: Box<dyn NetListener>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let app = router(api).into_make_service_with_connect_info::<Peer>();
+    axum::serve(SeamListener(listener), app).with_graceful_shutdown(shutdown).await
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/reservations", post(reservations::reserve))
+        .route("/v1/reservations/{id}", get(reservations::show))
+        .route("/v1/reservations/{id}/{verb}", post(reservations::act))
+        .route("/v1/products", get(stock::list).post(stock::create))
+        .route("/v1/products/{sku}", get(stock::show))
+        .route("/v1/products/{sku}/receive", post(stock::receive))
+        .route("/v1/products/{sku}/adjust", post(stock::adjust))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES))
+        .layer(from_fn_with_state(api.clone(), gate))
+        .with_state(api)
+}
+
+/// The one gate of every request.
+async fn gate(State(api): State<Api>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    let right = right_of(request.method(), request.uri());
+    if let Err(denied) = api.access.decide(peer.0, right) {
+        return Problem::denied(&denied.to_string()).into_response();
+    }
+    let began = tokio::time::Instant::now();
+    let response = next.run(request).await;
+    api.metrics.http_seconds.record(began.elapsed().as_secs_f64());
+    response
+}
+
+fn right_of(method: &http::Method, uri: &http::Uri) -> Right {
+    let verbose = uri.query().is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")));
+    match uri.path() {
+        "/livez" => Right::Probe,
+        "/readyz" if !verbose => Right::Probe,
+        "/readyz" | "/metrics" => Right::Observe,
+        _ if method == http::Method::GET => Right::Read,
+        path if path.starts_with("/v1/products") => Right::Stock,
+        _ => Right::Order,
+    }
+}
+
+async fn nothing_here(uri: http::Uri) -> Problem {
+    Problem::new(http::StatusCode::NOT_FOUND, "no-such-resource", format!("there is nothing at {}", uri.path()))
+}
+
+async fn wrong_method(method: http::Method, uri: http::Uri) -> Problem {
+    let why = format!("{method} is not possible at {}", uri.path());
+    Problem::new(http::StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", why)
+}
