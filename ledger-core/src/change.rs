@@ -51,16 +51,45 @@ pub type LineChanges = SmallVec<[LineChange; 1]>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names used everywhere")]
 pub enum ChangeKind {
-    ProductCreated { sku: Sku, policy: Policy },
-    OfferPut { offer: OfferKey, policy: Policy, version: u64 },
-    OfferOpened { offer: OfferKey },
-    OfferClosed { offer: OfferKey },
+    ProductCreated {
+        sku: Sku,
+        policy: Policy,
+    },
+    OfferPut {
+        offer: OfferKey,
+        policy: Policy,
+        version: u64,
+    },
+    OfferOpened {
+        offer: OfferKey,
+    },
+    OfferClosed {
+        offer: OfferKey,
+    },
     /// The sale's window began (or it was created open without one).
-    SaleStarted { offer: OfferKey, balance: Balance },
+    SaleStarted {
+        offer: OfferKey,
+        balance: Balance,
+    },
     /// The sale's window ended, or it was ended by hand; `moved_back` units went to the plain offer.
-    SaleEnded { offer: OfferKey, balance: Balance, moved_back: u64 },
-    UnitsReceived { offer: OfferKey, units: Units, reference: Reference, balance: Balance },
-    UnitsAdjusted { offer: OfferKey, delta: i64, reason: Reason, reference: Reference, balance: Balance },
+    SaleEnded {
+        offer: OfferKey,
+        balance: Balance,
+        moved_back: u64,
+    },
+    UnitsReceived {
+        offer: OfferKey,
+        units: Units,
+        reference: Reference,
+        balance: Balance,
+    },
+    UnitsAdjusted {
+        offer: OfferKey,
+        delta: i64,
+        reason: Reason,
+        reference: Reference,
+        balance: Balance,
+    },
     UnitsAllotted {
         sku: Sku,
         from: Option<SaleId>,
@@ -70,17 +99,45 @@ pub enum ChangeKind {
         from_balance: Balance,
         to_balance: Balance,
     },
-    InventoryReserved { id: ReservationId, deadline: LedgerTime, lines: LineChanges },
-    ReservationExtended { id: ReservationId, deadline: LedgerTime },
+    InventoryReserved {
+        id: ReservationId,
+        deadline: LedgerTime,
+        lines: LineChanges,
+    },
+    ReservationExtended {
+        id: ReservationId,
+        deadline: LedgerTime,
+    },
     /// `lines` were sold, `returned` went back to available (partial confirm).
-    ReservationConfirmed { id: ReservationId, lines: LineChanges, given_back: LineChanges },
-    ReservationReleased { id: ReservationId, lines: LineChanges },
-    ReservationExpired { id: ReservationId, deadline: LedgerTime, lines: LineChanges },
-    UnitsReturned { id: ReservationId, reference: Reference, lines: LineChanges },
+    ReservationConfirmed {
+        id: ReservationId,
+        lines: LineChanges,
+        given_back: LineChanges,
+    },
+    ReservationReleased {
+        id: ReservationId,
+        lines: LineChanges,
+    },
+    ReservationExpired {
+        id: ReservationId,
+        deadline: LedgerTime,
+        lines: LineChanges,
+    },
+    UnitsReturned {
+        id: ReservationId,
+        reference: Reference,
+        lines: LineChanges,
+    },
     /// Availability fell to the policy's threshold or below.
-    StockLow { offer: OfferKey, available: u64 },
+    StockLow {
+        offer: OfferKey,
+        available: u64,
+    },
     /// Availability reached zero: all held, or gone.
-    SoldOut { offer: OfferKey, truth: SoldOut },
+    SoldOut {
+        offer: OfferKey,
+        truth: SoldOut,
+    },
 }
 
 /// The change kinds by number, for filters and metrics.

@@ -218,7 +218,9 @@ impl Command {
             | Self::Release { id }
             | Self::Fence { id }
             | Self::Return { id, .. } => Some(id.slot()),
-            Self::CreateProduct { sku, .. } | Self::EndSale { sku, .. } | Self::Allot { sku, .. } => Some(Slot::of(sku)),
+            Self::CreateProduct { sku, .. } | Self::EndSale { sku, .. } | Self::Allot { sku, .. } => {
+                Some(Slot::of(sku))
+            }
             Self::PutOffer { offer, .. }
             | Self::SetOpen { offer, .. }
             | Self::Receive { offer, .. }

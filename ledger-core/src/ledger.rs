@@ -1,12 +1,16 @@
 //! The ledger of one shard and its door: `apply`.
+//!
+//! **Owns** the door. **Must never** decide: `apply/` does, on `state/`. **Read next**: [`crate::codec`].
 
 use std::io;
 
 use bytes::Bytes;
 
+use crate::apply::{Scratch, decide};
 use crate::codec::CodecError;
 use crate::command::Entry;
 use crate::outcome::Outcome;
+use crate::state::State;
 use crate::types::{LedgerTime, OfferKey, ReservationId, SaleId, Sku, Slot};
 use crate::view::{Audit, IdView, OfferView, ProductView, Totals};
 
@@ -48,110 +52,131 @@ pub struct Digest {
 }
 
 /// The stock ledger of one shard.
+///
+/// Invariants, asserted as it goes and recomputed by [`Ledger::audit`]:
+/// * *Conserved*: per product received + adjusted = available + held + sold over its offers, and sold = ever sold − returned.
+/// * *Never oversold*: no offer's available is negative once due holds count as ended.
+/// * *Ends once*: a reservation leaves `Held` once and for good.
+/// * *Exact*: what an offer or a limit key counts as held at ledger time is the sum over live holds with a deadline after it.
+/// * *Remembered*: an id that is neither remembered nor at or below its slot's `forgotten_to` never executed.
 pub struct Ledger {
-    _private: (),
-}
-
-/// A frozen state: cheap to take (copy on write by chunk), writes itself out elsewhere.
-pub struct Frozen {
-    _private: (),
+    pub(crate) state: State,
+    scratch: Scratch,
 }
 
 impl Ledger {
     /// An empty ledger that owns no slot yet.
-    pub fn new(_incarnation: u64, _shard: u32) -> Self {
-        todo!()
+    pub fn new(incarnation: u64, shard: u32) -> Self {
+        Self::of(State::new(incarnation, shard))
+    }
+    fn of(state: State) -> Self {
+        Self { state, scratch: Scratch::default() }
     }
     /// Decides every command of the entry, in order. Total and deterministic.
     ///
     /// # Panics
     /// On a broken invariant, or an index that is not above the last: a broken replica must stop, not diverge.
-    pub fn apply(&mut self, _term: u64, _index: u64, _entry: &Entry) -> Applied {
-        todo!()
+    pub fn apply(&mut self, term: u64, index: u64, entry: &Entry) -> Applied {
+        decide(&mut self.state, &mut self.scratch, term, index, entry)
     }
     /// Position of the last applied entry.
     pub fn position(&self) -> Position {
-        todo!()
+        self.state.position
     }
     /// Ledger time as of the applied position.
     pub fn time(&self) -> LedgerTime {
-        todo!()
+        self.state.now()
     }
     /// The next instant at which something becomes due (hold or window edge) or is left to sweep; for the leader's ticks.
     pub fn next_due(&self) -> Option<LedgerTime> {
-        todo!()
+        self.state.next_due()
     }
     /// The slots owned: generation and ranges.
     pub fn owned_slots(&self) -> (u64, Vec<(Slot, Slot)>) {
-        todo!()
+        (self.state.generation, self.state.ranges.clone())
     }
     /// Behaviour version in force.
     pub fn behaviour(&self) -> u16 {
-        todo!()
+        self.state.behaviour
     }
     /// Chain value after the last record.
     pub fn chain(&self) -> u128 {
-        todo!()
+        self.state.chain
     }
     /// The state's digest now; constant time but for what changed since the last.
     pub fn digest(&mut self) -> Digest {
-        todo!()
+        self.state.take_digest()
     }
     /// The last digests taken at multiples of [`crate::limits::DIGEST_EVERY`], oldest first.
     pub fn digests(&self) -> Vec<Digest> {
-        todo!()
+        self.state.digests.iter().copied().collect()
     }
     /// One offer.
-    pub fn offer(&self, _offer: &OfferKey) -> Option<OfferView> {
-        todo!()
+    pub fn offer(&self, offer: &OfferKey) -> Option<OfferView> {
+        self.state.find_offer(offer).map(|at| self.state.offer_view(at))
     }
     /// A product with its offers.
-    pub fn product(&self, _sku: &Sku) -> Option<ProductView> {
-        todo!()
+    pub fn product(&self, sku: &Sku) -> Option<ProductView> {
+        self.state.by_sku.get(sku).map(|&at| self.state.product_view(at))
     }
     /// Products by SKU, after `after`, at most `max`.
-    pub fn products(&self, _after: Option<&Sku>, _max: usize) -> Vec<ProductView> {
-        todo!()
+    pub fn products(&self, after: Option<&Sku>, max: usize) -> Vec<ProductView> {
+        self.state.products_after(after, max)
     }
     /// Offers of one sale (all sales when none) by (sale, SKU), after `after`, at most `max`.
-    pub fn sales(&self, _sale: Option<&SaleId>, _after: Option<(&SaleId, &Sku)>, _max: usize) -> Vec<OfferView> {
-        todo!()
+    pub fn sales(&self, sale: Option<&SaleId>, after: Option<(&SaleId, &Sku)>, max: usize) -> Vec<OfferView> {
+        self.state.sales_after(sale, after, max)
     }
     /// What is known of an id.
-    pub fn id(&self, _id: ReservationId) -> IdView {
-        todo!()
+    pub fn id(&self, id: ReservationId) -> IdView {
+        self.state.id_view(id)
     }
-    /// Everything at or below is forgotten in that slot: an id time in milliseconds.
-    pub fn forgotten_to(&self, _slot: Slot) -> u64 {
-        todo!()
+    /// Index and place of the last change on a product: where its explanation begins.
+    pub fn head_of_product(&self, sku: &Sku) -> Option<(u64, u16)> {
+        let &at = self.state.by_sku.get(sku)?;
+        self.state.products.get(at).head.get()
+    }
+    /// Index and place of the last change on a reservation that is still known.
+    pub fn head_of_reservation(&self, id: ReservationId) -> Option<(u64, u16)> {
+        match self.state.find(id)? {
+            crate::state::Found::Reservation(at) => self.state.reservations.get(at).head(),
+            crate::state::Found::Refused(_) => None,
+        }
+    }
+    /// Everything at or below is forgotten in that slot: an id time in milliseconds; zero when nothing was.
+    pub fn forgotten_to(&self, slot: Slot) -> u64 {
+        self.state.forgotten_to[usize::from(slot.get())].unwrap_or(0)
     }
     /// Sums, kept as it goes.
     pub fn totals(&self) -> Totals {
-        todo!()
+        self.state.totals()
     }
     /// Recomputes every invariant from scratch.
     pub fn audit(&self) -> Audit {
-        todo!()
+        self.state.audit()
     }
     /// A frozen view; the next writes copy what they touch.
     pub fn freeze(&mut self) -> Frozen {
-        todo!()
+        Frozen(self.state.freeze())
     }
     /// Reads a state back, and checks its digest against the one written.
     ///
     /// # Errors
     /// [`CodecError`]; never panics on any bytes.
-    pub fn thaw(_from: &mut dyn io::Read) -> Result<Self, CodecError> {
-        todo!()
+    pub fn thaw(from: &mut dyn io::Read) -> Result<Self, CodecError> {
+        crate::snapshot::read(from).map(Self::of)
     }
 }
+
+/// A frozen state: cheap to take (copy on write by chunk), writes itself out elsewhere.
+pub struct Frozen(crate::snapshot::FrozenState);
 
 impl Frozen {
     /// Writes the whole state.
     ///
     /// # Errors
     /// Only those of `to`.
-    pub fn write(&self, _to: &mut dyn io::Write) -> io::Result<()> {
-        todo!()
+    pub fn write(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        self.0.write(to)
     }
 }

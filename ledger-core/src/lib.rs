@@ -9,16 +9,24 @@
 //! **Must never** do I/O, read a clock, draw a random number, spawn, iterate a hash map for a
 //! decision, return an error from `apply`, or know about Raft or the network.
 //!
-//! **Read next**: [`types`] (the nouns), [`command`], [`outcome`], [`change`], then [`ledger`].
+//! **Read next**: [`types`] (the nouns), [`command`], [`outcome`], [`change`], then [`ledger`];
+//! inside: `state` (what there is), `apply` (what is decided), `digest`, `snapshot`, `audit`.
 
-pub mod limits;
-pub mod types;
-pub mod command;
-pub mod outcome;
+mod apply;
+mod audit;
 pub mod change;
-pub mod view;
 pub mod codec;
+pub mod command;
+mod digest;
+mod fingerprint;
 pub mod ledger;
+pub mod limits;
+pub mod outcome;
+mod reads;
+mod snapshot;
+mod state;
+pub mod types;
+pub mod view;
 
 pub use change::{Change, ChangeKind};
 pub use command::{Command, Entry};

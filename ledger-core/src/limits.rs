@@ -42,6 +42,23 @@ pub const EXPIRED_PER_ENTRY_MAX: usize = 4_096;
 pub const FORGET_GUARD_MS: u64 = 10_000;
 /// Ids whose time lies further ahead of ledger time than this are refused as *not now*.
 pub const ID_AHEAD_MS_MAX: u64 = 10_000;
+/// Sale windows opened and closed by one entry; verdicts ask the policy and never wait for it.
+pub const EDGES_PER_ENTRY_MAX: usize = 1_024;
+/// Ids forgotten at the beginning of one entry: as many as one entry can add.
+pub const FORGOTTEN_PER_ENTRY_MAX: usize = 8_192;
+/// Places looked at by one entry to drop the limit counters of ended sales.
+pub const COUNTS_DROPPED_PER_ENTRY_MAX: u32 = 4_096;
+/// Whatever the settings say, what has ended is remembered this long: ids may lie ahead by [`ID_AHEAD_MS_MAX`], forgetting must stay
+/// [`FORGET_GUARD_MS`] behind, and the memory's clock is two seconds coarse.
+pub const RETAIN_MS_MIN: u64 = ID_AHEAD_MS_MAX + FORGET_GUARD_MS + 2_048;
+/// References one product may ever use (forty bytes each, kept as long as the product).
+pub const REFERENCES_PER_PRODUCT_MAX: u64 = 1_000_000;
+/// Bytes of one record of changes: what an entry of [`ENTRY_BYTES_MAX`] and a full sweep can cause, with room.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Ranges of slots one ownership entry may name: every second slot.
+pub const SLOT_RANGES_MAX: usize = 2_048;
+/// Bytes of one frame of a snapshot; each carries its own checksum.
+pub const SNAPSHOT_FRAME_BYTES_MAX: usize = 1 << 20;
 /// The state digest is taken at every such index.
 pub const DIGEST_EVERY: u64 = 1_024;
 /// Digests kept for comparison.
@@ -57,6 +74,8 @@ pub const RETAIN_REFUSED_MS_DEFAULT: u64 = 3_600_000;
 /// Default cap on remembered ids of one shard that are neither live nor sold in their return window.
 pub const REMEMBERED_MAX_DEFAULT: u64 = 20_000_000;
 
+const _: () = assert!(FORGOTTEN_PER_ENTRY_MAX >= COMMANDS_PER_ENTRY_MAX);
+const _: () = assert!(RECORD_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(SLOTS == 1 << 12);
 const _: () = assert!(ID_AHEAD_MS_MAX <= FORGET_GUARD_MS);
 const _: () = assert!(LINES_MAX as u64 * QUANTITY_MAX as u64 <= UNITS_MAX);

@@ -136,7 +136,9 @@ pub enum Refusal {
     #[error("the id is taken by a reservation with other content; mint a new id")]
     IdTaken,
     /// The id is at or below what its slot has forgotten.
-    #[error("the id is older than what is remembered; it will not execute now, and what it did before is no longer known here")]
+    #[error(
+        "the id is older than what is remembered; it will not execute now, and what it did before is no longer known here"
+    )]
     Forgotten,
     /// The id was fenced before it executed.
     #[error("the id was fenced and never executes; mint a new id")]

@@ -1,0 +1,221 @@
+//! Deciding an entry: time first, then every command in order.
+//!
+//! **What it is.** [`decide`] advances ledger time, sweeps a bounded number of what time ended (expiries in (deadline, id) order, then window
+//! edges, then memory), decides the commands, and closes the record and the digest. One file a family of verbs.
+//! **Owns** the order of things in an entry, and the links between changes. **Must never** fail: it answers, or a broken invariant stops
+//! the replica. **Read next**: `time`, `reserve`, `holds`, `returns`, `stock`, `catalog`.
+
+mod catalog;
+mod holds;
+mod normal;
+mod refusals;
+mod reserve;
+mod returns;
+mod stock;
+mod time;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::codec::chain_after;
+use crate::codec::changes::{Links, Recorder, Said, SaidLine};
+use crate::command::{Command, Entry};
+use crate::fingerprint::Fingerprints;
+use crate::ledger::{Applied, Position};
+use crate::limits;
+use crate::outcome::{NotNow, Outcome, Refusal, Settled};
+use crate::state::State;
+use crate::state::records::Head;
+
+/// What commands are answered with before it is wrapped.
+type Verdict = Result<Settled, No>;
+
+/// Nothing happened.
+enum No {
+    Refused(Refusal),
+    NotNow(NotNow),
+}
+
+impl From<Refusal> for No {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why)
+    }
+}
+impl From<NotNow> for No {
+    fn from(when: NotNow) -> Self {
+        Self::NotNow(when)
+    }
+}
+
+/// Buffers kept between entries.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) fingerprints: Fingerprints,
+    /// Bytes the last record took: room for the next.
+    record_room: usize,
+}
+
+/// An entry being decided.
+struct Deciding<'a> {
+    state: &'a mut State,
+    scratch: &'a mut Scratch,
+    recorder: Recorder,
+    place: u16,
+}
+
+/// Decides an entry.
+pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index: u64, entry: &Entry) -> Applied {
+    assert!(index > state.position.index, "index {index} is applied after {}", state.position.index);
+    state.position = Position { term, index, ..state.position };
+    state.time = state.time.max(entry.stamp.0);
+    let chain_before = state.chain;
+    let (recorder, begun) = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
+    let mut deciding = Deciding { state, scratch, recorder, place: 0 };
+    deciding.pass_time();
+    let mut outcomes = Vec::with_capacity(entry.commands.len());
+    for (place, command) in entry.commands.iter().enumerate() {
+        deciding.place = u16::try_from(place).expect("an entry has few enough commands for a place");
+        outcomes.push(match deciding.command(command) {
+            Ok(settled) => Outcome::Ok(settled),
+            Err(No::Refused(why)) => Outcome::Refused(why),
+            Err(No::NotNow(when)) => Outcome::NotNow(when),
+        });
+    }
+    let record = deciding.recorder.into_bytes();
+    let record = (record.len() > begun).then(|| {
+        scratch.record_room = record.len();
+        state.chain = chain_after(chain_before, &record);
+        Bytes::from(record)
+    });
+    let digest = state.digest_if_due();
+    Applied { time: state.now(), outcomes, record, digest }
+}
+
+impl Deciding<'_> {
+    fn command(&mut self, command: &Command) -> Verdict {
+        if let Command::Reserve { id, keys, lines, hold_ms } = command {
+            return self.reserve(*id, keys, lines, *hold_ms);
+        }
+        if command.slot().is_some_and(|slot| !self.state.owns(slot)) {
+            return Err(NotNow::SlotElsewhere.into());
+        }
+        match command {
+            Command::Extend { id, replaces, hold_ms } => self.extend(*id, replaces.0, *hold_ms),
+            Command::Confirm { id, lines } => self.confirm(*id, lines.as_ref()),
+            Command::Release { id } => self.release(*id),
+            Command::Fence { id } => self.fence(*id),
+            Command::Return { id, lines, reference } => self.bring_back(*id, lines.as_ref(), reference),
+            Command::CreateProduct { sku, policy } => self.create_product(sku, policy),
+            Command::PutOffer { offer, policy, expected_version } => self.put_offer(offer, policy, *expected_version),
+            Command::SetOpen { offer, open } => self.set_open(offer, *open),
+            Command::EndSale { sku, sale } => self.end_sale(sku, sale),
+            Command::Receive { offer, units, reference } => self.receive(offer, *units, reference),
+            Command::Adjust { offer, delta, reason, reference, expected_version } => {
+                self.adjust(offer, *delta, reason, reference, *expected_version)
+            }
+            Command::Allot { sku, from, to, units, reference } => {
+                self.allot(sku, from.as_ref(), to.as_ref(), *units, reference)
+            }
+            Command::Tick | Command::Reserve { .. } => Ok(Settled::Done),
+            Command::Configure { settings } => {
+                self.state.settings = settings.clone();
+                Ok(Settled::Done)
+            }
+            Command::OwnSlots { generation, ranges } => {
+                let present = self.state.generation;
+                if *generation <= present {
+                    return Err(Refusal::StaleGeneration { present }.into());
+                }
+                self.state.own(*generation, ranges);
+                Ok(Settled::Done)
+            }
+            Command::SwitchBehaviour { version } => {
+                let present = self.state.behaviour;
+                if *version < present || *version > limits::BEHAVIOUR_VERSION_MAX {
+                    return Err(Refusal::BehaviourUnknown { version: *version, present }.into());
+                }
+                self.state.behaviour = *version;
+                Ok(Settled::Done)
+            }
+        }
+    }
+
+    fn here(&self) -> Head {
+        Head::at(Position { place: self.place, ..self.state.position })
+    }
+
+    /// The change before this one on the product of an offer; this one becomes the last.
+    fn link_product(&mut self, offer: u32) -> Option<(u64, u16)> {
+        let here = self.here();
+        let product = self.state.offers.get(offer).product;
+        std::mem::replace(&mut self.state.product_mut(product).head, here).get()
+    }
+
+    /// The same for the products of all lines: the first line's is the one that is named.
+    fn link_products(&mut self, offers: impl Iterator<Item = u32>) -> Option<(u64, u16)> {
+        let here = self.here();
+        let mut first = None;
+        let mut seen: SmallVec<[u32; 4]> = SmallVec::new();
+        for offer in offers {
+            let product = self.state.offers.get(offer).product;
+            if seen.contains(&product) {
+                continue;
+            }
+            let before = std::mem::replace(&mut self.state.product_mut(product).head, here).get();
+            if seen.is_empty() {
+                first = before;
+            }
+            seen.push(product);
+        }
+        first
+    }
+
+    /// The change before this one on the reservation; this one becomes the last. The caller keeps the digest right.
+    fn link_reservation(&mut self, at: u32) -> Option<(u64, u16)> {
+        let here = self.here();
+        let r = self.state.reservations.get_mut(at);
+        let before = Head { index: r.head_index, place: r.head_place };
+        (r.head_index, r.head_place) = (here.index, here.place);
+        before.get()
+    }
+
+    /// Tells a change on one offer.
+    fn say_offer<'s>(&'s mut self, offer: u32, said: impl FnOnce(&'s State, &'s [u8]) -> Said<'s>) {
+        let on_product = self.link_product(offer);
+        let links = Links { place: self.place, on_product, on_reservation: None };
+        let state: &'s State = self.state;
+        self.recorder.say(links, said(state, &state.sums[offer as usize].wire));
+    }
+
+    /// Tells that availability fell to the threshold or to nothing, if it did; `before` is what was available.
+    fn say_fell(&mut self, offer: u32, before: u64) {
+        let now = self.state.available(offer);
+        let low = self.state.offers.get(offer).policy.low_stock_at;
+        if now >= before {
+            return;
+        }
+        if low > 0 && before > low && now <= low {
+            self.say_offer(offer, |_, offer| Said::StockLow { offer, available: now });
+        }
+        if now == 0 {
+            self.say_sold_out(offer);
+        }
+    }
+
+    fn say_sold_out(&mut self, offer: u32) {
+        let truth = self.state.sold_out(offer);
+        self.say_offer(offer, |_, offer| Said::SoldOut { offer, truth });
+    }
+}
+
+/// Lines of a change, with the balances as they are now.
+fn said_lines(state: &State, lines: impl Iterator<Item = (u32, u32)>) -> SmallVec<[SaidLine<'_>; 2]> {
+    lines
+        .filter(|&(_, quantity)| quantity > 0)
+        .map(|(offer, quantity)| SaidLine {
+            offer: &state.sums[offer as usize].wire,
+            quantity,
+            balance: state.balance(offer),
+        })
+        .collect()
+}

@@ -1,0 +1,262 @@
+//! Reserve: the hot path.
+//!
+//! **Owns** the order of its checks: shape (spans slots, wrong slot, quantity), what is remembered of the id, forgotten, too far ahead, then the
+//! rules of [`Refusal`] in their precedence, each over all lines before the next.
+//! **Must never** change anything before the last check has passed. **Read next**: `holds`.
+
+use super::normal::{Normal, NormalLines, normalise};
+use super::{Deciding, Verdict, said_lines};
+use crate::codec::changes::{Links, Said};
+use crate::outcome::{NotNow, Refusal, Settled, Status};
+use crate::state::ids::Found;
+use crate::state::records::{LineRecord, NONE, Offer, Reservation};
+use crate::state::slab::Placed;
+use crate::types::{LimitKey, Line, ReservationId, Slot};
+
+impl Deciding<'_> {
+    #[inline]
+    pub(super) fn reserve(
+        &mut self,
+        id: ReservationId,
+        keys: &[LimitKey],
+        lines: &[Line],
+        hold_ms: Option<u64>,
+    ) -> Verdict {
+        if !self.state.owns(id.slot()) {
+            return Err(NotNow::SlotElsewhere.into());
+        }
+        let lines = self.shape(id, lines)?;
+        let content = lines.iter().map(|l| (l.offer, l.quantity));
+        let fingerprint = self.scratch.fingerprints.reserve(keys, content, hold_ms);
+        if let Some(found) = self.state.find(id) {
+            return self.reserved_before(found, fingerprint);
+        }
+        self.usable(id)?;
+        match self.check(&lines, keys, hold_ms) {
+            Ok(()) => Ok(self.take(id, fingerprint, keys, &lines, hold_ms)),
+            Err(why) => Err(self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer))),
+        }
+    }
+
+    /// Normalises the lines and refuses what depends on the command alone: nothing of that is remembered.
+    #[inline]
+    fn shape<'l>(&self, id: ReservationId, lines: &'l [Line]) -> Result<NormalLines<'l>, Refusal> {
+        let slot_of = |at: Option<u32>, line: &Line| match at {
+            Some(at) => self.state.products.get(self.state.offers.get(at).product).slot,
+            None => Slot::of(&line.offer.sku),
+        };
+        let wrong_slot = |slot: Slot| {
+            if slot == id.slot() {
+                return Ok(());
+            }
+            Err(Refusal::IdWrongSlot { id_slot: id.slot().get(), lines_slot: slot.get() })
+        };
+        if lines.len() != 1 {
+            // No lines at all live in no slot; the codec lets none through.
+            let first = Slot::of(&lines.first().ok_or(Refusal::LinesSpanSlots)?.offer.sku);
+            if lines.iter().any(|line| Slot::of(&line.offer.sku) != first) {
+                return Err(Refusal::LinesSpanSlots);
+            }
+            wrong_slot(first)?;
+            return normalise(lines, |offer| self.state.find_offer(offer));
+        }
+        let normal = normalise(lines, |offer| self.state.find_offer(offer))?;
+        wrong_slot(slot_of(normal[0].at, &lines[0]))?;
+        Ok(normal)
+    }
+
+    fn reserved_before(&self, found: Found, fingerprint: u64) -> Verdict {
+        match found {
+            Found::Reservation(at) => {
+                let r = self.state.reservations.get(at);
+                if r.fingerprint != fingerprint {
+                    return Err(Refusal::IdTaken.into());
+                }
+                Ok(Settled::Reservation(r.brief(self.state.time, true)))
+            }
+            Found::Refused(at) => {
+                let refused = self.state.refused.get(at);
+                let why = self.state.refusal(refused);
+                if why != Refusal::Fenced && refused.fingerprint() != fingerprint {
+                    return Err(Refusal::IdTaken.into());
+                }
+                Err(why.into())
+            }
+        }
+    }
+
+    /// The first rule that any line breaks.
+    #[inline]
+    fn check(&mut self, lines: &[Normal<'_>], keys: &[LimitKey], hold_ms: Option<u64>) -> Result<(), Refusal> {
+        for line in lines.iter().filter(|l| l.at.is_none()) {
+            if self.state.find_product(line.offer).is_none() {
+                return Err(Refusal::UnknownProduct { offer: line.offer.clone() });
+            }
+        }
+        if let Some(line) = lines.iter().find(|l| l.at.is_none()) {
+            return Err(Refusal::UnknownOffer { offer: line.offer.clone() });
+        }
+        let offers = || lines.iter().map(|l| (self.state.offers.get(l.at.expect("just seen")), l.quantity));
+        match lines {
+            // One line: one look at its offer decides all rules of the policy.
+            [_] => offers().try_for_each(|(offer, n)| {
+                RULES.iter().try_for_each(|rule| rule(offer, n, self.state.time, hold_ms))
+            })?,
+            _ => RULES
+                .iter()
+                .try_for_each(|rule| offers().try_for_each(|(offer, n)| rule(offer, n, self.state.time, hold_ms)))?,
+        }
+        for line in lines {
+            self.check_limits(line, keys)?;
+        }
+        for line in lines {
+            let at = line.at.expect("just seen");
+            self.state.settle_offer(at);
+            if self.state.available(at) < u64::from(line.quantity) {
+                return Err(Refusal::SoldOut { offer: line.offer.clone(), truth: self.state.sold_out(at) });
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_limits(&self, line: &Normal<'_>, keys: &[LimitKey]) -> Result<(), Refusal> {
+        let at = line.at.expect("the offer exists");
+        let Some(max) = self.state.offers.get(at).policy.per_key_max else { return Ok(()) };
+        for (key_index, key) in keys.iter().enumerate() {
+            let used = self.state.keys.find(key).map_or(0, |key| self.state.keys.used(key, at, self.state.time));
+            if used + u64::from(line.quantity) > u64::from(max) {
+                return Err(Refusal::LimitReached {
+                    offer: line.offer.clone(),
+                    key_index: key_index as u8,
+                    used: u32::try_from(used).unwrap_or(u32::MAX),
+                    max,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the units. Every check has passed.
+    #[inline]
+    fn take(
+        &mut self,
+        id: ReservationId,
+        fingerprint: u64,
+        keys: &[LimitKey],
+        lines: &[Normal<'_>],
+        hold_ms: Option<u64>,
+    ) -> Settled {
+        let offer_at = |l: &Normal<'_>| l.at.expect("checked");
+        let default = |l: &Normal<'_>| self.state.offers.get(offer_at(l)).policy.hold_ms_default;
+        let hold_ms = hold_ms.unwrap_or_else(|| lines.iter().map(default).min().expect("at least one line"));
+        let deadline = self.state.time.saturating_add(hold_ms);
+        let line_of = |l: &Normal<'_>| {
+            let counted = self.state.offers.get(offer_at(l)).policy.per_key_max.is_some();
+            LineRecord::new(offer_at(l), l.quantity, counted)
+        };
+        let at = self.state.add_reservation(Reservation {
+            id: *id.as_bytes(),
+            fingerprint,
+            reserved_at: self.state.time,
+            deadline,
+            line: line_of(&lines[0]),
+            status: Some(Status::Held),
+            ..Reservation::vacant()
+        });
+        if lines.len() > 1 {
+            let more = lines[1..].iter().map(|l| {
+                let counted = self.state.offers.get(offer_at(l)).policy.per_key_max.is_some();
+                LineRecord::new(offer_at(l), l.quantity, counted)
+            });
+            let more = more.collect();
+            let extra = self.state.extra_of(at);
+            self.state.extras.get_mut(extra).lines = more;
+        }
+        self.carry_keys(at, keys);
+        self.state.expiry.insert(deadline, id.as_bytes(), at);
+        self.count_hold(at, deadline);
+        let on_product = self.link_products(lines.iter().map(offer_at));
+        let on_reservation = self.link_reservation(at);
+        self.state.digest_reservation(at, true);
+        let said = said_lines(self.state, lines.iter().map(|l| (offer_at(l), l.quantity)));
+        let links = Links { place: self.place, on_product, on_reservation };
+        self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &said });
+        drop(said);
+        for line in lines {
+            let now = self.state.available(offer_at(line));
+            self.say_fell(offer_at(line), now + u64::from(line.quantity));
+        }
+        Settled::Reservation(self.state.reservations.get(at).brief(self.state.time, false))
+    }
+
+    fn carry_keys(&mut self, at: u32, keys: &[LimitKey]) {
+        for (n, key) in keys.iter().enumerate() {
+            if keys[..n].contains(key) {
+                continue;
+            }
+            let place = self.state.keys.carry(key);
+            if self.state.reservations.get(at).key == NONE {
+                self.state.reservations.get_mut(at).key = place;
+            } else {
+                let extra = self.state.extra_of(at);
+                self.state.extras.get_mut(extra).keys.push(place);
+            }
+        }
+    }
+
+    /// Moves the units of a new hold from available to held, and counts them at its deadline.
+    #[inline]
+    fn count_hold(&mut self, at: u32, deadline: u64) {
+        let r = self.state.reservations.get(at).clone();
+        if r.extra == NONE {
+            return self.count_line(&r.line, r.key, deadline);
+        }
+        let keys = self.state.key_list(&r);
+        for line in self.state.lines(&r) {
+            self.count_line(&line, NONE, deadline);
+            if line.counted() {
+                keys.iter().for_each(|&key| self.state.keys.hold(key, line.offer, deadline, line.reserved()));
+            }
+        }
+    }
+
+    #[inline]
+    fn count_line(&mut self, line: &LineRecord, key: u32, deadline: u64) {
+        let units = line.reserved();
+        self.state.take_available(line.offer, u64::from(units));
+        self.state.offer_mut(line.offer).held += u64::from(units);
+        self.state.sums[line.offer as usize].hold(deadline, units);
+        if key != NONE && line.counted() {
+            self.state.keys.hold(key, line.offer, deadline, units);
+        }
+    }
+}
+
+type Rule = fn(&Offer, u32, u64, Option<u64>) -> Result<(), Refusal>;
+
+/// The rules of a policy in their precedence: offer, units, ledger time, hold asked for.
+const RULES: [Rule; 7] = [
+    |offer, _, _, _| if offer.ended { Err(Refusal::SaleHasEnded) } else { Ok(()) },
+    |offer, _, _, _| if offer.policy.open { Ok(()) } else { Err(Refusal::OfferClosed) },
+    |offer, _, time, _| match offer.policy.opens_at {
+        Some(opens_at) if time < opens_at.0 => Err(Refusal::SaleNotOpenYet { opens_at }),
+        _ => Ok(()),
+    },
+    |offer, _, time, _| match offer.policy.closes_at {
+        Some(closed_at) if closed_at.0 <= time => Err(Refusal::SaleOver { closed_at }),
+        _ => Ok(()),
+    },
+    |offer, _, _, hold_ms| match offer.policy.hold_ms_max {
+        max_ms if hold_ms.is_some_and(|ms| ms > max_ms) => Err(Refusal::HoldTooLong { max_ms }),
+        _ => Ok(()),
+    },
+    |offer, n, _, _| match offer.policy.per_order_min {
+        min if n < min => Err(Refusal::BelowOrderMin { min }),
+        _ => Ok(()),
+    },
+    |offer, n, _, _| match offer.policy.per_order_max {
+        max if n > max => Err(Refusal::AboveOrderMax { max }),
+        _ => Ok(()),
+    },
+];

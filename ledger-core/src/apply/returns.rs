@@ -1,0 +1,91 @@
+//! Return: sold units come back.
+//!
+//! **Owns** returns and their idempotency by reference. **Must never** bring back more than was sold. **Read next**: `stock`.
+
+use smallvec::SmallVec;
+
+use super::holds::{asked_of, counted_keys, must_have_line};
+use super::normal::normalise;
+use super::{Deciding, Verdict, said_lines};
+use crate::codec::changes::{Links, Said};
+use crate::limits;
+use crate::outcome::{Bound, Refusal, Settled, Status};
+use crate::types::{Line, Reference, ReservationId, Sku};
+
+impl Deciding<'_> {
+    pub(super) fn bring_back(
+        &mut self,
+        id: ReservationId,
+        lines: Option<&SmallVec<[Line; 1]>>,
+        reference: &Reference,
+    ) -> Verdict {
+        let at = self.reservation(id)?;
+        let r = self.state.reservations.get(at).clone();
+        let mut sold = self.state.lines(&r);
+        let asked =
+            lines.filter(|l| !l.is_empty()).map(|l| normalise(l, |offer| self.state.find_offer(offer))).transpose()?;
+        let content = asked.as_ref().map(|asked| asked.iter().map(|a| (a.offer, a.quantity)));
+        let fingerprint = self.scratch.fingerprints.bring_back(id, content);
+        let mut skus: SmallVec<[Sku; 2]> = match &asked {
+            Some(asked) => asked.iter().map(|a| a.offer.sku.clone()).collect(),
+            None => sold.iter().map(|l| self.state.offers.get(l.offer).key.sku.clone()).collect(),
+        };
+        skus.dedup();
+        if let Some(used) = skus.iter().find_map(|sku| self.state.find_reference(sku, reference)) {
+            return match used.fingerprint == fingerprint {
+                true => Ok(Settled::Returned { units: used.units, replayed: true }),
+                false => Err(Refusal::ReferenceTaken.into()),
+            };
+        }
+        let status = r.status_at(self.state.time);
+        if status != Status::Confirmed {
+            return Err(Refusal::NotSold { status }.into());
+        }
+        for asked in asked.iter().flatten() {
+            must_have_line(&sold, asked.offer, asked.at)?;
+        }
+        for asked in asked.iter().flatten() {
+            let line = must_have_line(&sold, asked.offer, asked.at)?;
+            let has = line.sold - line.returned;
+            if asked.quantity > has {
+                return Err(Refusal::MoreThanLine { offer: asked.offer.clone(), has }.into());
+            }
+        }
+        let products: SmallVec<[u32; 2]> = skus.iter().map(|sku| self.state.by_sku[sku]).collect();
+        if products.iter().any(|&p| !self.state.room_for_reference(p)) {
+            let max = limits::REFERENCES_PER_PRODUCT_MAX;
+            return Err(Refusal::TooMany { what: Bound::ReferencesPerProduct, max }.into());
+        }
+        self.state.digest_reservation(at, false);
+        let keys = self.state.key_list(&r);
+        let mut back: SmallVec<[(u32, u32); 2]> = SmallVec::new();
+        for line in &mut sold {
+            let units = asked_of(asked.as_ref(), line).unwrap_or(line.sold - line.returned);
+            if units == 0 {
+                continue;
+            }
+            line.returned += units;
+            back.push((line.offer, units));
+            let offer = self.state.offer_mut(line.offer);
+            offer.sold = offer.sold.checked_sub(u64::from(units)).expect("only what is sold is brought back");
+            let product = offer.product;
+            self.state.product_mut(product).returned += u64::from(units);
+            let home = self.state.home_of(line.offer);
+            self.state.give_available(home, u64::from(units));
+            for &key in counted_keys(self.state, line, &keys) {
+                self.state.keys.bring_back(key, line.offer, units);
+            }
+        }
+        self.state.put_lines(at, &sold);
+        let units = back.iter().map(|&(_, units)| u64::from(units)).sum();
+        for product in products {
+            self.state.use_reference(product, reference, fingerprint, units);
+        }
+        let on_product = self.link_products(back.iter().map(|&(offer, _)| offer));
+        let links = Links { place: self.place, on_product, on_reservation: self.link_reservation(at) };
+        self.state.digest_reservation(at, true);
+        let lines = said_lines(self.state, back.iter().copied());
+        self.recorder.say(links, Said::UnitsReturned { id, reference, lines: &lines });
+        Ok(Settled::Returned { units, replayed: false })
+    }
+}

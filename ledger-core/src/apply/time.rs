@@ -1,0 +1,97 @@
+//! What the passing of time does at the beginning of an entry: a bounded number of expiries, window edges and ids to forget.
+//!
+//! No verdict waits for any of it. **Owns** the sweeps. **Must never** change an answer: what is due counted as ended already.
+//! **Read next**: [`crate::state::memory`].
+
+use super::holds::counted_keys;
+use super::{Deciding, said_lines};
+use crate::codec::changes::Said;
+use crate::limits;
+use crate::outcome::Status;
+use crate::state::State;
+use crate::state::ids::Found;
+use crate::state::records::Phase;
+use crate::types::ReservationId;
+
+impl Deciding<'_> {
+    pub(super) fn pass_time(&mut self) {
+        for _ in 0..limits::EXPIRED_PER_ENTRY_MAX {
+            let State { expiry, reservations, time, .. } = &mut *self.state;
+            let Some((_, _, at)) = expiry.first_due(*time, |at, deadline| State::due_id(reservations, at, deadline))
+            else {
+                break;
+            };
+            expiry.take_first();
+            self.expire(at);
+        }
+        for _ in 0..limits::EDGES_PER_ENTRY_MAX {
+            let Some(&(edge, at)) = self.state.edges.first() else { break };
+            if edge > self.state.time {
+                break;
+            }
+            let before = self.set_phase(at);
+            self.say_phase(at, before);
+        }
+        self.state.forget_some();
+        self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
+    }
+
+    /// Sweeps a due hold. Its units were available before; so no balance moves here.
+    fn expire(&mut self, at: u32) {
+        self.state.digest_reservation(at, false);
+        let now = self.state.time;
+        let r = self.state.reservations.get_mut(at);
+        assert!(r.is_held() && r.deadline <= now, "only a due hold expires: {r:?} at {now}");
+        (r.status, r.ended_at) = (Some(Status::Expired), r.deadline);
+        let r = r.clone();
+        let (lines, keys) = (self.state.lines(&r), self.state.key_list(&r));
+        for line in &lines {
+            let units = line.reserved();
+            self.state.sums[line.offer as usize].sweep(now, units);
+            let held = &mut self.state.offer_mut(line.offer).held;
+            *held = held.checked_sub(u64::from(units)).expect("units of a due hold are held until swept");
+            let home = self.state.home_of(line.offer);
+            self.state.give_available(home, u64::from(units));
+            for &key in counted_keys(self.state, line, &keys) {
+                self.state.keys.settle(key, line.offer, now);
+            }
+        }
+        self.drop_keys(at);
+        let links = self.links(at, &lines);
+        self.state.digest_reservation(at, true);
+        self.state.remember(Found::Reservation(at));
+        let said = said_lines(self.state, lines.iter().map(|l| (l.offer, l.reserved())));
+        let id: ReservationId = r.id();
+        self.recorder.say(links, Said::ReservationExpired { id, deadline: r.deadline, lines: &said });
+    }
+
+    /// Brings an offer's phase and its next edge up to ledger time; tells the phase before.
+    pub(super) fn set_phase(&mut self, at: u32) -> Phase {
+        let now = self.state.time;
+        let offer = self.state.offers.get(at);
+        let (before, phase) = (offer.phase, offer.phase_at(now));
+        if let Some(edge) = self.state.sums[at as usize].edge.take() {
+            self.state.edges.remove(&(edge, at));
+        }
+        let offer = self.state.offer_mut(at);
+        offer.phase = phase;
+        let edge = offer.next_edge();
+        self.state.put_edge(at, edge);
+        before
+    }
+
+    /// Tells that a sale's window began or ended. The plain offer's window is kept, but it is no sale.
+    pub(super) fn say_phase(&mut self, at: u32, before: Phase) {
+        let offer = self.state.offers.get(at);
+        if offer.key.sale.is_none() || offer.phase == before {
+            return;
+        }
+        let (now, balance) = (offer.phase, self.state.balance(at));
+        if now != Phase::Before && before != Phase::Within {
+            self.say_offer(at, |_, offer| Said::SaleStarted { offer, balance });
+        }
+        if now == Phase::Over {
+            self.say_offer(at, |_, offer| Said::SaleEnded { offer, balance, moved_back: 0 });
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The audit: every invariant recomputed from the primary records and compared with what is derived.
+//!
+//! **Owns** the second count. **Must never** use a derived sum to check itself. **Read next**: the tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::outcome::Status;
+use crate::state::State;
+use crate::state::ids::Found;
+use crate::view::{Audit, Finding};
+
+/// Findings told at most: a broken ledger has many, and the first ones tell why.
+const FINDINGS_MAX: usize = 100;
+
+/// What the records say.
+#[derive(Default)]
+struct Recount {
+    held: BTreeMap<u32, u64>,
+    due: BTreeMap<u32, u64>,
+    sold: BTreeMap<u32, u64>,
+    /// Units by (key, offer): held beyond now, bought.
+    keys: BTreeMap<(u32, u32), (u64, u64)>,
+    carried: BTreeMap<u32, u32>,
+    holds: BTreeSet<(u64, u32)>,
+    ids: u64,
+    sold_reservations: usize,
+    ended: usize,
+    refused: usize,
+}
+
+struct Auditing<'a> {
+    state: &'a State,
+    findings: Vec<Finding>,
+}
+
+impl State {
+    pub(crate) fn audit(&self) -> Audit {
+        let mut auditing = Auditing { state: self, findings: Vec::new() };
+        let recount = auditing.recount();
+        auditing.offers(&recount);
+        auditing.products();
+        auditing.keys(&recount);
+        auditing.expiry(&recount);
+        auditing.memory(&recount);
+        auditing.indexes();
+        Audit { totals: self.totals(), findings: auditing.findings }
+    }
+}
+
+impl Auditing<'_> {
+    fn expect<T: PartialEq + std::fmt::Debug>(&mut self, invariant: &'static str, what: &str, kept: T, counted: T) {
+        if kept != counted && self.findings.len() < FINDINGS_MAX {
+            let what = format!("{what}: kept {kept:?}, counted {counted:?}");
+            self.findings.push(Finding { invariant, what });
+        }
+    }
+
+    fn recount(&mut self) -> Recount {
+        let s = self.state;
+        let mut n = Recount::default();
+        for (at, r) in s.reservations.iter() {
+            n.ids += 1;
+            self.expect("index", &format!("place of {}", r.id()), s.find(r.id()), Some(Found::Reservation(at)));
+            let status = r.status.expect("present");
+            match status {
+                Status::Held => drop(n.holds.insert((r.deadline, at))),
+                Status::Confirmed => n.sold_reservations += 1,
+                Status::Released | Status::Expired => n.ended += 1,
+            }
+            let ends = (status == Status::Held) == (r.ended_at == 0) || s.time == 0;
+            self.expect("ends-once", &format!("{} is {status:?} and ended at {}", r.id(), r.ended_at), ends, true);
+            let keys = s.key_list(r);
+            for &key in &keys {
+                *n.carried.entry(key).or_default() += 1;
+            }
+            for line in s.lines(r) {
+                let reserved = u64::from(line.reserved());
+                let sold = u64::from(line.sold - line.returned);
+                if status == Status::Held {
+                    *n.held.entry(line.offer).or_default() += reserved;
+                    if r.deadline <= s.time {
+                        *n.due.entry(line.offer).or_default() += reserved;
+                    }
+                }
+                *n.sold.entry(line.offer).or_default() += sold;
+                if line.counted() && !s.offers.get(line.offer).ended {
+                    for &key in &keys {
+                        let counts = n.keys.entry((key, line.offer)).or_default();
+                        counts.0 += if status == Status::Held && r.deadline > s.time { reserved } else { 0 };
+                        counts.1 += sold;
+                    }
+                }
+            }
+        }
+        for (at, r) in s.refused.iter() {
+            n.ids += 1;
+            n.refused += 1;
+            self.expect("index", &format!("place of {}", r.id()), s.find(r.id()), Some(Found::Refused(at)));
+        }
+        n
+    }
+
+    fn offers(&mut self, n: &Recount) {
+        let s = self.state;
+        for (at, offer) in s.offers.iter() {
+            let of = |sums: &BTreeMap<u32, u64>| sums.get(&at).copied().unwrap_or(0);
+            let (due, live) = s.sums[at as usize].held_sums(s.time);
+            let name = format!("{:?}", offer.key);
+            self.expect("stranded", &format!("held in {name}"), offer.held, of(&n.held));
+            self.expect("expiry", &format!("due in {name}"), due, of(&n.due));
+            self.expect("expiry", &format!("live in {name}"), live, of(&n.held) - of(&n.due));
+            // Sold reservations that were forgotten stay sold.
+            let sold = offer.sold >= of(&n.sold);
+            self.expect("conserved", &format!("{} sold in {name}, {} remembered", offer.sold, of(&n.sold)), sold, true);
+            let mut exact = i128::from(offer.available);
+            if !offer.ended {
+                exact += i128::from(of(&n.due));
+            }
+            if offer.key.sale.is_none() {
+                let ended = s.products.get(offer.product).sales.iter().filter(|&&sale| s.offers.get(sale).ended);
+                exact += ended.map(|sale| i128::from(n.due.get(sale).copied().unwrap_or(0))).sum::<i128>();
+            }
+            self.expect("oversold", &format!("available in {name}, {exact}, is not negative"), exact >= 0, true);
+            if exact >= 0 {
+                self.expect("stranded", &format!("available in {name}"), i128::from(s.balance(at).available), exact);
+            }
+            self.expect(
+                "expiry",
+                &format!("next edge of {name}"),
+                s.sums[at as usize].edge,
+                if offer.ended { None } else { offer.next_edge() },
+            );
+            let among = s.sums[at as usize].edge.is_none_or(|edge| s.edges.contains(&(edge, at)));
+            self.expect("expiry", &format!("edge of {name} among all"), among, true);
+            self.expect("index", &format!("place of {name}"), s.find_offer(&offer.key), Some(at));
+        }
+        let edges = s.sums.iter().filter(|sums| sums.edge.is_some()).count();
+        self.expect("expiry", "edges", s.edges.len(), edges);
+    }
+
+    fn products(&mut self) {
+        let s = self.state;
+        for (at, product) in s.products.iter() {
+            let name = product.sku.as_str();
+            let units: i128 = s
+                .offers_of(at)
+                .map(|offer| s.balance(offer))
+                .map(|b| i128::from(b.available) + i128::from(b.held) + i128::from(b.sold))
+                .sum();
+            let came = i128::from(product.received) + i128::from(product.adjusted);
+            self.expect("conserved", &format!("units of {name}"), units, came);
+            let sold: u64 = s.offers_of(at).map(|offer| s.offers.get(offer).sold).sum();
+            self.expect("conserved", &format!("sold of {name}"), sold, product.ever_sold - product.returned);
+            let references = s.references.iter().filter(|(_, used)| used.product == at).count();
+            if s.products.len() <= 1_000 {
+                self.expect("memory", &format!("references of {name}"), product.references as usize, references);
+            }
+            let offers = s.offers.iter().filter(|(_, o)| o.product == at).count();
+            if s.products.len() <= 1_000 {
+                self.expect("index", &format!("offers of {name}"), s.offers_of(at).count(), offers);
+            }
+        }
+        let references: u64 = s.products.iter().map(|(_, p)| u64::from(p.references)).sum();
+        self.expect("memory", "references", s.references.len() as u64, references);
+    }
+
+    fn keys(&mut self, n: &Recount) {
+        let s = self.state;
+        let mut counters = 0;
+        for (key, offer, used, sold, kept) in s.keys.iter(s.time) {
+            counters += 1;
+            let name = format!("{} in {:?}", s.keys.text(key), s.offers.get(offer).key);
+            let (held, bought) = n.keys.get(&(key, offer)).copied().unwrap_or_default();
+            self.expect("limits", &format!("bought by {name}"), sold, bought + kept);
+            self.expect("limits", &format!("counted for {name}"), used, held + bought + kept);
+        }
+        self.expect("limits", "counters", s.keys.counts(), counters);
+        let counted = n.keys.iter().filter(|(_, counts)| counts.0 + counts.1 > 0);
+        for (&(key, offer), &(held, bought)) in counted {
+            let used = s.keys.used(key, offer, s.time);
+            let enough = used >= held + bought;
+            self.expect("limits", &format!("{used} counted of {held} held and {bought} bought"), enough, true);
+        }
+        let carried: BTreeMap<u32, u32> = s.keys.carried().filter(|&(_, times)| times > 0).collect();
+        self.expect("limits", "keys carried", &carried, &n.carried);
+    }
+
+    fn expiry(&mut self, n: &Recount) {
+        let s = self.state;
+        let counts = |at: u32, deadline: u64| State::due_id(&s.reservations, at, deadline).is_some();
+        let queued: BTreeSet<(u64, u32)> = s.expiry.entries(counts).into_iter().collect();
+        self.expect("expiry", "holds in the queue", s.expiry.len(), n.holds.len());
+        if queued != n.holds {
+            let odd: Vec<_> = queued.symmetric_difference(&n.holds).take(5).collect();
+            self.expect("expiry", &format!("queue and holds differ in {odd:?}"), queued.len(), n.holds.len() + 1);
+        }
+        let due = n.holds.iter().filter(|(deadline, _)| *deadline <= s.time).count();
+        self.expect("expiry", "due holds", s.expiry.count_due(s.time), due as u64);
+    }
+
+    fn memory(&mut self, n: &Recount) {
+        let s = self.state;
+        let capped = n.ended + n.refused;
+        self.expect(
+            "memory",
+            "sold, ended, refused, capped",
+            s.memory.lengths(),
+            [n.sold_reservations, n.ended, n.refused, capped],
+        );
+        self.expect("memory", "ids", s.ids.len() as u64, n.ids);
+        let guard = s.time.saturating_sub(crate::limits::FORGET_GUARD_MS);
+        for (slot, to) in s.forgotten_to.iter().enumerate().filter_map(|(slot, to)| Some((slot, (*to)?))) {
+            self.expect(
+                "memory",
+                &format!("forgotten_to of slot {slot}, {to}, is not above {guard}"),
+                to <= guard,
+                true,
+            );
+        }
+    }
+
+    fn indexes(&mut self) {
+        let s = self.state;
+        self.expect("index", "products by SKU", s.by_sku.len(), s.products.len());
+        let sales = s.offers.iter().filter(|(_, o)| o.key.sale.is_some()).count();
+        self.expect("index", "offers by sale", s.by_sale.len(), sales);
+        self.expect("index", "offers", s.offer_index.len(), s.offers.len());
+        self.expect("index", "references", s.reference_index.len(), s.references.len());
+        let names = s.refused.iter().filter(|(_, r)| r.why.names_unknown()).count();
+        self.expect("memory", "names of unknown offers", s.unknown_names.len(), names);
+        let extras = s.reservations.iter().filter(|(_, r)| r.extra != crate::state::records::NONE).count();
+        self.expect("memory", "extra parts", s.extras.len(), extras);
+    }
+}

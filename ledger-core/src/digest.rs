@@ -1,0 +1,274 @@
+//! The digest of the state: a wrapping sum of xxh3-128 over every record's canonical bytes, kept as it goes.
+//!
+//! Canonical bytes name ids, times, units and offers by their order of creation, never a slab's place, so that the digest is a function of
+//! the state and not of how it came about or where it lies. Changing a record subtracts its old part and adds its new one; offers and products
+//! change all the time and are folded in when a digest is taken.
+//! **Owns** the canonical bytes. **Must never** depend on history. **Read next**: [`crate::snapshot`].
+
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
+
+use crate::ledger::Digest;
+use crate::limits;
+use crate::outcome::Status;
+use crate::state::State;
+use crate::state::records::{LineRecord, NONE, Offer, Phase, Product, Refused, Reservation, UsedReference};
+use crate::types::{LimitKey, OfferKey, Policy};
+
+/// The running sum.
+#[derive(Default)]
+pub(crate) struct Running {
+    sum: u128,
+    pub(crate) dirty_offers: Vec<u32>,
+    pub(crate) dirty_products: Vec<u32>,
+}
+
+/// Seeds keep records of different kinds apart.
+#[derive(Clone, Copy)]
+enum Kind {
+    Refused = 2,
+    Offer = 3,
+    Product = 4,
+    Reference = 5,
+    Kept = 6,
+    Shard = 7,
+}
+
+#[derive(Default)]
+struct Canon(Vec<u8>);
+
+impl Canon {
+    fn n(&mut self, n: u64) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+    fn opt(&mut self, n: Option<u64>) {
+        self.0.push(u8::from(n.is_some()));
+        self.n(n.unwrap_or(0));
+    }
+    fn text(&mut self, text: &str) {
+        self.n(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+    fn offer_key(&mut self, key: &OfferKey) {
+        self.text(key.sku.as_str());
+        self.text(key.sale.as_ref().map_or("", |s| s.as_str()));
+    }
+    fn policy(&mut self, p: &Policy) {
+        self.0.push(u8::from(p.open));
+        self.opt(p.opens_at.map(|t| t.0));
+        self.opt(p.closes_at.map(|t| t.0));
+        self.opt(p.per_key_max.map(u64::from));
+        self.n(p.per_order_min.into());
+        self.n(p.per_order_max.into());
+        self.n(p.hold_ms_default);
+        self.n(p.hold_ms_max);
+        self.n(p.low_stock_at);
+        self.text(p.price.as_ref().map_or("", |p| p.as_str()));
+    }
+    fn hash(&self, kind: Kind) -> u128 {
+        xxh3_128_with_seed(&self.0, kind as u64)
+    }
+}
+
+fn status_number(status: Option<Status>) -> u8 {
+    match status.expect("only present records are digested") {
+        Status::Held => 1,
+        Status::Confirmed => 2,
+        Status::Released => 3,
+        Status::Expired => 4,
+    }
+}
+
+/// Bytes of a reservation of one line; the fingerprint stands for its keys.
+const FLAT: usize = 16 + 5 * 8 + 2 + 1 + 16;
+
+#[inline]
+fn flat_bytes(r: &Reservation) -> [u8; FLAT] {
+    let mut b = [0; FLAT];
+    b[..16].copy_from_slice(&r.id);
+    for (i, n) in [r.fingerprint, r.reserved_at, r.deadline, r.ended_at, r.head_index].into_iter().enumerate() {
+        b[16 + 8 * i..24 + 8 * i].copy_from_slice(&n.to_le_bytes());
+    }
+    b[56..58].copy_from_slice(&r.head_place.to_le_bytes());
+    b[58] = status_number(r.status);
+    b[59..].copy_from_slice(&line_bytes(&r.line));
+    b
+}
+
+fn line_bytes(l: &LineRecord) -> [u8; 16] {
+    let mut b = [0; 16];
+    for (i, n) in [l.offer, l.reserved_bits, l.sold, l.returned].into_iter().enumerate() {
+        b[4 * i..4 * i + 4].copy_from_slice(&n.to_le_bytes());
+    }
+    b
+}
+
+fn canonical_offer(o: &Offer) -> u128 {
+    let mut canon = Canon::default();
+    canon.offer_key(&o.key);
+    canon.policy(&o.policy);
+    let phase = match o.phase {
+        Phase::Before => 0,
+        Phase::Within => 1,
+        Phase::Over => 2,
+    };
+    for n in [o.version, o.created_as, o.available as u64, o.held, o.sold, o.ended.into(), phase] {
+        canon.n(n);
+    }
+    canon.hash(Kind::Offer)
+}
+
+fn canonical_product(p: &Product) -> u128 {
+    let mut canon = Canon::default();
+    canon.text(p.sku.as_str());
+    for n in
+        [p.received, p.adjusted as u64, p.returned, p.ever_sold, p.references.into(), p.head.index, p.head.place.into()]
+    {
+        canon.n(n);
+    }
+    canon.hash(Kind::Product)
+}
+
+fn canonical_kept(text: &LimitKey, offer: u32, units: u64) -> u128 {
+    if units == 0 {
+        return 0;
+    }
+    let mut canon = Canon::default();
+    canon.text(text.as_str());
+    canon.n(offer.into());
+    canon.n(units);
+    canon.hash(Kind::Kept)
+}
+
+impl State {
+    /// Adds a reservation's part of the digest, or takes it out before the record changes or goes.
+    #[inline]
+    pub(crate) fn digest_reservation(&mut self, at: u32, present: bool) {
+        let r = self.reservations.get(at);
+        let part = self.canonical_reservation(r);
+        self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
+    }
+
+    #[inline]
+    fn canonical_reservation(&self, r: &Reservation) -> u128 {
+        let flat = flat_bytes(r);
+        if r.extra == NONE {
+            return xxh3_128(&flat);
+        }
+        let extra = self.extras.get(r.extra);
+        let mut canon = Canon(flat.to_vec());
+        for line in &extra.lines {
+            canon.0.extend_from_slice(&line_bytes(line));
+        }
+        if let Some((replaces, hold_ms)) = extra.extended {
+            canon.n(replaces);
+            canon.n(hold_ms);
+        }
+        xxh3_128(&canon.0)
+    }
+
+    /// The same for a refusal or fence.
+    pub(crate) fn digest_refused(&mut self, at: u32, present: bool) {
+        let part = self.canonical_refused(self.refused.get(at));
+        self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
+    }
+
+    #[inline]
+    fn canonical_refused(&self, r: &Refused) -> u128 {
+        let mut flat = [0; 46];
+        flat[..16].copy_from_slice(&r.id);
+        for (i, n) in [r.fingerprint(), r.at_coarse(), r.detail()].into_iter().enumerate() {
+            flat[16 + 8 * i..24 + 8 * i].copy_from_slice(&n.to_le_bytes());
+        }
+        flat[40] = r.why as u8;
+        flat[41] = r.key_index;
+        if r.why.names_unknown() {
+            let mut canon = Canon(flat.to_vec());
+            canon.offer_key(self.unknown_names.get(r.offer).0.as_ref().expect("present"));
+            return canon.hash(Kind::Refused);
+        }
+        flat[42..].copy_from_slice(&r.offer.to_le_bytes());
+        xxh3_128_with_seed(&flat, Kind::Refused as u64)
+    }
+
+    /// Adds a used reference; they never go.
+    pub(crate) fn digest_reference(&mut self, used: &UsedReference) {
+        let mut canon = Canon::default();
+        for n in [used.name[0], used.name[1], used.fingerprint, used.units, used.product.into()] {
+            canon.n(n);
+        }
+        self.digest.sum = self.digest.sum.wrapping_add(canon.hash(Kind::Reference));
+    }
+
+    /// What forgotten reservations bought under a key changed.
+    pub(crate) fn digest_kept(&mut self, key: u32, offer: u32, before: u64, after: u64) {
+        let text = self.keys.text(key);
+        let change = canonical_kept(text, offer, after).wrapping_sub(canonical_kept(text, offer, before));
+        let sums = &mut self.sums[offer as usize];
+        sums.kept_digest = sums.kept_digest.wrapping_add(change);
+        self.digest.sum = self.digest.sum.wrapping_add(change);
+    }
+
+    /// A sale ended: so did all its counts.
+    pub(crate) fn digest_kept_ended(&mut self, offer: u32) {
+        let gone = std::mem::take(&mut self.sums[offer as usize].kept_digest);
+        self.digest.sum = self.digest.sum.wrapping_sub(gone);
+    }
+
+    fn fold_dirty(&mut self) {
+        for at in std::mem::take(&mut self.digest.dirty_offers) {
+            let part = canonical_offer(self.offers.get(at));
+            let sums = &mut self.sums[at as usize];
+            let old = std::mem::replace(&mut sums.digested, part);
+            sums.dirty = false;
+            self.digest.sum = self.digest.sum.wrapping_sub(old).wrapping_add(part);
+        }
+        for at in std::mem::take(&mut self.digest.dirty_products) {
+            let product = self.products.get(at);
+            let part = canonical_product(product);
+            let sums = &mut self.sums[product.plain as usize];
+            let old = std::mem::replace(&mut sums.product_digested, part);
+            sums.product_dirty = false;
+            self.digest.sum = self.digest.sum.wrapping_sub(old).wrapping_add(part);
+        }
+    }
+
+    fn shard_part(&self) -> u128 {
+        let mut canon = Canon::default();
+        let p = self.position;
+        for n in [p.incarnation, p.shard.into(), p.term, p.index, self.time, self.behaviour.into(), self.generation] {
+            canon.n(n);
+        }
+        canon.0.extend_from_slice(&self.chain.to_le_bytes());
+        for &(from, to) in &self.ranges {
+            canon.n(from.get().into());
+            canon.n(to.get().into());
+        }
+        let s = &self.settings;
+        for n in [s.retain_sold_ms, s.retain_ended_ms, s.retain_refused_ms, s.remembered_max] {
+            canon.n(n);
+        }
+        for to in &self.forgotten_to {
+            canon.n(to.map_or(0, |t| t.saturating_add(1)));
+        }
+        canon.hash(Kind::Shard)
+    }
+
+    /// The digest now.
+    pub(crate) fn take_digest(&mut self) -> Digest {
+        self.fold_dirty();
+        Digest { index: self.position.index, value: self.digest.sum.wrapping_add(self.shard_part()) }
+    }
+
+    /// Takes the digest if it is due at this index, and keeps it.
+    pub(crate) fn digest_if_due(&mut self) -> Option<Digest> {
+        if !self.position.index.is_multiple_of(limits::DIGEST_EVERY) {
+            return None;
+        }
+        let digest = self.take_digest();
+        if self.digests.len() == limits::DIGESTS_KEPT {
+            self.digests.pop_front();
+        }
+        self.digests.push_back(digest);
+        Some(digest)
+    }
+}

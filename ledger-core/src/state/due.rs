@@ -1,0 +1,310 @@
+//! What becomes due when: sums by deadline, and queues of records by deadline.
+//!
+//! **What it is.** [`ByDeadline`] maps a time to a value. Times arrive nearly sorted (one stamp an entry, few hold times), so a
+//! few sorted runs take them at their ends; what fits no run goes to a tree. [`DueQueue`] keeps records in buckets of
+//! equal time and gives them out in the order (time, id), however many share a time: a bucket becomes a heap when its time comes,
+//! so a mass expiry costs its number, spread over the entries that sweep it.
+//! **Owns** the order in which things become due. **Must never** depend on when it was asked: the order out is a function of
+//! what is in. **Read next**: [`super::offers`].
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use smallvec::SmallVec;
+
+/// Sorted runs before the tree is used: as many as there are hold times in steady use.
+const RUNS: usize = 3;
+
+/// Values by time.
+#[derive(Clone)]
+pub(crate) struct ByDeadline<T> {
+    runs: [VecDeque<(u64, T)>; RUNS],
+    strays: BTreeMap<u64, T>,
+}
+
+impl<T> ByDeadline<T> {
+    pub(crate) fn new() -> Self {
+        Self { runs: std::array::from_fn(|_| VecDeque::new()), strays: BTreeMap::new() }
+    }
+
+    fn place_in(run: &VecDeque<(u64, T)>, at: u64) -> Option<usize> {
+        let (first, last) = (run.front()?.0, run.back()?.0);
+        if at < first || at > last {
+            return None;
+        }
+        // Times are distinct and sorted: the place is at most the distance from the first, and just that in a dense run.
+        let guess = usize::try_from(at - first).unwrap_or(usize::MAX).min(run.len() - 1);
+        if run[guess].0 == at {
+            return Some(guess);
+        }
+        let place = run.partition_point(|&(t, _)| t < at);
+        (run[place].0 == at).then_some(place)
+    }
+
+    /// The value at a time.
+    pub(crate) fn get_mut(&mut self, at: u64) -> Option<&mut T> {
+        let found = self.runs.iter().enumerate().find_map(|(r, run)| Some((r, Self::place_in(run, at)?)));
+        match found {
+            Some((r, place)) => Some(&mut self.runs[r][place].1),
+            None => self.strays.get_mut(&at),
+        }
+    }
+
+    /// The value at a time, made when there is none.
+    pub(crate) fn get_or_insert_with(&mut self, at: u64, make: impl FnOnce() -> T) -> &mut T {
+        let found = self.runs.iter().enumerate().find_map(|(r, run)| Some((r, Self::place_in(run, at)?)));
+        if let Some((r, place)) = found {
+            return &mut self.runs[r][place].1;
+        }
+        if !self.strays.is_empty() && self.strays.contains_key(&at) {
+            return self.strays.get_mut(&at).expect("just seen");
+        }
+        let fits = (0..RUNS)
+            .filter(|&r| self.runs[r].back().is_none_or(|back| back.0 < at))
+            .max_by_key(|&r| self.runs[r].back().map(|back| back.0));
+        match fits {
+            Some(r) => {
+                self.runs[r].push_back((at, make()));
+                &mut self.runs[r].back_mut().expect("just pushed").1
+            }
+            None => self.strays.entry(at).or_insert_with(make),
+        }
+    }
+
+    /// Removes stray values and leading ones that count as empty, so that what is first is not empty.
+    pub(crate) fn trim(&mut self, at: u64, empty: impl Fn(&T) -> bool) {
+        if self.strays.get(&at).is_some_and(&empty) {
+            self.strays.remove(&at);
+        }
+        for run in &mut self.runs {
+            while run.front().is_some_and(|(_, value)| empty(value)) {
+                run.pop_front();
+            }
+        }
+    }
+
+    /// The first time.
+    pub(crate) fn first(&self) -> Option<u64> {
+        let runs = self.runs.iter().filter_map(|run| run.front().map(|f| f.0)).min();
+        match (runs, self.strays.first_key_value()) {
+            (Some(a), Some((&b, _))) => Some(a.min(b)),
+            (a, b) => a.or(b.map(|(&t, _)| t)),
+        }
+    }
+
+    /// Takes the first value if its time is at or before `to`.
+    pub(crate) fn pop_due(&mut self, to: u64) -> Option<(u64, T)> {
+        let first = self.first().filter(|&t| t <= to)?;
+        for run in &mut self.runs {
+            if run.front().is_some_and(|f| f.0 == first) {
+                return run.pop_front();
+            }
+        }
+        self.strays.pop_first()
+    }
+
+    /// All values at or before `to`, in no order.
+    pub(crate) fn due(&self, to: u64) -> impl Iterator<Item = &T> {
+        let runs = self.runs.iter().flat_map(move |run| run.iter().take_while(move |(t, _)| *t <= to).map(|(_, v)| v));
+        runs.chain(self.strays.range(..=to).map(|(_, v)| v))
+    }
+
+    /// The first time after `after` whose value is not empty.
+    pub(crate) fn first_after(&self, after: u64, empty: impl Fn(&T) -> bool) -> Option<u64> {
+        let runs =
+            self.runs.iter().filter_map(|run| run.iter().find(|(t, v)| *t > after && !empty(v)).map(|(t, _)| *t));
+        let stray = self.strays.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
+        runs.chain(stray.filter(|(_, v)| !empty(v)).map(|(t, _)| *t).take(1)).min()
+    }
+
+    /// All times and values, in no order; for the audit.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        let runs = self.runs.iter().flat_map(|run| run.iter().map(|(t, v)| (*t, v)));
+        runs.chain(self.strays.iter().map(|(t, v)| (*t, v)))
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.strays.is_empty() && self.runs.iter().all(VecDeque::is_empty)
+    }
+}
+
+/// Adds units at a deadline.
+pub(crate) fn add_units(sums: &mut ByDeadline<u64>, at: u64, units: u64) {
+    *sums.get_or_insert_with(at, || 0) += units;
+}
+
+/// Takes units from a deadline.
+pub(crate) fn take_units(sums: &mut ByDeadline<u64>, at: u64, units: u64) {
+    let sum = sums.get_mut(at).expect("units held until a deadline are counted at it");
+    assert!(*sum >= units, "{units} units end early of {sum} held until {at}");
+    *sum -= units;
+    if *sum == 0 {
+        sums.trim(at, |&units| units == 0);
+    }
+}
+
+#[derive(Default)]
+struct Bucket {
+    live: u32,
+    items: SmallVec<[u32; 4]>,
+}
+
+/// Records by time, given out in the order (time, id).
+///
+/// Leaving is lazy: a record that ended early stays in its bucket until the bucket is compacted or comes up, and callers ask
+/// whether what they are given still counts.
+pub(crate) struct DueQueue {
+    buckets: ByDeadline<Bucket>,
+    /// What is due or was: every record with a time at or below `front_to`.
+    front: BinaryHeap<Reverse<(u64, [u8; 16], u32)>>,
+    front_to: Option<u64>,
+    len: usize,
+}
+
+impl DueQueue {
+    pub(crate) fn new() -> Self {
+        Self { buckets: ByDeadline::new(), front: BinaryHeap::new(), front_to: None, len: 0 }
+    }
+
+    /// Records that count.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn insert(&mut self, at: u64, id: &[u8; 16], record: u32) {
+        self.len += 1;
+        if self.front_to.is_some_and(|to| at <= to) {
+            self.front.push(Reverse((at, *id, record)));
+            return;
+        }
+        let bucket = self.buckets.get_or_insert_with(at, Bucket::default);
+        bucket.items.push(record);
+        bucket.live += 1;
+    }
+
+    /// A record left before its time; `counts` says which of those in a bucket still do.
+    pub(crate) fn leave(&mut self, at: u64, counts: impl Fn(u32) -> bool) {
+        self.len = self.len.checked_sub(1).expect("only what is in a queue leaves it");
+        if self.front_to.is_some_and(|to| at <= to) {
+            return;
+        }
+        let bucket = self.buckets.get_mut(at).expect("a record not yet due is in the bucket of its time");
+        bucket.live -= 1;
+        if bucket.live == 0 {
+            bucket.items = SmallVec::new();
+            self.buckets.trim(at, |b| b.live == 0);
+        } else if bucket.items.len() > 2 * bucket.live as usize + 16 {
+            bucket.items.sort_unstable();
+            bucket.items.dedup();
+            bucket.items.retain(|&mut record| counts(record));
+            bucket.items.shrink_to_fit();
+        }
+    }
+
+    /// The first record due by `to`. `id_of` gives a record's id if it (still) counts at that time.
+    pub(crate) fn first_due(
+        &mut self,
+        to: u64,
+        id_of: impl Fn(u32, u64) -> Option<[u8; 16]>,
+    ) -> Option<(u64, [u8; 16], u32)> {
+        loop {
+            while let Some(&Reverse((at, id, record))) = self.front.peek() {
+                if id_of(record, at) == Some(id) {
+                    return (at <= to).then_some((at, id, record));
+                }
+                self.front.pop();
+            }
+            let (at, bucket) = self.buckets.pop_due(to)?;
+            self.front_to = Some(self.front_to.map_or(at, |before| before.max(at)));
+            let items = bucket.items.iter().filter_map(|&record| Some(Reverse((at, id_of(record, at)?, record))));
+            self.front = items.collect::<Vec<_>>().into();
+        }
+    }
+
+    /// Takes what [`Self::first_due`] gave.
+    pub(crate) fn take_first(&mut self) {
+        self.front.pop().expect("something is due");
+        self.len = self.len.checked_sub(1).expect("what is due was counted");
+    }
+
+    /// The first time at which something is due.
+    pub(crate) fn first_time(&self) -> Option<u64> {
+        let front = self.front.peek().map(|Reverse((at, _, _))| *at);
+        match (front, self.buckets.first()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Records due by `to` and not yet taken. Exact as long as none of them left early.
+    pub(crate) fn count_due(&self, to: u64) -> u64 {
+        let front = if self.front_to.is_some_and(|f| f <= to) {
+            self.front.len()
+        } else {
+            self.front.iter().filter(|Reverse((at, _, _))| *at <= to).count()
+        };
+        front as u64 + self.buckets.due(to).map(|b| u64::from(b.live)).sum::<u64>()
+    }
+
+    /// Every (time, record) that counts, for the audit: sorted, each once.
+    pub(crate) fn entries(&self, counts: impl Fn(u32, u64) -> bool) -> Vec<(u64, u32)> {
+        let front = self.front.iter().map(|Reverse((at, _, record))| (*at, *record));
+        let behind = self.buckets.iter().flat_map(|(at, b)| b.items.iter().map(move |&record| (at, record)));
+        let mut all: Vec<_> = front.chain(behind).filter(|&(at, record)| counts(record, at)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_found_wherever_they_were_put() {
+        let mut sums = ByDeadline::new();
+        let times = [50u64, 60, 10, 70, 5, 3, 2, 1, 65, 50, 3];
+        for &t in &times {
+            add_units(&mut sums, t, t);
+        }
+        assert_eq!(sums.first(), Some(1));
+        assert_eq!(sums.due(10).sum::<u64>(), 10 + 5 + 3 + 3 + 2 + 1);
+        take_units(&mut sums, 1, 1);
+        take_units(&mut sums, 3, 6);
+        assert_eq!(sums.first_after(2, |&u| u == 0), Some(5));
+        let mut order = Vec::new();
+        while let Some((t, units)) = sums.pop_due(60) {
+            order.push((t, units));
+        }
+        assert_eq!(
+            order.iter().filter(|o| o.1 > 0).copied().collect::<Vec<_>>(),
+            [(2, 2), (5, 5), (10, 10), (50, 100), (60, 60)]
+        );
+    }
+
+    #[test]
+    fn due_records_come_in_the_order_of_time_and_id_whenever_they_were_put() {
+        let id = |n: u32| u128::from(n).to_be_bytes();
+        let mut queue = DueQueue::new();
+        for n in [9u32, 3, 7, 1] {
+            queue.insert(100, &id(n), n);
+        }
+        queue.insert(90, &id(50), 50);
+        queue.leave(100, |_| true);
+        let counts = |n: u32, _: u64| (n != 7).then(|| id(n));
+        assert_eq!(queue.first_due(89, counts), None);
+        let mut order = Vec::new();
+        while let Some((_, _, n)) = queue.first_due(100, counts) {
+            queue.take_first();
+            order.push(n);
+            if n == 1 {
+                queue.insert(100, &id(2), 2);
+                queue.insert(80, &id(90), 90);
+            }
+        }
+        assert_eq!(order, [50, 1, 90, 2, 3, 9]);
+        assert_eq!(queue.len(), 0);
+    }
+}

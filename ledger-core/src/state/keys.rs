@@ -1,0 +1,447 @@
+//! Limit keys and what they count.
+//!
+//! **What it is.** Every key text is stored once; the count of its first offer sits beside it, further ones in a table. A count is what
+//! the key holds (by deadline, so that due holds drop out exactly, swept or not), what remembered reservations bought, and what
+//! forgotten ones bought (`kept`, the only primary part).
+//! **Owns** the counts of promise 7. **Must never** count an offer whose sale has ended: callers ask that first.
+//! **Read next**: [`super::offers`].
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::due::{ByDeadline, add_units, take_units};
+use super::records::NONE;
+use super::slab::{FrozenSlab, Placed, Slab};
+use crate::types::LimitKey;
+
+const TABLES: usize = 256;
+
+/// Units held under a key, by deadline: nearly always one.
+#[derive(Clone)]
+enum Holds {
+    None,
+    One { units: u32, until: u64 },
+    Many(Box<ByDeadline<u64>>),
+}
+
+/// What one key counts in one offer.
+#[derive(Clone)]
+pub(crate) struct Count {
+    offer: u32,
+    holds: Holds,
+    /// Bought and not returned, by reservations still remembered or not.
+    sold: u64,
+    /// Of those, by forgotten ones.
+    kept: u64,
+}
+
+impl Count {
+    fn empty() -> Self {
+        Self { offer: NONE, holds: Holds::None, sold: 0, kept: 0 }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.sold == 0 && matches!(self.holds, Holds::None)
+    }
+
+    /// Drops what is due.
+    fn settle(&mut self, time: u64) {
+        match &mut self.holds {
+            Holds::One { until, .. } if *until <= time => self.holds = Holds::None,
+            Holds::Many(sums) => {
+                while sums.pop_due(time).is_some() {}
+                if sums.is_empty() {
+                    self.holds = Holds::None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Units held beyond `time` and bought.
+    fn used(&self, time: u64) -> u64 {
+        let held = match &self.holds {
+            Holds::None => 0,
+            Holds::One { units, until } => u64::from(*units) * u64::from(*until > time),
+            Holds::Many(sums) => sums.iter().filter(|&(until, _)| until > time).map(|(_, &units)| units).sum(),
+        };
+        held + self.sold
+    }
+
+    fn hold(&mut self, until: u64, units: u32) {
+        match &mut self.holds {
+            Holds::None => self.holds = Holds::One { units, until },
+            Holds::One { units: before, until: same } if *same == until && before.checked_add(units).is_some() => {
+                *before += units;
+            }
+            Holds::One { units: before, until: other } => {
+                let mut sums = Box::new(ByDeadline::new());
+                add_units(&mut sums, *other, u64::from(*before));
+                add_units(&mut sums, until, u64::from(units));
+                self.holds = Holds::Many(sums);
+            }
+            Holds::Many(sums) => add_units(sums, until, u64::from(units)),
+        }
+    }
+
+    fn unhold(&mut self, until: u64, units: u32) {
+        match &mut self.holds {
+            Holds::None => panic!("{units} units end early that no key holds"),
+            Holds::One { units: before, until: same } => {
+                assert!(*same == until && *before >= units, "{units} end until {until}, of {before} until {same}");
+                *before -= units;
+                if *before == 0 {
+                    self.holds = Holds::None;
+                }
+            }
+            Holds::Many(sums) => {
+                take_units(sums, until, u64::from(units));
+                if sums.is_empty() {
+                    self.holds = Holds::None;
+                }
+            }
+        }
+    }
+}
+
+/// A key's text, and the count of the first offer it was used in.
+#[derive(Clone)]
+pub(crate) struct KeyRecord {
+    text: Option<LimitKey>,
+    /// Reservations that carry it.
+    carried: u32,
+    /// Counts beyond the first, in the table.
+    more: u32,
+    first: Count,
+}
+
+impl Placed for KeyRecord {
+    fn is_vacant(&self) -> bool {
+        self.text.is_none()
+    }
+    fn vacant() -> Self {
+        Self { text: None, carried: 0, more: 0, first: Count::empty() }
+    }
+}
+
+/// A count of a key in an offer beyond its first.
+#[derive(Clone)]
+pub(crate) struct MoreCount {
+    key: u32,
+    count: Count,
+}
+
+impl Placed for MoreCount {
+    fn is_vacant(&self) -> bool {
+        self.key == NONE
+    }
+    fn vacant() -> Self {
+        Self { key: NONE, count: Count::empty() }
+    }
+}
+
+/// Keys as frozen.
+pub(crate) struct FrozenKeys {
+    records: FrozenSlab<KeyRecord>,
+    more: FrozenSlab<MoreCount>,
+}
+
+impl FrozenKeys {
+    /// Every key's place and text.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (u32, &LimitKey)> {
+        self.records.iter().filter_map(|(at, key)| Some((at, key.text.as_ref()?)))
+    }
+    /// What forgotten reservations bought: (key's place, offer, units).
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (u32, u32, u64)> {
+        let first = self.records.iter().map(|(at, r)| (at, &r.first));
+        first
+            .chain(self.more.iter().map(|(_, m)| (m.key, &m.count)))
+            .filter(|(_, c)| c.kept > 0)
+            .map(|(k, c)| (k, c.offer, c.kept))
+    }
+}
+
+pub(crate) struct Keys {
+    records: Slab<KeyRecord>,
+    index: Vec<HashTable<u32>>,
+    more: Slab<MoreCount>,
+    more_index: HashTable<u32>,
+    /// Counters of each offer.
+    of_offer: Vec<u64>,
+    counts: u64,
+    /// Of those, the ones of ended sales, not dropped yet.
+    ended: u64,
+    /// Offers whose sale has ended; their counters are dropped a few an entry, and count for nothing meanwhile.
+    ended_offers: Vec<bool>,
+    /// Where dropping stands: (places of keys, places of further counts) still to look at.
+    to_drop: (u32, u32),
+}
+
+fn text_hash(text: &LimitKey) -> u64 {
+    xxh3_64(text.as_str().as_bytes())
+}
+
+fn pair_hash(key: u32, offer: u32) -> u64 {
+    xxh3_64(&(u64::from(key) << 32 | u64::from(offer)).to_le_bytes())
+}
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        Self {
+            records: Slab::new(),
+            index: (0..TABLES).map(|_| HashTable::new()).collect(),
+            more: Slab::new(),
+            more_index: HashTable::new(),
+            of_offer: Vec::new(),
+            counts: 0,
+            ended: 0,
+            ended_offers: Vec::new(),
+            to_drop: (0, 0),
+        }
+    }
+
+    /// Counters that count.
+    pub(crate) fn counts(&self) -> u64 {
+        self.counts - self.ended
+    }
+
+    /// An offer was created.
+    pub(crate) fn add_offer(&mut self, ended: bool) {
+        self.of_offer.push(0);
+        self.ended_offers.push(ended);
+    }
+
+    /// The sale ended: all counts in its offer end with it, now for every answer, and in memory over the next entries.
+    pub(crate) fn end_offer(&mut self, offer: u32) {
+        self.ended += self.of_offer[offer as usize];
+        self.ended_offers[offer as usize] = true;
+        self.to_drop = (self.records.places(), self.more.places());
+    }
+
+    /// Drops counters of ended sales, looking at `max` places at most.
+    pub(crate) fn drop_ended(&mut self, max: u32) {
+        let (keys, more) = self.to_drop;
+        if self.ended == 0 || (keys == 0 && more == 0) {
+            return;
+        }
+        for at in (keys.saturating_sub(max)..keys).rev() {
+            if let Some(offer) = self.records.try_get(at).map(|r| r.first.offer) {
+                self.drop_if_ended(at, offer);
+            }
+        }
+        for at in (more.saturating_sub(max)..more).rev() {
+            if let Some((key, offer)) = self.more.try_get(at).map(|m| (m.key, m.count.offer)) {
+                self.drop_if_ended(key, offer);
+            }
+        }
+        self.to_drop = (keys.saturating_sub(max), more.saturating_sub(max));
+    }
+
+    fn drop_if_ended(&mut self, key: u32, offer: u32) {
+        if offer != NONE && self.ended_offers[offer as usize] {
+            *self.count_mut(key, offer) = Count { offer, ..Count::empty() };
+            self.ended -= 1;
+            self.drop_if_zero(key, offer);
+        }
+    }
+
+    pub(crate) fn text(&self, key: u32) -> &LimitKey {
+        self.records.get(key).text.as_ref().expect("a carried key has its text")
+    }
+
+    fn lookup(&self, text: &LimitKey, hash: u64) -> Option<u32> {
+        let records = &self.records;
+        let found = self.index[(hash >> 40) as usize % TABLES]
+            .find(hash, |&at| records.get(at).text.as_ref().is_some_and(|t| t == text))?;
+        Some(*found)
+    }
+
+    /// The key's place, if anything carries or counts it.
+    #[inline]
+    pub(crate) fn find(&self, text: &LimitKey) -> Option<u32> {
+        self.lookup(text, text_hash(text))
+    }
+
+    /// One more reservation carries the key; it gets a place if it has none.
+    pub(crate) fn carry(&mut self, text: &LimitKey) -> u32 {
+        let key = self.place(text);
+        self.records.get_mut(key).carried += 1;
+        key
+    }
+
+    /// One more reservation carries a key that has its place.
+    pub(crate) fn carry_again(&mut self, key: u32) {
+        self.records.get_mut(key).carried += 1;
+    }
+
+    /// The key's place, made if it has none; whoever asks makes something of it count.
+    pub(crate) fn place(&mut self, text: &LimitKey) -> u32 {
+        let hash = text_hash(text);
+        if let Some(key) = self.lookup(text, hash) {
+            return key;
+        }
+        let key = self.records.insert(KeyRecord { text: Some(text.clone()), ..KeyRecord::vacant() });
+        let records = &self.records;
+        self.index[(hash >> 40) as usize % TABLES].insert_unique(hash, key, |&at| {
+            text_hash(records.get(at).text.as_ref().expect("indexed keys have their text"))
+        });
+        key
+    }
+
+    /// A reservation no longer carries the key.
+    pub(crate) fn drop_carried(&mut self, key: u32) {
+        let record = self.records.get_mut(key);
+        record.carried = record.carried.checked_sub(1).expect("a carried key is dropped");
+        self.free_if_unused(key);
+    }
+
+    fn free_if_unused(&mut self, key: u32) {
+        let record = self.records.get(key);
+        if record.carried > 0 || record.more > 0 || record.first.offer != NONE {
+            return;
+        }
+        let hash = text_hash(record.text.as_ref().expect("present"));
+        let entry = self.index[(hash >> 40) as usize % TABLES].find_entry(hash, |&at| at == key);
+        entry.unwrap_or_else(|_| panic!("key {key} is not indexed")).remove();
+        self.records.remove(key);
+    }
+
+    fn count(&self, key: u32, offer: u32) -> Option<&Count> {
+        let record = self.records.get(key);
+        if record.first.offer == offer {
+            return Some(&record.first);
+        }
+        if record.more == 0 {
+            return None;
+        }
+        Some(&self.more.get(self.find_more(key, offer)?).count)
+    }
+
+    fn find_more(&self, key: u32, offer: u32) -> Option<u32> {
+        let is_it = |&at: &u32| {
+            let m = self.more.get(at);
+            m.key == key && m.count.offer == offer
+        };
+        self.more_index.find(pair_hash(key, offer), is_it).copied()
+    }
+
+    fn count_mut(&mut self, key: u32, offer: u32) -> &mut Count {
+        let (first, more) = {
+            let record = self.records.get(key);
+            (record.first.offer, record.more)
+        };
+        if first == offer {
+            return &mut self.records.get_mut(key).first;
+        }
+        let found = if more > 0 { self.find_more(key, offer) } else { None };
+        if let Some(at) = found {
+            return &mut self.more.get_mut(at).count;
+        }
+        self.counts += 1;
+        self.of_offer[offer as usize] += 1;
+        let count = Count { offer, ..Count::empty() };
+        let record = self.records.get_mut(key);
+        if first == NONE {
+            record.first = count;
+            return &mut record.first;
+        }
+        record.more += 1;
+        let at = self.more.insert(MoreCount { key, count });
+        let records = &self.more;
+        self.more_index.insert_unique(pair_hash(key, offer), at, |&at| {
+            let m = records.get(at);
+            pair_hash(m.key, m.count.offer)
+        });
+        &mut self.more.get_mut(at).count
+    }
+
+    /// Units that the key holds beyond `time` and has bought in the offer.
+    #[inline]
+    pub(crate) fn used(&self, key: u32, offer: u32, time: u64) -> u64 {
+        self.count(key, offer).map_or(0, |count| count.used(time))
+    }
+
+    pub(crate) fn hold(&mut self, key: u32, offer: u32, until: u64, units: u32) {
+        self.count_mut(key, offer).hold(until, units);
+    }
+
+    /// A live hold ended early.
+    pub(crate) fn unhold(&mut self, key: u32, offer: u32, until: u64, units: u32) {
+        self.count_mut(key, offer).unhold(until, units);
+        self.drop_if_zero(key, offer);
+    }
+
+    /// Holds due by `time` are dropped from the count, if they still are in it.
+    pub(crate) fn settle(&mut self, key: u32, offer: u32, time: u64) {
+        if self.count(key, offer).is_some() {
+            self.count_mut(key, offer).settle(time);
+            self.drop_if_zero(key, offer);
+        }
+    }
+
+    pub(crate) fn buy(&mut self, key: u32, offer: u32, units: u32) {
+        self.count_mut(key, offer).sold += u64::from(units);
+    }
+
+    pub(crate) fn bring_back(&mut self, key: u32, offer: u32, units: u32) {
+        let count = self.count_mut(key, offer);
+        count.sold = count.sold.checked_sub(u64::from(units)).expect("only what was bought is brought back");
+        self.drop_if_zero(key, offer);
+    }
+
+    /// A reservation that bought so many is forgotten; the count is not. Returns what is kept before and after.
+    pub(crate) fn keep(&mut self, key: u32, offer: u32, units: u64) -> (u64, u64) {
+        let count = self.count_mut(key, offer);
+        let before = count.kept;
+        count.kept += units;
+        assert!(count.kept <= count.sold, "kept {} of {} bought", count.kept, count.sold);
+        (before, count.kept)
+    }
+
+    /// Puts back what forgotten reservations bought, from a snapshot.
+    pub(crate) fn put_kept(&mut self, key: u32, offer: u32, units: u64) {
+        let count = self.count_mut(key, offer);
+        count.kept += units;
+        count.sold += units;
+    }
+
+    fn drop_if_zero(&mut self, key: u32, offer: u32) {
+        let record = self.records.get(key);
+        if record.first.offer == offer {
+            if !record.first.is_zero() {
+                return;
+            }
+            self.records.get_mut(key).first = Count::empty();
+        } else {
+            let at = self.find_more(key, offer).expect("the count was just touched");
+            if !self.more.get(at).count.is_zero() {
+                return;
+            }
+            let entry = self.more_index.find_entry(pair_hash(key, offer), |&a| a == at);
+            entry.unwrap_or_else(|_| panic!("count {at} is not indexed")).remove();
+            self.more.remove(at);
+            self.records.get_mut(key).more -= 1;
+        }
+        self.counts -= 1;
+        self.of_offer[offer as usize] -= 1;
+        self.free_if_unused(key);
+    }
+
+    /// Every (key, offer, used beyond `time`, bought, kept) that counts, in no order; for the audit.
+    pub(crate) fn iter(&self, time: u64) -> impl Iterator<Item = (u32, u32, u64, u64, u64)> {
+        let first = self.records.iter().filter(|(_, r)| r.first.offer != NONE).map(|(at, r)| (at, &r.first));
+        let more = self.more.iter().map(|(_, m)| (m.key, &m.count));
+        let live = first.chain(more).filter(|(_, c)| !self.ended_offers[c.offer as usize]);
+        live.map(move |(key, c)| (key, c.offer, c.used(time), c.sold, c.kept))
+    }
+
+    /// How many carry each key, for the audit.
+    pub(crate) fn carried(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.records.iter().map(|(at, r)| (at, r.carried))
+    }
+
+    /// A frozen view; nothing is copied.
+    pub(crate) fn freeze(&mut self) -> FrozenKeys {
+        FrozenKeys { records: self.records.freeze(), more: self.more.freeze() }
+    }
+}

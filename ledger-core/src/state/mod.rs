@@ -1,0 +1,215 @@
+//! The state of one shard: primary records in slabs, and what is derived from them.
+//!
+//! **What it is.** Reservations, refusals, offers, products, keys and references are primary; indexes, deadlines, counts and
+//! sums are derived, kept as it goes, rebuilt when a snapshot is read, and compared by the audit.
+//!
+//! *Exactness without a sweep.* A hold is due when its deadline is at or before ledger time. Its record stays `Held` until a later entry
+//! sweeps it, but nothing counts it: an offer's sums by deadline ([`due::ByDeadline`]) tell how many of its held units are due, a limit key's holds
+//! carry their deadlines, and a reservation's status is asked *at* a time. So the cost of a mass expiry is one step for each
+//! distinct (offer, deadline) at once, and one for each hold when it is swept.
+//!
+//! **Owns** every byte that decides. **Must never** let the order of a hash table or a place in a slab decide anything.
+//! **Read next**: [`records`], [`due`], [`offers`], [`memory`].
+
+pub(crate) mod due;
+pub(crate) mod ids;
+pub(crate) mod keys;
+pub(crate) mod memory;
+pub(crate) mod offers;
+pub(crate) mod records;
+pub(crate) mod references;
+pub(crate) mod slab;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::ledger::{Digest, Position};
+use crate::limits;
+use crate::types::{LedgerTime, ReservationId, SaleId, ShardSettings, Sku, Slot};
+use due::DueQueue;
+use ids::{Found, IdIndex};
+use keys::Keys;
+use offers::OfferSums;
+use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, UnknownName, UsedReference};
+use slab::Slab;
+
+/// Lines of a reservation, copied out.
+pub(crate) type LineList = SmallVec<[LineRecord; 2]>;
+/// Limit keys of a reservation, copied out.
+pub(crate) type KeyList = SmallVec<[u32; 4]>;
+
+/// The state.
+pub(crate) struct State {
+    // primary: the shard
+    pub(crate) position: Position,
+    pub(crate) time: u64,
+    pub(crate) behaviour: u16,
+    pub(crate) chain: u128,
+    pub(crate) generation: u64,
+    pub(crate) ranges: Vec<(Slot, Slot)>,
+    pub(crate) settings: ShardSettings,
+    /// By slot: ids of that time or before that are not remembered are forgotten; `forgotten` says whether any is.
+    pub(crate) forgotten_to: Vec<Option<u64>>,
+    pub(crate) digests: VecDeque<Digest>,
+    // primary: records
+    pub(crate) products: Slab<Product>,
+    pub(crate) offers: Slab<Offer>,
+    pub(crate) reservations: Slab<Reservation>,
+    pub(crate) extras: Slab<Extra>,
+    pub(crate) refused: Slab<Refused>,
+    pub(crate) unknown_names: Slab<UnknownName>,
+    pub(crate) references: Slab<UsedReference>,
+    pub(crate) keys: Keys,
+    // derived
+    pub(crate) owned: Vec<bool>,
+    pub(crate) sums: Vec<OfferSums>,
+    pub(crate) by_sku: BTreeMap<Sku, u32>,
+    pub(crate) by_sale: BTreeMap<(SaleId, Sku), u32>,
+    pub(crate) offer_index: HashTable<u32>,
+    pub(crate) reference_index: HashTable<u32>,
+    pub(crate) ids: IdIndex,
+    pub(crate) expiry: DueQueue,
+    pub(crate) edges: BTreeSet<(u64, u32)>,
+    pub(crate) memory: memory::Memory,
+    pub(crate) digest: crate::digest::Running,
+}
+
+impl State {
+    pub(crate) fn new(incarnation: u64, shard: u32) -> Self {
+        Self {
+            position: Position { incarnation, shard, ..Position::default() },
+            time: 0,
+            behaviour: 1,
+            chain: 0,
+            generation: 0,
+            ranges: Vec::new(),
+            settings: ShardSettings::default(),
+            forgotten_to: vec![None; usize::from(limits::SLOTS)],
+            digests: VecDeque::new(),
+            products: Slab::new(),
+            offers: Slab::new(),
+            reservations: Slab::new(),
+            extras: Slab::new(),
+            refused: Slab::new(),
+            unknown_names: Slab::new(),
+            references: Slab::new(),
+            keys: Keys::new(),
+            owned: vec![false; usize::from(limits::SLOTS)],
+            sums: Vec::new(),
+            by_sku: BTreeMap::new(),
+            by_sale: BTreeMap::new(),
+            offer_index: HashTable::new(),
+            reference_index: HashTable::new(),
+            ids: IdIndex::new(),
+            expiry: DueQueue::new(),
+            edges: BTreeSet::new(),
+            memory: memory::Memory::new(),
+            digest: crate::digest::Running::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> LedgerTime {
+        LedgerTime(self.time)
+    }
+
+    pub(crate) fn owns(&self, slot: Slot) -> bool {
+        self.owned[usize::from(slot.get())]
+    }
+
+    pub(crate) fn own(&mut self, generation: u64, ranges: &[(Slot, Slot)]) {
+        self.generation = generation;
+        self.ranges = ranges.to_vec();
+        self.owned.fill(false);
+        for &(from, to) in ranges {
+            if from <= to {
+                self.owned[usize::from(from.get())..=usize::from(to.get())].fill(true);
+            }
+        }
+    }
+
+    /// The record of an id.
+    #[inline]
+    pub(crate) fn find(&self, id: ReservationId) -> Option<Found> {
+        self.ids.find(id.as_bytes(), id_of(&self.reservations, &self.refused))
+    }
+
+    /// Whether an id that is not remembered may have executed before.
+    #[inline]
+    pub(crate) fn is_forgotten(&self, id: ReservationId) -> bool {
+        self.forgotten_to[usize::from(id.slot().get())].is_some_and(|to| id.time_ms() <= to)
+    }
+
+    pub(crate) fn lines(&self, r: &Reservation) -> LineList {
+        let mut lines = LineList::new();
+        lines.push(r.line);
+        if r.extra != NONE {
+            lines.extend_from_slice(&self.extras.get(r.extra).lines);
+        }
+        lines
+    }
+
+    pub(crate) fn key_list(&self, r: &Reservation) -> KeyList {
+        let mut keys = KeyList::new();
+        if r.key != NONE {
+            keys.push(r.key);
+            if r.extra != NONE {
+                keys.extend_from_slice(&self.extras.get(r.extra).keys);
+            }
+        }
+        keys
+    }
+
+    /// Writes lines back that [`Self::lines`] gave.
+    pub(crate) fn put_lines(&mut self, at: u32, lines: &[LineRecord]) {
+        let r = self.reservations.get_mut(at);
+        r.line = lines[0];
+        if lines.len() > 1 {
+            let extra = r.extra;
+            self.extras.get_mut(extra).lines.copy_from_slice(&lines[1..]);
+        }
+    }
+
+    /// The place of the reservation's extra part, made if it has none.
+    pub(crate) fn extra_of(&mut self, at: u32) -> u32 {
+        let extra = self.reservations.get(at).extra;
+        if extra != NONE {
+            return extra;
+        }
+        let extra = self.extras.insert(Extra { present: true, ..Extra::default() });
+        self.reservations.get_mut(at).extra = extra;
+        extra
+    }
+
+    /// The hold of a reservation that is due at just that deadline, if it still is one: for the expiry queue.
+    pub(crate) fn due_id(reservations: &Slab<Reservation>, at: u32, deadline: u64) -> Option<[u8; 16]> {
+        reservations.try_get(at).filter(|r| r.is_held() && r.deadline == deadline).map(|r| r.id)
+    }
+
+    /// Adds a new reservation and indexes it; its deadline and limits are the caller's to count.
+    pub(crate) fn add_reservation(&mut self, r: Reservation) -> u32 {
+        let id = r.id;
+        let at = self.reservations.insert(r);
+        self.ids.insert(&id, Found::Reservation(at), id_of(&self.reservations, &self.refused));
+        at
+    }
+
+    /// Adds a refusal or fence and indexes it.
+    pub(crate) fn add_refused(&mut self, refused: Refused) -> u32 {
+        let at = self.refused.insert(refused);
+        self.ids.insert(&refused.id, Found::Refused(at), id_of(&self.reservations, &self.refused));
+        at
+    }
+}
+
+/// Reads the id of what the index found.
+pub(crate) fn id_of<'a>(
+    reservations: &'a Slab<Reservation>,
+    refused: &'a Slab<Refused>,
+) -> impl Fn(Found) -> [u8; 16] + 'a {
+    |found| match found {
+        Found::Reservation(at) => reservations.get(at).id,
+        Found::Refused(at) => refused.get(at).id,
+    }
+}

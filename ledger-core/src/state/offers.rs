@@ -1,0 +1,260 @@
+//! Offers and their sums: what is held until when, what is due, and what is available exactly.
+//!
+//! `available` and `held` of an [`Offer`] are as swept. Exactly available at ledger time are `available` plus the units of
+//! due holds; those of an *ended* sale's offer belong to the product's plain offer, so that one also counts what is due in its ended siblings.
+//! **Owns** the arithmetic of promises 1 to 3 and 12. **Must never** go below zero: every subtraction is checked.
+//! **Read next**: [`super::memory`].
+
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::State;
+use super::due::{ByDeadline, add_units, take_units};
+use super::records::{NONE, Offer, Product};
+use crate::outcome::{Balance, SoldOut};
+use crate::types::{LedgerTime, OfferKey};
+
+/// What is derived for an offer.
+pub(crate) struct OfferSums {
+    /// Units held until each deadline not yet seen to be due.
+    until: ByDeadline<u64>,
+    /// Units held by holds seen to be due and not yet swept.
+    due: u64,
+    /// When its phase changes next, as it stands among the edges.
+    pub(crate) edge: Option<u64>,
+    /// Of a plain offer: the ended offers of its product, whose due holds' units are its own.
+    pub(crate) ended_siblings: SmallVec<[u32; 2]>,
+    /// The key as the codec writes it, made once.
+    pub(crate) wire: Box<[u8]>,
+    /// Digest of what forgotten reservations bought under limit keys here.
+    pub(crate) kept_digest: u128,
+    /// Its record's part of the running digest, and whether it changed since.
+    pub(crate) digested: u128,
+    pub(crate) dirty: bool,
+    /// The product's record likewise, at its plain offer.
+    pub(crate) product_digested: u128,
+    pub(crate) product_dirty: bool,
+}
+
+impl OfferSums {
+    pub(crate) fn new(offer: &OfferKey) -> Self {
+        Self {
+            until: ByDeadline::new(),
+            due: 0,
+            edge: None,
+            ended_siblings: SmallVec::new(),
+            wire: crate::codec::offer_key_bytes(offer).into_boxed_slice(),
+            kept_digest: 0,
+            digested: 0,
+            dirty: false,
+            product_digested: 0,
+            product_dirty: false,
+        }
+    }
+
+    /// Moves what is due at `time` out of the deadlines.
+    #[inline]
+    fn settle(&mut self, time: u64) {
+        if self.until.first().is_some_and(|t| t <= time) {
+            while let Some((_, units)) = self.until.pop_due(time) {
+                self.due += units;
+            }
+        }
+    }
+
+    /// Units of holds that are due at `time` and not swept.
+    #[inline]
+    pub(crate) fn due_units(&self, time: u64) -> u64 {
+        if self.until.first().is_some_and(|t| t <= time) {
+            self.due + self.until.due(time).sum::<u64>()
+        } else {
+            self.due
+        }
+    }
+
+    /// The earliest deadline after `time`.
+    fn first_live(&self, time: u64) -> Option<u64> {
+        self.until.first_after(time, |&units| units == 0)
+    }
+
+    pub(crate) fn hold(&mut self, until: u64, units: u32) {
+        add_units(&mut self.until, until, u64::from(units));
+    }
+
+    /// A live hold ended early or moved.
+    pub(crate) fn unhold(&mut self, until: u64, units: u32) {
+        take_units(&mut self.until, until, u64::from(units));
+    }
+
+    /// A due hold is swept.
+    pub(crate) fn sweep(&mut self, time: u64, units: u32) {
+        self.settle(time);
+        self.due = self.due.checked_sub(u64::from(units)).expect("a swept hold was due");
+    }
+
+    /// All units it knows to be held, by deadline; the due ones in one sum. For the audit.
+    pub(crate) fn held_sums(&self, time: u64) -> (u64, u64) {
+        let live = self.until.iter().filter(|&(t, _)| t > time).map(|(_, &units)| units).sum();
+        (self.due_units(time), live)
+    }
+}
+
+/// Units fit an `i64` by far: they are bounded by `limits::UNITS_MAX`.
+pub(crate) fn signed(units: u64) -> i64 {
+    i64::try_from(units).expect("units are bounded")
+}
+
+#[inline]
+fn exact(swept: i64, due: u64) -> u64 {
+    let exact = swept + signed(due);
+    u64::try_from(exact).unwrap_or_else(|_| panic!("oversold: {swept} available as swept, {due} due"))
+}
+
+/// The hash of an offer's key in the offers' index.
+#[inline]
+pub(crate) fn offer_hash(offer: &OfferKey) -> u64 {
+    let seed = offer.sale.as_ref().map_or(0, |sale| xxh3_64_with_seed(sale.as_str().as_bytes(), 1));
+    xxh3_64_with_seed(offer.sku.as_str().as_bytes(), seed)
+}
+
+impl State {
+    #[inline]
+    pub(crate) fn find_offer(&self, offer: &OfferKey) -> Option<u32> {
+        self.offer_index.find(offer_hash(offer), |&at| self.offers.get(at).key == *offer).copied()
+    }
+
+    pub(crate) fn find_product(&self, offer: &OfferKey) -> Option<u32> {
+        self.by_sku.get(&offer.sku).copied()
+    }
+
+    /// Adds an offer to its product and to every index.
+    pub(crate) fn add_offer(&mut self, offer: Offer) -> u32 {
+        let key = offer.key.clone();
+        let (ended, edge, product) = (offer.ended, offer.next_edge(), offer.product);
+        let at = self.offers.insert(offer);
+        assert_eq!(at as usize, self.sums.len(), "offers are never removed");
+        self.sums.push(OfferSums::new(&key));
+        self.keys.add_offer(ended);
+        let offers = &self.offers;
+        self.offer_index.insert_unique(offer_hash(&key), at, |&at| offer_hash(&offers.get(at).key));
+        self.put_edge(at, edge.filter(|_| !ended));
+        if ended {
+            let plain = self.products.get(product).plain;
+            self.sums[plain as usize].ended_siblings.push(at);
+        }
+        if let Some(sale) = key.sale {
+            self.by_sale.insert((sale, key.sku), at);
+            if !self.products.get(product).sales.contains(&at) {
+                self.products.get_mut(product).sales.push(at);
+            }
+        }
+        self.touch_offer(at);
+        at
+    }
+
+    /// Puts an offer's next edge among all.
+    pub(crate) fn put_edge(&mut self, at: u32, edge: Option<u64>) {
+        self.sums[at as usize].edge = edge;
+        if let Some(edge) = edge {
+            self.edges.insert((edge, at));
+        }
+    }
+
+    /// The offer, to be changed; its part of the digest is made anew when the next one is taken.
+    #[inline]
+    pub(crate) fn offer_mut(&mut self, at: u32) -> &mut Offer {
+        self.touch_offer(at);
+        self.offers.get_mut(at)
+    }
+
+    #[inline]
+    pub(crate) fn touch_offer(&mut self, at: u32) {
+        let sums = &mut self.sums[at as usize];
+        if !sums.dirty {
+            sums.dirty = true;
+            self.digest.dirty_offers.push(at);
+        }
+    }
+
+    /// The product, to be changed.
+    #[inline]
+    pub(crate) fn product_mut(&mut self, at: u32) -> &mut Product {
+        let product = self.products.get_mut(at);
+        let sums = &mut self.sums[product.plain as usize];
+        if !sums.product_dirty {
+            sums.product_dirty = true;
+            self.digest.dirty_products.push(at);
+        }
+        product
+    }
+
+    /// Units of due holds that are free again and belong to this offer.
+    #[inline]
+    fn due_to(&self, at: u32, offer: &Offer) -> u64 {
+        let own = if offer.ended { 0 } else { self.sums[at as usize].due_units(self.time) };
+        let siblings = &self.sums[at as usize].ended_siblings;
+        own + siblings.iter().map(|&s| self.sums[s as usize].due_units(self.time)).sum::<u64>()
+    }
+
+    /// Units free to be reserved, exactly, at ledger time.
+    #[inline]
+    pub(crate) fn available(&self, at: u32) -> u64 {
+        let offer = self.offers.get(at);
+        exact(offer.available, self.due_to(at, offer))
+    }
+
+    /// The offer's units, exactly, at ledger time.
+    #[inline]
+    pub(crate) fn balance(&self, at: u32) -> Balance {
+        let offer = self.offers.get(at);
+        let due = self.sums[at as usize].due_units(self.time);
+        let held = offer.held.checked_sub(due).expect("no more units are due than are held");
+        Balance { available: exact(offer.available, self.due_to(at, offer)), held, sold: offer.sold }
+    }
+
+    /// What *sold out* means now: about this offer's own units.
+    pub(crate) fn sold_out(&self, at: u32) -> SoldOut {
+        match self.available(at) {
+            0 => match self.sums[at as usize].first_live(self.time) {
+                Some(until) => SoldOut::FirstBackAt(LedgerTime(until)),
+                None => SoldOut::Gone,
+            },
+            available => SoldOut::Open { available },
+        }
+    }
+
+    /// Brings the offer's sums up to ledger time, so that asking them is a step.
+    #[inline]
+    pub(crate) fn settle_offer(&mut self, at: u32) {
+        self.sums[at as usize].settle(self.time);
+    }
+
+    /// Where units go that leave a hold or a sale: an ended sale's to the plain offer.
+    pub(crate) fn home_of(&self, at: u32) -> u32 {
+        let offer = self.offers.get(at);
+        if offer.ended { self.products.get(offer.product).plain } else { at }
+    }
+
+    /// Takes units out of what is exactly available. `available` as swept may go below zero: due holds pay that when they are swept.
+    pub(crate) fn take_available(&mut self, at: u32, units: u64) {
+        let exact = self.available(at);
+        assert!(exact >= units, "oversold: {units} taken of {exact}");
+        self.offer_mut(at).available -= signed(units);
+    }
+
+    pub(crate) fn give_available(&mut self, at: u32, units: u64) {
+        self.offer_mut(at).available += signed(units);
+    }
+
+    /// Offers of a product, the plain one first.
+    pub(crate) fn offers_of(&self, product: u32) -> impl Iterator<Item = u32> {
+        let product = self.products.get(product);
+        std::iter::once(product.plain).chain(product.sales.iter().copied())
+    }
+
+    /// The place of an offer for texts that must name it.
+    pub(crate) fn offer_key(&self, at: u32) -> OfferKey {
+        assert_ne!(at, NONE, "an offer's place");
+        self.offers.get(at).key.clone()
+    }
+}

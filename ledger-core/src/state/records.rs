@@ -1,0 +1,357 @@
+//! The primary records: all else in the state is derived from them and rebuilt when a snapshot is read.
+//!
+//! **Owns** their layout: fixed size, no heap object for a reservation of one line and one key. **Must never** hold a derived
+//! sum. **Read next**: [`super::offers`], [`super::memory`].
+
+use smallvec::SmallVec;
+
+use super::slab::Placed;
+use crate::ledger::Position;
+use crate::outcome::{Brief, Status};
+use crate::types::{LedgerTime, OfferKey, Policy, ReservationId, Sku, Slot};
+
+/// No place: an empty reference into a slab.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Where the last change on a product or reservation is: index and place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Head {
+    pub(crate) index: u64,
+    pub(crate) place: u16,
+}
+
+impl Head {
+    pub(crate) fn at(position: Position) -> Self {
+        Self { index: position.index, place: position.place }
+    }
+    /// As changes name it; log indexes begin at 1.
+    pub(crate) fn get(self) -> Option<(u64, u16)> {
+        (self.index > 0).then_some((self.index, self.place))
+    }
+}
+
+/// A product. Conserved: `received + adjusted = available + held + ever_sold − returned` over its offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Product {
+    pub(crate) sku: Sku,
+    pub(crate) slot: Slot,
+    pub(crate) plain: u32,
+    /// Its sales' offers, in order of creation.
+    pub(crate) sales: Vec<u32>,
+    pub(crate) received: u64,
+    pub(crate) adjusted: i64,
+    pub(crate) returned: u64,
+    pub(crate) ever_sold: u64,
+    pub(crate) references: u32,
+    pub(crate) head: Head,
+}
+
+/// Which part of its window an offer is in, as far as the feed was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Before,
+    Within,
+    Over,
+}
+
+/// An offer. `available` and `held` are as swept: due holds still count as held here, and as available in every answer. So `available`
+/// alone may be negative: units of due holds were taken again before those were swept. With what is due added, never.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) key: OfferKey,
+    pub(crate) product: u32,
+    pub(crate) policy: Policy,
+    pub(crate) version: u64,
+    /// Fingerprint of the policy it was created with, so that creating it again is answered as before.
+    pub(crate) created_as: u64,
+    pub(crate) available: i64,
+    pub(crate) held: u64,
+    pub(crate) sold: u64,
+    pub(crate) ended: bool,
+    pub(crate) phase: Phase,
+}
+
+impl Offer {
+    pub(crate) fn phase_at(&self, time: u64) -> Phase {
+        if self.ended || self.policy.closes_at.is_some_and(|t| t.0 <= time) {
+            Phase::Over
+        } else if self.policy.opens_at.is_some_and(|t| time < t.0) {
+            Phase::Before
+        } else {
+            Phase::Within
+        }
+    }
+    /// When its phase changes next by time alone.
+    pub(crate) fn next_edge(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Before => self.policy.opens_at.map(|t| t.0),
+            Phase::Within => self.policy.closes_at.map(|t| t.0),
+            Phase::Over => None,
+        }
+    }
+}
+
+/// One line of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LineRecord {
+    pub(crate) offer: u32,
+    /// Units, and in the top bit whether limits count them (the offer had a limit when they were reserved).
+    pub(crate) reserved_bits: u32,
+    pub(crate) sold: u32,
+    pub(crate) returned: u32,
+}
+
+const COUNTED: u32 = 1 << 31;
+
+impl LineRecord {
+    pub(crate) fn new(offer: u32, reserved: u32, counted: bool) -> Self {
+        Self { offer, reserved_bits: reserved | if counted { COUNTED } else { 0 }, sold: 0, returned: 0 }
+    }
+    pub(crate) fn reserved(&self) -> u32 {
+        self.reserved_bits & !COUNTED
+    }
+    pub(crate) fn counted(&self) -> bool {
+        self.reserved_bits & COUNTED != 0
+    }
+}
+
+/// A reservation that executed. Ends once: `Held` becomes one of the others and stays it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) id: [u8; 16],
+    pub(crate) fingerprint: u64,
+    pub(crate) reserved_at: u64,
+    pub(crate) deadline: u64,
+    /// Zero while held; of an expired one its deadline.
+    pub(crate) ended_at: u64,
+    pub(crate) head_index: u64,
+    pub(crate) line: LineRecord,
+    /// First limit key, while it counts.
+    pub(crate) key: u32,
+    /// Further lines, further keys and the last extension, if there are any.
+    pub(crate) extra: u32,
+    pub(crate) head_place: u16,
+    pub(crate) status: Option<Status>,
+}
+
+impl Reservation {
+    /// Its last change.
+    pub(crate) fn head(&self) -> Option<(u64, u16)> {
+        Head { index: self.head_index, place: self.head_place }.get()
+    }
+    pub(crate) fn is_held(&self) -> bool {
+        self.status == Some(Status::Held)
+    }
+    /// Where it stands at a ledger time: a due hold is expired, swept or not.
+    pub(crate) fn status_at(&self, time: u64) -> Status {
+        match self.status.expect("present") {
+            Status::Held if self.deadline <= time => Status::Expired,
+            status => status,
+        }
+    }
+    pub(crate) fn brief(&self, time: u64, replayed: bool) -> Brief {
+        Brief {
+            status: self.status_at(time),
+            deadline: LedgerTime(self.deadline),
+            reserved_at: LedgerTime(self.reserved_at),
+            replayed,
+        }
+    }
+    pub(crate) fn id(&self) -> ReservationId {
+        ReservationId::from_bytes(self.id).expect("only checked ids are stored")
+    }
+}
+
+impl Placed for Reservation {
+    fn is_vacant(&self) -> bool {
+        self.status.is_none()
+    }
+    fn vacant() -> Self {
+        Self {
+            id: [0; 16],
+            fingerprint: 0,
+            reserved_at: 0,
+            deadline: 0,
+            ended_at: 0,
+            head_index: 0,
+            line: LineRecord::default(),
+            key: NONE,
+            extra: NONE,
+            head_place: 0,
+            status: None,
+        }
+    }
+}
+
+/// What few reservations have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Extra {
+    pub(crate) lines: SmallVec<[LineRecord; 1]>,
+    pub(crate) keys: SmallVec<[u32; 4]>,
+    /// The last extension: the deadline it replaced and the hold it asked for.
+    pub(crate) extended: Option<(u64, u64)>,
+    pub(crate) present: bool,
+}
+
+impl Placed for Extra {
+    fn is_vacant(&self) -> bool {
+        !self.present
+    }
+    fn vacant() -> Self {
+        Self::default()
+    }
+}
+
+/// Why an id never executed, in brief; `detail` and `offer` mean what the reason says they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Why {
+    Vacant = 0,
+    Fenced = 1,
+    UnknownProduct = 2,
+    UnknownOffer = 3,
+    SaleHasEnded = 4,
+    OfferClosed = 5,
+    SaleNotOpenYet = 6,
+    SaleOver = 7,
+    HoldTooLong = 8,
+    BelowOrderMin = 9,
+    AboveOrderMax = 10,
+    LimitReached = 11,
+    SoldOutOpen = 12,
+    SoldOutUntil = 13,
+    SoldOutGone = 14,
+}
+
+impl Why {
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Vacant,
+        Self::Fenced,
+        Self::UnknownProduct,
+        Self::UnknownOffer,
+        Self::SaleHasEnded,
+        Self::OfferClosed,
+        Self::SaleNotOpenYet,
+        Self::SaleOver,
+        Self::HoldTooLong,
+        Self::BelowOrderMin,
+        Self::AboveOrderMax,
+        Self::LimitReached,
+        Self::SoldOutOpen,
+        Self::SoldOutUntil,
+        Self::SoldOutGone,
+    ];
+    /// Whether `offer` names an unknown offer's text, not an offer.
+    pub(crate) fn names_unknown(self) -> bool {
+        matches!(self, Self::UnknownProduct | Self::UnknownOffer)
+    }
+}
+
+/// A remembered refusal or fence. Words of 32 bits keep it at 44 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) id: [u8; 16],
+    fingerprint: [u32; 2],
+    /// When it was refused or fenced, in the coarse time of [`super::memory`].
+    at_coarse: u32,
+    detail: [u32; 2],
+    pub(crate) offer: u32,
+    pub(crate) why: Why,
+    pub(crate) key_index: u8,
+}
+
+fn split(n: u64) -> [u32; 2] {
+    [n as u32, (n >> 32) as u32]
+}
+fn join([low, high]: [u32; 2]) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+impl Refused {
+    pub(crate) fn new(id: [u8; 16], fingerprint: u64, at_coarse: u64, why: Why) -> Self {
+        let at_coarse = u32::try_from(at_coarse).unwrap_or(u32::MAX);
+        Self { id, fingerprint: split(fingerprint), at_coarse, detail: [0; 2], offer: NONE, why, key_index: 0 }
+    }
+    pub(crate) fn with_detail(mut self, detail: u64) -> Self {
+        self.detail = split(detail);
+        self
+    }
+    pub(crate) fn fingerprint(&self) -> u64 {
+        join(self.fingerprint)
+    }
+    pub(crate) fn at_coarse(&self) -> u64 {
+        self.at_coarse.into()
+    }
+    pub(crate) fn detail(&self) -> u64 {
+        join(self.detail)
+    }
+    pub(crate) fn id(&self) -> ReservationId {
+        ReservationId::from_bytes(self.id).expect("only checked ids are stored")
+    }
+}
+
+impl Placed for Refused {
+    fn is_vacant(&self) -> bool {
+        self.why == Why::Vacant
+    }
+    fn vacant() -> Self {
+        Self::new([0; 16], 0, 0, Why::Vacant)
+    }
+}
+
+/// The name of an offer that does not exist, kept for a remembered refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnknownName(pub(crate) Option<OfferKey>);
+
+impl Placed for UnknownName {
+    fn is_vacant(&self) -> bool {
+        self.0.is_none()
+    }
+    fn vacant() -> Self {
+        Self(None)
+    }
+}
+
+/// A used reference of a product: hashes instead of texts, and the one number its answer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UsedReference {
+    /// xxh3-128 over product and reference.
+    pub(crate) name: [u64; 2],
+    /// Of what it was used for.
+    pub(crate) fingerprint: u64,
+    /// Units brought back, of a return.
+    pub(crate) units: u64,
+    pub(crate) product: u32,
+}
+
+impl Placed for UsedReference {
+    fn is_vacant(&self) -> bool {
+        self.product == NONE
+    }
+    fn vacant() -> Self {
+        Self { name: [0; 2], fingerprint: 0, units: 0, product: NONE }
+    }
+}
+
+impl Placed for Product {
+    fn is_vacant(&self) -> bool {
+        false
+    }
+    fn vacant() -> Self {
+        unreachable!("products are never removed")
+    }
+}
+
+impl Placed for Offer {
+    fn is_vacant(&self) -> bool {
+        false
+    }
+    fn vacant() -> Self {
+        unreachable!("offers are never removed")
+    }
+}
+
+const _: () = assert!(size_of::<Reservation>() <= 96);
+const _: () = assert!(size_of::<Refused>() <= 44);
+const _: () = assert!(size_of::<UsedReference>() <= 40);
+const _: () = assert!(crate::limits::QUANTITY_MAX < COUNTED);

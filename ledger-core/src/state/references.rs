@@ -1,0 +1,49 @@
+//! References of receive, adjust, allot and return: unique per product, remembered as long as the product.
+//!
+//! Stored as a 128-bit hash of product and reference beside the fingerprint of what it was used for: 40 bytes a use.
+//! **Owns** the idempotency of stock movements. **Must never** forget one. **Read next**: [`crate::fingerprint`].
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::State;
+use super::records::UsedReference;
+use crate::types::{Reference, Sku};
+
+fn name_of(sku: &Sku, reference: &Reference) -> [u64; 2] {
+    let mut hash = Xxh3::new();
+    // A length first: no two pairs of texts give the same bytes.
+    hash.update(&[sku.as_str().len() as u8]);
+    hash.update(sku.as_str().as_bytes());
+    hash.update(reference.as_str().as_bytes());
+    let name = hash.digest128();
+    [name as u64, (name >> 64) as u64]
+}
+
+impl State {
+    /// What the product's reference was used for.
+    pub(crate) fn find_reference(&self, sku: &Sku, reference: &Reference) -> Option<UsedReference> {
+        let name = name_of(sku, reference);
+        let found = self.reference_index.find(name[0], |&at| self.references.get(at).name == name)?;
+        Some(*self.references.get(*found))
+    }
+
+    /// Whether the product can take one more reference.
+    pub(crate) fn room_for_reference(&self, product: u32) -> bool {
+        u64::from(self.products.get(product).references) < crate::limits::REFERENCES_PER_PRODUCT_MAX
+    }
+
+    /// Remembers a use. The caller has seen that it is new.
+    pub(crate) fn use_reference(&mut self, product: u32, reference: &Reference, fingerprint: u64, units: u64) {
+        let name = name_of(&self.products.get(product).sku, reference);
+        self.add_reference(UsedReference { name, fingerprint, units, product });
+        self.product_mut(product).references += 1;
+    }
+
+    /// Adds and indexes it.
+    pub(crate) fn add_reference(&mut self, used: UsedReference) {
+        let at = self.references.insert(used);
+        self.digest_reference(&used);
+        let references = &self.references;
+        self.reference_index.insert_unique(used.name[0], at, |&at| references.get(at).name[0]);
+    }
+}
