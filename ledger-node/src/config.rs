@@ -12,6 +12,7 @@ use ledger_raft::RaftTuning;
 
 mod keys;
 
+pub(crate) use keys::split_address;
 pub use keys::{KEYS, Key};
 
 /// Where log lines go and how.
@@ -277,7 +278,7 @@ impl NodeConfig {
             ));
         }
         for (name, port) in [("client", &self.client), ("http", &self.http), ("peer", &self.peer)] {
-            let (host, _) = keys::split_address(&port.listen).unwrap_or_default();
+            let (host, _) = split_address(&port.listen).unwrap_or_default();
             if port.advertise.is_none() && matches!(host, "0.0.0.0" | "[::]") {
                 return conflict(format!(
                     "`{name}.listen` is {} (every address), so `{name}.advertise` must say how other hosts reach this node",

@@ -7,12 +7,21 @@
 //! **Must never** look at stock, wait for more calls to come (no linger), or turn *unknown* into *no*.
 //! **Read next**: [`crate::shard`], which applies the entries.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledger_core::types::LedgerTime;
 use ledger_core::{Command, Outcome, Position};
 use ledger_proto::v1::NotNowCode;
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
+
+use crate::limits;
+
+mod pump;
+
+pub(crate) use pump::{AppliedEntry, Pump};
 
 /// One command on its way into the log.
 #[derive(Debug)]
@@ -77,21 +86,293 @@ pub trait AnswerSink: Send + Sync + 'static {
     fn answers(&self, answers: EntryAnswers);
 }
 
+/// The bounds of one door, from configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorBounds {
+    /// Calls that may wait.
+    pub calls: usize,
+    /// Estimated bytes that may wait.
+    pub bytes: usize,
+    /// Percent of both that reserves may not use.
+    pub reserved_percent: u32,
+}
+
+/// Counts since start, for metrics.
+#[derive(Debug, Default)]
+pub struct DoorCounts {
+    /// Entries proposed.
+    pub entries: AtomicU64,
+    /// Commands in them.
+    pub commands: AtomicU64,
+    /// Calls answered OVERLOADED at once.
+    pub overloaded: AtomicU64,
+    /// Calls whose deadline passed before they were in an entry.
+    pub expired_waiting: AtomicU64,
+    /// Calls whose deadline passed in flight: answered *unknown*.
+    pub expired_in_flight: AtomicU64,
+    /// Calls waiting just now.
+    pub waiting: AtomicU64,
+}
+
+/// Which share of the queue a command may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// What takes stock, and what operators do.
+    Bulk,
+    /// What ends holds or keeps the shard going; it gets in when bulk is turned away.
+    Reserved,
+}
+
+impl Class {
+    /// The class of a command.
+    pub fn of(command: &Command) -> Self {
+        match command {
+            Command::Tick
+            | Command::Confirm { .. }
+            | Command::Release { .. }
+            | Command::Fence { .. }
+            | Command::Return { .. }
+            | Command::Configure { .. }
+            | Command::OwnSlots { .. }
+            | Command::SwitchBehaviour { .. } => Self::Reserved,
+            _ => Self::Bulk,
+        }
+    }
+}
+
 /// The door of one shard; cheap to clone.
 #[derive(Clone)]
 pub struct Door {
-    _private: (),
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    bounds: DoorBounds,
+    queue: Mutex<Queue>,
+    wake: Notify,
+    /// Calls waiting or in flight are none: for draining.
+    idle: watch::Sender<bool>,
+    counts: DoorCounts,
+}
+
+/// Calls of one sink that wait together.
+struct Batch {
+    sink: Arc<dyn AnswerSink>,
+    calls: VecDeque<PendingCall>,
+}
+
+struct Queue {
+    batches: VecDeque<Batch>,
+    calls: usize,
+    bytes: usize,
+    /// No call here expires before that.
+    earliest: Option<Instant>,
+    /// Why nothing is taken now. Begins shut: the pump opens it when this node leads.
+    shut: Option<NodeNotNow>,
+    /// Set by the digest task: no majority of replicas agrees.
+    diverged: bool,
+    /// Set for good when the node stops.
+    closed: bool,
 }
 
 impl Door {
+    /// A shut door; its pump opens it.
+    pub(crate) fn new(bounds: DoorBounds) -> Self {
+        let queue = Queue {
+            batches: VecDeque::new(),
+            calls: 0,
+            bytes: 0,
+            earliest: None,
+            shut: Some(NodeNotNow::not_serving()),
+            diverged: false,
+            closed: false,
+        };
+        let inner = Inner {
+            bounds,
+            queue: Mutex::new(queue),
+            wake: Notify::new(),
+            idle: watch::Sender::new(true),
+            counts: DoorCounts::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Enqueues calls of one sink. Every call gets exactly one answer through it, sooner or later; when the shard is not led
     /// here, or the queue is full, at once and before this returns.
-    pub fn propose(&self, _sink: &Arc<dyn AnswerSink>, _calls: Vec<PendingCall>) {
-        todo!()
+    ///
+    /// One queue, first come first served, whatever the class: calls of one stream keep their order. The reserved share is
+    /// about being let in.
+    pub fn propose(&self, sink: &Arc<dyn AnswerSink>, calls: Vec<PendingCall>) {
+        if calls.is_empty() {
+            return;
+        }
+        let turned_away = {
+            let mut queue = self.lock();
+            if let Some(why) = queue.refuses() {
+                Some((why, calls.into_iter().map(|call| call.tag).collect()))
+            } else {
+                self.admit(&mut queue, sink, calls)
+            }
+        };
+        if let Some((why, tags)) = turned_away {
+            if why.code == NotNowCode::Overloaded {
+                self.inner.counts.overloaded.fetch_add(tags.len() as u64, Ordering::Relaxed);
+            }
+            refuse(sink.as_ref(), &why, tags);
+        }
+    }
+
+    /// Takes what fits; returns the tags of what does not.
+    fn admit(
+        &self,
+        queue: &mut Queue,
+        sink: &Arc<dyn AnswerSink>,
+        mut calls: Vec<PendingCall>,
+    ) -> Option<(NodeNotNow, Vec<u64>)> {
+        let bounds = self.inner.bounds;
+        let share = |all: usize| all - all * bounds.reserved_percent as usize / 100;
+        let (bulk_calls, bulk_bytes) = (share(bounds.calls), share(bounds.bytes));
+        let (mut n, mut bytes, mut earliest) = (queue.calls, queue.bytes, queue.earliest);
+        let mut away = Vec::new();
+        calls.retain(|call| {
+            let size = estimated_bytes(&call.command);
+            let (calls_max, bytes_max) = match Class::of(&call.command) {
+                Class::Bulk => (bulk_calls, bulk_bytes),
+                Class::Reserved => (bounds.calls, bounds.bytes),
+            };
+            if n >= calls_max || bytes + size > bytes_max {
+                away.push(call.tag);
+                return false;
+            }
+            n += 1;
+            bytes += size;
+            earliest = Some(earliest.map_or(call.expires_at, |e| e.min(call.expires_at)));
+            true
+        });
+        let was_empty = queue.calls == 0;
+        (queue.calls, queue.bytes, queue.earliest) = (n, bytes, earliest);
+        self.inner.counts.waiting.store(n as u64, Ordering::Relaxed);
+        if !calls.is_empty() {
+            queue.batches.push_back(Batch { sink: sink.clone(), calls: calls.into() });
+            if was_empty {
+                self.inner.wake.notify_one();
+            }
+        }
+        (!away.is_empty()).then(|| (NodeNotNow::overloaded("the shard's queue is full"), away))
     }
 
     /// One command of the node itself or of a unary caller, awaited. Answers `Unknown` when the door goes away.
-    pub async fn ask(&self, _command: Command, _expires_at: Instant) -> (Option<Position>, LedgerTime, Answer) {
-        todo!()
+    pub async fn ask(&self, command: Command, expires_at: Instant) -> (Option<Position>, LedgerTime, Answer) {
+        let (sender, answer) = oneshot::channel();
+        let sink: Arc<dyn AnswerSink> = Arc::new(One(Mutex::new(Some(sender))));
+        self.propose(&sink, vec![PendingCall { command, expires_at, tag: 0 }]);
+        drop(sink);
+        answer.await.unwrap_or((None, LedgerTime(0), Answer::Unknown("the node stopped before it knew")))
+    }
+
+    /// Counts since start.
+    pub fn counts(&self) -> &DoorCounts {
+        &self.inner.counts
+    }
+
+    /// Refuses writes while no majority of replicas agrees on the state, or takes them again.
+    pub(crate) fn set_diverged(&self, diverged: bool) {
+        self.lock().diverged = diverged;
+        self.inner.wake.notify_one();
+    }
+
+    /// Takes no new calls from now on; what waits is still done.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Waits until nothing waits or is in flight.
+    pub(crate) async fn drained(&self) {
+        let mut idle = self.inner.idle.subscribe();
+        loop {
+            if *idle.borrow_and_update() && self.lock().calls == 0 {
+                return;
+            }
+            if idle.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn refuses(&self) -> Option<NodeNotNow> {
+        if self.closed {
+            return Some(NodeNotNow::not_serving());
+        }
+        if self.diverged && self.shut.is_none() {
+            return Some(NodeNotNow {
+                code: NotNowCode::Diverged,
+                retry_ms: limits::RETRY_UNWELL_MS,
+                leader: None,
+                message: "no majority of the shard's replicas agrees on its state",
+            });
+        }
+        self.shut.clone()
+    }
+}
+
+impl NodeNotNow {
+    /// The node is starting or stopping.
+    pub fn not_serving() -> Self {
+        Self {
+            code: NotNowCode::NotServing,
+            retry_ms: limits::RETRY_ELECTION_MS,
+            leader: None,
+            message: "the node is starting or stopping",
+        }
+    }
+    /// The queue is full, or the deadline passed in it.
+    pub fn overloaded(message: &'static str) -> Self {
+        Self { code: NotNowCode::Overloaded, retry_ms: limits::RETRY_OVERLOADED_MS, leader: None, message }
+    }
+    /// Another node leads, or none just now.
+    pub fn not_leader(leader: Option<Arc<str>>) -> Self {
+        let (retry_ms, message) = match leader {
+            Some(_) => (0, "another node leads the shard"),
+            None => (limits::RETRY_ELECTION_MS, "an election is under way: retry here, soon"),
+        };
+        Self { code: NotNowCode::NotLeader, retry_ms, leader, message }
+    }
+}
+
+/// Tells one sink that nothing happened.
+fn refuse(sink: &dyn AnswerSink, why: &NodeNotNow, tags: Vec<u64>) {
+    let items =
+        tags.into_iter().map(|tag| TaggedAnswer { tag, place: 0, answer: Answer::NotNow(why.clone()) }).collect();
+    sink.answers(EntryAnswers { position: None, time: LedgerTime(0), items });
+}
+
+/// About how many bytes a command takes in an entry: for bounds, not exact.
+fn estimated_bytes(command: &Command) -> usize {
+    let lines = |n: usize| 16 + n * 48;
+    match command {
+        Command::Reserve { keys, lines: l, .. } => 40 + lines(l.len()) + keys.iter().map(|k| k.as_str().len() + 2).sum::<usize>(),
+        Command::Confirm { lines: l, .. } | Command::Return { lines: l, .. } => 96 + lines(l.as_ref().map_or(0, |l| l.len())),
+        Command::OwnSlots { ranges, .. } => 16 + ranges.len() * 8,
+        Command::Tick | Command::Extend { .. } | Command::Release { .. } | Command::Fence { .. } => 40,
+        _ => 512,
+    }
+}
+
+/// A sink for one call.
+struct One(Mutex<Option<oneshot::Sender<(Option<Position>, LedgerTime, Answer)>>>);
+
+impl AnswerSink for One {
+    fn answers(&self, answers: EntryAnswers) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(sender), Some(item)) = (sender, answers.items.into_iter().next()) {
+            let position = answers.position.map(|p| Position { place: item.place, ..p });
+            let _nobody_waits = sender.send((position, answers.time, item.answer));
+        }
     }
 }

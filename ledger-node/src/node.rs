@@ -3,16 +3,29 @@
 //! **Owns** the shard table, the node's state, and the answers to operators. **Must never** hold a lock across an await.
 //! **Read next**: [`crate::shard`], [`crate::init`], [`crate::cluster_state`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use bytes::Bytes;
+use ledger_core::limits::SLOTS;
 use ledger_core::types::Slot;
-use ledger_proto::v1;
-use ledger_raft::NodeId;
 use ledger_raft::seam::Seams;
+use ledger_raft::{Group, NodeId, RaftNode};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::NodeConfig;
-use crate::history::HistoryFactory;
-use crate::shard::Shard;
+use crate::data_dir::{DataDir, Ports, Stamp};
+use crate::digest::DigestCounts;
+use crate::door::DoorBounds;
+use crate::history::{History, HistoryFactory};
+use crate::limits;
+use crate::meta::{MemberEntry, Placement};
+use crate::peers::Question;
+use crate::shard::{Sabotage, Shard};
 
 /// Everything that asks the world, for one node.
 #[derive(Clone)]
@@ -21,6 +34,20 @@ pub struct NodeSeams {
     pub raft: Seams,
     /// Where histories are kept: sled on disk, or memory in simulation.
     pub history: Arc<dyn HistoryFactory>,
+    /// Breaks this node's replicas on purpose, for tests of what notices it; none anywhere else.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl NodeSeams {
+    /// Everything real.
+    pub fn real() -> Self {
+        let disk = Arc::new(ledger_raft::disk::RealDisk::new());
+        Self::new(Seams::with_disk(disk), Arc::new(crate::history::SledHistory))
+    }
+    /// These.
+    pub fn new(raft: Seams, history: Arc<dyn HistoryFactory>) -> Self {
+        Self { raft, history, sabotage: None }
+    }
 }
 
 /// What the node is up to.
@@ -34,6 +61,18 @@ pub enum NodeState {
     Serving,
     /// Shutting down: takes no new calls.
     Stopping,
+}
+
+impl NodeState {
+    /// As operators read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Uninitialised => "uninitialised",
+            Self::Serving => "serving",
+            Self::Stopping => "stopping",
+        }
+    }
 }
 
 /// Why an operator's call was not done.
@@ -58,120 +97,219 @@ pub enum AdminError {
 
 /// Which shard owns which slot, and the shards that have a replica on this node. A frozen picture.
 pub struct ShardTable {
-    _private: (),
+    /// Slot → shard number; 0 before the cluster is initialised.
+    owner: Vec<u32>,
+    /// Slot → place in `local`; `NOT_HERE` when the shard has no replica here.
+    by_slot: Vec<u16>,
+    local: Vec<Arc<Shard>>,
 }
 
+const NOT_HERE: u16 = u16::MAX;
+
 impl ShardTable {
+    /// The table of a placement and the shards that run here.
+    pub(crate) fn new(placement: Option<&Placement>, mut local: Vec<Arc<Shard>>) -> Self {
+        local.sort_by_key(|shard| shard.id());
+        let mut table = Self { owner: vec![0; SLOTS.into()], by_slot: vec![NOT_HERE; SLOTS.into()], local };
+        for shard in placement.iter().flat_map(|placement| &placement.shards) {
+            let place = table.local.iter().position(|here| here.id() == shard.shard);
+            for slot in shard.slots.iter().flat_map(|&(from, to)| from..=to) {
+                table.owner[usize::from(slot)] = shard.shard;
+                table.by_slot[usize::from(slot)] = place.map_or(NOT_HERE, |place| place as u16);
+            }
+        }
+        table
+    }
     /// The shard that owns a slot and has a replica here.
-    pub fn shard_for_slot(&self, _slot: Slot) -> Option<&Arc<Shard>> {
-        todo!()
+    pub fn shard_for_slot(&self, slot: Slot) -> Option<&Arc<Shard>> {
+        self.local.get(usize::from(self.by_slot[usize::from(slot.get())]))
     }
     /// The number of the shard that owns a slot, here or elsewhere; none before the cluster is initialised.
-    pub fn shard_id_for_slot(&self, _slot: Slot) -> Option<u32> {
-        todo!()
+    pub fn shard_id_for_slot(&self, slot: Slot) -> Option<u32> {
+        Some(self.owner[usize::from(slot.get())]).filter(|&shard| shard != 0)
     }
     /// All shards with a replica here, by number.
     pub fn shards(&self) -> &[Arc<Shard>] {
-        todo!()
+        &self.local
     }
+}
+
+/// What a node has once it belongs to a cluster.
+pub(crate) struct Running {
+    pub(crate) stamp: Stamp,
+    pub(crate) raft: RaftNode,
+    pub(crate) meta: Group,
+    pub(crate) history: Arc<dyn History>,
 }
 
 /// One node.
 pub struct Node {
-    _private: (),
+    config: NodeConfig,
+    seams: NodeSeams,
+    pub(crate) started: Instant,
+    /// Taken when the node has stopped, so that the lock goes with it.
+    pub(crate) dir: Mutex<Option<DataDir>>,
+    /// Where it really listens.
+    pub(crate) ports: Ports,
+    state: watch::Sender<NodeState>,
+    running: RwLock<Option<Arc<Running>>>,
+    pub(crate) placement: watch::Sender<Option<Arc<Placement>>>,
+    table: RwLock<Arc<ShardTable>>,
+    /// Leaders of shards without a replica here, as peers say.
+    pub(crate) leaders_elsewhere: Mutex<BTreeMap<u32, NodeId>>,
+    /// Wakes the reconciler.
+    pub(crate) kick: Notify,
+    /// Serializes init and join.
+    pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Why the node cannot go on, once it cannot.
+    pub(crate) fatal: watch::Sender<Option<String>>,
+    pub(crate) digest_counts: DigestCounts,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Node {
+    pub(crate) fn new(config: NodeConfig, seams: NodeSeams, dir: DataDir, ports: Ports) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            seams,
+            started: Instant::now(),
+            dir: Mutex::new(Some(dir)),
+            ports,
+            state: watch::Sender::new(NodeState::Starting),
+            running: RwLock::new(None),
+            placement: watch::Sender::new(None),
+            table: RwLock::new(Arc::new(ShardTable::new(None, Vec::new()))),
+            leaders_elsewhere: Mutex::new(BTreeMap::new()),
+            kick: Notify::new(),
+            joining: tokio::sync::Mutex::new(()),
+            fatal: watch::Sender::new(None),
+            digest_counts: DigestCounts::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
     /// Its configuration.
     pub fn config(&self) -> &NodeConfig {
-        todo!()
+        &self.config
     }
     /// Its seams.
     pub fn seams(&self) -> &NodeSeams {
-        todo!()
+        &self.seams
     }
     /// Its number; none before it joined a cluster.
     pub fn node_id(&self) -> Option<NodeId> {
-        todo!()
+        self.running().map(|running| NodeId(running.stamp.node))
     }
     /// What it is up to.
     pub fn state(&self) -> NodeState {
-        todo!()
+        *self.state.borrow()
     }
     /// The state, watched.
-    pub fn watch_state(&self) -> tokio::sync::watch::Receiver<NodeState> {
-        todo!()
+    pub fn watch_state(&self) -> watch::Receiver<NodeState> {
+        self.state.subscribe()
+    }
+    /// Moves on; a stopping node stays that.
+    pub(crate) fn set_state(&self, state: NodeState) {
+        self.state.send_if_modified(|present| {
+            let moves = *present != state && *present != NodeState::Stopping;
+            if moves {
+                *present = state;
+            }
+            moves
+        });
     }
     /// The present shard table; take it once a frame, not once a call.
     pub fn table(&self) -> Arc<ShardTable> {
-        todo!()
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    pub(crate) fn set_table(&self, table: ShardTable) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
     /// The shard that owns a slot, if it has a replica here.
     pub fn shard_for_slot(&self, slot: Slot) -> Option<Arc<Shard>> {
         self.table().shard_for_slot(slot).cloned()
     }
     /// One shard with a replica here.
-    pub fn shard(&self, _shard: u32) -> Option<Arc<Shard>> {
-        todo!()
+    pub fn shard(&self, shard: u32) -> Option<Arc<Shard>> {
+        self.table().shards().iter().find(|here| here.id() == shard).cloned()
     }
     /// All shards with a replica here.
     pub fn shards(&self) -> Vec<Arc<Shard>> {
         self.table().shards().to_vec()
     }
+    /// The placement in force, as known here.
+    pub fn placement(&self) -> Option<Arc<Placement>> {
+        self.placement.borrow().clone()
+    }
+    /// The members: of the placement, or of the stamp while there is none yet.
+    pub fn members(&self) -> Vec<MemberEntry> {
+        match (self.placement(), self.running()) {
+            (Some(placement), _) => placement.members.clone(),
+            (None, Some(running)) => running.stamp.members.clone(),
+            (None, None) => Vec::new(),
+        }
+    }
     /// The client address of a member.
-    pub fn client_addr_of(&self, _node: NodeId) -> Option<Arc<str>> {
-        todo!()
+    pub fn client_addr_of(&self, node: NodeId) -> Option<Arc<str>> {
+        let placement = self.placement.borrow();
+        placement.as_ref()?.member(node.0).map(|member| member.client.as_str().into())
+    }
+    /// Who leads a shard, as far as known here.
+    pub fn leader_of(&self, shard: u32) -> Option<NodeId> {
+        match self.shard(shard) {
+            Some(here) => here.status().leader,
+            None => lock(&self.leaders_elsewhere).get(&shard).copied(),
+        }
     }
     /// The client address of the node that leads a shard, as far as known here (for shards without a replica here too).
-    pub fn leader_addr_of(&self, _shard: u32) -> Option<Arc<str>> {
-        todo!()
+    pub fn leader_addr_of(&self, shard: u32) -> Option<Arc<str>> {
+        self.leader_of(shard).and_then(|leader| self.client_addr_of(leader))
     }
     /// The cluster's id and incarnation; none before it joined one.
     pub fn cluster(&self) -> Option<([u8; 16], u64)> {
-        todo!()
+        self.running().map(|running| (running.stamp.cluster, running.stamp.incarnation))
     }
-    /// Placement, leaders and addresses as known here.
-    pub fn routing(&self) -> v1::Routing {
-        todo!()
+    /// What the comparison of digests found, for metrics.
+    pub fn digest_counts(&self) -> &DigestCounts {
+        &self.digest_counts
     }
-    /// Admin.NodeStatus.
-    pub fn status(&self) -> v1::NodeStatusResponse {
-        todo!()
+    /// This node's history; none before it joined a cluster.
+    pub fn history(&self) -> Option<Arc<dyn History>> {
+        self.running().map(|running| running.history.clone())
     }
-    /// Admin.Audit: recomputes every invariant of the shards here.
-    pub fn audit(&self) -> v1::AuditResponse {
-        todo!()
+    pub(crate) fn running(&self) -> Option<Arc<Running>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    /// Admin.Digests.
-    pub fn digests(&self) -> v1::DigestsResponse {
-        todo!()
+    pub(crate) fn set_running(&self, running: Option<Arc<Running>>) {
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = running;
     }
-    /// Admin.Init.
-    ///
-    /// # Errors
-    /// [`AdminError`].
-    pub async fn init(self: &Arc<Self>, _request: v1::InitRequest) -> Result<v1::InitResponse, AdminError> {
-        todo!()
+    pub(crate) fn door_bounds(&self) -> DoorBounds {
+        DoorBounds {
+            calls: self.config.queue_calls,
+            bytes: self.config.queue_bytes,
+            reserved_percent: self.config.queue_reserved_percent,
+        }
     }
-    /// Admin.Join.
-    ///
-    /// # Errors
-    /// [`AdminError`].
-    pub async fn join(self: &Arc<Self>, _request: v1::JoinRequest) -> Result<v1::JoinResponse, AdminError> {
-        todo!()
+    /// Asks another node something that is not Raft's.
+    pub(crate) async fn ask(&self, to: NodeId, question: &Question) -> io::Result<Bytes> {
+        let running = self.running().ok_or_else(|| io::Error::other("this node belongs to no cluster"))?;
+        let peer = self.placement().and_then(|p| p.member(to.0).map(|m| m.peer.clone())).unwrap_or_default();
+        running.raft.ask_peer(to, &peer, question.encode(), limits::PEER_QUESTION_WITHIN).await
     }
-    /// Admin.TransferLeader.
-    ///
-    /// # Errors
-    /// [`AdminError`].
-    pub async fn transfer_leader(&self, _request: v1::TransferLeaderRequest) -> Result<(), AdminError> {
-        todo!()
+    /// The node cannot go on: whoever waits for it learns why.
+    pub(crate) fn fail(&self, why: String) {
+        self.fatal.send_if_modified(|present| {
+            let first = present.is_none();
+            if first {
+                *present = Some(why);
+            }
+            first
+        });
     }
-    /// Admin.Snapshot: the index of the new snapshot.
-    ///
-    /// # Errors
-    /// [`AdminError`].
-    pub async fn snapshot(&self, _shard: u32) -> Result<u64, AdminError> {
-        todo!()
-    }
+}
+
+/// A lock that outlives a panic elsewhere.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

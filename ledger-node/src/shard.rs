@@ -2,19 +2,24 @@
 //!
 //! **Owns** the joining of core and raft: decode once, apply, outcomes to the proposer, the record to feed and history.
 //! **Must never** decide anything about stock, or hold the ledger's lock across an await.
-//! **Read next**: [`crate::door`].
+//! **Read next**: [`crate::door`], [`crate::shard::machine`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ledger_core::types::LedgerTime;
 use ledger_core::{Ledger, Position};
-use ledger_raft::{Group, ReadError};
+use ledger_raft::{Group, GroupStatus, ReadError, Role};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::door::Door;
+use crate::door::{Door, DoorBounds};
 use crate::feed::FeedRing;
 use crate::history::History;
+
+pub(crate) mod machine;
+
+pub use machine::Sabotage;
 
 /// How far this replica has applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,53 +30,120 @@ pub struct AppliedTo {
     pub time: LedgerTime,
 }
 
+/// What the state machine and the readers share; outlives a reinstall of the replica.
+pub(crate) struct ShardState {
+    pub(crate) id: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) ledger: Mutex<Ledger>,
+    pub(crate) applied: watch::Sender<AppliedTo>,
+    pub(crate) feed: Arc<FeedRing>,
+    pub(crate) history: Arc<dyn History>,
+    pub(crate) sabotage: Option<Sabotage>,
+    /// A repair is under way: two at once would tear each other's state.
+    pub(crate) repairing: Mutex<bool>,
+}
+
+/// The group of the moment and the tasks that serve it.
+struct Running {
+    group: Group,
+    stop: CancellationToken,
+}
+
 /// A replica of a shard on this node.
 pub struct Shard {
-    _private: (),
+    state: Arc<ShardState>,
+    door: Door,
+    running: RwLock<Running>,
+}
+
+impl ShardState {
+    pub(crate) fn new(
+        id: u32,
+        incarnation: u64,
+        history: Arc<dyn History>,
+        sabotage: Option<Sabotage>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            incarnation,
+            ledger: Mutex::new(Ledger::new(incarnation, id)),
+            applied: watch::Sender::default(),
+            feed: Arc::new(FeedRing::new(id)),
+            history,
+            sabotage,
+            repairing: Mutex::new(false),
+        })
+    }
 }
 
 impl Shard {
+    pub(crate) fn new(state: Arc<ShardState>, bounds: DoorBounds, group: Group) -> Arc<Self> {
+        let running = RwLock::new(Running { group, stop: CancellationToken::new() });
+        Arc::new(Self { state, door: Door::new(bounds), running })
+    }
     /// Its number: the raft group, from 1 on.
     pub fn id(&self) -> u32 {
-        todo!()
+        self.state.id
     }
     /// The one way into its log.
     pub fn door(&self) -> &Door {
-        todo!()
+        &self.door
     }
     /// Its raft group (replaced when the replica is reinstalled: do not keep it).
     pub fn group(&self) -> Group {
-        todo!()
+        self.running.read().unwrap_or_else(PoisonError::into_inner).group.clone()
     }
     /// Waits until everything committed when the call began is applied here (linearizable reads).
     ///
     /// # Errors
     /// [`ReadError`]: ask the leader or come back.
-    pub async fn read_index(&self, _within: Duration) -> Result<u64, ReadError> {
-        todo!()
+    pub async fn read_index(&self, within: Duration) -> Result<u64, ReadError> {
+        self.group().read_index(within).await
     }
     /// Looks at the ledger; synchronously, briefly.
-    pub fn with_ledger<T>(&self, _look: impl FnOnce(&Ledger) -> T) -> T {
-        todo!()
+    pub fn with_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.state.ledger.lock().unwrap_or_else(PoisonError::into_inner))
     }
     /// How far this replica has applied, watched.
     pub fn applied(&self) -> watch::Receiver<AppliedTo> {
-        todo!()
+        self.state.applied.subscribe()
     }
     /// The newest records in memory, for watchers.
     pub fn feed(&self) -> &Arc<FeedRing> {
-        todo!()
+        &self.state.feed
     }
-    /// This node's history of the shard.
+    /// This node's history (of all its shards; ask by [`Self::id`]).
     pub fn history(&self) -> &Arc<dyn History> {
-        todo!()
+        &self.state.history
     }
     /// Whether this node leads the shard now.
     pub fn leads(&self) -> bool {
-        todo!()
+        self.status().role == Role::Leader
     }
-    /// Milliseconds since this replica last heard from a leader (or led with a quorum); none when unknown. For stale reads.
+    /// Its raft status.
+    pub fn status(&self) -> GroupStatus {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).group.status()
+    }
+    /// Milliseconds since this replica knew that it was current: a leader's since its last quorum; none when unknown.
     pub fn age_ms(&self) -> Option<u64> {
-        todo!()
+        self.status().quorum_age_ms
+    }
+
+    pub(crate) fn state(&self) -> &Arc<ShardState> {
+        &self.state
+    }
+    /// Stops the tasks of the group so far.
+    pub(crate) fn stop_tasks(&self) {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).stop.cancel();
+    }
+    /// The token that stops the tasks of the present group.
+    pub(crate) fn tasks_stop(&self) -> CancellationToken {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).stop.clone()
+    }
+    /// A reinstalled group takes the place of the one before, whose tasks must have been stopped.
+    pub(crate) fn replace_group(&self, group: Group) {
+        let mut running = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        running.stop.cancel();
+        *running = Running { group, stop: CancellationToken::new() };
     }
 }

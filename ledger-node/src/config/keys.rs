@@ -32,7 +32,7 @@ impl Key {
 }
 
 /// `host:port` in two; IPv6 hosts in brackets.
-pub(super) fn split_address(text: &str) -> Option<(&str, u16)> {
+pub(crate) fn split_address(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
     if host.is_empty() || (host.contains(':') && !bracketed) || host.contains(char::is_whitespace) {

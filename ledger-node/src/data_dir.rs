@@ -1,0 +1,304 @@
+//! The data directory: locked, stamped, and closed to strangers.
+//!
+//! **What it is.** A directory belongs to one node of one incarnation of one cluster for ever; [`Stamp`] says which. It is written once,
+//! when the node joins, before anything else of the cluster is. **Owns** the stamp, its file and the lock.
+//! **Must never** touch a directory that is not ours, or overwrite a stamp with another identity.
+//! **Read next**: [`crate::init`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ledger_raft::seam::Disk;
+use serde::{Deserialize, Serialize};
+
+use crate::meta::MemberEntry;
+
+const STAMP: &str = "holdfast.stamp";
+const STAMP_TEMPORARY: &str = "holdfast.stamp.tmp";
+/// What a directory may hold without a stamp: the lock, and a stamp that a crash kept from its name.
+const HARMLESS: [&str; 4] = [STAMP_TEMPORARY, "LOCK", "lost+found", ".lock"];
+const FORMAT: u32 = 1;
+/// Stamps are written as whole sectors.
+const SECTOR: usize = 4096;
+const STAMP_BYTES_MAX: u64 = 1 << 20;
+
+/// Ports a node was given when its configuration left them open; kept, since others know them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// Client port.
+    pub client: u16,
+    /// HTTP port.
+    pub http: u16,
+    /// Peer port.
+    pub peer: u16,
+}
+
+/// Whose directory it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    /// Layout of everything below; another number is refused.
+    pub format: u32,
+    /// The cluster's random id.
+    pub cluster: [u8; 16],
+    /// The cluster's incarnation.
+    pub incarnation: u64,
+    /// This node.
+    pub node: u64,
+    /// Where it listened when it joined.
+    pub ports: Ports,
+    /// This node was asked to init, and begins the meta group.
+    pub initiator: bool,
+    /// The members as of init.
+    pub members: Vec<MemberEntry>,
+    /// Shards to begin with.
+    pub shards: u32,
+    /// Replicas of each.
+    pub replicas: u32,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it.
+    #[error("{} is in use by another process; hint: stop that one, or give this node a data_dir of its own", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Something else lives there.
+    #[error("{} holds {found:?} but no Holdfast stamp; hint: point data_dir to an empty directory", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// One of the names found.
+        found: String,
+    },
+    /// Written by another build.
+    #[error("{} has stamp format {got}, this build knows {FORMAT}; hint: run the build that wrote it", dir.display())]
+    UnknownFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Format found.
+        got: u64,
+    },
+    /// The stamp cannot be read.
+    #[error("the stamp of {} is damaged ({why}); hint: restore the file from a copy, or start a new node with an empty directory and a new id", dir.display())]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// It belongs to another node.
+    #[error("{} belongs to node {found}, the configuration says node_id = {wanted}; hint: fix node_id, or data_dir", dir.display())]
+    OtherNode {
+        /// The directory.
+        dir: PathBuf,
+        /// Node in the stamp.
+        found: u64,
+        /// Node configured.
+        wanted: u64,
+    },
+    /// It belongs to another cluster, or another identity in it.
+    #[error("{} belongs to node {node} of cluster {cluster} already; hint: a node never changes its cluster; use an empty data_dir", dir.display())]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Node in the stamp.
+        node: u64,
+        /// Cluster in the stamp, hexadecimal.
+        cluster: String,
+    },
+    /// The disk.
+    #[error("cannot use {}", dir.display())]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A locked data directory.
+pub struct DataDir {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl DataDir {
+    /// Creates, locks and checks a directory; its stamp, if it has one.
+    ///
+    /// # Errors
+    /// [`DataDirError`], with what to do.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        node_id: Option<u64>,
+    ) -> Result<(Self, Option<Stamp>), DataDirError> {
+        let io = |source| DataDirError::Io { dir: path.to_owned(), source };
+        disk.create_dir_all(path).map_err(io)?;
+        let stamped = disk.exists(&path.join(STAMP));
+        if !stamped {
+            for name in disk.list(path).map_err(io)? {
+                let name = name.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                if !HARMLESS.contains(&name.as_str()) {
+                    return Err(DataDirError::NotOurs { dir: path.to_owned(), found: name });
+                }
+            }
+        }
+        let lock = disk.lock_dir(path).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => DataDirError::InUse { dir: path.to_owned() },
+            _ => io(source),
+        })?;
+        let dir = Self { disk, path: path.to_owned(), _lock: lock };
+        if !stamped {
+            return Ok((dir, None));
+        }
+        let stamp = dir.read()?;
+        match node_id {
+            Some(wanted) if wanted != stamp.node => {
+                Err(DataDirError::OtherNode { dir: dir.path, found: stamp.node, wanted })
+            }
+            _ => Ok((dir, Some(stamp))),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self) -> Result<Stamp, DataDirError> {
+        let damaged = |why: String| DataDirError::Damaged { dir: self.path.clone(), why };
+        let file = self.disk.open(&self.path.join(STAMP), false).map_err(|e| self.io(e))?;
+        let len = file.len().map_err(|e| self.io(e))?;
+        if len > STAMP_BYTES_MAX {
+            return Err(damaged(format!("{len} bytes")));
+        }
+        let mut bytes = vec![0; len as usize];
+        file.read_at(0, &mut bytes).map_err(|e| self.io(e))?;
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        match value.get("format").and_then(serde_json::Value::as_u64) {
+            Some(got) if got == u64::from(FORMAT) => {}
+            Some(got) => return Err(DataDirError::UnknownFormat { dir: self.path.clone(), got }),
+            None => return Err(damaged("it names no format".to_owned())),
+        }
+        serde_json::from_value(value).map_err(|e| damaged(e.to_string()))
+    }
+
+    /// Makes the directory this node's, durably. Writing the same stamp again is harmless.
+    ///
+    /// # Errors
+    /// It carries another identity, or the disk's.
+    pub fn stamp(&self, stamp: &Stamp) -> Result<(), DataDirError> {
+        if self.disk.exists(&self.path.join(STAMP)) {
+            let present = self.read()?;
+            if (present.cluster, present.incarnation, present.node) != (stamp.cluster, stamp.incarnation, stamp.node) {
+                let cluster = hex(&present.cluster);
+                return Err(DataDirError::OtherCluster { dir: self.path.clone(), node: present.node, cluster });
+            }
+        }
+        self.write(stamp).map_err(|e| self.io(e))
+    }
+
+    fn write(&self, stamp: &Stamp) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec_pretty(stamp)?;
+        bytes.push(b'\n');
+        bytes.resize(bytes.len().next_multiple_of(SECTOR), b' ');
+        let temporary = self.path.join(STAMP_TEMPORARY);
+        let file = self.disk.open(&temporary, true)?;
+        file.set_len(0)?;
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        drop(file);
+        self.disk.rename(&temporary, &self.path.join(STAMP))?;
+        self.disk.sync_dir(&self.path)
+    }
+
+    fn io(&self, source: io::Error) -> DataDirError {
+        DataDirError::Io { dir: self.path.clone(), source }
+    }
+}
+
+impl Stamp {
+    /// The format this build writes.
+    pub const FORMAT: u32 = FORMAT;
+
+    /// Whether these are the members of init: ids and client addresses; the rest the nodes filled in themselves.
+    pub fn has_members(&self, members: &[MemberEntry]) -> bool {
+        let key = |m: &MemberEntry| (m.node, m.client.clone());
+        let mut ours: Vec<_> = self.members.iter().map(key).collect();
+        let mut theirs: Vec<_> = members.iter().map(key).collect();
+        ours.sort();
+        theirs.sort();
+        ours == theirs
+    }
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger_raft::disk::RealDisk;
+
+    fn stamp(node: u64) -> Stamp {
+        let ports = Ports { client: 1, http: 2, peer: 3 };
+        let member = MemberEntry { node, client: "h:1".into(), peer: "h:3".into(), http: "h:2".into() };
+        Stamp {
+            format: FORMAT,
+            cluster: [7; 16],
+            incarnation: 1,
+            node,
+            ports,
+            initiator: true,
+            members: vec![member],
+            shards: 0,
+            replicas: 0,
+        }
+    }
+
+    fn open(path: &Path, node: Option<u64>) -> Result<(DataDir, Option<Stamp>), DataDirError> {
+        DataDir::open(Arc::new(RealDisk::default()), path, node)
+    }
+
+    #[test]
+    fn a_stamp_is_read_back_and_never_replaced_by_another_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let (opened, none) = open(dir.path(), None).unwrap();
+        assert_eq!(none, None);
+        opened.stamp(&stamp(2)).unwrap();
+        opened.stamp(&stamp(2)).unwrap();
+        assert!(matches!(opened.stamp(&stamp(3)), Err(DataDirError::OtherCluster { node: 2, .. })));
+        assert!(matches!(open(dir.path(), None), Err(DataDirError::InUse { .. })));
+        drop(opened);
+        assert_eq!(open(dir.path(), Some(2)).unwrap().1, Some(stamp(2)));
+        assert!(matches!(open(dir.path(), Some(5)), Err(DataDirError::OtherNode { found: 2, wanted: 5, .. })));
+    }
+
+    #[test]
+    fn a_directory_of_others_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.txt"), "precious").unwrap();
+        let refused = open(dir.path(), None).err().unwrap();
+        assert!(matches!(&refused, DataDirError::NotOurs { found, .. } if found == "thesis.txt"), "{refused}");
+        assert!(refused.to_string().contains("hint:"));
+    }
+
+    #[test]
+    fn unknown_formats_and_damage_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(STAMP), r#"{"format": 9, "new": true}"#).unwrap();
+        assert!(matches!(open(dir.path(), None), Err(DataDirError::UnknownFormat { got: 9, .. })));
+        std::fs::write(dir.path().join(STAMP), r#"{"format": 1, "cluster": 3}"#).unwrap();
+        assert!(matches!(open(dir.path(), None), Err(DataDirError::Damaged { .. })));
+        std::fs::write(dir.path().join(STAMP), "\0\0\0").unwrap();
+        assert!(matches!(open(dir.path(), None), Err(DataDirError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,265 @@
+//! Same log, same bytes: digests of the replicas are compared all the time, and a replica outside the majority is replaced.
+//!
+//! **What it is.** Every second the leader of a shard asks the other replicas for the digests they took at every 1,024th index and judges
+//! ([`judge`]). An outvoted replica is quarantined and reinstalled from one inside; with no majority the leader refuses writes.
+//! **Owns** the comparison and the repair. **Must never** let an outvoted replica go on, or act on one replica's word about another
+//! without seeing the difference itself. **Read next**: [`crate::peers`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ledger_core::ledger::Digest;
+use ledger_raft::{GroupId, NodeId, Role};
+
+use crate::limits;
+use crate::node::{Node, lock};
+use crate::peers::{self, Question};
+use crate::reconcile;
+use crate::shard::Shard;
+use crate::shard::machine::ShardMachine;
+
+/// What was found since start, for metrics.
+#[derive(Debug, Default)]
+pub struct DigestCounts {
+    /// Replicas found outside the majority by this node as leader.
+    pub outvoted: AtomicU64,
+    /// Comparisons without a majority.
+    pub no_majority: AtomicU64,
+    /// Replicas of this node that were reinstalled.
+    pub reinstalled: AtomicU64,
+}
+
+/// What the digests of one shard's replicas say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing to compare, or all that can be compared agrees.
+    Agreed,
+    /// A majority agrees on `digest`; these replicas have another one at that index.
+    Outvoted {
+        /// The majority's digest.
+        digest: Digest,
+        /// The majority.
+        inside: Vec<NodeId>,
+        /// The others.
+        outside: Vec<NodeId>,
+    },
+    /// Replicas differ and none of the values has a majority of all replicas behind it.
+    NoMajority {
+        /// Where.
+        index: u64,
+    },
+}
+
+/// Judges digests of the replicas that answered, of `replicas` in all. The newest index at which two differ decides.
+pub fn judge(answers: &BTreeMap<NodeId, Vec<Digest>>, replicas: usize) -> Verdict {
+    let indexes: BTreeSet<u64> = answers.values().flatten().map(|digest| digest.index).collect();
+    for &index in indexes.iter().rev() {
+        let mut votes: BTreeMap<u128, Vec<NodeId>> = BTreeMap::new();
+        for (node, digests) in answers {
+            if let Some(digest) = digests.iter().find(|digest| digest.index == index) {
+                votes.entry(digest.value).or_default().push(*node);
+            }
+        }
+        if votes.len() < 2 {
+            continue;
+        }
+        let Some((&value, _)) = votes.iter().find(|(_, nodes)| nodes.len() > replicas / 2) else {
+            return Verdict::NoMajority { index };
+        };
+        let inside = votes.remove(&value).unwrap_or_default();
+        let outside = votes.into_values().flatten().collect();
+        return Verdict::Outvoted { digest: Digest { index, value }, inside, outside };
+    }
+    Verdict::Agreed
+}
+
+/// Runs until the node stops.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut compared = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = tokio::time::sleep(limits::DIGEST_COMPARE_EVERY) => {}
+        }
+        for shard in node.shards() {
+            if shard.leads() {
+                compare(&node, &shard, &mut compared).await;
+            }
+        }
+        for shard in reconcile::stopped_replicas(&node) {
+            repair_from_anyone(&node, &shard);
+        }
+    }
+}
+
+/// Asks the other replicas and acts on the verdict.
+async fn compare(node: &Arc<Node>, shard: &Arc<Shard>, compared: &mut BTreeMap<u32, u64>) {
+    let Some(me) = node.node_id() else { return };
+    let ours = shard.with_ledger(|ledger| ledger.digests());
+    let Some(newest) = ours.last().map(|digest| digest.index) else { return };
+    if compared.get(&shard.id()) == Some(&newest) {
+        return;
+    }
+    let voters: Vec<NodeId> = shard.status().voters.into_keys().collect();
+    let others = voters.iter().filter(|&&id| id != me);
+    let question = Question::Digests { shard: shard.id() };
+    let asked = others.map(|&id| {
+        let question = &question;
+        async move { (id, node.ask(id, question).await.and_then(peers::decode_digests)) }
+    });
+    let mut answers = BTreeMap::from([(me, ours)]);
+    for (id, answer) in futures::future::join_all(asked).await {
+        match answer {
+            Ok(digests) => drop(answers.insert(id, digests)),
+            Err(error) => tracing::debug!(shard = shard.id(), peer = id.0, %error, "no digests from this replica"),
+        }
+    }
+    let all_compared = answers.len() == voters.len()
+        && answers.values().all(|digests| digests.iter().any(|digest| digest.index == newest));
+    match judge(&answers, voters.len()) {
+        Verdict::Agreed => {
+            shard.door().set_diverged(false);
+            if all_compared {
+                compared.insert(shard.id(), newest);
+            }
+        }
+        Verdict::NoMajority { index } => {
+            node.digest_counts.no_majority.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(shard = shard.id(), index, "replicas differ and no majority agrees: the shard refuses writes until an operator decides");
+            shard.door().set_diverged(true);
+        }
+        Verdict::Outvoted { digest, inside, outside } => {
+            shard.door().set_diverged(false);
+            act(node, shard, digest, &inside, &outside).await;
+        }
+    }
+}
+
+async fn act(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, inside: &[NodeId], outside: &[NodeId]) {
+    let me = node.node_id().unwrap_or_default();
+    let Some(&from) = inside.iter().find(|&&id| id == me).or(inside.first()) else { return };
+    node.digest_counts.outvoted.fetch_add(outside.len() as u64, Ordering::Relaxed);
+    for &id in outside {
+        tracing::error!(shard = shard.id(), node = id.0, index = digest.index, from = from.0, "a replica's state differs from the majority's: it is reinstalled");
+        if id == me {
+            outvoted(node, shard, digest, from, me);
+            continue;
+        }
+        let question = Question::Outvoted { shard: shard.id(), digest, from };
+        if let Err(error) = node.ask(id, &question).await {
+            tracing::warn!(shard = shard.id(), node = id.0, %error, "the outvoted replica could not be told; trying again");
+        }
+    }
+}
+
+/// This node's replica is said to be outside the majority: when its own digest there really differs, it is replaced.
+pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, from: NodeId, says: NodeId) {
+    let ours = shard.with_ledger(|ledger| ledger.digests());
+    match ours.iter().find(|ours| ours.index == digest.index) {
+        Some(ours) if ours.value != digest.value => {
+            let why = format!("its state at index {} differs from the majority's (told by node {})", digest.index, says.0);
+            repair(node, shard, from, Some(why));
+        }
+        _ => tracing::warn!(shard = shard.id(), says = says.0, index = digest.index, "called outvoted, but no digest here differs"),
+    }
+}
+
+/// A replica that is stopped (damaged, or quarantined before a restart) is rebuilt from the leader, or from anyone.
+fn repair_from_anyone(node: &Arc<Node>, shard: &Arc<Shard>) {
+    let me = node.node_id();
+    let status = shard.status();
+    let placed = node.placement().and_then(|p| p.shards.iter().find(|s| s.shard == shard.id()).map(|s| s.replicas.clone()));
+    let others = placed.unwrap_or_default().into_iter().map(NodeId);
+    let from = status.leader.filter(|leader| Some(*leader) != me).or_else(|| others.into_iter().find(|id| Some(*id) != me));
+    if let Some(from) = from {
+        repair(node, shard, from, None);
+    }
+}
+
+/// Whether a repair of the replica is under way.
+pub(crate) fn repairing(shard: &Shard) -> bool {
+    *lock(repair_flag(shard))
+}
+
+fn repair_flag(shard: &Shard) -> &Mutex<bool> {
+    &shard.state().repairing
+}
+
+fn repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) {
+    if std::mem::replace(&mut *lock(repair_flag(shard)), true) {
+        return;
+    }
+    let (node, shard) = (node.clone(), shard.clone());
+    let tracker = node.tasks.clone();
+    tracker.spawn(async move {
+        let repaired = reinstall(&node, &shard, from, quarantine).await;
+        match repaired {
+            Ok(()) => {
+                node.digest_counts.reinstalled.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(shard = shard.id(), from = from.0, "the replica was reinstalled");
+            }
+            Err(error) => tracing::error!(shard = shard.id(), from = from.0, %error, "the replica could not be reinstalled; it stays stopped, trying again"),
+        }
+        *lock(repair_flag(&shard)) = false;
+    });
+}
+
+async fn reinstall(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) -> std::io::Result<()> {
+    let running = node.running().ok_or_else(|| std::io::Error::other("the node is stopping"))?;
+    let group = shard.group();
+    if group.status().role == Role::Leader {
+        // Best effort: a leader outside the majority should not stay one for an election timeout longer than it must.
+        let _stays = group.transfer_leader(from, limits::TRANSFER_WITHIN).await;
+    }
+    if let Some(why) = quarantine {
+        group.quarantine(why).await;
+    }
+    shard.stop_tasks();
+    let machine = ShardMachine::new(shard.state().clone());
+    let group = running.raft.reinstall(GroupId(shard.id()), from, machine).await?;
+    shard.replace_group(group);
+    reconcile::spawn_tasks(node, shard);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(of: &[(u64, &[(u64, u128)])]) -> BTreeMap<NodeId, Vec<Digest>> {
+        let digests = |all: &[(u64, u128)]| all.iter().map(|&(index, value)| Digest { index, value }).collect();
+        of.iter().map(|&(node, all)| (NodeId(node), digests(all))).collect()
+    }
+
+    #[test]
+    fn replicas_at_different_indexes_are_compared_where_they_meet() {
+        let lagging = answers(&[(1, &[(1024, 7), (2048, 8)]), (2, &[(1024, 7)]), (3, &[])]);
+        assert_eq!(judge(&lagging, 3), Verdict::Agreed);
+        assert_eq!(judge(&answers(&[(1, &[(1024, 7)])]), 3), Verdict::Agreed);
+    }
+
+    #[test]
+    fn one_against_a_majority_is_outvoted_even_when_it_leads() {
+        let verdict = judge(&answers(&[(1, &[(1024, 1)]), (2, &[(1024, 7)]), (3, &[(1024, 7)])]), 3);
+        let digest = Digest { index: 1024, value: 7 };
+        let expected = Verdict::Outvoted { digest, inside: vec![NodeId(2), NodeId(3)], outside: vec![NodeId(1)] };
+        assert_eq!(verdict, expected);
+    }
+
+    #[test]
+    fn two_that_differ_are_no_majority_while_the_third_is_silent() {
+        let two = answers(&[(1, &[(1024, 1)]), (2, &[(1024, 2)])]);
+        assert_eq!(judge(&two, 3), Verdict::NoMajority { index: 1024 });
+        let three = answers(&[(1, &[(1024, 1)]), (2, &[(1024, 2)]), (3, &[(1024, 3)])]);
+        assert_eq!(judge(&three, 3), Verdict::NoMajority { index: 1024 });
+    }
+
+    #[test]
+    fn the_newest_difference_decides() {
+        let healed = answers(&[(1, &[(1024, 1), (2048, 5)]), (2, &[(2048, 5)]), (3, &[(1024, 2), (2048, 6)])]);
+        let digest = Digest { index: 2048, value: 5 };
+        let expected = Verdict::Outvoted { digest, inside: vec![NodeId(1), NodeId(2)], outside: vec![NodeId(3)] };
+        assert_eq!(judge(&healed, 3), expected);
+    }
+}

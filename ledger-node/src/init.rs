@@ -1,0 +1,333 @@
+//! `cluster init`: running, empty nodes become one cluster.
+//!
+//! **What it is.** The node that is asked (1) asks every other for its addresses, (2) stamps itself with a new cluster id, (3) sends
+//! every other the whole plan, upon which it stamps itself, and (4) waits until every shard is led and knows its slots. The rest is
+//! [`crate::reconcile`]'s, out of the stamps. Repeating the command after a crash anywhere finishes the work: the stamp of step 2 keeps the id.
+//! **Owns** those steps. **Must never** stamp a node that belongs to somebody else, or make two clusters of one list of members.
+//! **Read next**: [`crate::data_dir`].
+
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use ledger_proto::v1;
+use ledger_proto::v1::admin_client::AdminClient;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::data_dir::{DataDirError, Stamp, hex};
+use crate::limits;
+use crate::meta::MemberEntry;
+use crate::node::{AdminError, Node, lock};
+use crate::serve;
+use crate::status::member;
+
+impl Node {
+    /// Admin.Init.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn init(self: &Arc<Self>, request: v1::InitRequest) -> Result<v1::InitResponse, AdminError> {
+        let members = checked_members(&request)?;
+        let created;
+        {
+            let Ok(_one_at_a_time) = self.joining.try_lock() else {
+                return Err(AdminError::NotNow("another init or join is under way here; repeat the command".to_owned()));
+            };
+            let stamp = match self.running() {
+                Some(running) if running.stamp.has_members(&members) => {
+                    created = false;
+                    running.stamp.clone()
+                }
+                Some(running) => return Err(other_members(&running.stamp)),
+                None => {
+                    created = true;
+                    match self.found(&request, members).await? {
+                        Found::Stamp(stamp) => stamp,
+                        Found::Elsewhere(answer) => return Ok(answer),
+                    }
+                }
+            };
+            self.send_joins(&stamp).await?;
+        }
+        self.kick.notify_one();
+        self.settled().await?;
+        let (cluster, _) = self.cluster().unwrap_or_default();
+        let members = self.members().iter().map(member).collect();
+        Ok(v1::InitResponse { cluster: cluster.to_vec().into(), created, members })
+    }
+
+    /// First round, then this node's own stamp.
+    async fn found(self: &Arc<Self>, request: &v1::InitRequest, members: Vec<MemberEntry>) -> Result<Found, AdminError> {
+        let mut whole = Vec::new();
+        let mut me = None;
+        let prepare = |node| v1::JoinRequest { node, prepare: true, members: request.members.clone(), ..Default::default() };
+        for asked in &members {
+            if me.is_none() && self.is_me(asked) {
+                me = Some(asked.node);
+                whole.push(self.entry(asked.node, &asked.client));
+                continue;
+            }
+            let mut client = self.dial(&asked.client).await?;
+            let until = Instant::now() + limits::JOIN_WITHIN;
+            match timeout_at(until, client.join(prepare(asked.node))).await {
+                Ok(Ok(answer)) => {
+                    let told = answer.into_inner().member.unwrap_or_default();
+                    let entry =
+                        MemberEntry { node: asked.node, client: asked.client.clone(), peer: told.peer, http: told.http };
+                    whole.push(entry);
+                }
+                // It has a stamp already: if it is of this very list, an earlier init got so far, and it goes on from there.
+                Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
+                    let answer = client.init(request.clone()).await.map_err(|s| of_peer(asked, &s))?;
+                    return Ok(Found::Elsewhere(answer.into_inner()));
+                }
+                Ok(Err(status)) => return Err(of_peer(asked, &status)),
+                Err(_) => return Err(silent(asked)),
+            }
+        }
+        let Some(node) = me else {
+            return Err(AdminError::Invalid(format!(
+                "none of the members has this node's client address {}; hint: list it as the other nodes reach it",
+                self.client_addr()
+            )));
+        };
+        let random = &self.seams().raft.random;
+        let mut cluster = [0; 16];
+        cluster[..8].copy_from_slice(&random.next_u64().to_be_bytes());
+        cluster[8..].copy_from_slice(&random.next_u64().to_be_bytes());
+        let config = self.config();
+        let or = |asked: u32, configured| if asked == 0 { configured } else { asked };
+        let stamp = Stamp {
+            format: Stamp::FORMAT,
+            cluster,
+            incarnation: 1,
+            node,
+            ports: self.ports,
+            initiator: true,
+            members: whole,
+            shards: or(request.shards, config.shards),
+            replicas: or(request.replicas, config.replicas),
+        };
+        self.take_identity(stamp.clone()).await?;
+        Ok(Found::Stamp(stamp))
+    }
+
+    /// Second round: everybody learns everything. Repeating it is harmless.
+    async fn send_joins(&self, stamp: &Stamp) -> Result<(), AdminError> {
+        for other in stamp.members.iter().filter(|member| member.node != stamp.node) {
+            let mut client = self.dial(&other.client).await?;
+            let join = v1::JoinRequest {
+                cluster: stamp.cluster.to_vec().into(),
+                incarnation: stamp.incarnation,
+                node: other.node,
+                prepare: false,
+                members: stamp.members.iter().map(member).collect(),
+                shards: stamp.shards,
+                replicas: stamp.replicas,
+            };
+            match timeout_at(Instant::now() + limits::JOIN_WITHIN, client.join(join)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(status)) => return Err(of_peer(other, &status)),
+                Err(_) => return Err(silent(other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every shard is led and, where it has a replica here, knows its slots.
+    async fn settled(&self) -> Result<(), AdminError> {
+        let until = Instant::now() + limits::INIT_WITHIN;
+        loop {
+            let placement = self.placement();
+            let behind = placement.as_ref().map(|placement| {
+                let ready = |shard: u32| {
+                    let slots = self.shard(shard).is_none_or(|s| s.with_ledger(|l| l.owned_slots().0) >= placement.generation);
+                    slots && self.leader_of(shard).is_some()
+                };
+                placement.shards.iter().map(|s| s.shard).filter(|&shard| !ready(shard)).collect::<Vec<_>>()
+            });
+            match behind {
+                Some(shards) if shards.is_empty() => return Ok(()),
+                behind if Instant::now() >= until => {
+                    let what = behind.map_or("the meta group has no placement yet".to_owned(), |shards| {
+                        format!("shards {shards:?} have no leader or no slots yet")
+                    });
+                    return Err(AdminError::NotNow(format!("the nodes have joined, but {what}; repeat the command")));
+                }
+                _ => tokio::time::sleep(limits::TICK_LOOK).await,
+            }
+        }
+    }
+
+    /// Admin.Join.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn join(self: &Arc<Self>, request: v1::JoinRequest) -> Result<v1::JoinResponse, AdminError> {
+        let answer = |member: MemberEntry| v1::JoinResponse { member: Some(crate::status::member(&member)) };
+        if request.node == 0 {
+            return Err(AdminError::Invalid("a node id is 1 or above".to_owned()));
+        }
+        if let Some(wanted) = self.config().node_id.filter(|&wanted| wanted != request.node) {
+            return Err(AdminError::Refused(format!(
+                "this node is configured with node_id = {wanted}, not {}; hint: list it under that id",
+                request.node
+            )));
+        }
+        let asked = request.members.iter().find(|member| member.node == request.node);
+        let client = asked.map_or_else(|| self.client_addr(), |member| member.client.clone());
+        if request.prepare {
+            return match self.running() {
+                Some(running) => Err(other_members(&running.stamp)),
+                None => Ok(answer(self.entry(request.node, &client))),
+            };
+        }
+        let cluster: [u8; 16] = request.cluster.as_ref().try_into().map_err(|_| invalid("cluster has 16 bytes"))?;
+        let members: Vec<_> = request.members.iter().map(entry_of).collect();
+        if members.is_empty() || members.len() > limits::MEMBERS_MAX || asked.is_none() || request.incarnation == 0 {
+            return Err(invalid("join names the incarnation, all members, and this node among them"));
+        }
+        let Ok(_one_at_a_time) = self.joining.try_lock() else {
+            return Err(AdminError::NotNow("another init or join is under way here; repeat the command".to_owned()));
+        };
+        let stamp = Stamp {
+            format: Stamp::FORMAT,
+            cluster,
+            incarnation: request.incarnation,
+            node: request.node,
+            ports: self.ports,
+            initiator: false,
+            members,
+            shards: request.shards,
+            replicas: request.replicas,
+        };
+        match self.running() {
+            Some(running) if running.stamp.cluster == cluster && running.stamp.node == request.node => {}
+            Some(running) => return Err(other_members(&running.stamp)),
+            None => self.take_identity(stamp).await?,
+        }
+        self.kick.notify_one();
+        Ok(answer(self.entry(request.node, &client)))
+    }
+
+    /// Stamps the directory, then runs as what the stamp says.
+    async fn take_identity(self: &Arc<Self>, stamp: Stamp) -> Result<(), AdminError> {
+        let stamped = match lock(&self.dir).as_ref() {
+            Some(dir) => dir.stamp(&stamp),
+            None => return Err(AdminError::NotNow("the node is stopping".to_owned())),
+        };
+        stamped.map_err(|e| match e {
+            DataDirError::OtherCluster { .. } => AdminError::Refused(e.to_string()),
+            _ => AdminError::Failed(e.to_string()),
+        })?;
+        let (node, cluster) = (stamp.node, hex(&stamp.cluster));
+        serve::activate(self, stamp).await.map_err(|e| AdminError::Failed(format!("{e:#}")))?;
+        tracing::info!(node, cluster, "this node joined a cluster");
+        Ok(())
+    }
+
+    /// How clients reach this node.
+    pub(crate) fn client_addr(&self) -> String {
+        serve::advertised(&self.config().client, self.ports.client)
+    }
+
+    fn entry(&self, node: u64, client: &str) -> MemberEntry {
+        let config = self.config();
+        MemberEntry {
+            node,
+            client: client.to_owned(),
+            peer: serve::advertised(&config.peer, self.ports.peer),
+            http: serve::advertised(&config.http, self.ports.http),
+        }
+    }
+
+    fn is_me(&self, member: &MemberEntry) -> bool {
+        match self.config().node_id {
+            Some(id) => id == member.node,
+            None => member.client == self.client_addr(),
+        }
+    }
+
+    async fn dial(&self, address: &str) -> Result<AdminClient<Channel>, AdminError> {
+        let net = self.seams().raft.net.clone();
+        let target = address.to_owned();
+        let endpoint = Endpoint::try_from(format!("http://{address}")).map_err(|e| invalid(&format!("{address}: {e}")))?;
+        let connect = tower::service_fn(move |_: Uri| {
+            let (net, target) = (net.clone(), target.clone());
+            async move { net.connect(&target).await.map(TokioIo::new) }
+        });
+        let dialled = timeout_at(Instant::now() + limits::JOIN_WITHIN, endpoint.connect_with_connector(connect)).await;
+        match dialled {
+            Ok(Ok(channel)) => Ok(AdminClient::new(channel)),
+            Ok(Err(e)) => Err(AdminError::NotNow(format!("node at {address} cannot be reached ({e}); start it and repeat the command"))),
+            Err(_) => Err(AdminError::NotNow(format!("node at {address} does not answer; start it and repeat the command"))),
+        }
+    }
+}
+
+enum Found {
+    Stamp(Stamp),
+    Elsewhere(v1::InitResponse),
+}
+
+fn entry_of(member: &v1::Member) -> MemberEntry {
+    MemberEntry {
+        node: member.node,
+        client: member.client.clone(),
+        peer: member.peer.clone(),
+        http: member.http.clone(),
+    }
+}
+
+fn checked_members(request: &v1::InitRequest) -> Result<Vec<MemberEntry>, AdminError> {
+    let members: Vec<_> = request.members.iter().map(entry_of).collect();
+    if members.is_empty() || members.len() > limits::MEMBERS_MAX {
+        return Err(invalid(&format!("a cluster has 1 to {} members, {} were named", limits::MEMBERS_MAX, members.len())));
+    }
+    for (i, member) in members.iter().enumerate() {
+        if member.node == 0 || member.client.is_empty() {
+            return Err(invalid("every member has a node id of 1 or above and a client address"));
+        }
+        if members[..i].iter().any(|other| other.node == member.node || other.client == member.client) {
+            return Err(invalid(&format!("node {} or its address {} is named twice", member.node, member.client)));
+        }
+    }
+    if request.shards > limits::SHARDS_MAX || request.replicas > limits::REPLICAS_MAX {
+        return Err(invalid(&format!(
+            "at most {} shards and {} replicas are allowed, {} and {} were asked for",
+            limits::SHARDS_MAX,
+            limits::REPLICAS_MAX,
+            request.shards,
+            request.replicas
+        )));
+    }
+    Ok(members)
+}
+
+fn invalid(why: &str) -> AdminError {
+    AdminError::Invalid(why.to_owned())
+}
+
+fn other_members(stamp: &Stamp) -> AdminError {
+    let members: Vec<_> = stamp.members.iter().map(|m| format!("{}={}", m.node, m.client)).collect();
+    AdminError::Refused(format!(
+        "this is node {} of cluster {} already, with members {}; a node never changes its cluster",
+        stamp.node,
+        hex(&stamp.cluster),
+        members.join(", ")
+    ))
+}
+
+fn of_peer(member: &MemberEntry, status: &tonic::Status) -> AdminError {
+    let text = format!("node {} at {}: {}", member.node, member.client, status.message());
+    match status.code() {
+        tonic::Code::InvalidArgument => AdminError::Invalid(text),
+        tonic::Code::FailedPrecondition => AdminError::Refused(text),
+        tonic::Code::Internal => AdminError::Failed(text),
+        _ => AdminError::NotNow(format!("{text}; repeat the command")),
+    }
+}
+
+fn silent(member: &MemberEntry) -> AdminError {
+    AdminError::NotNow(format!("node {} at {} does not answer; repeat the command", member.node, member.client))
+}

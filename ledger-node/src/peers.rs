@@ -1,0 +1,196 @@
+//! What nodes ask each other beside Raft: are you there, your digests, who leads, records of history.
+//!
+//! **Owns** these questions' bytes and their answers. **Must never** trust the length of what came.
+//! **Read next**: [`crate::digest`], [`crate::reconcile`].
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ledger_core::ledger::Digest;
+use ledger_raft::{NodeId, PeerHandler};
+
+use crate::history::backfill;
+use crate::node::Node;
+
+/// A question of one node to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Are you there, and serving?
+    Ping,
+    /// The digests your replica of a shard has kept.
+    Digests {
+        /// Which shard.
+        shard: u32,
+    },
+    /// The majority has another digest at that index than you: reinstall from `from`.
+    Outvoted {
+        /// Which shard.
+        shard: u32,
+        /// The majority's digest.
+        digest: Digest,
+        /// A replica of the majority.
+        from: NodeId,
+    },
+    /// Who leads your shards.
+    Leaders,
+    /// Records of history, as [`backfill`] writes it.
+    History(Bytes),
+}
+
+const PING: u8 = 0;
+const DIGESTS: u8 = 1;
+const OUTVOTED: u8 = 2;
+const LEADERS: u8 = 3;
+const HISTORY: u8 = 4;
+const DIGEST_BYTES: usize = 24;
+const LEADER_BYTES: usize = 12;
+
+impl Question {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(48);
+        match self {
+            Self::Ping => out.put_u8(PING),
+            Self::Digests { shard } => {
+                out.put_u8(DIGESTS);
+                out.put_u32(*shard);
+            }
+            Self::Outvoted { shard, digest, from } => {
+                out.put_u8(OUTVOTED);
+                out.put_u32(*shard);
+                put_digest(&mut out, digest);
+                out.put_u64(from.0);
+            }
+            Self::Leaders => out.put_u8(LEADERS),
+            Self::History(ask) => {
+                out.put_u8(HISTORY);
+                out.put_slice(ask);
+            }
+        }
+        out.freeze()
+    }
+
+    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
+        let kind = bytes.first().copied()?;
+        bytes.advance(1);
+        match (kind, bytes.len()) {
+            (PING, 0) => Some(Self::Ping),
+            (DIGESTS, 4) => Some(Self::Digests { shard: bytes.get_u32() }),
+            (OUTVOTED, n) if n == 4 + DIGEST_BYTES + 8 => {
+                let shard = bytes.get_u32();
+                let digest = get_digest(&mut bytes);
+                Some(Self::Outvoted { shard, digest, from: NodeId(bytes.get_u64()) })
+            }
+            (LEADERS, 0) => Some(Self::Leaders),
+            (HISTORY, _) => Some(Self::History(bytes)),
+            _ => None,
+        }
+    }
+}
+
+fn put_digest(out: &mut BytesMut, digest: &Digest) {
+    out.put_u64(digest.index);
+    out.put_u128(digest.value);
+}
+
+fn get_digest(bytes: &mut Bytes) -> Digest {
+    Digest { index: bytes.get_u64(), value: bytes.get_u128() }
+}
+
+pub(crate) fn encode_digests(digests: &[Digest]) -> Bytes {
+    let mut out = BytesMut::with_capacity(digests.len() * DIGEST_BYTES);
+    digests.iter().for_each(|digest| put_digest(&mut out, digest));
+    out.freeze()
+}
+
+pub(crate) fn decode_digests(mut bytes: Bytes) -> io::Result<Vec<Digest>> {
+    if bytes.len() % DIGEST_BYTES != 0 || bytes.len() / DIGEST_BYTES > ledger_core::limits::DIGESTS_KEPT {
+        return Err(malformed("digests"));
+    }
+    Ok((0..bytes.len() / DIGEST_BYTES).map(|_| get_digest(&mut bytes)).collect())
+}
+
+pub(crate) fn encode_leaders(leaders: &[(u32, NodeId)]) -> Bytes {
+    let mut out = BytesMut::with_capacity(leaders.len() * LEADER_BYTES);
+    for (shard, leader) in leaders {
+        out.put_u32(*shard);
+        out.put_u64(leader.0);
+    }
+    out.freeze()
+}
+
+pub(crate) fn decode_leaders(mut bytes: Bytes) -> io::Result<Vec<(u32, NodeId)>> {
+    if bytes.len() % LEADER_BYTES != 0 || bytes.len() / LEADER_BYTES > crate::limits::SHARDS_MAX as usize {
+        return Err(malformed("leaders"));
+    }
+    Ok((0..bytes.len() / LEADER_BYTES).map(|_| (bytes.get_u32(), NodeId(bytes.get_u64()))).collect())
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a peer's {what} are malformed"))
+}
+
+/// Answers the questions of peers; holds the node weakly, since the node holds the transport that holds this.
+pub(crate) fn handler(node: Weak<Node>) -> PeerHandler {
+    Arc::new(move |from, request| {
+        let node = node.clone();
+        Box::pin(async move {
+            let node = node.upgrade().ok_or_else(|| io::Error::other("the node is stopping"))?;
+            let question = Question::decode(request).ok_or_else(|| malformed("questions"))?;
+            answer(&node, from, question)
+        })
+    })
+}
+
+fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Bytes> {
+    let no_shard = |shard| io::Error::new(io::ErrorKind::NotFound, format!("no replica of shard {shard} here"));
+    match question {
+        Question::Ping => match node.state() {
+            crate::node::NodeState::Serving => Ok(Bytes::new()),
+            state => Err(io::Error::other(format!("the node is {}", state.name()))),
+        },
+        Question::Digests { shard } => {
+            let shard = node.shard(shard).ok_or_else(|| no_shard(shard))?;
+            Ok(encode_digests(&shard.with_ledger(|ledger| ledger.digests())))
+        }
+        Question::Outvoted { shard, digest, from: good } => {
+            let shard = node.shard(shard).ok_or_else(|| no_shard(shard))?;
+            crate::digest::outvoted(node, &shard, digest, good, from);
+            Ok(Bytes::new())
+        }
+        Question::Leaders => {
+            let leaders: Vec<_> =
+                node.shards().iter().filter_map(|s| s.status().leader.map(|leader| (s.id(), leader))).collect();
+            Ok(encode_leaders(&leaders))
+        }
+        Question::History(ask) => match node.history() {
+            Some(history) => backfill::answer(history.as_ref(), &ask),
+            None => Err(io::Error::other("no history here yet")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_come_back_as_they_went_and_garbage_does_not() {
+        let digest = Digest { index: 1024, value: u128::MAX - 5 };
+        for question in [
+            Question::Ping,
+            Question::Digests { shard: 7 },
+            Question::Outvoted { shard: 1, digest, from: NodeId(3) },
+            Question::Leaders,
+            Question::History(Bytes::from_static(b"ask")),
+        ] {
+            assert_eq!(Question::decode(question.encode()), Some(question));
+        }
+        for garbage in [&b""[..], &[9], &[1, 0], &[2; 10], &[0, 0]] {
+            assert_eq!(Question::decode(Bytes::copy_from_slice(garbage)), None);
+        }
+        assert_eq!(decode_digests(encode_digests(&[digest])).unwrap(), [digest]);
+        assert!(decode_digests(Bytes::from_static(b"short")).is_err());
+        assert_eq!(decode_leaders(encode_leaders(&[(2, NodeId(9))])).unwrap(), [(2, NodeId(9))]);
+    }
+}

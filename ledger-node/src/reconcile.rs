@@ -1,0 +1,200 @@
+//! Follows the meta group's intent: starts what should run here, idempotently.
+//!
+//! **What it is.** One task a node. Each step looks at the placement and at what runs, and does what is missing; a step done twice, or after a
+//! crash in its middle, does no harm. **Owns** the start of groups and their tasks, the first membership of each group, the
+//! shard table. **Must never** decide placement on its own, except to propose what `cluster init` asked for.
+//! **Read next**: [`crate::steward`] (what a leader owes its shard), [`crate::digest`], [`crate::balance`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use ledger_raft::{GroupId, NodeId, Role};
+
+use crate::digest;
+use crate::door::Pump;
+use crate::history::backfill;
+use crate::limits;
+use crate::meta::{self, MemberEntry, Placed, Placement, ShardPlacement};
+use crate::node::{Node, NodeState, Running, ShardTable, lock};
+use crate::peers::{self, Question};
+use crate::placement::plan;
+use crate::shard::machine::ShardMachine;
+use crate::shard::{Shard, ShardState};
+use crate::steward;
+
+/// Runs until the node stops.
+pub(crate) async fn run(node: Arc<Node>, running: Arc<Running>) {
+    let mut placement = node.placement.subscribe();
+    let mut initialised = BTreeSet::new();
+    loop {
+        if let Err(error) = step(&node, &running, &mut initialised).await {
+            tracing::warn!(%error, "the node does not yet run what the placement asks for; trying again");
+        }
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            _ = placement.changed() => {}
+            () = node.kick.notified() => {}
+            () = tokio::time::sleep(limits::RECONCILE_EVERY) => {}
+        }
+    }
+}
+
+async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u32>) -> io::Result<()> {
+    begin_meta(node, running, initialised).await?;
+    let Some(placement) = node.placement() else {
+        return propose_first(node, running).await;
+    };
+    let me = running.stamp.node;
+    for member in &placement.members {
+        running.raft.know_peer(NodeId(member.node), &member.peer);
+    }
+    for wanted in placement.shards.iter().filter(|shard| shard.replicas.contains(&me)) {
+        if node.shard(wanted.shard).is_none() {
+            start_shard(node, running, wanted.shard).await?;
+        }
+        // Exactly one node begins a group: two first memberships would be two groups.
+        if wanted.replicas.first() == Some(&me) && !initialised.contains(&wanted.shard) {
+            begin_shard(running, &placement, wanted).await?;
+            initialised.insert(wanted.shard);
+        }
+    }
+    refresh_table(node, &placement);
+    node.set_state(NodeState::Serving);
+    ask_leaders_elsewhere(node, &placement, me).await;
+    Ok(())
+}
+
+/// The initiator makes all members (the first five) voters of the meta group, once.
+async fn begin_meta(node: &Node, running: &Running, initialised: &mut BTreeSet<u32>) -> io::Result<()> {
+    let number = meta::META_GROUP.0;
+    if !running.stamp.initiator || initialised.contains(&number) || lock_joining(node) {
+        return Ok(());
+    }
+    if !running.meta.is_initialized().await {
+        let voters = running.stamp.members.iter().take(limits::META_VOTERS_MAX);
+        running.meta.initialize(voters.map(voter).collect()).await?;
+    }
+    initialised.insert(number);
+    Ok(())
+}
+
+/// While init still asks the other nodes to join, an election could only fail.
+fn lock_joining(node: &Node) -> bool {
+    node.joining.try_lock().is_err()
+}
+
+/// The meta group's leader proposes the placement that `cluster init` asked for. Everybody carries it in the stamp, so that
+/// whoever wins the first election can.
+async fn propose_first(node: &Node, running: &Running) -> io::Result<()> {
+    if running.meta.status().role != Role::Leader {
+        return Ok(());
+    }
+    let stamp = &running.stamp;
+    let first = plan(&stamp.members, stamp.shards, stamp.replicas);
+    let proposal = running.meta.propose(meta::encode(&first)?);
+    let committed = tokio::time::timeout(limits::OWN_COMMAND_WITHIN, proposal).await?.map_err(io::Error::other)?;
+    if let Ok(placed) = committed.reply.downcast::<Placed>()
+        && !placed.taken
+    {
+        tracing::info!(generation = placed.generation, "a placement is in force already");
+    }
+    node.kick.notify_one();
+    Ok(())
+}
+
+fn voter(member: &MemberEntry) -> (NodeId, String) {
+    (NodeId(member.node), member.peer.clone())
+}
+
+async fn begin_shard(running: &Running, placement: &Placement, wanted: &ShardPlacement) -> io::Result<()> {
+    let Some(group) = running.raft.group(GroupId(wanted.shard)) else { return Ok(()) };
+    if group.status().stopped.is_some() || group.is_initialized().await {
+        return Ok(());
+    }
+    let voters: BTreeMap<_, _> = wanted.replicas.iter().filter_map(|&n| placement.member(n)).map(voter).collect();
+    group.initialize(voters).await
+}
+
+async fn start_shard(node: &Arc<Node>, running: &Running, id: u32) -> io::Result<()> {
+    let sabotage = node.seams().sabotage.clone();
+    let state = ShardState::new(id, running.stamp.incarnation, running.history.clone(), sabotage);
+    let group = running.raft.start_group(GroupId(id), ShardMachine::new(state.clone())).await?;
+    let shard = Shard::new(state, node.door_bounds(), group);
+    let mut shards = node.shards();
+    shards.push(shard.clone());
+    node.set_table(ShardTable::new(node.placement().as_deref(), shards));
+    spawn_tasks(node, &shard);
+    Ok(())
+}
+
+/// Starts what serves one replica: the door's pump, the steward, the purge's hold.
+pub(crate) fn spawn_tasks(node: &Arc<Node>, shard: &Arc<Shard>) {
+    let stop = shard.tasks_stop();
+    let known = Arc::downgrade(node);
+    let address_of = Arc::new(move |id: NodeId| known.upgrade()?.client_addr_of(id));
+    let pump = Pump::new(shard.door().clone(), shard.group(), address_of);
+    node.tasks.spawn(pump.run(stop.clone()));
+    node.tasks.spawn(steward::run(node.clone(), shard.clone(), stop.clone()));
+    node.tasks.spawn(keep_history(node.clone(), shard.clone(), stop));
+}
+
+/// Holds back the purge of the log until history has it (up to a named backlog), and fills history's gaps from peers.
+async fn keep_history(node: Arc<Node>, shard: Arc<Shard>, stop: tokio_util::sync::CancellationToken) {
+    let mut turn = 0;
+    loop {
+        let kept = shard.history().coverage(shard.id());
+        let applied = shard.state().applied.borrow().position.index;
+        let patience = applied.saturating_sub(limits::HISTORY_BACKLOG_ENTRIES_MAX);
+        shard.group().hold_purge_above(kept.durable.max(patience));
+        if kept.is_gapped() {
+            let me = node.node_id();
+            let others: Vec<_> = shard.status().voters.into_keys().filter(|id| Some(*id) != me).collect();
+            if let Some(&peer) = others.get(turn % others.len().max(1)) {
+                turn += 1;
+                let ask = |ask| {
+                    let node = node.clone();
+                    async move { node.ask(peer, &Question::History(ask)).await }
+                };
+                if let Err(error) = backfill::fill_from(shard.history().as_ref(), shard.id(), ask).await {
+                    tracing::info!(shard = shard.id(), peer = peer.0, %error, "history could not be filled from this peer");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(limits::BACKFILL_EVERY) => {}
+        }
+    }
+}
+
+/// Puts the table in line with the placement, if it is not.
+fn refresh_table(node: &Node, placement: &Placement) {
+    let table = node.table();
+    let owner = |slot: u16| ledger_core::Slot::new(slot).ok().and_then(|slot| table.shard_id_for_slot(slot));
+    let in_line = placement.shards.iter().all(|shard| {
+        shard.slots.iter().all(|&(from, to)| owner(from) == Some(shard.shard) && owner(to) == Some(shard.shard))
+    });
+    if !in_line {
+        node.set_table(ShardTable::new(Some(placement), table.shards().to_vec()));
+    }
+}
+
+/// Learns who leads the shards that have no replica here.
+async fn ask_leaders_elsewhere(node: &Node, placement: &Placement, me: u64) {
+    let elsewhere: Vec<_> = placement.shards.iter().filter(|shard| !shard.replicas.contains(&me)).collect();
+    let mut asked = BTreeSet::new();
+    for shard in elsewhere {
+        for &replica in shard.replicas.iter().filter(|&&replica| asked.insert(replica)) {
+            let Ok(answer) = node.ask(NodeId(replica), &Question::Leaders).await else { continue };
+            for (id, leader) in peers::decode_leaders(answer).unwrap_or_default() {
+                lock(&node.leaders_elsewhere).insert(id, leader);
+            }
+        }
+    }
+}
+
+/// Replicas that came up stopped (quarantined before the restart, or damaged) are repaired by the digest task.
+pub(crate) fn stopped_replicas(node: &Node) -> Vec<Arc<Shard>> {
+    node.shards().into_iter().filter(|shard| shard.status().stopped.is_some() && !digest::repairing(shard)).collect()
+}

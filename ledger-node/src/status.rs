@@ -1,0 +1,205 @@
+//! What operators and clients are told about the node: status, routing, audits, digests, and the two things they may ask for.
+//!
+//! **Owns** the picture in the wire's words. **Must never** wait for a lock that an await holds, or guess.
+//! **Read next**: [`crate::node`].
+
+use std::time::Duration;
+
+use ledger_core::types::LedgerTime;
+use ledger_proto::v1;
+use ledger_raft::{NodeId, Role};
+
+use crate::limits;
+use crate::meta::{MemberEntry, Placement};
+use crate::node::{AdminError, Node, lock};
+use crate::shard::Shard;
+
+impl Node {
+    /// Placement, leaders and addresses as known here.
+    pub fn routing(&self) -> v1::Routing {
+        let (cluster, incarnation) = self.cluster().unwrap_or_default();
+        let newest = self.shards().iter().map(|shard| shard.state().applied.borrow().time).max().unwrap_or(LedgerTime(0));
+        let mut routing = v1::Routing {
+            cluster: if incarnation == 0 { Vec::new().into() } else { cluster.to_vec().into() },
+            incarnation,
+            time_ms: newest.0,
+            ..v1::Routing::default()
+        };
+        let Some(placement) = self.placement() else { return routing };
+        routing.generation = placement.generation;
+        routing.shards = placement
+            .shards
+            .iter()
+            .map(|shard| v1::ShardRoute {
+                shard: shard.shard,
+                slots: ranges(&shard.slots),
+                leader: self.leader_of(shard.shard).map_or(0, |leader| leader.0),
+                replicas: shard.replicas.clone(),
+            })
+            .collect();
+        let route = |m: &MemberEntry| v1::NodeRoute { node: m.node, client: m.client.clone(), http: m.http.clone() };
+        routing.nodes = placement.members.iter().map(route).collect();
+        routing
+    }
+
+    /// Admin.NodeStatus.
+    pub fn status(&self) -> v1::NodeStatusResponse {
+        let running = self.running();
+        let placement = self.placement();
+        let (cpu_ms, rss_bytes) = process_use();
+        let free = lock(&self.dir).as_ref().and_then(|dir| self.seams().raft.disk.free_bytes(dir.path()).ok());
+        v1::NodeStatusResponse {
+            node: self.node_id().map_or(0, |node| node.0),
+            cluster: running.as_ref().map(|r| r.stamp.cluster.to_vec()).unwrap_or_default().into(),
+            incarnation: running.as_ref().map_or(0, |r| r.stamp.incarnation),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.state().name().to_owned(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            shards: self.shards().iter().map(|shard| shard_status(shard, placement.as_deref())).collect(),
+            members: self.members().iter().map(member).collect(),
+            wal_syncs: running.as_ref().map_or(0, |r| r.raft.wal_syncs()),
+            disk_free_bytes: free.unwrap_or(0),
+            cpu_ms,
+            rss_bytes,
+            behaviour_max: ledger_core::limits::BEHAVIOUR_VERSION_MAX.into(),
+        }
+    }
+
+    /// Admin.Audit: recomputes every invariant of the shards here.
+    pub fn audit(&self) -> v1::AuditResponse {
+        let mut response = v1::AuditResponse::default();
+        for shard in self.shards() {
+            let (index, audit) = shard.with_ledger(|ledger| (ledger.position().index, ledger.audit()));
+            response.shards.push(v1::audit_response::Shard {
+                shard: shard.id(),
+                index,
+                totals: Some(totals(&audit.totals)),
+            });
+            response.findings.extend(audit.findings.into_iter().map(|finding| v1::audit_response::Finding {
+                shard: shard.id(),
+                invariant: finding.invariant.to_owned(),
+                what: finding.what,
+            }));
+        }
+        response
+    }
+
+    /// Admin.Digests.
+    pub fn digests(&self) -> v1::DigestsResponse {
+        let of = |shard: &std::sync::Arc<Shard>| {
+            let id = shard.id();
+            let digests = shard.with_ledger(|ledger| ledger.digests());
+            digests.into_iter().map(move |digest| v1::digests_response::One {
+                shard: id,
+                index: digest.index,
+                value: digest.value.to_be_bytes().to_vec().into(),
+            })
+        };
+        v1::DigestsResponse { digests: self.shards().iter().flat_map(of).collect() }
+    }
+
+    /// Admin.TransferLeader.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn transfer_leader(&self, request: v1::TransferLeaderRequest) -> Result<(), AdminError> {
+        let shard = self.shard_here(request.shard)?;
+        let status = shard.status();
+        if status.role != Role::Leader {
+            let leader = status.leader.map_or("nobody just now".to_owned(), |leader| format!("node {}", leader.0));
+            return Err(AdminError::Refused(format!("this node does not lead shard {}; {leader} does", request.shard)));
+        }
+        let to = NodeId(request.to);
+        if !status.voters.contains_key(&to) {
+            return Err(AdminError::Invalid(format!("node {} keeps no replica of shard {}", request.to, request.shard)));
+        }
+        let group = shard.group();
+        group.transfer_leader(to, limits::TRANSFER_WITHIN).await.map_err(|e| AdminError::NotNow(e.to_string()))
+    }
+
+    /// Admin.Snapshot: the index of the new snapshot.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn snapshot(&self, shard: u32) -> Result<u64, AdminError> {
+        let group = self.shard_here(shard)?.group();
+        group.snapshot_now().await.map_err(|e| AdminError::Failed(e.to_string()))
+    }
+
+    fn shard_here(&self, shard: u32) -> Result<std::sync::Arc<Shard>, AdminError> {
+        self.shard(shard).ok_or_else(|| AdminError::NotFound(format!("this node keeps no replica of shard {shard}")))
+    }
+}
+
+fn shard_status(shard: &Shard, placement: Option<&Placement>) -> v1::ShardStatus {
+    let status = shard.status();
+    let slots = placement.and_then(|p| p.shards.iter().find(|s| s.shard == shard.id())).map(|s| ranges(&s.slots));
+    let (time, sums) = shard.with_ledger(|ledger| (ledger.time(), ledger.totals()));
+    let kept = shard.history().coverage(shard.id());
+    v1::ShardStatus {
+        shard: shard.id(),
+        slots: slots.unwrap_or_default(),
+        role: role(status.role).to_owned(),
+        term: status.term,
+        leader: status.leader.map_or(0, |leader| leader.0),
+        last_log_index: status.last_log_index,
+        committed_index: status.committed_index,
+        applied_index: status.applied_index,
+        snapshot_index: status.snapshot_index,
+        purged_index: status.purged_index,
+        matched: status.matched.iter().map(|(node, index)| (node.0, *index)).collect(),
+        clock_sure: status.clock_sure,
+        stopped: status.stopped.unwrap_or_default(),
+        time_ms: time.0,
+        totals: Some(totals(&sums)),
+        history_index: kept.written,
+        history_gapped: kept.is_gapped(),
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    }
+}
+
+fn ranges(slots: &[(u16, u16)]) -> Vec<v1::SlotRange> {
+    slots.iter().map(|&(from, to)| v1::SlotRange { from: from.into(), to: to.into() }).collect()
+}
+
+pub(crate) fn member(m: &MemberEntry) -> v1::Member {
+    v1::Member { node: m.node, client: m.client.clone(), peer: m.peer.clone(), http: m.http.clone() }
+}
+
+fn totals(t: &ledger_core::view::Totals) -> v1::Totals {
+    v1::Totals {
+        products: t.products,
+        offers: t.offers,
+        received: t.received,
+        adjusted: t.adjusted,
+        returned: t.returned,
+        balance: Some(v1::Balance { available: t.balance.available, held: t.balance.held, sold: t.balance.sold }),
+        live: t.live,
+        sold: t.sold,
+        remembered: t.remembered,
+        limit_counts: t.limit_counts,
+    }
+}
+
+/// CPU milliseconds and resident bytes of this process, where the system tells.
+fn process_use() -> (u64, u64) {
+    let clock_ticks = Duration::from_millis(10); // USER_HZ is 100 on every Linux
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let stat = read("/proc/self/stat");
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = |n: usize| after_name.split_whitespace().nth(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let cpu = (field(11) + field(12)) * clock_ticks.as_millis() as u64;
+    let status = read("/proc/self/status");
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = rss.and_then(|v| v.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    (cpu, kilobytes * 1024)
+}

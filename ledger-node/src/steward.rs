@@ -1,0 +1,120 @@
+//! What a leader owes its shard: its slots, its settings, and the passing of time.
+//!
+//! **What it is.** One task a replica, awake only while it leads. It proposes [`Command::OwnSlots`] and the settings when the placement is
+//! newer than what the shard knows, and a [`Command::Tick`] when something is due and nothing else moves the shard's time.
+//! **Owns** those proposals. **Must never** tick when nothing is due, or decide what is due: the ledger says so.
+//! **Read next**: [`crate::shard`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ledger_core::Command;
+use ledger_core::Outcome;
+use ledger_core::types::{LedgerTime, ShardSettings, Slot};
+use ledger_raft::Role;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::door::Answer;
+use crate::limits;
+use crate::node::Node;
+use crate::shard::{AppliedTo, Shard};
+
+/// Runs until `stop`.
+pub(crate) async fn run(node: Arc<Node>, shard: Arc<Shard>, stop: CancellationToken) {
+    let mut status = shard.group().watch();
+    let mut placement = node.placement.subscribe();
+    let mut applied = shard.applied();
+    loop {
+        let leads = status.borrow_and_update().role == Role::Leader;
+        // Marked as seen before the ledger is asked, so that no entry falls between the two.
+        applied.borrow_and_update();
+        let wait = if leads { lead(&node, &shard).await } else { Wait::Change };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = status.changed() => if changed.is_err() { return },
+            _ = placement.changed() => {}
+            () = something(&mut applied, wait) => {}
+        }
+    }
+}
+
+/// What the leader waits for before it looks again.
+enum Wait {
+    /// Role or placement.
+    Change,
+    /// An entry, which may bring something due.
+    Entry,
+    /// So long, or an entry.
+    Due(Duration),
+    /// So long.
+    Pause,
+}
+
+async fn something(applied: &mut watch::Receiver<AppliedTo>, wait: Wait) {
+    let entry = async {
+        let _gone = applied.changed().await;
+        // One look covers all entries of that time.
+        tokio::time::sleep(limits::TICK_LOOK).await;
+    };
+    match wait {
+        Wait::Change => std::future::pending().await,
+        Wait::Entry => entry.await,
+        Wait::Due(after) => tokio::select! {
+            () = entry => {}
+            () = tokio::time::sleep(after) => {}
+        },
+        Wait::Pause => tokio::time::sleep(limits::TICK_LOOK).await,
+    }
+}
+
+/// Does what is owed now.
+async fn lead(node: &Node, shard: &Shard) -> Wait {
+    let group = shard.group();
+    let Some(now) = group.stamp_now() else { return Wait::Pause };
+    if !own_slots(node, shard).await {
+        return Wait::Pause;
+    }
+    let Some(due) = shard.with_ledger(|ledger| ledger.next_due()) else { return Wait::Entry };
+    let tick_at = due.plus(limits::TICK_AFTER_DUE.as_millis() as u64);
+    if tick_at > LedgerTime(now) {
+        return Wait::Due(Duration::from_millis(tick_at.0 - now));
+    }
+    if shard.door().counts().waiting.load(Ordering::Relaxed) == 0 {
+        propose(shard, Command::Tick).await;
+    }
+    Wait::Pause
+}
+
+/// Whether the shard knows its slots, as of the placement; tells it when it does not.
+async fn own_slots(node: &Node, shard: &Shard) -> bool {
+    let Some(placement) = node.placement() else { return false };
+    let Some(mine) = placement.shards.iter().find(|s| s.shard == shard.id()) else { return false };
+    let (known, _) = shard.with_ledger(|ledger| ledger.owned_slots());
+    if known >= placement.generation {
+        return true;
+    }
+    let slot = |n: u16| Slot::new(n).expect("the plan gives out existing slots");
+    let ranges = mine.slots.iter().map(|&(from, to)| (slot(from), slot(to))).collect();
+    let own = Command::OwnSlots { generation: placement.generation, ranges };
+    // Settings first: a shard without slots takes no reservations, so none is ever decided under others.
+    if known == 0 && !propose(shard, Command::Configure { settings: ShardSettings::default() }).await {
+        return false;
+    }
+    propose(shard, own).await
+}
+
+async fn propose(shard: &Shard, command: Command) -> bool {
+    let verb = command.verb();
+    let (_, _, answer) = shard.door().ask(command, Instant::now() + limits::OWN_COMMAND_WITHIN).await;
+    match answer {
+        Answer::Outcome(Outcome::Ok(_)) => true,
+        // A repeated proposal after an unknown one: the next look sees what is true.
+        other => {
+            tracing::debug!(shard = shard.id(), ?verb, answer = ?other, "the shard did not take the leader's command");
+            false
+        }
+    }
+}
