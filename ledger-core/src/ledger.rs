@@ -11,6 +11,7 @@ use crate::codec::CodecError;
 use crate::command::Entry;
 use crate::outcome::Outcome;
 use crate::state::State;
+use crate::state::ids::Found;
 use crate::types::{LedgerTime, OfferKey, ReservationId, SaleId, Sku, Slot};
 use crate::view::{Audit, IdView, OfferView, ProductView, Totals};
 
@@ -139,8 +140,8 @@ impl Ledger {
     /// Index and place of the last change on a reservation that is still known.
     pub fn head_of_reservation(&self, id: ReservationId) -> Option<(u64, u16)> {
         match self.state.find(id)? {
-            crate::state::Found::Reservation(at) => self.state.reservations.get(at).head(),
-            crate::state::Found::Refused(_) => None,
+            crate::state::ids::Found::Reservation(at) => self.state.reservations.get(at).head(),
+            crate::state::ids::Found::Refused(_) => None,
         }
     }
     /// Everything at or below is forgotten in that slot: an id time in milliseconds; zero when nothing was.
