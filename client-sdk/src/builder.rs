@@ -1,8 +1,17 @@
 //! How a client is made.
+//!
+//! **Owns** the settings and their defaults. **Must never** hand out a client that does not know where anything is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::chance::Chance;
 use crate::client::Client;
+use crate::dial::{self, Connector, Dial};
+use crate::limits;
+use crate::routes::Routes;
 
 /// Why no client could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,9 +36,26 @@ pub enum ConnectError {
 }
 
 /// Settings of a client.
-#[derive(Default)]
+#[must_use = "a client is made by `connect`"]
 pub struct Builder {
     endpoints: Vec<String>,
+    deadline: Duration,
+    streams: usize,
+    seed: Option<u64>,
+    dial: Dial,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let user_agent = concat!("holdfast-client/", env!("CARGO_PKG_VERSION")).to_owned();
+        Self {
+            endpoints: Vec::new(),
+            deadline: limits::DEADLINE_DEFAULT,
+            streams: 1,
+            seed: None,
+            dial: Dial { connector: dial::tcp(), user_agent },
+        }
+    }
 }
 
 impl Builder {
@@ -39,26 +65,52 @@ impl Builder {
         self
     }
     /// Deadline of calls that name none; 2 seconds otherwise.
-    pub fn deadline(self, _deadline: Duration) -> Self {
-        todo!()
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
-    /// Streams per node that calls are spread over; 1 otherwise.
-    pub fn streams_per_node(self, _streams: usize) -> Self {
-        todo!()
+    /// Streams per node that calls are spread over; 1 otherwise. More than one breaks up batches: measure first.
+    pub fn streams_per_node(mut self, streams: usize) -> Self {
+        self.streams = streams.clamp(1, limits::STREAMS_MAX);
+        self
     }
     /// Seeds what chance the client needs (ids, jitter), for simulations; from the system otherwise.
-    pub fn seed(self, _seed: u64) -> Self {
-        todo!()
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
     }
     /// Named in the `user-agent` header.
-    pub fn user_agent(self, _name: impl Into<String>) -> Self {
-        todo!()
+    pub fn user_agent(mut self, name: impl Into<String>) -> Self {
+        self.dial.user_agent = name.into();
+        self
+    }
+    /// How byte streams to nodes are opened; TCP otherwise. For simulated networks, and the place where TLS will be.
+    pub fn connector(mut self, connector: Connector) -> Self {
+        self.dial.connector = connector;
+        self
     }
     /// Connects and learns the routing.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`ConnectError`] when an address is malformed, or no node answers with the cluster's routing within five seconds.
     pub async fn connect(self) -> Result<Client, ConnectError> {
-        todo!()
+        if self.endpoints.is_empty() {
+            return Err(ConnectError::NoEndpoint);
+        }
+        let seeds = self.endpoints.iter().map(|endpoint| dial::address(endpoint)).collect::<Result<Vec<_>, _>>()?;
+        let chance = Arc::new(Chance::new(self.seed));
+        let routes = Routes::new(seeds, self.dial, self.streams, chance);
+        let until = Instant::now() + limits::CONNECT_DEADLINE;
+        let mut tries = 0;
+        while let Err(last) = routes.refresh().await {
+            let pause = routes.chance.pause(limits::REFRESH_PAUSE, limits::BACKOFF_MAX, tries);
+            if Instant::now() + pause >= until {
+                routes.shut();
+                return Err(ConnectError::Unreachable { endpoints: self.endpoints, last });
+            }
+            tokio::time::sleep(pause).await;
+            tries += 1;
+        }
+        Ok(Client::new(routes, self.deadline))
     }
 }

@@ -2,25 +2,61 @@
 //!
 //! **Owns** [`Client`] and its verbs. **Must never** invent or swap a caller's id. **Read next**: [`crate::Outcome`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ledger_core::{Command, LedgerTime, LimitKey, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Settled, Sku};
+use ledger_core::{Slot, Command, LedgerTime, LimitKey, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Settled, Sku};
 use ledger_proto::v1;
+
+use tokio::task::AbortHandle;
 
 use crate::builder::{Builder, ConnectError};
 use crate::given::Given;
+use crate::many;
 use crate::outcome::Outcome;
+use crate::routes::Routes;
 use crate::read::*;
-use crate::watch::{Cursor, Watch};
+use crate::watch::{self, Cursor, Watch};
 use crate::write::*;
 
 /// A connection to a Holdfast cluster. Clones share connections, batches and routing; make one per process.
 #[derive(Clone)]
 pub struct Client {
-    _p: (),
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    routes: Arc<Routes>,
+    deadline: Duration,
+    closed: AtomicBool,
+    keep_fresh: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keep_fresh.abort();
+        self.routes.shut();
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("closed", &self.is_closed()).finish_non_exhaustive()
+    }
 }
 
 impl Client {
+    pub(crate) fn new(routes: Arc<Routes>, deadline: Duration) -> Self {
+        let keep_fresh = tokio::spawn(routes.clone().keep_fresh()).abort_handle();
+        Self { inner: Arc::new(Inner { routes, deadline, closed: AtomicBool::new(false), keep_fresh }) }
+    }
+    pub(crate) fn routes(&self) -> &Arc<Routes> {
+        &self.inner.routes
+    }
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Relaxed)
+    }
     /// Connects to a cluster by the addresses (`host:port`) of some of its nodes, with the defaults of [`Client::builder`].
     ///
     /// # Errors
@@ -33,15 +69,16 @@ impl Client {
         Builder::default()
     }
     /// A new reservation id that routes to the product, minted from the ledger time seen in answers. Store it before asking.
-    pub fn mint_for(&self, _sku: &Sku) -> ReservationId {
-        todo!()
+    pub fn mint_for(&self, sku: &Sku) -> ReservationId {
+        let routes = self.routes();
+        ReservationId::from_parts(Slot::of(sku), routes.heard.clock.now().0, routes.chance.draw())
     }
     /// Ledger time as far as this client knows: the newest seen, advanced by its monotonic clock.
     pub fn ledger_time(&self) -> LedgerTime {
-        todo!()
+        self.routes().heard.clock.now()
     }
     pub(crate) fn deadline(&self) -> Duration {
-        todo!()
+        self.inner.deadline
     }
 
     /// Claims units for a buyer (the first limit key). Add lines, then await it.
@@ -108,12 +145,12 @@ impl Client {
         Submit::new(self, command)
     }
     /// An explicit batch: sent together, answered one by one in the order given. Not a transaction.
-    pub async fn submit_many(&self, _commands: Vec<Command>, _deadline: Duration) -> Vec<Outcome<Settled>> {
-        todo!()
+    pub async fn submit_many(&self, commands: Vec<Command>, deadline: Duration) -> Vec<Outcome<Settled>> {
+        many::submit_many(self, commands, deadline).await
     }
     /// One command as one unary gRPC call, past the batching streams (for comparison; slower).
-    pub async fn submit_unary(&self, _command: Command, _deadline: Duration) -> Outcome<Settled> {
-        todo!()
+    pub async fn submit_unary(&self, command: Command, deadline: Duration) -> Outcome<Settled> {
+        many::submit_unary(self, command, deadline).await
     }
 
     /// Stock of a product's plain offer.
@@ -151,24 +188,27 @@ impl Client {
     }
 
     /// Every change from the cursor on, of all products.
-    pub fn watch(&self, _cursor: Cursor) -> Watch {
-        todo!()
+    pub fn watch(&self, cursor: Cursor) -> Watch {
+        watch::start(self.routes(), Some(cursor), Vec::new())
     }
     /// Every change from now on, of all products.
     pub fn watch_from_now(&self) -> Watch {
-        todo!()
+        watch::start(self.routes(), None, Vec::new())
     }
     /// Every change from the cursor on, of these products only.
-    pub fn watch_products(&self, _cursor: Cursor, _skus: impl IntoIterator<Item = Sku>) -> Watch {
-        todo!()
+    pub fn watch_products(&self, cursor: Cursor, skus: impl IntoIterator<Item = Sku>) -> Watch {
+        watch::start(self.routes(), Some(cursor), skus.into_iter().collect())
     }
 
     /// The routing as last heard.
     pub fn routing(&self) -> v1::Routing {
-        todo!()
+        v1::Routing::clone(&self.routes().wire())
     }
     /// Takes no more calls, waits for those under way (they end by their deadlines), and ends the streams.
     pub async fn close(&self) {
-        todo!()
+        self.inner.closed.store(true, Ordering::Relaxed);
+        self.inner.keep_fresh.abort();
+        self.routes().idle().await;
+        self.routes().shut();
     }
 }

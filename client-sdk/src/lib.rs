@@ -7,17 +7,26 @@
 //! **Read next**: [`Client`], [`Outcome`].
 
 mod builder;
-mod calling;
 mod client;
-mod given;
 mod outcome;
+mod given;
+mod write;
 mod read;
 mod watch;
-mod write;
+mod calling;
+mod doubt;
+mod many;
+mod lane;
+mod node;
+mod routes;
+mod dial;
+mod chance;
+pub mod limits;
 
 pub use builder::{Builder, ConnectError};
 pub use calling::Calling;
 pub use client::Client;
+pub use dial::{Connector, Io};
 pub use given::{Given, Mint};
 pub use outcome::*;
 pub use read::{OfHistory, OfOffer, OfProduct, OfProducts, OfReservation, OfSales, ReadOf, Subject, Told};

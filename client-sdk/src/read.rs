@@ -2,16 +2,22 @@
 //!
 //! **Owns** [`ReadOf`] and its kinds. **Must never** answer a linearizable read from anything but the leader's quorum.
 
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ledger_core::view::{IdView, OfferView, ProductView};
-use ledger_core::{OfferKey, Position, ReservationId, SaleId, Sku};
-use ledger_proto::Invalid;
+use ledger_core::{OfferKey, Position, ReservationId, SaleId, Sku, Slot};
+use ledger_proto::reply::{Reply, Why};
+use ledger_proto::{Cause, Invalid, feed, names, status, v1, views};
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use crate::client::Client;
-use crate::outcome::{Outcome, Page};
+use crate::limits;
+use crate::node::Node;
+use crate::outcome::{Answered, At, NotNow, Outcome, Page, Refused};
 use crate::watch::Happened;
 
 /// A read that is awaited. `K` says of what.
@@ -164,33 +170,211 @@ read!(OfProducts => Page<ProductView>, products);
 read!(OfSales => Page<OfferView>, sales);
 read!(OfHistory => Told, history);
 
+/// Asks until it is answered or the deadline has passed. A read changes nothing, so that it never ends in doubt.
+async fn ask<K, T, R, F>(
+    read: ReadOf<K>,
+    slot: impl Fn(&K) -> Option<Slot>,
+    call: impl Fn(Arc<Node>, &K, bool) -> F,
+    value: impl Fn(R) -> Result<(T, Option<v1::AsOf>), Invalid>,
+) -> Outcome<T>
+where
+    F: Future<Output = Result<R, Status>>,
+{
+    let ReadOf { client, of, stale, deadline } = read;
+    let of = match of {
+        Ok(of) => of,
+        Err(invalid) => return no(Why::Invalid(invalid)),
+    };
+    let until = Instant::now() + deadline.unwrap_or(client.deadline());
+    let slot = slot(&of);
+    let mut last = NotNow {
+        cause: Cause::Unreachable,
+        message: "no node answered in time".into(),
+        retry_after: limits::BACKOFF_MAX,
+    };
+    for tries in 0.. {
+        if client.is_closed() {
+            last.message = "the client was closed".into();
+            break;
+        }
+        let node = client.routes().with(slot.filter(|_| !stale), tries, Arc::clone);
+        let patience = until.min(Instant::now() + limits::PATIENCE);
+        let answer = match node {
+            Some(node) => tokio::time::timeout_at(patience, call(node, &of, stale)).await,
+            None => Ok(Err(Status::unavailable("no node is known"))),
+        };
+        let mut pause = client.routes().chance.pause(limits::BACKOFF_MIN, limits::BACKOFF_MAX, tries);
+        match answer {
+            Ok(Ok(response)) => match value(response) {
+                Ok((value, as_of)) => return Outcome::Ok(Answered { value, at: as_of.and_then(read_at) }),
+                Err(invalid) => last = other(format!("the node's answer is not understood: {invalid}")),
+            },
+            Ok(Err(status)) => match status::reply(&status) {
+                Some(Reply::Refused(why)) => return no(why),
+                Some(Reply::NotNow(told)) => {
+                    match (&told.leader, slot) {
+                        (Some(leader), Some(slot)) => client.routes().hint(slot, leader),
+                        _ => client.routes().heard.want_routing(),
+                    }
+                    let after = Duration::from_millis(told.retry_ms.into());
+                    pause = pause.max(after.min(limits::BACKOFF_MAX));
+                    last = NotNow { cause: told.cause, message: told.message, retry_after: after.max(limits::BACKOFF_MIN) };
+                }
+                _ => match status.code() {
+                    Code::InvalidArgument => return no(Why::Invalid(Invalid::new("call", status.message()))),
+                    Code::PermissionDenied => return no(Why::PermissionDenied(status.message().to_owned())),
+                    _ => {
+                        client.routes().heard.want_routing();
+                        last.message = status.to_string();
+                    }
+                },
+            },
+            Err(_) => client.routes().heard.want_routing(),
+        }
+        if Instant::now() + pause >= until {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Outcome::NotNow(last)
+}
+
+fn no<T>(why: Why) -> Outcome<T> {
+    Outcome::Refused(Refused { why, at: None })
+}
+fn other(message: String) -> NotNow {
+    NotNow { cause: Cause::Other, message, retry_after: limits::BACKOFF_MAX }
+}
+fn read_at(as_of: v1::AsOf) -> Option<At> {
+    let (at, age) = names::as_of_from_wire(as_of)?;
+    Some(At { position: at.position, time: at.time, age: age.map(Duration::from_millis) })
+}
+fn consistency(stale: bool) -> i32 {
+    if stale { v1::Consistency::Stale.into() } else { v1::Consistency::Linearizable.into() }
+}
+fn page<T>(items: Vec<T>, next: String) -> Page<T> {
+    Page { items, next: Some(next).filter(|next| !next.is_empty()) }
+}
+
 impl ReadOf<OfOffer> {
     async fn offer(self) -> Outcome<Option<OfferView>> {
-        todo!()
+        ask(
+            self,
+            |of| Some(Slot::of(&of.0.sku)),
+            |node, of, stale| {
+                let offer = of.0.clone();
+                async move {
+                    if !stale {
+                        return node.read_offer(offer).await;
+                    }
+                    let offers = vec![names::offer_to_wire(&offer)];
+                    let request = v1::GetOffersRequest { offers, consistency: consistency(true) };
+                    let mut response = node.rpc.clone().get_offers(request).await?.into_inner();
+                    response.offers.pop().ok_or_else(|| Status::internal("no offer was answered"))
+                }
+            },
+            |one| Ok((one.offer.map(views::offer_from_wire).transpose()?, one.as_of)),
+        )
+        .await
     }
 }
 impl ReadOf<OfProduct> {
     async fn product(self) -> Outcome<Option<ProductView>> {
-        todo!()
+        ask(
+            self,
+            |of| Some(Slot::of(&of.0)),
+            |node, of, stale| {
+                let request =
+                    v1::GetProductRequest { sku: of.0.as_str().to_owned(), consistency: consistency(stale) };
+                async move { Ok(node.rpc.clone().get_product(request).await?.into_inner()) }
+            },
+            |response| Ok((response.product.map(views::product_from_wire).transpose()?, response.as_of)),
+        )
+        .await
     }
 }
 impl ReadOf<OfReservation> {
     async fn reservation(self) -> Outcome<IdView> {
-        todo!()
+        ask(
+            self,
+            |of| Some(of.0.slot()),
+            |node, of, stale| {
+                let request =
+                    v1::GetReservationRequest { id: names::id_to_wire(of.0), consistency: consistency(stale) };
+                async move { Ok(node.rpc.clone().get_reservation(request).await?.into_inner()) }
+            },
+            |response| Ok((views::id_from_wire(response.what)?, response.as_of)),
+        )
+        .await
     }
 }
 impl ReadOf<OfProducts> {
     async fn products(self) -> Outcome<Page<ProductView>> {
-        todo!()
+        ask(
+            self,
+            |_| None,
+            |node, of, stale| {
+                let after = of.after.clone().unwrap_or_default();
+                let request = v1::ListProductsRequest { after, max: of.max, consistency: consistency(stale) };
+                async move { Ok(node.rpc.clone().list_products(request).await?.into_inner()) }
+            },
+            |response| {
+                let items = response.products.into_iter().map(views::product_from_wire).collect::<Result<_, _>>()?;
+                Ok((page(items, response.next), None))
+            },
+        )
+        .await
     }
 }
 impl ReadOf<OfSales> {
     async fn sales(self) -> Outcome<Page<OfferView>> {
-        todo!()
+        ask(
+            self,
+            |_| None,
+            |node, of, stale| {
+                let request = v1::ListSalesRequest {
+                    sale: names::sale_to_wire(of.sale.as_ref()),
+                    after: of.after.clone().unwrap_or_default(),
+                    max: of.max,
+                    consistency: consistency(stale),
+                };
+                async move { Ok(node.rpc.clone().list_sales(request).await?.into_inner()) }
+            },
+            |response| {
+                let items = response.offers.into_iter().map(views::offer_from_wire).collect::<Result<_, _>>()?;
+                Ok((page(items, response.next), None))
+            },
+        )
+        .await
     }
 }
 impl ReadOf<OfHistory> {
     async fn history(self) -> Outcome<Told> {
-        todo!()
+        ask(
+            self,
+            |of| match &of.of {
+                Subject::Reservation(id) => Some(id.slot()),
+                Subject::Product(sku) => Some(Slot::of(sku)),
+            },
+            |node, of, _| {
+                let subject = match &of.of {
+                    Subject::Reservation(id) => v1::explain_request::Of::Reservation(names::id_to_wire(*id)),
+                    Subject::Product(sku) => v1::explain_request::Of::Sku(sku.as_str().to_owned()),
+                };
+                let before = of.before.map(names::position_to_wire);
+                let request = v1::ExplainRequest { of: Some(subject), max: of.max, before };
+                async move { Ok(node.rpc.clone().explain(request).await?.into_inner()) }
+            },
+            |response| {
+                let happened = |change| {
+                    let (position, time, change) = feed::change_from_wire(change)?;
+                    Ok(Happened { position, time, change })
+                };
+                let changes = response.changes.into_iter().map(happened).collect::<Result<_, Invalid>>()?;
+                let next = response.next.map(names::position);
+                Ok((Told { changes, next, cut_off: response.cut_off }, None))
+            },
+        )
+        .await
     }
 }

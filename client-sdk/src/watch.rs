@@ -6,10 +6,18 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::Stream;
-use ledger_core::{Change, LedgerTime, Position};
-use ledger_proto::Invalid;
+use ledger_core::{Change, LedgerTime, Position, Sku};
+use ledger_proto::reply::{Reply, Why};
+use ledger_proto::{Invalid, feed, status, v1};
+use tokio::sync::mpsc;
+use tonic::Code;
+
+use crate::limits;
+use crate::routes::Routes;
 
 /// Where a consumer is in the feed; opaque. Store it with what you made of the changes before it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,11 +72,14 @@ pub enum WatchEnded {
     /// The caller's role does not allow it.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
+    /// A change that this build does not understand; going on would skip it. Use a newer client from the last cursor on.
+    #[error("a change is not understood: {0}")]
+    NotUnderstood(Invalid),
 }
 
 /// A running watch: a stream of [`Happenings`]. Dropping it ends it.
 pub struct Watch {
-    pub(crate) rx: tokio::sync::mpsc::Receiver<Result<Happenings, WatchEnded>>,
+    pub(crate) rx: mpsc::Receiver<Result<Happenings, WatchEnded>>,
 }
 
 impl Watch {
@@ -82,5 +93,101 @@ impl Stream for Watch {
     type Item = Result<Happenings, WatchEnded>;
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.rx.poll_recv(cx)
+    }
+}
+
+/// Starts a watch: from the cursor on, or from now.
+pub(crate) fn start(routes: &Arc<Routes>, cursor: Option<Cursor>, skus: Vec<Sku>) -> Watch {
+    let (tx, rx) = mpsc::channel(limits::WATCH_FRAMES);
+    // The task must not keep a dropped client's connections alive for ever: it ends with its consumer.
+    tokio::spawn(follow(routes.clone(), cursor, skus, tx));
+    Watch { rx }
+}
+
+type Out = mpsc::Sender<Result<Happenings, WatchEnded>>;
+
+async fn follow(routes: Arc<Routes>, mut cursor: Option<Cursor>, skus: Vec<Sku>, out: Out) {
+    let skus: Vec<String> = skus.iter().map(|sku| sku.as_str().to_owned()).collect();
+    let mut tries = 0;
+    loop {
+        let request = v1::WatchRequest {
+            cursor: cursor.clone().unwrap_or_default().0,
+            from_now: cursor.is_none(),
+            skus: skus.clone(),
+        };
+        let ended = match routes.with(None, tries, |node| node.rpc.clone()) {
+            None => Ok(()),
+            Some(mut rpc) => tokio::select! {
+                ended = one_stream(&mut rpc, request, &mut cursor, &mut tries, &out) => ended,
+                () = out.closed() => return,
+            },
+        };
+        if let Err(ended) = ended {
+            let _ = out.send(Err(ended)).await;
+            return;
+        }
+        let pause = routes.chance.pause(limits::BACKOFF_MIN, limits::RECONNECT_MAX, tries);
+        tries = tries.saturating_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = out.closed() => return,
+        }
+    }
+}
+
+type Rpc = ledger_proto::framed::ledger_client::LedgerClient<tonic::transport::Channel>;
+
+/// Follows one stream until it breaks (`Ok`) or the watch ends (`Err`).
+async fn one_stream(
+    rpc: &mut Rpc,
+    request: v1::WatchRequest,
+    cursor: &mut Option<Cursor>,
+    tries: &mut u32,
+    out: &Out,
+) -> Result<(), WatchEnded> {
+    let mut frames = match rpc.watch(request).await {
+        Ok(frames) => frames.into_inner(),
+        Err(status) => return definite(&status),
+    };
+    loop {
+        let frame = match frames.message().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(()),
+            Err(status) => return definite(&status),
+        };
+        *tries = 0;
+        let happenings = read(frame, cursor.as_ref())?;
+        let behind = happenings.cursor.clone();
+        if out.send(Ok(happenings)).await.is_err() {
+            return Ok(());
+        }
+        *cursor = Some(behind);
+    }
+}
+
+fn read(frame: v1::WatchFrame, before: Option<&Cursor>) -> Result<Happenings, WatchEnded> {
+    let happened = |change| {
+        let (position, time, change) = feed::change_from_wire(change).map_err(WatchEnded::NotUnderstood)?;
+        Ok(Happened { position, time, change })
+    };
+    let changes = frame.changes.into_iter().map(happened).collect::<Result<_, WatchEnded>>()?;
+    let cursor = if frame.cursor.is_empty() { before.cloned().unwrap_or_default() } else { Cursor(frame.cursor) };
+    let shard_times = frame.shard_time_ms.into_iter().map(|(shard, ms)| (shard, LedgerTime(ms))).collect();
+    Ok(Happenings { changes, cursor, shard_times })
+}
+
+/// Whether a status ends the watch.
+fn definite(status: &tonic::Status) -> Result<(), WatchEnded> {
+    match status::reply(status) {
+        Some(Reply::Refused(Why::Invalid(invalid))) => return Err(WatchEnded::Invalid(invalid)),
+        Some(Reply::Refused(Why::PermissionDenied(message))) => return Err(WatchEnded::PermissionDenied(message)),
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    match status.code() {
+        Code::OutOfRange => Err(WatchEnded::CutOff(status.message().to_owned())),
+        Code::InvalidArgument => Err(WatchEnded::Invalid(Invalid::new("watch", status.message()))),
+        Code::PermissionDenied => Err(WatchEnded::PermissionDenied(status.message().to_owned())),
+        _ => Ok(()),
     }
 }

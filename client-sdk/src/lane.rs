@@ -1,0 +1,463 @@
+//! One long-lived stream to one node: concurrent calls share its frames without knowing.
+//!
+//! **What it is.** Callers encode their call straight into the frame that is filling, under one short lock; HTTP/2 takes the frame when it
+//! can send, so what waits meanwhile is the batch (no timer). Answers find their callers by tag: place and generation in a slab.
+//! Nothing is allocated per call.
+//!
+//! **Owns** tags, frames under construction, and per-attempt deadlines. **Must never** hold its lock across an await, give an answer to
+//! another call than its own, or call an attempt unsent whose frame was handed over. **Read next**: [`crate::calling`].
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use ledger_core::Command;
+use ledger_proto::fast::{self, ReceivedAnswer};
+use ledger_proto::reply::{At, Reply};
+use ledger_proto::{Answers, Calls};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::limits;
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Landed {
+    /// The node answered.
+    Answer(Reply, Option<At>),
+    /// The stream broke; whether the call had been handed over.
+    Broken { sent: bool },
+    /// Its time was up; whether the call had been handed over.
+    Late { sent: bool },
+}
+
+/// Why a call was not queued. Nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotQueued {
+    /// The node cannot be reached at present.
+    Down,
+    /// Too many calls wait for answers.
+    Full,
+    /// Only nodes propose such a command.
+    Unsendable,
+}
+
+enum Slot {
+    Free,
+    Waiting,
+    Landed(Landed),
+}
+
+struct Entry {
+    generation: u32,
+    /// Its place in the order of all calls of this lane, to tell sent from unsent.
+    order: u64,
+    deadline: Instant,
+    waker: Option<Waker>,
+    slot: Slot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// Connecting for the first time, or connected: calls are queued.
+    Trying,
+    /// The last try to connect failed: calls are told so at once.
+    Down,
+}
+
+struct State {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    waiting: usize,
+    /// Tasks that wait for room.
+    queueing: usize,
+    filling: BytesMut,
+    filling_calls: usize,
+    /// Closed frames, each with the order behind its last call.
+    closed: VecDeque<(Bytes, u64)>,
+    next_order: u64,
+    /// All calls below were handed over to the connection.
+    handed_over: u64,
+    /// HTTP/2 waits for the next frame.
+    puller: Option<Waker>,
+    /// Whether the puller has let others run since there was something to pull.
+    yielded: bool,
+    /// Which stream may pull.
+    epoch: u64,
+    link: Link,
+    next_due: Option<Instant>,
+    shut: bool,
+}
+
+/// One stream to one node.
+pub(crate) struct Lane {
+    state: Mutex<State>,
+    room: Notify,
+    due: Notify,
+    idle: Notify,
+}
+
+impl Lane {
+    pub(crate) fn new() -> Arc<Self> {
+        let state = State {
+            entries: Vec::new(),
+            free: Vec::new(),
+            waiting: 0,
+            queueing: 0,
+            filling: BytesMut::new(),
+            filling_calls: 0,
+            closed: VecDeque::new(),
+            next_order: 0,
+            handed_over: 0,
+            puller: None,
+            yielded: false,
+            epoch: 0,
+            link: Link::Trying,
+            next_due: None,
+            shut: false,
+        };
+        Arc::new(Self { state: Mutex::new(state), room: Notify::new(), due: Notify::new(), idle: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock panics but on a broken invariant; the state is as consistent as it was.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a call into the filling frame.
+    pub(crate) fn queue(
+        self: &Arc<Self>,
+        command: &Command,
+        within_ms: u32,
+        deadline: Instant,
+    ) -> Result<Ticket, NotQueued> {
+        let mut state = self.lock();
+        if state.link == Link::Down || state.shut {
+            return Err(NotQueued::Down);
+        }
+        if state.waiting >= limits::IN_FLIGHT_MAX {
+            return Err(NotQueued::Full);
+        }
+        let place = state.place(deadline);
+        let generation = state.entries[place as usize].generation;
+        if !fast::put_call(&mut state.filling, tag(place, generation), within_ms, command) {
+            state.vacate(place);
+            return Err(NotQueued::Unsendable);
+        }
+        state.waiting += 1;
+        state.filling_calls += 1;
+        if state.filling_calls >= limits::FRAME_CALLS || state.filling.len() >= limits::FRAME_BYTES {
+            state.close_frame();
+        }
+        let earlier = state.next_due.is_none_or(|due| deadline < due);
+        if earlier {
+            state.next_due = Some(deadline);
+        }
+        let puller = state.puller.take();
+        drop(state);
+        if let Some(puller) = puller {
+            puller.wake();
+        }
+        if earlier {
+            self.due.notify_one();
+        }
+        Ok(Ticket { lane: self.clone(), place, generation })
+    }
+
+    /// Waits until a call may be queued again, or it may be worth a try.
+    pub(crate) async fn room(&self) {
+        let room = self.room.notified();
+        tokio::pin!(room);
+        room.as_mut().enable();
+        {
+            let mut state = self.lock();
+            if state.waiting < limits::IN_FLIGHT_MAX || state.link == Link::Down {
+                return;
+            }
+            state.queueing += 1;
+        }
+        let _left = Queueing(self);
+        room.await;
+    }
+
+    /// Whether the node could not be reached at the last try.
+    pub(crate) fn is_down(&self) -> bool {
+        self.lock().link == Link::Down
+    }
+
+    /// Gives the answers of a frame to their callers.
+    pub(crate) fn land(&self, answers: &mut Vec<ReceivedAnswer>, wakers: &mut Vec<Waker>) {
+        let mut state = self.lock();
+        for ReceivedAnswer { tag, at, reply } in answers.drain(..) {
+            wakers.extend(state.land(tag as u32, (tag >> 32) as u32, Landed::Answer(reply, at)));
+        }
+        self.unlock_and_wake(state, wakers);
+    }
+
+    fn unlock_and_wake(&self, state: MutexGuard<'_, State>, wakers: &mut Vec<Waker>) {
+        let free = limits::IN_FLIGHT_MAX - state.waiting.min(limits::IN_FLIGHT_MAX);
+        let admit = state.queueing.min(free);
+        let idle = state.waiting == 0;
+        drop(state);
+        for waker in wakers.drain(..) {
+            waker.wake();
+        }
+        for _ in 0..admit {
+            self.room.notify_one();
+        }
+        if idle {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// A new stream begins to pull; older ones end.
+    pub(crate) fn outgoing(self: &Arc<Self>) -> Outgoing {
+        let mut state = self.lock();
+        state.epoch += 1;
+        state.link = Link::Trying;
+        Outgoing { lane: self.clone(), epoch: state.epoch }
+    }
+
+    /// The stream broke, or could not be opened: every waiting call is told whether it was handed over, and nothing of it is sent later.
+    pub(crate) fn broken(&self, down: bool) {
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        state.epoch += 1;
+        if down {
+            state.link = Link::Down;
+        }
+        let handed_over = state.handed_over;
+        for place in 0..state.entries.len() {
+            let Entry { generation, order, .. } = state.entries[place];
+            wakers.extend(state.land(place as u32, generation, Landed::Broken { sent: order < handed_over }));
+        }
+        state.filling.clear();
+        state.filling_calls = 0;
+        state.closed.clear();
+        state.handed_over = state.next_order;
+        wakers.extend(state.puller.take());
+        self.unlock_and_wake(state, &mut wakers);
+    }
+
+    /// Tells calls whose time is up, for as long as the lane lives.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            let due = self.lock().next_due;
+            match due {
+                None => self.due.notified().await,
+                Some(due) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(due) => self.sweep_once(Instant::now()),
+                        () = self.due.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn sweep_once(&self, now: Instant) {
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        let handed_over = state.handed_over;
+        let mut next = None;
+        for place in 0..state.entries.len() {
+            let entry = &state.entries[place];
+            if !matches!(entry.slot, Slot::Waiting) {
+                continue;
+            }
+            if entry.deadline <= now {
+                let (generation, sent) = (entry.generation, entry.order < handed_over);
+                wakers.extend(state.land(place as u32, generation, Landed::Late { sent }));
+            } else {
+                next = Some(next.map_or(entry.deadline, |due: Instant| due.min(entry.deadline)));
+            }
+        }
+        state.next_due = next;
+        self.unlock_and_wake(state, &mut wakers);
+    }
+
+    /// Waits until no call waits for an answer.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.lock().waiting == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Takes no more calls and ends the stream.
+    pub(crate) fn shut(&self) {
+        self.lock().shut = true;
+        self.broken(true);
+    }
+}
+
+/// Counts a task that waits for room for as long as it does.
+struct Queueing<'a>(&'a Lane);
+
+impl Drop for Queueing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().queueing -= 1;
+    }
+}
+
+fn tag(place: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(place)
+}
+
+impl State {
+    fn place(&mut self, deadline: Instant) -> u32 {
+        let order = self.next_order;
+        self.next_order += 1;
+        match self.free.pop() {
+            Some(place) => {
+                let entry = &mut self.entries[place as usize];
+                entry.order = order;
+                entry.deadline = deadline;
+                entry.slot = Slot::Waiting;
+                place
+            }
+            None => {
+                self.entries.push(Entry { generation: 1, order, deadline, waker: None, slot: Slot::Waiting });
+                (self.entries.len() - 1) as u32
+            }
+        }
+    }
+
+    /// The place may be used again, under another generation.
+    fn vacate(&mut self, place: u32) {
+        let entry = &mut self.entries[place as usize];
+        entry.slot = Slot::Free;
+        entry.waker = None;
+        entry.generation = entry.generation.wrapping_add(1).max(1);
+        self.free.push(place);
+    }
+
+    /// Ends a waiting attempt; its task is to be woken. Answers to what nobody waits for any more are dropped.
+    fn land(&mut self, place: u32, generation: u32, landed: Landed) -> Option<Waker> {
+        let entry = self.entries.get_mut(place as usize)?;
+        if entry.generation != generation || !matches!(entry.slot, Slot::Waiting) {
+            return None;
+        }
+        entry.slot = Slot::Landed(landed);
+        self.waiting -= 1;
+        entry.waker.take()
+    }
+
+    fn close_frame(&mut self) {
+        if self.filling_calls > 0 {
+            let frame = self.filling.split().freeze();
+            self.closed.push_back((frame, self.next_order));
+            self.filling_calls = 0;
+        }
+    }
+}
+
+/// A queued call. Dropping it leaves everybody else's answers alone.
+pub(crate) struct Ticket {
+    lane: Arc<Lane>,
+    place: u32,
+    generation: u32,
+}
+
+impl Ticket {
+    /// How the attempt ended, once it has. After that the ticket is spent.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Landed> {
+        let mut state = self.lane.lock();
+        let entry = &mut state.entries[self.place as usize];
+        debug_assert_eq!(entry.generation, self.generation, "a ticket outlived its place");
+        if let Slot::Waiting = entry.slot {
+            match &mut entry.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        match std::mem::replace(&mut entry.slot, Slot::Free) {
+            Slot::Landed(landed) => {
+                state.vacate(self.place);
+                self.generation = 0;
+                Poll::Ready(landed)
+            }
+            Slot::Free | Slot::Waiting => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.generation == 0 {
+            return;
+        }
+        let mut state = self.lane.lock();
+        if let Slot::Waiting = state.entries[self.place as usize].slot {
+            state.waiting -= 1;
+        }
+        state.vacate(self.place);
+        self.lane.unlock_and_wake(state, &mut Vec::new());
+    }
+}
+
+/// The frames of a lane as one stream pulls them.
+pub(crate) struct Outgoing {
+    lane: Arc<Lane>,
+    epoch: u64,
+}
+
+impl Stream for Outgoing {
+    type Item = Calls;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Calls>> {
+        let mut state = self.lane.lock();
+        if state.epoch != self.epoch || state.shut {
+            return Poll::Ready(None);
+        }
+        if state.closed.is_empty() && state.filling_calls == 0 {
+            state.yielded = false;
+            state.puller = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if state.closed.is_empty() && !state.yielded {
+            // Whoever is ready to call now shares the frame: one turn of the scheduler instead of a timer.
+            state.yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        state.yielded = false;
+        if state.closed.is_empty() {
+            state.close_frame();
+        }
+        let (frame, behind) = state.closed.pop_front().expect("a frame was closed above");
+        state.handed_over = behind;
+        Poll::Ready(Some(Calls::from_encoded(frame)))
+    }
+}
+
+/// Reads the answers of a stream until it ends.
+pub(crate) async fn receive(
+    lane: &Lane,
+    mut answers: tonic::Streaming<Answers>,
+    mut heard: impl FnMut(&[ReceivedAnswer]),
+) -> Option<tonic::Status> {
+    let (mut received, mut wakers) = (Vec::new(), Vec::new());
+    loop {
+        match answers.message().await {
+            Ok(Some(frame)) => {
+                if let Err(error) = frame.decode_into(&mut received) {
+                    return Some(ledger_proto::status::malformed(error));
+                }
+                heard(&received);
+                lane.land(&mut received, &mut wakers);
+            }
+            Ok(None) => return None,
+            Err(status) => return Some(status),
+        }
+    }
+}

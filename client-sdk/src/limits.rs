@@ -1,0 +1,52 @@
+//! Every bound of the client, named, with its reason.
+
+use std::time::Duration;
+
+use ledger_proto::limits as wire;
+
+/// Deadline of calls that name none.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
+/// One attempt waits so long for its answer; then it counts as in doubt, and the call is asked again through another node, with the same
+/// id. Half the default deadline, so that one frozen node does not use it up.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// Calls that may wait for answers on one stream. More than that wait for room: back-pressure instead of memory.
+pub const IN_FLIGHT_MAX: usize = 65_536;
+/// A frame is closed at so many bytes, well below what a node takes, so that no single call can push it over the bound.
+pub const FRAME_BYTES: usize = 1 << 20;
+/// A frame is closed at so many calls.
+pub const FRAME_CALLS: usize = wire::CALLS_PER_FRAME_MAX;
+/// Streams per node at most: more only cost wake-ups.
+pub const STREAMS_MAX: usize = 64;
+/// A connection must stand within this time.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A node that has said nothing for so long is pinged.
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
+/// A ping unanswered for so long means that the connection is dead.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// First pause between tries of a call, and between tries to connect; doubled each time, and drawn from the upper half.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(4);
+/// Longest pause between tries of a call.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(128);
+/// Longest pause between tries to connect to a node.
+pub const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// A leader named by a node is followed at once so many times a call; then pauses keep two nodes that name each other from spinning.
+pub const HINTS_MAX: u32 = 2;
+/// Routing is asked for anew at most so often.
+pub const REFRESH_PAUSE: Duration = Duration::from_millis(20);
+/// Routing is asked for anew at least so often.
+pub const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// One node has so long to answer with its routing.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Nodes asked for their routing at the same time.
+pub const REFRESH_NODES: usize = 3;
+/// How long `connect` tries to learn the routing.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Offers read together in one call.
+pub const READS_PER_CALL: usize = wire::OFFERS_PER_READ_MAX;
+/// Such calls under way per node; a read waits for the next one, never behind the one after.
+pub const READS_IN_FLIGHT: usize = 4;
+/// Frames of a watch that wait for a slow consumer; then its node waits.
+pub const WATCH_FRAMES: usize = 16;
+
+const _: () = assert!(FRAME_BYTES * 2 <= wire::FRAME_BYTES_MAX);
+const _: () = assert!(PATIENCE.as_millis() * 2 <= DEADLINE_DEFAULT.as_millis());
