@@ -242,9 +242,9 @@ impl<'a> Reader<'a> {
                 Subject::Reservation(id) => ledger.head_of_reservation(*id),
                 Subject::Product(sku) => ledger.head_of_product(sku),
             });
-            head.map(|(index, _)| index)
+            head.map(|(index, place)| (index, Some(place)))
         };
-        let from = before.or_else(head);
+        let from = before.map(|index| (index, None)).or_else(head);
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {

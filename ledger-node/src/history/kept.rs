@@ -424,6 +424,27 @@ impl History for KeptHistory {
         Ok(page.records.into_iter().next().filter(|(at, _)| *at == index).map(|(_, bytes)| bytes))
     }
 
+    fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
+        let (oldest, gaps, waiting) = {
+            let state = self.lock();
+            let Some(kept) = state.shards.get(&shard) else { return Ok(None) };
+            let waiting = kept.backlog.iter().rev().find(|(at, _)| *at <= index).cloned();
+            (kept.note.oldest, kept.note.gaps.clone(), waiting)
+        };
+        let found = match waiting {
+            Some(found) => Some(found),
+            None => self.store.last_up_to(shard, index)?,
+        };
+        let at = found.as_ref().map_or(0, |(at, _)| *at);
+        if let Some(gap) = gaps.iter().rev().find(|gap| gap.after < index && at < gap.through) {
+            return Err(HistoryError::NotHere { shard, after: gap.after, through: gap.through });
+        }
+        if at < oldest {
+            return if oldest == 0 { Ok(None) } else { Err(HistoryError::TooOld { shard, oldest }) };
+        }
+        Ok(found)
+    }
+
     fn coverage(&self, shard: u32) -> Coverage {
         let state = self.lock();
         let Some(kept) = state.shards.get(&shard) else { return Coverage::default() };

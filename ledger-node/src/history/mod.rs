@@ -74,6 +74,11 @@ pub trait History: Send + Sync + 'static {
     /// # Errors
     /// [`HistoryError`].
     fn record_at(&self, shard: u32, index: u64) -> Result<Option<Bytes>, HistoryError>;
+    /// The last record at or below an index; none when nothing before it changed anything.
+    ///
+    /// # Errors
+    /// [`HistoryError`]; also when a gap lies between.
+    fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError>;
     /// What is kept of a shard.
     fn coverage(&self, shard: u32) -> Coverage;
     /// Takes records from a peer into a gap, in order, from the gap's beginning. Verified by the chain.
