@@ -209,7 +209,7 @@ impl Auditing<'_> {
         );
         self.expect("memory", "ids", s.ids.len() as u64, n.ids);
         let guard = s.time.saturating_sub(crate::limits::FORGET_GUARD_MS);
-        for (slot, to) in s.forgotten_to.iter().enumerate().filter_map(|(slot, to)| Some((slot, (*to)?))) {
+        for (slot, to) in s.forgotten_below.iter().map(|below| below.saturating_sub(1)).enumerate() {
             self.expect(
                 "memory",
                 &format!("forgotten_to of slot {slot}, {to}, is not above {guard}"),

@@ -247,8 +247,8 @@ impl State {
         for n in [s.retain_sold_ms, s.retain_ended_ms, s.retain_refused_ms, s.remembered_max] {
             canon.n(n);
         }
-        for to in &self.forgotten_to {
-            canon.n(to.map_or(0, |t| t.saturating_add(1)));
+        for &below in &self.forgotten_below {
+            canon.n(below);
         }
         canon.hash(Kind::Shard)
     }

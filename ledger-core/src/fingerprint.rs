@@ -122,6 +122,6 @@ mod tests {
         assert_eq!(of.receive(&offer, 50), GOLDEN_RECEIVE);
     }
 
-    const GOLDEN_RESERVE: u64 = 0;
-    const GOLDEN_RECEIVE: u64 = 0;
+    const GOLDEN_RESERVE: u64 = 17_437_711_600_037_763_718;
+    const GOLDEN_RECEIVE: u64 = 13_945_823_257_885_165_682;
 }

@@ -140,13 +140,13 @@ impl Ledger {
     /// Index and place of the last change on a reservation that is still known.
     pub fn head_of_reservation(&self, id: ReservationId) -> Option<(u64, u16)> {
         match self.state.find(id)? {
-            crate::state::ids::Found::Reservation(at) => self.state.reservations.get(at).head(),
-            crate::state::ids::Found::Refused(_) => None,
+            Found::Reservation(at) => self.state.reservations.get(at).head(),
+            Found::Refused(_) => None,
         }
     }
     /// Everything at or below is forgotten in that slot: an id time in milliseconds; zero when nothing was.
     pub fn forgotten_to(&self, slot: Slot) -> u64 {
-        self.state.forgotten_to[usize::from(slot.get())].unwrap_or(0)
+        self.state.forgotten_below[usize::from(slot.get())].saturating_sub(1)
     }
     /// Sums, kept as it goes.
     pub fn totals(&self) -> Totals {

@@ -44,8 +44,8 @@ pub const FORGET_GUARD_MS: u64 = 10_000;
 pub const ID_AHEAD_MS_MAX: u64 = 10_000;
 /// Sale windows opened and closed by one entry; verdicts ask the policy and never wait for it.
 pub const EDGES_PER_ENTRY_MAX: usize = 1_024;
-/// Ids forgotten at the beginning of one entry: as many as one entry can add.
-pub const FORGOTTEN_PER_ENTRY_MAX: usize = 8_192;
+/// Ids forgotten by one entry because their time is over, and again because the cap presses: more than one entry can add.
+pub const FORGOTTEN_PER_ENTRY_MAX: usize = 16_384;
 /// Places looked at by one entry to drop the limit counters of ended sales.
 pub const COUNTS_DROPPED_PER_ENTRY_MAX: u32 = 4_096;
 /// Whatever the settings say, what has ended is remembered this long: ids may lie ahead by [`ID_AHEAD_MS_MAX`], forgetting must stay
@@ -74,7 +74,7 @@ pub const RETAIN_REFUSED_MS_DEFAULT: u64 = 3_600_000;
 /// Default cap on remembered ids of one shard that are neither live nor sold in their return window.
 pub const REMEMBERED_MAX_DEFAULT: u64 = 20_000_000;
 
-const _: () = assert!(FORGOTTEN_PER_ENTRY_MAX >= COMMANDS_PER_ENTRY_MAX);
+const _: () = assert!(FORGOTTEN_PER_ENTRY_MAX >= COMMANDS_PER_ENTRY_MAX + EXPIRED_PER_ENTRY_MAX);
 const _: () = assert!(RECORD_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(SLOTS == 1 << 12);
 const _: () = assert!(ID_AHEAD_MS_MAX <= FORGET_GUARD_MS);

@@ -6,7 +6,7 @@
 //! **Read next**: [`crate::audit`].
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read as _};
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -50,7 +50,7 @@ struct FrozenShard {
     generation: u64,
     ranges: Vec<(Slot, Slot)>,
     settings: ShardSettings,
-    forgotten_to: Vec<Option<u64>>,
+    forgotten_below: Vec<u64>,
     digests: VecDeque<Digest>,
 }
 
@@ -81,7 +81,7 @@ impl State {
                 generation: self.generation,
                 ranges: self.ranges.clone(),
                 settings: self.settings.clone(),
-                forgotten_to: self.forgotten_to.clone(),
+                forgotten_below: self.forgotten_below.clone(),
                 digests: self.digests.clone(),
             },
             products: self.products.freeze(),
@@ -179,11 +179,11 @@ fn put_shard(out: &mut Out<'_>, s: &FrozenShard) {
     out.n(s.generation);
     out.ranges(&s.ranges);
     out.settings(&s.settings);
-    let forgotten = || s.forgotten_to.iter().enumerate().filter_map(|(slot, to)| Some((slot, (*to)?)));
+    let forgotten = || s.forgotten_below.iter().enumerate().filter(|&(_, &below)| below > 0);
     out.n(forgotten().count() as u64);
-    for (slot, to) in forgotten() {
+    for (slot, &below) in forgotten() {
         out.n(slot as u64);
-        out.n(to);
+        out.n(below);
     }
     out.n(s.digests.len() as u64);
     for digest in &s.digests {
@@ -323,8 +323,12 @@ fn read_frame(from: &mut dyn io::Read, frame: &mut Vec<u8>) -> Read<()> {
         let max = limits::SNAPSHOT_FRAME_BYTES_MAX as u64;
         return Err(CodecError::TooLarge { what: WHAT, got: len as u64, max });
     }
-    frame.resize(len, 0);
-    from.read_exact(frame).map_err(wrong)?;
+    // Grows as bytes come: a length is not believed before they are there.
+    frame.clear();
+    io::Read::take(from, len as u64).read_to_end(frame).map_err(wrong)?;
+    if frame.len() != len {
+        return Err(wrong("it ends within a frame"));
+    }
     if xxh3_64(frame) != sum {
         return Err(wrong("a frame's checksum does not match"));
     }
@@ -370,7 +374,7 @@ impl Reading {
         s.settings = from.settings()?;
         for _ in 0..from.count(usize::from(limits::SLOTS))? {
             let slot = from.slot()?;
-            s.forgotten_to[usize::from(slot.get())] = Some(from.n()?);
+            s.forgotten_below[usize::from(slot.get())] = from.n()?;
         }
         for _ in 0..from.count(limits::DIGESTS_KEPT)? {
             s.digests.push_back(Digest { index: from.n()?, value: from.wide()? });

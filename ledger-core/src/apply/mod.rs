@@ -69,7 +69,7 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
     state.position = Position { term, index, ..state.position };
     state.time = state.time.max(entry.stamp.0);
     let chain_before = state.chain;
-    let (recorder, begun) = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
+    let recorder = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
     let mut deciding = Deciding { state, scratch, recorder, place: 0 };
     deciding.pass_time();
     let mut outcomes = Vec::with_capacity(entry.commands.len());
@@ -81,12 +81,12 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
             Err(No::NotNow(when)) => Outcome::NotNow(when),
         });
     }
-    let record = deciding.recorder.into_bytes();
-    let record = (record.len() > begun).then(|| {
+    let record = deciding.recorder.finish().map(Bytes::from);
+    if let Some(record) = &record {
         scratch.record_room = record.len();
-        state.chain = chain_after(chain_before, &record);
-        Bytes::from(record)
-    });
+        state.chain = chain_after(chain_before, record);
+    }
+    state.forget_above_cap();
     let digest = state.digest_if_due();
     Applied { time: state.now(), outcomes, record, digest }
 }

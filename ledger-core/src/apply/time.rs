@@ -32,7 +32,7 @@ impl Deciding<'_> {
             let before = self.set_phase(at);
             self.say_phase(at, before);
         }
-        self.state.forget_some();
+        self.state.forget_past();
         self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
     }
 

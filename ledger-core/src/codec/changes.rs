@@ -1,12 +1,12 @@
 //! Records and their changes as bytes.
 //!
-//! A record is: format version, position, ledger time, the chain before it, then changes to the end. [`Recorder`] writes changes
+//! A record is: format version, how many changes, position, ledger time, the chain before it, the changes. [`Recorder`] writes changes
 //! straight into the buffer while the entry is decided; nothing is collected first.
 //! **Owns** the numbers of changes (frozen; orders from 64 on). **Must never** follow a renaming of the enum.
 //! **Read next**: [`crate::apply`].
 
 use super::primitives::{In, Out};
-use super::{CodecError, RECORD_VERSION};
+use super::{COUNT_BYTES, CodecError, RECORD_VERSION, get_count, put_count};
 use crate::change::{Change, ChangeKind, LineChange, LineChanges, Record};
 use crate::ledger::Position;
 use crate::limits;
@@ -138,28 +138,37 @@ pub(crate) struct Links {
 #[derive(Default)]
 pub(crate) struct Recorder {
     buffer: Vec<u8>,
+    changes: usize,
 }
+
+/// Changes one record may have: more than its bytes allow.
+const CHANGES_MAX: usize = limits::RECORD_BYTES_MAX / 4;
+/// Versions below 251 take one byte.
+const COUNT_AT: usize = 1;
 
 impl Recorder {
     /// Begins the record of an entry in an empty buffer with room for what the last ones took.
-    pub(crate) fn begin(room: usize, position: Position, time: u64, chain_before: u128) -> (Self, usize) {
+    pub(crate) fn begin(room: usize, position: Position, time: u64, chain_before: u128) -> Self {
         let mut buffer = Vec::with_capacity(room);
         let mut out = Out::new(&mut buffer);
         out.n(RECORD_VERSION.into());
+        out.raw(&[0; COUNT_BYTES]);
         put_position(&mut out, position);
         out.n(time);
         out.wide(chain_before);
-        let begun = buffer.len();
-        (Self { buffer }, begun)
+        Self { buffer, changes: 0 }
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.buffer
+    /// The record's bytes; none when nothing changed.
+    pub(crate) fn finish(mut self) -> Option<Vec<u8>> {
+        put_count(&mut self.buffer, COUNT_AT, self.changes);
+        (self.changes > 0).then_some(self.buffer)
     }
 
     /// Appends a change.
     #[inline]
     pub(crate) fn say(&mut self, links: Links, said: Said<'_>) {
+        self.changes += 1;
         let mut out = Out::new(&mut self.buffer);
         out.n(links.place.into());
         put_link(&mut out, links.on_product);
@@ -409,11 +418,12 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<ChangeKind, CodecError> {
 }
 
 pub(super) fn get_record(from: &mut In<'_>) -> Result<Record, CodecError> {
+    let count = get_count(from, CHANGES_MAX)?;
     let position = get_position(from)?;
     let time = LedgerTime(from.n()?);
     let chain_before = from.wide()?;
     let mut changes = Vec::new();
-    while !from.is_at_end() {
+    for _ in 0..count {
         changes.push(Change {
             place: from.small()?,
             previous_on_product: get_link(from)?,
@@ -421,5 +431,6 @@ pub(super) fn get_record(from: &mut In<'_>) -> Result<Record, CodecError> {
             kind: get_kind(from)?,
         });
     }
+    from.must_end()?;
     Ok(Record { position, time, chain_before, changes })
 }

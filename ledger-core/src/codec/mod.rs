@@ -58,6 +58,22 @@ pub enum CodecError {
     },
 }
 
+/// How many commands or changes follow stands as a fixed number, written last: a cut at any byte is an error.
+const COUNT_BYTES: usize = 4;
+/// Versions below 251 take one byte.
+const ENTRY_COUNT_AT: usize = 1;
+const _: () = assert!(ENTRY_VERSION < 251 && RECORD_VERSION < 251);
+
+fn put_count(bytes: &mut [u8], at: usize, count: usize) {
+    let count = u32::try_from(count).expect("a batch has fewer than 2^32 parts");
+    bytes[at..at + COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
+}
+
+fn get_count(from: &mut In<'_>, max: usize) -> Result<usize, CodecError> {
+    let got = u32::from_le_bytes(from.raw(COUNT_BYTES)?.try_into().expect("four bytes"));
+    from.within(got.into(), max)
+}
+
 /// Builds the body of an entry command by command, so that a batch can be bounded by its bytes.
 pub struct EntryBuilder {
     bytes: Vec<u8>,
@@ -78,7 +94,9 @@ impl EntryBuilder {
     /// The same with room for so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         let mut buffer = Vec::with_capacity(bytes);
-        Out::new(&mut buffer).n(ENTRY_VERSION.into());
+        let mut out = Out::new(&mut buffer);
+        out.n(ENTRY_VERSION.into());
+        out.raw(&[0; COUNT_BYTES]);
         Self { bytes: buffer, commands: 0 }
     }
     /// Appends a command and tells how many bytes the entry has now.
@@ -96,7 +114,8 @@ impl EntryBuilder {
         self.commands == 0
     }
     /// The body. The buffer goes with it.
-    pub fn finish(self) -> Bytes {
+    pub fn finish(mut self) -> Bytes {
+        put_count(&mut self.bytes, ENTRY_COUNT_AT, self.commands);
         self.bytes.into()
     }
 }
@@ -117,15 +136,13 @@ pub fn encode_entry(commands: &[Command]) -> Bytes {
 pub fn decode_entry(stamp: LedgerTime, bytes: &[u8]) -> Result<Entry, CodecError> {
     let mut from = In::new("entry", bytes, limits::ENTRY_BYTES_MAX)?;
     expect_version(&mut from, "entry", ENTRY_VERSION)?;
-    // A reserve takes 34 bytes at least; so this is not far from the number, and bounded by what is there.
-    let mut commands = Vec::with_capacity((bytes.len() / 34).min(limits::COMMANDS_PER_ENTRY_MAX));
-    while !from.is_at_end() {
-        if commands.len() == limits::COMMANDS_PER_ENTRY_MAX {
-            let max = limits::COMMANDS_PER_ENTRY_MAX as u64;
-            return Err(CodecError::TooLarge { what: "entry", got: max + 1, max });
-        }
+    let count = get_count(&mut from, limits::COMMANDS_PER_ENTRY_MAX)?;
+    // A reserve takes 24 bytes at least; so this is not far from the number, and bounded by what is there.
+    let mut commands = Vec::with_capacity(count.min(bytes.len() / 24 + 1));
+    for _ in 0..count {
         commands.push(commands::get(&mut from)?);
     }
+    from.must_end()?;
     Ok(Entry { stamp, commands })
 }
 

@@ -145,6 +145,10 @@ impl<'a> In<'a> {
     pub(crate) fn is_at_end(&mut self) -> bool {
         self.decoder.reader().peek_read(1).is_none()
     }
+    /// Nothing may follow.
+    pub(crate) fn must_end(&mut self) -> Read<()> {
+        if self.is_at_end() { Ok(()) } else { Err(self.malformed("bytes follow its end")) }
+    }
     #[inline]
     fn get<T: Decode<()>>(&mut self) -> Read<T> {
         T::decode(&mut self.decoder).map_err(|why| Self::failed(self.what, &why))
@@ -177,6 +181,9 @@ impl<'a> In<'a> {
     #[inline]
     pub(crate) fn count(&mut self, max: usize) -> Read<usize> {
         let got = self.n()?;
+        self.within(got, max)
+    }
+    pub(crate) fn within(&self, got: u64, max: usize) -> Read<usize> {
         if got > max as u64 {
             return Err(CodecError::TooLarge { what: self.what, got, max: max as u64 });
         }

@@ -3,8 +3,9 @@
 //! Sold reservations are kept for `retain_sold_ms` after they were confirmed, other ended ones for `retain_ended_ms` after their end, refusals
 //! and fences for `retain_refused_ms`; each for [`limits::RETAIN_MS_MIN`] at least, so that `forgotten_to` cannot come near the time of ids
 //! still in use. Above `remembered_max` (ended ones, refusals and fences) the lowest id goes first, whatever its age, unless its time is above
-//! ledger time − [`limits::FORGET_GUARD_MS`]. Forgetting an id raises its slot's `forgotten_to` to the id's time. All of it
-//! happens at the beginning of an entry, [`limits::FORGOTTEN_PER_ENTRY_MAX`] at most, and when a command needs a place.
+//! ledger time − [`limits::FORGET_GUARD_MS`]. Forgetting an id raises its slot's `forgotten_to` to the id's time. What is past its time
+//! goes at the beginning of an entry, what the cap presses out at its end, [`limits::FORGOTTEN_PER_ENTRY_MAX`] at most each; and
+//! at once when a command needs a place.
 //!
 //! **Owns** the order of forgetting, a function of the records alone: by second of ending, then id; under the cap by id.
 //! **Must never** forget a live hold. **Read next**: [`crate::digest`].
@@ -113,8 +114,8 @@ impl State {
         retain_ms.max(limits::RETAIN_MS_MIN)
     }
 
-    /// Forgets what is past its time, and what the cap presses out; a bounded number.
-    pub(crate) fn forget_some(&mut self) {
+    /// Forgets what is past its time; a bounded number.
+    pub(crate) fn forget_past(&mut self) {
         let mut left = limits::FORGOTTEN_PER_ENTRY_MAX;
         for class in CLASSES {
             let Some(past) = self.time.checked_sub(self.retention(class)) else { continue };
@@ -126,8 +127,14 @@ impl State {
                 left -= 1;
             }
         }
-        while left > 0 && self.memory.remembered() > self.settings.remembered_max && self.forget_lowest().is_ok() {
-            left -= 1;
+    }
+
+    /// Forgets what the cap presses out; a bounded number.
+    pub(crate) fn forget_above_cap(&mut self) {
+        for _ in 0..limits::FORGOTTEN_PER_ENTRY_MAX {
+            if self.memory.remembered() <= self.settings.remembered_max || self.forget_lowest().is_err() {
+                return;
+            }
         }
     }
 
@@ -167,7 +174,7 @@ impl State {
         Ok(())
     }
 
-    /// Makes sure that one more id can be remembered. What a lowered cap leaves above it is worked off at the beginning of entries.
+    /// Makes sure that one more id can be remembered. What a lowered cap leaves above it is worked off at the end of entries.
     pub(crate) fn room_to_remember(&mut self) -> Result<(), NotNow> {
         if self.memory.remembered() < self.settings.remembered_max {
             return Ok(());
@@ -189,7 +196,7 @@ impl State {
         let guard = self.time.saturating_sub(limits::FORGET_GUARD_MS);
         assert!(id.time_ms() <= guard, "{id} is forgotten before the guard {guard}");
         let slot = usize::from(id.slot().get());
-        self.forgotten_to[slot] = self.forgotten_to[slot].max(Some(id.time_ms()));
+        self.forgotten_below[slot] = self.forgotten_below[slot].max(id.time_ms() + 1);
         self.ids.remove(id.as_bytes(), found);
         match found {
             Found::Reservation(at) => self.remove_reservation(at),

@@ -50,8 +50,8 @@ pub(crate) struct State {
     pub(crate) generation: u64,
     pub(crate) ranges: Vec<(Slot, Slot)>,
     pub(crate) settings: ShardSettings,
-    /// By slot: ids of that time or before that are not remembered are forgotten; `forgotten` says whether any is.
-    pub(crate) forgotten_to: Vec<Option<u64>>,
+    /// By slot: ids of an earlier time that are not remembered are forgotten. One above the contract's `forgotten_to`, so that zero says none.
+    pub(crate) forgotten_below: Vec<u64>,
     pub(crate) digests: VecDeque<Digest>,
     // primary: records
     pub(crate) products: Slab<Product>,
@@ -86,7 +86,7 @@ impl State {
             generation: 0,
             ranges: Vec::new(),
             settings: ShardSettings::default(),
-            forgotten_to: vec![None; usize::from(limits::SLOTS)],
+            forgotten_below: vec![0; usize::from(limits::SLOTS)],
             digests: VecDeque::new(),
             products: Slab::new(),
             offers: Slab::new(),
@@ -138,7 +138,7 @@ impl State {
     /// Whether an id that is not remembered may have executed before.
     #[inline]
     pub(crate) fn is_forgotten(&self, id: ReservationId) -> bool {
-        self.forgotten_to[usize::from(id.slot().get())].is_some_and(|to| id.time_ms() <= to)
+        id.time_ms() < self.forgotten_below[usize::from(id.slot().get())]
     }
 
     pub(crate) fn lines(&self, r: &Reservation) -> LineList {
