@@ -1,0 +1,98 @@
+//! Shapes a2, d, e and g: callers that each await one call, through the SDK (e: as unary calls).
+//!
+//! **Owns** the loops. **Must never** let one caller have two calls outstanding in the closed loop. **Read next**: [`super::meter`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use client_sdk::{Client, Outcome as Told};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::meter::Meter;
+use super::{Load, Target, Targets, command, refused};
+use crate::cli::Shape;
+use crate::limits;
+use crate::output::Outcome;
+
+/// Runs the shape's callers until the meter is over.
+pub(crate) async fn drive(load: &Load, client: &Client, targets: &Targets, meter: &Arc<Meter>) -> Outcome {
+    let products: Arc<Vec<Target>> = Arc::new(targets.iter().flat_map(|(_, t)| t.clone()).collect());
+    let caller = Caller { load: load.clone(), client: client.clone(), products, meter: meter.clone() };
+    match load.rate {
+        Some(rate) => open_loop(caller, rate).await,
+        None => {
+            let callers = load.callers.unwrap_or(if load.shape == Shape::D { 1 } else { 500 });
+            let mut tasks = tokio::task::JoinSet::new();
+            for n in 0..callers {
+                let caller = caller.clone();
+                tasks.spawn(async move {
+                    let mut random = SmallRng::seed_from_u64(n as u64);
+                    while !caller.meter.over() {
+                        caller.call(Instant::now(), &mut random).await;
+                    }
+                });
+            }
+            while let Some(ended) = tasks.join_next().await {
+                ended.map_err(refused)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn open_loop(caller: Caller, rate: u64) -> Outcome {
+    let began = Instant::now();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let mut random = SmallRng::seed_from_u64(rate);
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    let mut sent = 0u64;
+    while !caller.meter.over() {
+        ticks.tick().await;
+        let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+        while sent < due && waiting.load(Ordering::Relaxed) < limits::BENCH_WAITING_MAX {
+            let at = began + Duration::from_secs_f64(sent as f64 / rate as f64);
+            let mut own = SmallRng::seed_from_u64(random.random());
+            let (caller, waiting) = (caller.clone(), waiting.clone());
+            waiting.fetch_add(1, Ordering::Relaxed);
+            sent += 1;
+            tokio::spawn(async move {
+                caller.call(at, &mut own).await;
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Caller {
+    load: Load,
+    client: Client,
+    products: Arc<Vec<Target>>,
+    meter: Arc<Meter>,
+}
+
+impl Caller {
+    async fn call(&self, began: Instant, random: &mut SmallRng) {
+        let target = &self.products[random.random_range(0..self.products.len())];
+        match self.load.shape {
+            Shape::G => self.count(began, &self.client.stock(&target.sku).await),
+            Shape::GStale => self.count(began, &self.client.stock(&target.sku).stale().await),
+            Shape::E => {
+                let command = command(&self.load, target, self.client.mint_for(&target.sku), random.random());
+                self.count(began, &self.client.submit_unary(command, limits::COMMAND_WITHIN).await);
+            }
+            _ => {
+                let command = command(&self.load, target, self.client.mint_for(&target.sku), random.random());
+                self.count(began, &self.client.submit(command).await);
+            }
+        }
+    }
+
+    fn count<T: std::fmt::Debug>(&self, began: Instant, told: &Told<T>) {
+        let ok = u64::from(told.is_ok());
+        self.meter.record(began, ok, 1 - ok, || format!("{told:?}"));
+    }
+}

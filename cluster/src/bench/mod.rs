@@ -1,0 +1,255 @@
+//! `ledgerctl bench`: what a cluster does a second, how fast, and what it costs.
+//!
+//! **What it is.** The shapes of the project's targets, in a closed loop (so many calls outstanding) or an open one (so many a
+//! second, latency counted from when a call was due). **Owns** the runs and their order. **Must never** report a run whose audit
+//! does not hold as good. **Read next**: [`meter`], [`streams`], [`callers`].
+
+mod callers;
+mod http;
+mod meter;
+mod report;
+mod streams;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client_sdk::{Client, LimitKey, OfferKey, Policy, Sku, Slot, v1};
+use futures::StreamExt;
+
+use crate::cli::{BenchArgs, Shape};
+use crate::commands::{all_products, audit_cluster, shard_of};
+use crate::dev_cluster::{DevCluster, NodeProgram};
+use crate::limits;
+use crate::link::{ClusterLink, connect};
+use crate::output::{Failure, Outcome, Printer};
+use meter::Meter;
+pub use report::{BenchDoc, RunDoc};
+
+/// What one measurement has switched on.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    shape: Shape,
+    seconds: u64,
+    warmup: u64,
+    rate: Option<u64>,
+    callers: Option<usize>,
+    in_flight: usize,
+    products: usize,
+    keys: bool,
+    hold: Option<Duration>,
+    watchers: usize,
+    feature: &'static str,
+}
+
+/// One product to reserve, and where its leader is.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) sku: Sku,
+    pub(crate) slot: Slot,
+}
+
+/// Products by the address of the node that leads them.
+pub(crate) type Targets = Vec<(String, Vec<Target>)>;
+
+fn refused(e: impl std::fmt::Display) -> Failure {
+    Failure::refused(e.to_string())
+}
+
+/// Runs all measurements asked for.
+///
+/// # Errors
+/// [`Failure::Refused`] when the cluster fails or an audit does not hold.
+pub async fn run(args: BenchArgs, endpoints: Vec<String>, printer: Printer) -> Outcome {
+    let loads = loads(&args);
+    if !args.spawn {
+        printer.ask(&format!(
+            "create {} products named bench-… and send load for {} s",
+            args.products,
+            loads.len() as u64 * args.seconds
+        ))?;
+    }
+    let mut document =
+        BenchDoc { host_cores: std::thread::available_parallelism().map_or(0, usize::from), runs: Vec::new() };
+    for load in loads {
+        eprintln!("{} ({}): {} s …", report::name(load.shape), load.feature, load.warmup + load.seconds);
+        // A cluster of its own for each measurement: none pays for what the one before has left.
+        let run = if args.spawn { spawned(&args, &load).await? } else { measure(&endpoints, &load).await? };
+        eprintln!("  {}", report::brief(&run));
+        document.runs.push(run);
+    }
+    printer.print(&document, report::to_text)?;
+    match document.runs.iter().find(|r| !r.audit_holds) {
+        None => Ok(()),
+        Some(run) => {
+            Err(refused(format!("the audit after shape {} does not hold: {}", run.shape, run.findings.join("; "))))
+        }
+    }
+}
+
+fn loads(args: &BenchArgs) -> Vec<Load> {
+    let mut loads = Vec::new();
+    for shape in &args.shape {
+        let plain = Load {
+            shape: *shape,
+            seconds: args.seconds,
+            warmup: args.warmup,
+            rate: args.rate,
+            callers: args.callers,
+            in_flight: args.in_flight,
+            products: args.products.max(1),
+            keys: args.keys,
+            hold: args.hold,
+            watchers: args.watchers,
+            feature: "as asked",
+        };
+        if !args.feature_cost {
+            loads.push(plain);
+            continue;
+        }
+        let base = Load { keys: false, hold: None, watchers: 0, feature: "plain", ..plain };
+        loads.push(base.clone());
+        loads.push(Load { keys: true, feature: "limits", ..base.clone() });
+        loads.push(Load { hold: Some(Duration::from_millis(500)), feature: "expiry 500 ms", ..base.clone() });
+        loads.push(Load { watchers: 2, feature: "2 watchers", ..base.clone() });
+        loads.push(Load {
+            keys: true,
+            hold: Some(Duration::from_millis(500)),
+            watchers: 2,
+            feature: "all of them",
+            ..base
+        });
+    }
+    loads
+}
+
+async fn spawned(args: &BenchArgs, load: &Load) -> Outcome<RunDoc> {
+    let dir = tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(refused)?;
+    let program = NodeProgram::this().map_err(refused)?;
+    let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &[]).await.map_err(refused)?;
+    let endpoints = cluster.endpoints();
+    let run = tokio::select! {
+        run = measure(&endpoints, load) => run,
+        _ = tokio::signal::ctrl_c() => Err(refused("interrupted; all nodes were ended")),
+    };
+    if run.is_err() {
+        for id in 1..=3 {
+            if let Err(ended) = cluster.check_alive(id) {
+                eprintln!("{ended}");
+            }
+        }
+    }
+    cluster.stop_all().await;
+    run
+}
+
+async fn measure(endpoints: &[String], load: &Load) -> Outcome<RunDoc> {
+    let client = connect(endpoints).await?;
+    let skus = fill(&client, load).await?;
+    let targets = targets(&client, &skus).await?;
+    let link = ClusterLink::new(endpoints)?.with_members().await?;
+    let watchers: Vec<_> = (0..load.watchers).map(|_| tokio::spawn(read_along(client.clone()))).collect();
+    let meter = Arc::new(Meter::new(load.warmup, load.seconds));
+    let sampler = tokio::spawn(meter::sample(meter.clone(), link.clone()));
+    match load.shape {
+        Shape::A1 | Shape::B | Shape::C => streams::drive(load, &targets, &meter).await?,
+        Shape::A2 | Shape::D | Shape::E | Shape::G | Shape::GStale => {
+            callers::drive(load, &client, &targets, &meter).await?
+        }
+        Shape::F => http::drive(load, &client, &targets, &meter).await?,
+    }
+    let costs = sampler.await.map_err(refused)??;
+    for watcher in &watchers {
+        watcher.abort();
+    }
+    let mut run = report::run_document(load, &meter, &costs);
+    audit(&link, &client, &skus, &mut run).await?;
+    client.close().await;
+    Ok(run)
+}
+
+/// Creates the products and fills them, with names of their own for each run.
+async fn fill(client: &Client, load: &Load) -> Outcome<Vec<Sku>> {
+    let run: u32 = rand::random();
+    let policy = Policy { per_key_max: load.keys.then_some(1_000_000), ..Policy::default() };
+    let names = (0..load.products)
+        .map(|i| Sku::new(format!("bench-{run:08x}-{i}")).map_err(refused))
+        .collect::<Outcome<Vec<_>>>()?;
+    let made = names.iter().map(|sku| {
+        let policy = policy.clone();
+        async move {
+            client.create_product(sku, policy).await.into_result()?;
+            client.receive(sku, limits::BENCH_UNITS, "bench").await.into_result()
+        }
+    });
+    let mut made = futures::stream::iter(made).buffer_unordered(limits::IMPORT_IN_FLIGHT);
+    while let Some(one) = made.next().await {
+        one?;
+    }
+    drop(made);
+    Ok(names)
+}
+
+async fn targets(client: &Client, skus: &[Sku]) -> Outcome<Targets> {
+    let until = std::time::Instant::now() + limits::COMMAND_WITHIN;
+    loop {
+        let routing = client.routing();
+        if let Some(targets) = group(&routing, skus) {
+            return Ok(targets);
+        }
+        if std::time::Instant::now() >= until {
+            return Err(refused("not every shard has a known leader"));
+        }
+        // A linearizable read makes the client learn who leads.
+        for sku in skus.iter().take(8) {
+            drop(client.stock(sku).await);
+        }
+        tokio::time::sleep(limits::POLL).await;
+    }
+}
+
+fn group(routing: &v1::Routing, skus: &[Sku]) -> Option<Targets> {
+    let mut targets: Targets = Vec::new();
+    for sku in skus {
+        let shard = shard_of(routing, sku)?;
+        let leader = routing.shards.iter().find(|s| s.shard == shard)?.leader;
+        let address = &routing.nodes.iter().find(|n| n.node == leader)?.client;
+        let target = Target { sku: sku.clone(), slot: Slot::of(sku) };
+        match targets.iter_mut().find(|(a, _)| a == address) {
+            Some((_, list)) => list.push(target),
+            None => targets.push((address.clone(), vec![target])),
+        }
+    }
+    Some(targets)
+}
+
+async fn read_along(client: Client) {
+    let mut watch = client.watch_from_now();
+    while let Some(Ok(_)) = watch.next().await {}
+}
+
+async fn audit(link: &ClusterLink, client: &Client, skus: &[Sku], run: &mut RunDoc) -> Outcome {
+    let (audit, _) = audit_cluster(link, client, false).await?;
+    run.findings.extend(audit.findings.iter().map(|f| format!("{}: {}", f.invariant, f.what)));
+    run.findings.extend(audit.incomplete);
+    for product in all_products(client).await?.iter().filter(|p| skus.contains(&p.sku)) {
+        let units: u64 = product.offers.iter().map(|o| o.balance.available + o.balance.held + o.balance.sold).sum();
+        if units != product.received {
+            run.findings.push(format!("{}: {} received, {units} there", product.sku, product.received));
+        }
+    }
+    run.audit_holds = run.findings.is_empty();
+    Ok(())
+}
+
+/// The offer, keys and hold of one reservation of the load.
+pub(crate) fn command(load: &Load, target: &Target, id: client_sdk::ReservationId, buyer: u64) -> client_sdk::Command {
+    let key = LimitKey::new(format!("buyer-{:06}", buyer % 1_000_000)).ok();
+    let quantity = client_sdk::Quantity::new(1).ok();
+    let offer = OfferKey { sku: target.sku.clone(), sale: None };
+    client_sdk::Command::Reserve {
+        id,
+        keys: key.into_iter().collect(),
+        lines: quantity.map(|quantity| client_sdk::Line { offer, quantity }).into_iter().collect(),
+        hold_ms: Some(load.hold.map_or(600_000, |h| h.as_millis() as u64)),
+    }
+}

@@ -1,0 +1,174 @@
+//! What a bench prints.
+//!
+//! **Owns** the fields of its JSON. **Must never** round a failure away. **Read next**: [`super::meter`].
+
+use serde::Serialize;
+
+use super::Load;
+use super::meter::{Costs, Meter, NodeCost};
+use crate::cli::Shape;
+use crate::output::{micros, num, table, text, unit};
+
+/// All measurements of one command.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchDoc {
+    /// Cores of this machine.
+    pub host_cores: usize,
+    /// One a measurement.
+    pub runs: Vec<RunDoc>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunDoc {
+    /// The shape's name in the targets.
+    pub shape: String,
+    /// What was switched on.
+    pub feature: String,
+    /// Products the load was spread over.
+    pub products: usize,
+    /// Operations a second asked for; null for a closed loop.
+    pub rate_asked: Option<u64>,
+    /// Seconds measured.
+    pub seconds: f64,
+    /// Operations answered Ok.
+    pub ok: u64,
+    /// Operations answered otherwise.
+    pub other: u64,
+    /// One of those answers.
+    pub other_example: Option<String>,
+    /// Ok a second.
+    pub per_second: f64,
+    /// Microseconds: 50th percentile.
+    pub p50_us: u64,
+    /// 95th.
+    pub p95_us: u64,
+    /// 99th.
+    pub p99_us: u64,
+    /// 99.9th.
+    pub p999_us: u64,
+    /// Longest.
+    pub max_us: u64,
+    /// CPU microseconds an operation, in this process.
+    pub client_cpu_us_per_op: f64,
+    /// In the nodes that lead.
+    pub leader_cpu_us_per_op: f64,
+    /// In a node that only follows, on average.
+    pub follower_cpu_us_per_op: Option<f64>,
+    /// Syncs a second, on the busiest node.
+    pub syncs_per_second: f64,
+    /// Operations an entry of the log.
+    pub ops_per_entry: f64,
+    /// Costs by node.
+    pub nodes: Vec<NodeCost>,
+    /// Whether the audit after it held.
+    pub audit_holds: bool,
+    /// What it found.
+    pub findings: Vec<String>,
+}
+
+pub(super) fn name(shape: Shape) -> &'static str {
+    match shape {
+        Shape::A1 => "a1",
+        Shape::A2 => "a2",
+        Shape::B => "b",
+        Shape::C => "c",
+        Shape::D => "d",
+        Shape::E => "e",
+        Shape::F => "f",
+        Shape::G => "g",
+        Shape::GStale => "g-stale",
+    }
+}
+
+pub(super) fn run_document(load: &Load, meter: &Meter, costs: &Costs) -> RunDoc {
+    let seconds = meter.seconds();
+    let (leaders, followers): (Vec<&NodeCost>, Vec<&NodeCost>) = costs.nodes.iter().partition(|n| n.leads > 0);
+    meter.counts(|counts| {
+        let per_op = |ms: u64| if counts.ok == 0 { 0.0 } else { ms as f64 * 1e3 / counts.ok as f64 };
+        let at = |q| counts.latency.value_at_quantile(q);
+        let sum = |nodes: &[&NodeCost]| nodes.iter().map(|n| n.cpu_ms).sum::<u64>();
+        let entries: u64 = leaders.iter().map(|n| n.entries).sum();
+        RunDoc {
+            shape: name(load.shape).into(),
+            feature: load.feature.into(),
+            products: load.products,
+            rate_asked: load.rate,
+            seconds,
+            ok: counts.ok,
+            other: counts.other,
+            other_example: counts.example.clone(),
+            per_second: counts.ok as f64 / seconds,
+            p50_us: at(0.5),
+            p95_us: at(0.95),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: counts.latency.max(),
+            client_cpu_us_per_op: per_op(costs.client_cpu_ms),
+            leader_cpu_us_per_op: per_op(sum(&leaders)),
+            follower_cpu_us_per_op: (!followers.is_empty()).then(|| per_op(sum(&followers)) / followers.len() as f64),
+            syncs_per_second: costs.nodes.iter().map(|n| n.syncs).max().unwrap_or(0) as f64 / seconds,
+            ops_per_entry: if entries == 0 { 0.0 } else { counts.ok as f64 / entries as f64 },
+            nodes: costs.nodes.clone(),
+            audit_holds: false,
+            findings: Vec::new(),
+        }
+    })
+}
+
+pub(super) fn brief(run: &RunDoc) -> String {
+    let audit = if run.audit_holds { "audit holds" } else { "audit does NOT hold" };
+    format!(
+        "{:.0}/s, p50 {}, p99 {}, {} not ok; {audit}",
+        run.per_second,
+        micros(run.p50_us),
+        micros(run.p99_us),
+        run.other
+    )
+}
+
+pub(super) fn to_text(bench: &BenchDoc) -> String {
+    let rows = bench.runs.iter().map(|r| {
+        [
+            text(&r.shape),
+            text(&r.feature),
+            num(r.per_second as u64),
+            unit(micros(r.p50_us)),
+            unit(micros(r.p95_us)),
+            unit(micros(r.p99_us)),
+            unit(micros(r.p999_us)),
+            unit(micros(r.max_us)),
+            num(r.other),
+            unit(format!("{:.2} µs", r.client_cpu_us_per_op)),
+            unit(format!("{:.2} µs", r.leader_cpu_us_per_op)),
+            r.follower_cpu_us_per_op.map_or(unit("-"), |f| unit(format!("{f:.2} µs"))),
+            num(r.syncs_per_second as u64),
+            unit(format!("{:.1}", r.ops_per_entry)),
+            text(if r.audit_holds { "holds" } else { "BROKEN" }),
+        ]
+    });
+    let header = [
+        "SHAPE",
+        "FEATURES",
+        "OK/S",
+        "P50",
+        "P95",
+        "P99",
+        "P99.9",
+        "MAX",
+        "NOT OK",
+        "CPU CLIENT",
+        "LEADER",
+        "FOLLOWER",
+        "SYNCS/S",
+        "OPS/ENTRY",
+        "AUDIT",
+    ];
+    let mut out = table(header, rows);
+    for run in &bench.runs {
+        if let Some(example) = &run.other_example {
+            out.push_str(&format!("\n{}: not ok, for example {example}", run.shape));
+        }
+    }
+    out
+}

@@ -1,0 +1,40 @@
+//! The binary: parses, runs, and turns the outcome into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cluster::cli::{Cli, Verb};
+use cluster::output::Failure;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Errors of usage are clap's: it exits with 2 as we want.
+    let cli = Cli::parse();
+    if let Verb::Node { args } = cli.command {
+        return cluster::node_mode::run(args);
+    }
+    let threads = match &cli.command {
+        Verb::Bench(args) => args.threads,
+        _ => 1,
+    };
+    let mut builder = if threads > 1 {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let outcome = match builder.enable_all().build() {
+        Ok(runtime) => runtime.block_on(cluster::commands::run(cli)),
+        Err(e) => Err(Failure::refused(format!("no runtime: {e}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

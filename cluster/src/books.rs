@@ -1,0 +1,633 @@
+//! The books: stock recomputed from the feed alone, by rules written a second time.
+//!
+//! **What it is.** An auditor that was told every change since the beginning, and nothing else. It moves units between
+//! *available*, *held* and *sold* itself, ends due holds by their deadlines itself, and complains when the ledger's own
+//! balances, ends or chains say otherwise. **Owns** the recomputation. **Must never** call the core's `apply` or its audit:
+//! then the ledger would grade itself. **Read next**: [`crate::commands::audit`], [`crate::demo`].
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use client_sdk::{
+    Balance, ChangeKind, Happened, LedgerTime, LineChange, OfferKey, Position, ProductView, ReservationId, Sku, Status,
+};
+use serde::Serialize;
+
+use crate::limits;
+
+/// One thing that must not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The promise that is broken: conserved, oversold, stranded, ends-once, expiry, reference, chain, lost, diverged.
+    pub invariant: String,
+    /// Both sides of what disagrees.
+    pub what: String,
+}
+
+impl Finding {
+    /// Names the promise and both sides.
+    pub fn new(invariant: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { invariant: invariant.into(), what: what.into() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct OfferBook {
+    available: i128,
+    held: i128,
+    sold: i128,
+    /// A sale that ended by hand: what comes back goes to the plain offer.
+    ended: bool,
+    /// End of the window, and whether it was told.
+    closes_at: Option<LedgerTime>,
+    over_told: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct ProductBook {
+    received: i128,
+    adjusted: i128,
+    returned: i128,
+    references: HashSet<String>,
+    last: Option<(u64, u16)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ReservationBook {
+    status: Status,
+    deadline: LedgerTime,
+    /// Its deadline has passed and its units are back, but its expiry was not told yet.
+    due: bool,
+    /// While held: the units held. Once confirmed: the units sold and not returned.
+    lines: Vec<(OfferKey, i128)>,
+    last: (u64, u16),
+}
+
+/// Everything recomputed.
+#[derive(Debug, Default)]
+pub struct Books {
+    products: HashMap<Sku, ProductBook>,
+    offers: HashMap<OfferKey, OfferBook>,
+    reservations: HashMap<ReservationId, ReservationBook>,
+    /// Live holds by deadline, a shard: ledger time is a shard's.
+    deadlines: HashMap<u32, BTreeSet<(LedgerTime, ReservationId)>>,
+    /// Products whose beginning is no longer kept.
+    beheaded: HashSet<Sku>,
+    changes: u64,
+    findings: Vec<Finding>,
+    findings_total: u64,
+}
+
+/// Sums over some offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Sums {
+    /// Received plus adjusted.
+    pub received: i128,
+    /// Available.
+    pub available: i128,
+    /// Held.
+    pub held: i128,
+    /// Sold and not returned.
+    pub sold: i128,
+}
+
+impl Books {
+    /// Empty books.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Changes entered.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+    /// What is wrong, at most [`limits::FINDINGS_MAX`] of it.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+    /// Products that could not be recomputed because their first changes are no longer kept.
+    pub fn beheaded(&self) -> usize {
+        self.beheaded.len()
+    }
+    /// Where a reservation stands by the books, deadlines seen so far counted.
+    pub fn status(&self, id: ReservationId) -> Option<Status> {
+        self.reservations.get(&id).map(|r| if r.due { Status::Expired } else { r.status })
+    }
+    /// An offer's units by the books.
+    pub fn offer(&self, key: &OfferKey) -> Sums {
+        let book = self.offers.get(key).copied().unwrap_or_default();
+        Sums { received: 0, available: book.available, held: book.held, sold: book.sold }
+    }
+    /// A product's units over its offers.
+    pub fn product(&self, sku: &Sku) -> Sums {
+        let mut sums = Sums::default();
+        if let Some(product) = self.products.get(sku) {
+            sums.received = product.received + product.adjusted;
+        }
+        for (_, book) in self.offers.iter().filter(|(key, _)| key.sku == *sku) {
+            sums.available += book.available;
+            sums.held += book.held;
+            sums.sold += book.sold;
+        }
+        sums
+    }
+    /// All products' units.
+    pub fn total(&self) -> Sums {
+        let received = self.products.values().map(|p| p.received + p.adjusted).sum();
+        self.offers.values().fold(Sums { received, ..Sums::default() }, |mut sums, book| {
+            sums.available += book.available;
+            sums.held += book.held;
+            sums.sold += book.sold;
+            sums
+        })
+    }
+
+    fn find(&mut self, invariant: &str, at: Position, what: String) {
+        self.findings_total += 1;
+        if self.findings.len() < limits::FINDINGS_MAX {
+            let Position { shard, index, place, .. } = at;
+            self.findings.push(Finding::new(invariant, format!("shard {shard}, index {index}, place {place}: {what}")));
+        }
+    }
+
+    /// A shard's ledger time is (at least) this: due holds have ended.
+    pub fn advance(&mut self, shard: u32, time: LedgerTime) {
+        let Some(deadlines) = self.deadlines.get_mut(&shard) else { return };
+        let mut due = Vec::new();
+        while let Some(&(deadline, id)) = deadlines.first() {
+            if deadline > time {
+                break;
+            }
+            deadlines.pop_first();
+            due.push(id);
+        }
+        for id in due {
+            let Some(book) = self.reservations.get_mut(&id) else { continue };
+            book.due = true;
+            for (key, units) in book.lines.clone() {
+                self.give_back(&key, units);
+            }
+        }
+    }
+
+    fn give_back(&mut self, key: &OfferKey, units: i128) {
+        let offer = self.offers.entry(key.clone()).or_default();
+        offer.held -= units;
+        if offer.ended {
+            let plain = OfferKey { sku: key.sku.clone(), sale: None };
+            self.offers.entry(plain).or_default().available += units;
+        } else {
+            offer.available += units;
+        }
+    }
+
+    /// Enters one change. Changes of one product must come in order.
+    pub fn enter(&mut self, happened: &Happened) {
+        let Happened { position, time, change } = happened;
+        self.changes += 1;
+        let first = match sku_of(&change.kind) {
+            Some(sku) => Some(sku.clone()),
+            None => reservation_of(&change.kind)
+                .and_then(|id| self.reservations.get(&id))
+                .and_then(|r| r.lines.first())
+                .map(|(key, _)| key.sku.clone()),
+        };
+        self.advance(position.shard, *time);
+        let Some(sku) = first else {
+            if change.previous_on_reservation.is_none() {
+                self.find("chain", *position, format!("{} without a reservation", change.kind.name()));
+            }
+            return;
+        };
+        let created = matches!(change.kind, ChangeKind::ProductCreated { .. });
+        if self.beheaded.contains(&sku) {
+            return;
+        }
+        if !created && !self.products.contains_key(&sku) {
+            if change.previous_on_product.is_some() {
+                self.beheaded.insert(sku);
+            } else {
+                self.find("chain", *position, format!("{} of {sku}, which was never created", change.kind.name()));
+            }
+            return;
+        }
+        self.check_chain(*position, &sku, happened);
+        self.dispatch(*position, *time, &change.kind);
+        let here = Some((position.index, position.place));
+        for sku in skus_of(&change.kind) {
+            if let Some(product) = self.products.get_mut(sku) {
+                product.last = here;
+            }
+        }
+        if let Some(book) = reservation_of(&change.kind).and_then(|id| self.reservations.get_mut(&id)) {
+            book.last = (position.index, position.place);
+        }
+    }
+
+    fn check_chain(&mut self, at: Position, sku: &Sku, happened: &Happened) {
+        let known = self.products.get(sku).and_then(|p| p.last);
+        let told = happened.change.previous_on_product;
+        // An extension moves no units and is no link in the product's chain.
+        if known != told && !matches!(happened.change.kind, ChangeKind::ReservationExtended { .. }) {
+            let what = format!(
+                "{} of {sku} follows {told:?}, but the last change seen is {known:?}",
+                happened.change.kind.name()
+            );
+            self.find("chain", at, what);
+        }
+        let Some(id) = reservation_of(&happened.change.kind) else { return };
+        let known = self.reservations.get(&id).map(|r| r.last);
+        let told = happened.change.previous_on_reservation;
+        if known != told {
+            let what = format!(
+                "{} of {id} follows {told:?}, but the last change seen is {known:?}",
+                happened.change.kind.name()
+            );
+            self.find("chain", at, what);
+        }
+    }
+
+    fn dispatch(&mut self, at: Position, time: LedgerTime, kind: &ChangeKind) {
+        match kind {
+            ChangeKind::ProductCreated { sku, .. } => self.created(at, sku),
+            ChangeKind::OfferPut { offer, policy, .. } => {
+                let book = self.offer_mut(offer);
+                (book.closes_at, book.over_told) = (policy.closes_at, false);
+            }
+            ChangeKind::UnitsReceived { offer, units, reference, balance } => {
+                self.reference(at, &offer.sku, reference.as_str());
+                self.product_mut(offer).received += i128::from(units.get());
+                self.offer_mut(offer).available += i128::from(units.get());
+                self.agree(at, offer, balance);
+            }
+            ChangeKind::UnitsAdjusted { offer, delta, reference, balance, .. } => {
+                self.reference(at, &offer.sku, reference.as_str());
+                self.product_mut(offer).adjusted += i128::from(*delta);
+                self.take(at, offer, -i128::from(*delta));
+                self.agree(at, offer, balance);
+            }
+            ChangeKind::UnitsAllotted { sku, from, to, units, reference, from_balance, to_balance } => {
+                self.reference(at, sku, reference.as_str());
+                let from = OfferKey { sku: sku.clone(), sale: from.clone() };
+                let to = OfferKey { sku: sku.clone(), sale: to.clone() };
+                self.take(at, &from, units.get().into());
+                self.offer_mut(&to).available += i128::from(units.get());
+                self.agree(at, &from, from_balance);
+                self.agree(at, &to, to_balance);
+            }
+            ChangeKind::SaleEnded { offer, balance, moved_back } => {
+                self.sale_ended(at, time, offer, balance, *moved_back)
+            }
+            ChangeKind::InventoryReserved { id, deadline, lines } => self.reserved(at, time, *id, *deadline, lines),
+            ChangeKind::ReservationExtended { id, deadline } => self.extended(at, time, *id, *deadline),
+            ChangeKind::ReservationConfirmed { id, lines, given_back } => {
+                self.ended(at, *id, Status::Confirmed, lines, given_back);
+            }
+            ChangeKind::ReservationReleased { id, lines } => self.ended(at, *id, Status::Released, &[], lines),
+            ChangeKind::ReservationExpired { id, deadline, lines } => self.expired(at, time, *id, *deadline, lines),
+            ChangeKind::UnitsReturned { id, reference, lines } => {
+                if let Some(line) = lines.first() {
+                    self.reference(at, &line.line.offer.sku, reference.as_str());
+                }
+                self.units_returned(at, *id, lines);
+            }
+            ChangeKind::SoldOut { offer, .. } => {
+                let available = self.offer_mut(offer).available;
+                if available != 0 {
+                    self.find("conserved", at, format!("sold out is told of {offer:?}, but {available} are available"));
+                }
+            }
+            ChangeKind::OfferOpened { .. }
+            | ChangeKind::OfferClosed { .. }
+            | ChangeKind::SaleStarted { .. }
+            | ChangeKind::StockLow { .. } => {}
+        }
+    }
+
+    fn offer_mut(&mut self, key: &OfferKey) -> &mut OfferBook {
+        self.offers.entry(key.clone()).or_default()
+    }
+    fn product_mut(&mut self, key: &OfferKey) -> &mut ProductBook {
+        self.products.entry(key.sku.clone()).or_default()
+    }
+
+    fn created(&mut self, at: Position, sku: &Sku) {
+        if self.products.insert(sku.clone(), ProductBook::default()).is_some() {
+            self.find("ends-once", at, format!("{sku} was created twice"));
+        }
+        self.offers.entry(OfferKey { sku: sku.clone(), sale: None }).or_default();
+    }
+
+    fn reference(&mut self, at: Position, sku: &Sku, reference: &str) {
+        let product = self.products.entry(sku.clone()).or_default();
+        if !product.references.insert(reference.to_owned()) {
+            self.find("reference", at, format!("reference {reference:?} of {sku} had an effect twice"));
+        }
+    }
+
+    /// Takes units out of *available*; below zero is the one thing that must never be.
+    fn take(&mut self, at: Position, key: &OfferKey, units: i128) {
+        let offer = self.offer_mut(key);
+        let had = offer.available;
+        offer.available -= units;
+        if offer.available < 0 && units > 0 {
+            self.find("oversold", at, format!("{units} units were taken from {key:?}, which had {had}"));
+        }
+    }
+
+    /// The balance as the ledger tells it must be the books'.
+    fn agree(&mut self, at: Position, key: &OfferKey, told: &Balance) {
+        let book = *self.offer_mut(key);
+        let told_as_book = (i128::from(told.available), i128::from(told.held), i128::from(told.sold));
+        if told_as_book != (book.available, book.held, book.sold) {
+            let what = format!(
+                "{key:?} is told as available {}, held {}, sold {}, recomputed available {}, held {}, sold {}",
+                told.available, told.held, told.sold, book.available, book.held, book.sold
+            );
+            self.find("conserved", at, what);
+        }
+    }
+
+    fn sale_ended(&mut self, at: Position, time: LedgerTime, key: &OfferKey, told: &Balance, moved_back: u64) {
+        let book = self.offer_mut(key);
+        // A window that closes leaves its units in the offer; an end by hand moves them, and all that comes back later.
+        let window = moved_back == 0 && !book.over_told && book.closes_at.is_some_and(|t| t <= time);
+        if window {
+            book.over_told = true;
+        } else {
+            book.ended = true;
+            let moved = i128::from(moved_back);
+            self.take(at, key, moved);
+            let plain = OfferKey { sku: key.sku.clone(), sale: None };
+            self.offer_mut(&plain).available += moved;
+        }
+        self.agree(at, key, told);
+    }
+
+    fn reserved(
+        &mut self,
+        at: Position,
+        time: LedgerTime,
+        id: ReservationId,
+        deadline: LedgerTime,
+        lines: &[LineChange],
+    ) {
+        if self.reservations.contains_key(&id) {
+            return self.find("ends-once", at, format!("{id} was reserved twice"));
+        }
+        if deadline <= time {
+            self.find("expiry", at, format!("{id} was held until {}, at {}", deadline.0, time.0));
+        }
+        let mut held = Vec::with_capacity(lines.len());
+        for line in lines {
+            let units = i128::from(line.line.quantity.get());
+            self.take(at, &line.line.offer, units);
+            self.offer_mut(&line.line.offer).held += units;
+            self.agree(at, &line.line.offer, &line.balance);
+            held.push((line.line.offer.clone(), units));
+        }
+        self.deadlines.entry(at.shard).or_default().insert((deadline, id));
+        let last = (at.index, at.place);
+        self.reservations.insert(id, ReservationBook { status: Status::Held, deadline, due: false, lines: held, last });
+    }
+
+    fn extended(&mut self, at: Position, time: LedgerTime, id: ReservationId, deadline: LedgerTime) {
+        let Some(book) = self.reservations.get_mut(&id) else {
+            return self.find("chain", at, format!("{id} was extended, but never reserved"));
+        };
+        if book.status != Status::Held || book.due || deadline <= time {
+            let what = format!(
+                "{id} was extended to {} at {}: {:?}, deadline {}",
+                deadline.0, time.0, book.status, book.deadline.0
+            );
+            return self.find("expiry", at, what);
+        }
+        let deadlines = self.deadlines.entry(at.shard).or_default();
+        deadlines.remove(&(book.deadline, id));
+        deadlines.insert((deadline, id));
+        book.deadline = deadline;
+    }
+
+    fn ended(&mut self, at: Position, id: ReservationId, status: Status, sold: &[LineChange], back: &[LineChange]) {
+        let Some(book) = self.reservations.get_mut(&id) else {
+            return self.find("chain", at, format!("{id} became {status:?}, but was never reserved"));
+        };
+        if book.status != Status::Held {
+            let what = format!("{id} became {status:?}, but it was {:?} already", book.status);
+            return self.find("ends-once", at, what);
+        }
+        if book.due {
+            let what = format!("{id} became {status:?}, but its deadline {} had passed", book.deadline.0);
+            book.status = status;
+            return self.find("expiry", at, what);
+        }
+        let deadline = book.deadline;
+        let held = std::mem::take(&mut book.lines);
+        book.status = status;
+        book.lines = lines_of(sold);
+        self.deadlines.entry(at.shard).or_default().remove(&(deadline, id));
+        self.same_units(at, id, &held, sold, back);
+        for (key, units) in lines_of(sold) {
+            let offer = self.offer_mut(&key);
+            offer.held -= units;
+            offer.sold += units;
+        }
+        for (key, units) in lines_of(back) {
+            self.give_back(&key, units);
+        }
+        // Lines of one change may share an offer (sold and given back): balances are as after the whole change.
+        for line in sold.iter().chain(back) {
+            let shared = sold.iter().chain(back).filter(|l| l.line.offer == line.line.offer).count() > 1;
+            if !shared {
+                self.agree(at, &line.line.offer, &line.balance);
+            }
+        }
+    }
+
+    fn expired(
+        &mut self,
+        at: Position,
+        time: LedgerTime,
+        id: ReservationId,
+        deadline: LedgerTime,
+        lines: &[LineChange],
+    ) {
+        let Some(book) = self.reservations.get_mut(&id) else {
+            return self.find("chain", at, format!("{id} expired, but was never reserved"));
+        };
+        if book.status != Status::Held {
+            let what = format!("{id} expired, but it was {:?} already", book.status);
+            return self.find("ends-once", at, what);
+        }
+        if book.deadline != deadline || !book.due {
+            let what =
+                format!("{id} expired at {} with deadline {}, its deadline is {}", time.0, deadline.0, book.deadline.0);
+            self.find("expiry", at, what);
+            return;
+        }
+        let held = std::mem::take(&mut book.lines);
+        book.status = Status::Expired;
+        self.same_units(at, id, &held, &[], lines);
+        // Its units were back when it was due, so its balances show them already.
+        for line in lines {
+            self.agree(at, &line.line.offer, &line.balance);
+        }
+    }
+
+    fn units_returned(&mut self, at: Position, id: ReservationId, lines: &[LineChange]) {
+        let Some(book) = self.reservations.get_mut(&id) else {
+            return self.find("chain", at, format!("units of {id} were returned, but it was never reserved"));
+        };
+        let mut short = Vec::new();
+        for (key, units) in lines_of(lines) {
+            let sold = book.lines.iter_mut().find(|(k, _)| *k == key);
+            match sold {
+                Some((_, left)) if *left >= units => *left -= units,
+                other => short.push((key, units, other.map_or(0, |(_, left)| *left))),
+            }
+        }
+        for (key, units, left) in short {
+            self.find(
+                "conserved",
+                at,
+                format!("{units} units of {key:?} were returned by {id}, which had bought {left}"),
+            );
+        }
+        for (key, units) in lines_of(lines) {
+            self.product_mut(&key).returned += units;
+            let ended = self.offer_mut(&key).ended;
+            self.offer_mut(&key).sold -= units;
+            let back = if ended { OfferKey { sku: key.sku.clone(), sale: None } } else { key };
+            self.offer_mut(&back).available += units;
+        }
+        for line in lines {
+            self.agree(at, &line.line.offer, &line.balance);
+        }
+    }
+
+    fn same_units(
+        &mut self,
+        at: Position,
+        id: ReservationId,
+        held: &[(OfferKey, i128)],
+        a: &[LineChange],
+        b: &[LineChange],
+    ) {
+        let mut left: HashMap<OfferKey, i128> = HashMap::new();
+        for (key, units) in held {
+            *left.entry(key.clone()).or_default() += units;
+        }
+        for (key, units) in lines_of(a).into_iter().chain(lines_of(b)) {
+            *left.entry(key).or_default() -= units;
+        }
+        if let Some((key, units)) = left.iter().find(|(_, units)| **units != 0) {
+            self.find("stranded", at, format!("{id} ended with {units} units of {key:?} unaccounted for"));
+        }
+    }
+
+    /// Compares the books with what the ledger answers to reads now; the feed must have been entered to its end.
+    pub fn compare(&mut self, products: &[ProductView]) {
+        let nowhere = Position::default();
+        for view in products {
+            if self.beheaded.contains(&view.sku) {
+                continue;
+            }
+            let Some(book) = self.products.get(&view.sku).cloned() else {
+                self.find("lost", nowhere, format!("the ledger has {}, history does not", view.sku));
+                continue;
+            };
+            let told = (i128::from(view.received), i128::from(view.adjusted), i128::from(view.returned));
+            if told != (book.received, book.adjusted, book.returned) {
+                let what = format!(
+                    "{}: received, adjusted, returned are answered as {told:?}, recomputed as {:?}",
+                    view.sku,
+                    (book.received, book.adjusted, book.returned)
+                );
+                self.find("conserved", nowhere, what);
+            }
+            for offer in &view.offers {
+                self.agree(nowhere, &offer.offer, &offer.balance);
+            }
+        }
+    }
+
+    /// Conservation and signs over everything entered.
+    pub fn close(&mut self) {
+        let mut wrong = Vec::new();
+        for (sku, product) in &self.products {
+            let sums = self.product(sku);
+            let there = product.received + product.adjusted;
+            if there != sums.available + sums.held + sums.sold {
+                wrong.push((
+                    "stranded",
+                    format!(
+                        "{sku}: {there} units came in, {} available + {} held + {} sold",
+                        sums.available, sums.held, sums.sold
+                    ),
+                ));
+            }
+            if sums.sold + sums.held > there {
+                wrong.push(("oversold", format!("{sku}: {} sold + {} held of {there}", sums.sold, sums.held)));
+            }
+        }
+        for (invariant, what) in wrong {
+            self.find(invariant, Position::default(), what);
+        }
+    }
+}
+
+fn lines_of(lines: &[LineChange]) -> Vec<(OfferKey, i128)> {
+    lines.iter().map(|l| (l.line.offer.clone(), i128::from(l.line.quantity.get()))).collect()
+}
+
+/// The reservation a change is about.
+pub fn reservation_of(kind: &ChangeKind) -> Option<ReservationId> {
+    match kind {
+        ChangeKind::InventoryReserved { id, .. }
+        | ChangeKind::ReservationExtended { id, .. }
+        | ChangeKind::ReservationConfirmed { id, .. }
+        | ChangeKind::ReservationReleased { id, .. }
+        | ChangeKind::ReservationExpired { id, .. }
+        | ChangeKind::UnitsReturned { id, .. } => Some(*id),
+        _ => None,
+    }
+}
+
+/// All products a change moves units of; extensions move none.
+fn skus_of(kind: &ChangeKind) -> Vec<&Sku> {
+    match kind {
+        ChangeKind::InventoryReserved { lines, .. }
+        | ChangeKind::ReservationReleased { lines, .. }
+        | ChangeKind::ReservationExpired { lines, .. }
+        | ChangeKind::UnitsReturned { lines, .. } => lines.iter().map(|l| &l.line.offer.sku).collect(),
+        ChangeKind::ReservationConfirmed { lines, given_back, .. } => {
+            lines.iter().chain(given_back).map(|l| &l.line.offer.sku).collect()
+        }
+        other => sku_of(other).into_iter().collect(),
+    }
+}
+
+/// The (first) product a change is about; none for those that name a reservation alone.
+pub fn sku_of(kind: &ChangeKind) -> Option<&Sku> {
+    match kind {
+        ChangeKind::ProductCreated { sku, .. } | ChangeKind::UnitsAllotted { sku, .. } => Some(sku),
+        ChangeKind::OfferPut { offer, .. }
+        | ChangeKind::OfferOpened { offer }
+        | ChangeKind::OfferClosed { offer }
+        | ChangeKind::SaleStarted { offer, .. }
+        | ChangeKind::SaleEnded { offer, .. }
+        | ChangeKind::UnitsReceived { offer, .. }
+        | ChangeKind::UnitsAdjusted { offer, .. }
+        | ChangeKind::StockLow { offer, .. }
+        | ChangeKind::SoldOut { offer, .. } => Some(&offer.sku),
+        ChangeKind::InventoryReserved { lines, .. }
+        | ChangeKind::ReservationReleased { lines, .. }
+        | ChangeKind::ReservationExpired { lines, .. }
+        | ChangeKind::UnitsReturned { lines, .. } => lines.first().map(|l| &l.line.offer.sku),
+        ChangeKind::ReservationConfirmed { lines, given_back, .. } => {
+            lines.first().or(given_back.first()).map(|l| &l.line.offer.sku)
+        }
+        ChangeKind::ReservationExtended { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! `ledgerctl audit`: the promises recomputed on the live cluster.
+//!
+//! **What it is.** Three looks that do not trust each other: every node recomputes its shards from its records; digests and
+//! totals of replicas are compared at equal indexes; and stock is recomputed here from the feed, by [`crate::books`].
+//! **Owns** their comparison. **Must never** call a look that could not be taken a success.
+//! **Read next**: [`crate::books`].
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use client_sdk::{Client, Cursor, LedgerTime, v1};
+use serde::Serialize;
+
+use super::Desk;
+use super::product::all_products;
+use crate::books::{Books, Finding, Sums};
+use crate::cli::AuditArgs;
+use crate::limits;
+use crate::link::{ClusterLink, brief, timed};
+use crate::output::{Failure, Outcome, num, table, text};
+
+/// What an audit saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AuditDoc {
+    /// Whether every promise holds, as far as `incomplete` does not say otherwise.
+    pub holds: bool,
+    /// Nodes that recomputed their shards.
+    pub nodes: u64,
+    /// Replicas compared by their digests, at equal indexes.
+    pub digests_compared: u64,
+    /// Changes read from the feed.
+    pub changes: u64,
+    /// Units by the books.
+    pub books: Option<Sums>,
+    /// Products whose first changes are no longer kept, so that they could not be recomputed.
+    pub not_recomputable: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// Looks that could not be taken.
+    pub incomplete: Vec<String>,
+}
+
+pub(super) async fn run(desk: &Desk, args: AuditArgs) -> Outcome {
+    let link = desk.link()?.with_members().await?;
+    let client = desk.client().await?;
+    let (document, _) = audit_cluster(&link, &client, !args.no_history).await?;
+    desk.printer.print(&document, to_text)?;
+    if document.holds {
+        Ok(())
+    } else {
+        let why =
+            format!("{} findings, {} looks could not be taken", document.findings.len(), document.incomplete.len());
+        Err(Failure::refused(format!("the audit does not hold: {why}")).hint("ledgerctl audit -o json"))
+    }
+}
+
+fn to_text(audit: &AuditDoc) -> String {
+    let mut out = format!(
+        "{} nodes recomputed their shards; {} digests of replicas compared; {} changes of history entered into the books",
+        audit.nodes, audit.digests_compared, audit.changes
+    );
+    if let Some(Sums { received, available, held, sold }) = audit.books {
+        let rows = [[num(received), num(available), num(held), num(sold)]];
+        out.push_str(&format!("\n\n{}", table(["RECEIVED", "AVAILABLE", "HELD", "SOLD"], rows)));
+    }
+    if audit.not_recomputable > 0 {
+        out.push_str(&format!("\n{} products reach back further than history is kept", audit.not_recomputable));
+    }
+    if !audit.findings.is_empty() {
+        let rows = audit.findings.iter().take(limits::FINDINGS_SHOWN).map(|f| [text(&f.invariant), text(&f.what)]);
+        out.push_str(&format!("\n\n{}", table(["BROKEN", "WHAT"], rows)));
+    }
+    for look in &audit.incomplete {
+        out.push_str(&format!("\nnot looked at: {look}"));
+    }
+    out.push_str(if audit.holds { "\n\nthe audit holds" } else { "\n\nthe audit does NOT hold" });
+    out
+}
+
+/// Takes all three looks. The books are returned for further questions.
+///
+/// # Errors
+/// When the cluster does not answer reads at all.
+pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -> Outcome<(AuditDoc, Books)> {
+    let mut document = AuditDoc::default();
+    ask_nodes(link, &mut document).await;
+    let mut books = Books::new();
+    if history {
+        match read_history(client, &mut books).await {
+            Ok(()) => {
+                books.close();
+                document.changes = books.changes();
+                document.books = Some(books.total());
+                document.not_recomputable = books.beheaded() as u64;
+                document.findings.extend_from_slice(books.findings());
+            }
+            Err(why) => document.incomplete.push(format!("history: {why}")),
+        }
+    }
+    document.holds = document.findings.is_empty() && document.incomplete.is_empty();
+    Ok((document, books))
+}
+
+async fn ask_nodes(link: &ClusterLink, document: &mut AuditDoc) {
+    let mut totals: BTreeMap<(u32, u64), Vec<(String, v1::Totals)>> = BTreeMap::new();
+    let mut digests: BTreeMap<(u32, u64), Vec<(String, Vec<u8>)>> = BTreeMap::new();
+    let each = link.nodes.iter().map(async |node| {
+        let audit = timed(limits::AUDIT_WITHIN, node.admin().audit(v1::AuditRequest {})).await;
+        let digests = timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await;
+        (node.address.clone(), audit, digests)
+    });
+    for (address, audit, told) in futures::future::join_all(each).await {
+        match audit {
+            Ok(audit) => {
+                document.nodes += 1;
+                for f in audit.findings {
+                    let what = format!("{address}, shard {}: {}", f.shard, f.what);
+                    document.findings.push(Finding::new(f.invariant, what));
+                }
+                for s in audit.shards {
+                    totals.entry((s.shard, s.index)).or_default().push((address.clone(), s.totals.unwrap_or_default()));
+                }
+            }
+            Err(status) => document.incomplete.push(format!("{address}: {}", brief(&status))),
+        }
+        match told {
+            Ok(told) => {
+                for one in told.digests {
+                    digests.entry((one.shard, one.index)).or_default().push((address.clone(), one.value.to_vec()));
+                }
+            }
+            Err(status) => document.incomplete.push(format!("digests of {address}: {}", brief(&status))),
+        }
+    }
+    let different = |shard: u32, index: u64, a: &str, b: &str| {
+        Finding::new("diverged", format!("shard {shard} at index {index}: {a} and {b} differ"))
+    };
+    for ((shard, index), told) in &totals {
+        for (address, value) in told.iter().skip(1).filter(|(_, value)| *value != told[0].1) {
+            let what = format!(
+                "totals of shard {shard} at index {index}: {} has {:?}, {address} has {value:?}",
+                told[0].0, told[0].1
+            );
+            document.findings.push(Finding::new("diverged", what));
+        }
+    }
+    for ((shard, index), told) in &digests {
+        document.digests_compared += told.len() as u64 - 1;
+        for (address, _) in told.iter().skip(1).filter(|(_, value)| *value != told[0].1) {
+            document.findings.push(different(*shard, *index, &told[0].0, address));
+        }
+    }
+}
+
+/// Reads the feed from its beginning to what is current when this is called, then compares with a linearizable read.
+///
+/// While others keep changing stock the read and the feed cannot be taken at the same instant; then the comparison is left out
+/// and only the feed's own balances are checked.
+async fn read_history(client: &Client, books: &mut Books) -> Result<(), String> {
+    let before = all_products(client).await.map_err(|e| e.to_string())?;
+    let mut watch = client.watch(Cursor::oldest());
+    let mut quiet = false;
+    let mut last_change = Instant::now();
+    let mut times: BTreeMap<u32, LedgerTime> = BTreeMap::new();
+    while !quiet {
+        let next = tokio::time::timeout(limits::FEED_SILENT_MAX, watch.next()).await;
+        let happenings = match next {
+            Err(_) => return Err(format!("the feed said nothing for {:?}", limits::FEED_SILENT_MAX)),
+            Ok(None) => return Err("the feed ended".into()),
+            Ok(Some(Err(ended))) => return Err(ended.to_string()),
+            Ok(Some(Ok(happenings))) => happenings,
+        };
+        for happened in &happenings.changes {
+            books.enter(happened);
+        }
+        times.extend(happenings.shard_times);
+        // An empty frame is sent while nothing happens: all that there was has been told.
+        quiet = happenings.changes.is_empty() && (books.changes() > 0 || before.is_empty());
+        if !happenings.changes.is_empty() {
+            last_change = Instant::now();
+        }
+        if last_change.elapsed() > limits::FEED_SILENT_MAX {
+            return Err("the feed does not reach the present".into());
+        }
+    }
+    for (shard, time) in times {
+        books.advance(shard, time);
+    }
+    let after = all_products(client).await.map_err(|e| e.to_string())?;
+    let still = before.len() == after.len() && before.iter().zip(&after).all(|(a, b)| same_stock(a, b));
+    if still {
+        books.compare(&after);
+    }
+    Ok(())
+}
+
+fn same_stock(a: &client_sdk::ProductView, b: &client_sdk::ProductView) -> bool {
+    let balances =
+        |v: &client_sdk::ProductView| v.offers.iter().map(|o| (o.offer.clone(), o.balance)).collect::<Vec<_>>();
+    (a.received, a.adjusted, a.returned) == (b.received, b.adjusted, b.returned) && balances(a) == balances(b)
+}

@@ -1,0 +1,336 @@
+//! `ledgerctl cluster init`, `status`, `transfer-leader`, `snapshot`.
+//!
+//! **Owns** the operator's calls to nodes by name. **Must never** call a node healthy that did not answer.
+//! **Read next**: [`super::audit`].
+
+use std::collections::BTreeMap;
+
+use client_sdk::v1;
+use serde::Serialize;
+
+use super::Desk;
+use crate::cli::{ClusterVerb, SnapshotArgs, TransferArgs};
+use crate::limits;
+use crate::link::{ClusterLink, NodeLink, brief, timed};
+use crate::output::{Failure, Outcome, Printer, grouped, maybe, num, table, text, unit};
+
+pub(super) async fn run(verb: ClusterVerb, endpoints: &[String], printer: Printer) -> Outcome {
+    let ClusterVerb::Init { members, shards, replicas } = verb;
+    let mut ids: Vec<u64> = members.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() != members.len() {
+        return Err(Failure::usage("a node id is there twice"));
+    }
+    let list: Vec<String> = members.iter().map(|(id, address)| format!("{id}={address}")).collect();
+    printer.ask(&format!("make {} one cluster", list.join(", ")))?;
+    let first = endpoints.first().filter(|e| members.iter().any(|(_, m)| m == *e)).unwrap_or(&members[0].1);
+    let node = NodeLink::new(first)?;
+    let member =
+        |(id, client): &(u64, String)| v1::Member { node: *id, client: client.clone(), ..v1::Member::default() };
+    let request = v1::InitRequest { members: members.iter().map(member).collect(), shards, replicas };
+    let answer = timed(limits::NODE_UP_WITHIN, node.admin().init(request))
+        .await
+        .map_err(|status| admin_failure(&node, &status))?;
+    let document = serde_json::json!({
+        "cluster": hex(&answer.cluster),
+        "created": answer.created,
+        "members": answer.members.iter().map(|m| serde_json::json!({"node": m.node, "client": m.client, "peer": m.peer, "http": m.http})).collect::<Vec<_>>(),
+    });
+    printer.print(&document, |_| {
+        let rows = answer.members.iter().map(|m| [num(m.node), text(&m.client), text(&m.peer), text(&m.http)]);
+        let said = if answer.created { "made" } else { "was this cluster already" };
+        format!("cluster {} {said}\n\n{}", hex(&answer.cluster), table(["NODE", "CLIENT", "PEER", "HTTP"], rows))
+    })?;
+    let endpoints: Vec<String> = members.into_iter().map(|(_, address)| address).collect();
+    eprintln!("hint: ledgerctl --endpoints {} status", endpoints.join(","));
+    Ok(())
+}
+
+fn admin_failure(node: &NodeLink, status: &tonic::Status) -> Failure {
+    let what = format!("{}: {}", node.address, brief(status));
+    match status.code() {
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => {
+            Failure::unknown(what).hint("repeat the command, it is safe to repeat; or: ledgerctl status")
+        }
+        _ => Failure::refused(what).hint("ledgerctl status"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The whole cluster at a glance.
+#[derive(Debug, Serialize)]
+struct StatusDoc {
+    cluster: Option<String>,
+    nodes: Vec<NodeDoc>,
+    shards: Vec<ShardDoc>,
+    /// Every shard has a leader, nothing lags far, no digest differs, every node answers.
+    healthy: bool,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeDoc {
+    node: Option<u64>,
+    address: String,
+    state: String,
+    version: Option<String>,
+    uptime_ms: Option<u64>,
+    leads: usize,
+    cpu_ms: Option<u64>,
+    rss_bytes: Option<u64>,
+    disk_free_bytes: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShardDoc {
+    shard: u32,
+    leader: Option<u64>,
+    term: u64,
+    committed: u64,
+    /// By node: entries behind the leader's commit.
+    lag: BTreeMap<u64, u64>,
+    slots: u32,
+    products: u64,
+    available: u64,
+    held: u64,
+    sold: u64,
+    /// Index of the newest digest that several replicas have, if they agree on it.
+    digest_index: Option<u64>,
+    digests_agree: bool,
+}
+
+pub(super) async fn status(desk: &Desk) -> Outcome {
+    let named = desk.link()?;
+    let link = match named.clone().with_members().await {
+        Ok(link) => link,
+        // Without a routing there is still something to tell about the nodes named.
+        Err(_) => named,
+    };
+    let answers = ask_all(&link).await;
+    let document = status_document(&link, answers);
+    desk.printer.print(&document, status_text)?;
+    if document.healthy {
+        Ok(())
+    } else {
+        Err(Failure::refused(format!("not healthy: {}", document.problems.join("; "))))
+    }
+}
+
+type Answers = Vec<(Result<v1::NodeStatusResponse, tonic::Status>, Vec<v1::digests_response::One>)>;
+
+async fn ask_all(link: &ClusterLink) -> Answers {
+    let each = link.nodes.iter().map(async |node| {
+        let status = node.status().await;
+        let digests = timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await;
+        (status, digests.map(|d| d.digests).unwrap_or_default())
+    });
+    futures::future::join_all(each).await
+}
+
+fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
+    let mut problems = Vec::new();
+    let mut cluster = None;
+    let mut nodes = Vec::new();
+    let mut shards: BTreeMap<u32, Vec<(u64, v1::ShardStatus)>> = BTreeMap::new();
+    let mut digests: BTreeMap<(u32, u64), Vec<(u64, Vec<u8>)>> = BTreeMap::new();
+    for (node, (answer, told)) in link.nodes.iter().zip(answers) {
+        match answer {
+            Ok(status) => {
+                if !status.cluster.is_empty() {
+                    cluster = Some(hex(&status.cluster));
+                }
+                if status.state != "serving" {
+                    problems.push(format!("node {} is {}", status.node, status.state));
+                }
+                for one in told {
+                    digests.entry((one.shard, one.index)).or_default().push((status.node, one.value.to_vec()));
+                }
+                nodes.push(node_document(node, &status));
+                for shard in status.shards {
+                    shards.entry(shard.shard).or_default().push((status.node, shard));
+                }
+            }
+            Err(status) => {
+                let error = brief(&status);
+                problems.push(format!("{} does not answer", node.address));
+                nodes.push(NodeDoc {
+                    node: None,
+                    address: node.address.clone(),
+                    state: "unreachable".into(),
+                    version: None,
+                    uptime_ms: None,
+                    leads: 0,
+                    cpu_ms: None,
+                    rss_bytes: None,
+                    disk_free_bytes: None,
+                    error: Some(error),
+                });
+            }
+        }
+    }
+    let shards: Vec<ShardDoc> =
+        shards.into_iter().map(|(shard, replicas)| shard_document(shard, &replicas, &digests, &mut problems)).collect();
+    StatusDoc { cluster, nodes, shards, healthy: problems.is_empty(), problems }
+}
+
+fn node_document(node: &NodeLink, status: &v1::NodeStatusResponse) -> NodeDoc {
+    NodeDoc {
+        node: Some(status.node),
+        address: node.address.clone(),
+        state: status.state.clone(),
+        version: Some(status.version.clone()),
+        uptime_ms: Some(status.uptime_ms),
+        leads: status.shards.iter().filter(|s| s.role == "leader").count(),
+        cpu_ms: Some(status.cpu_ms),
+        rss_bytes: Some(status.rss_bytes),
+        disk_free_bytes: Some(status.disk_free_bytes),
+        error: None,
+    }
+}
+
+fn shard_document(
+    shard: u32,
+    replicas: &[(u64, v1::ShardStatus)],
+    digests: &BTreeMap<(u32, u64), Vec<(u64, Vec<u8>)>>,
+    problems: &mut Vec<String>,
+) -> ShardDoc {
+    let leader = replicas.iter().filter(|(_, s)| s.role == "leader").max_by_key(|(_, s)| s.term);
+    if leader.is_none() {
+        problems.push(format!("shard {shard} has no leader"));
+    }
+    for (node, s) in replicas.iter().filter(|(_, s)| !s.stopped.is_empty()) {
+        problems.push(format!("shard {shard} is stopped on node {node}: {}", s.stopped));
+    }
+    if leader.is_some_and(|(_, s)| !s.clock_sure) {
+        problems.push(format!("the leader of shard {shard} is not sure of its clock"));
+    }
+    let committed = replicas.iter().map(|(_, s)| s.committed_index).max().unwrap_or(0);
+    let shared = digests.iter().filter(|((s, _), told)| *s == shard && told.len() > 1);
+    let differing = shared.clone().find(|(_, told)| told.iter().any(|(_, v)| *v != told[0].1));
+    if let Some(((_, index), told)) = differing {
+        let said: Vec<String> = told.iter().map(|(node, value)| format!("node {node}: {}", hex(value))).collect();
+        problems.push(format!("shard {shard}: digests differ at index {index} ({})", said.join(", ")));
+    }
+    let totals = leader.or(replicas.first()).and_then(|(_, s)| s.totals.clone()).unwrap_or_default();
+    let balance = totals.balance.unwrap_or_default();
+    ShardDoc {
+        shard,
+        leader: leader.map(|(node, _)| *node),
+        term: replicas.iter().map(|(_, s)| s.term).max().unwrap_or(0),
+        committed,
+        lag: replicas.iter().map(|(node, s)| (*node, committed.saturating_sub(s.applied_index))).collect(),
+        slots: replicas.first().map_or(0, |(_, s)| s.slots.iter().map(|r| r.to - r.from + 1).sum()),
+        products: totals.products,
+        available: balance.available,
+        held: balance.held,
+        sold: balance.sold,
+        digest_index: shared.map(|((_, index), _)| *index).max(),
+        digests_agree: differing.is_none(),
+    }
+}
+
+fn status_text(status: &StatusDoc) -> String {
+    let megabytes = |b: Option<u64>| b.map_or("-".into(), |b| format!("{} MiB", grouped(b >> 20)));
+    let nodes = table(
+        ["NODE", "ADDRESS", "STATE", "LEADS", "UPTIME", "CPU", "MEMORY", "DISK FREE"],
+        status.nodes.iter().map(|n| {
+            [
+                maybe(n.node.map(|id| id.to_string())),
+                text(&n.address),
+                text(&n.state),
+                num(n.leads as u64),
+                unit(n.uptime_ms.map_or("-".into(), |ms| format!("{} s", ms / 1000))),
+                unit(n.cpu_ms.map_or("-".into(), |ms| format!("{:.1} s", ms as f64 / 1e3))),
+                unit(megabytes(n.rss_bytes)),
+                unit(megabytes(n.disk_free_bytes)),
+            ]
+        }),
+    );
+    let shards = table(
+        [
+            "SHARD",
+            "LEADER",
+            "TERM",
+            "COMMITTED",
+            "LAG BY NODE",
+            "SLOTS",
+            "PRODUCTS",
+            "AVAILABLE",
+            "HELD",
+            "SOLD",
+            "DIGESTS",
+        ],
+        status.shards.iter().map(|s| {
+            let lag: Vec<String> = s.lag.iter().map(|(node, lag)| format!("{node}:{lag}")).collect();
+            [
+                num(s.shard),
+                maybe(s.leader.map(|l| l.to_string())),
+                num(s.term),
+                num(s.committed),
+                text(lag.join(" ")),
+                num(s.slots),
+                num(s.products),
+                num(s.available),
+                num(s.held),
+                num(s.sold),
+                text(match (s.digests_agree, s.digest_index) {
+                    (false, _) => "DIFFER".to_owned(),
+                    (true, Some(index)) => format!("agree at {index}"),
+                    (true, None) => "none yet".to_owned(),
+                }),
+            ]
+        }),
+    );
+    let cluster = status.cluster.as_deref().unwrap_or("-");
+    let verdict =
+        if status.healthy { "healthy".to_owned() } else { format!("NOT healthy: {}", status.problems.join("; ")) };
+    format!("cluster {cluster}: {verdict}\n\n{nodes}\n\n{shards}")
+}
+
+pub(super) async fn transfer(desk: &Desk, args: TransferArgs) -> Outcome {
+    desk.printer.ask(&format!("hand the leadership of shard {} to node {}", args.shard, args.to))?;
+    let link = desk.link()?.with_members().await?;
+    for node in &link.nodes {
+        let leads = |s: &v1::ShardStatus| s.shard == args.shard && s.role == "leader";
+        if !node.status().await.is_ok_and(|s| s.shards.iter().any(leads)) {
+            continue;
+        }
+        let request = v1::TransferLeaderRequest { shard: args.shard, to: args.to };
+        timed(limits::COMMAND_WITHIN, node.admin().transfer_leader(request))
+            .await
+            .map_err(|s| admin_failure(node, &s))?;
+        let document = serde_json::json!({ "shard": args.shard, "to": args.to });
+        return desk
+            .printer
+            .print(&document, |_| format!("node {} leads shard {} now, or will in a moment", args.to, args.shard));
+    }
+    Err(Failure::refused(format!("no node leads shard {} just now", args.shard)).hint("ledgerctl status"))
+}
+
+pub(super) async fn snapshot(desk: &Desk, args: SnapshotArgs) -> Outcome {
+    let place = args.node.map_or("all nodes".to_owned(), |n| format!("node {n}"));
+    desk.printer.ask(&format!("build a snapshot of shard {} on {place}", args.shard))?;
+    let link = desk.link()?.with_members().await?;
+    let mut built = BTreeMap::new();
+    for node in &link.nodes {
+        let status = node.status().await.map_err(|s| admin_failure(node, &s))?;
+        if args.node.is_some_and(|n| n != status.node) {
+            continue;
+        }
+        let request = v1::SnapshotRequest { shard: args.shard };
+        let answer =
+            timed(limits::AUDIT_WITHIN, node.admin().snapshot(request)).await.map_err(|s| admin_failure(node, &s))?;
+        built.insert(status.node, answer.index);
+    }
+    if built.is_empty() {
+        return Err(Failure::refused(format!("there is no {place} among the members")).hint("ledgerctl status"));
+    }
+    desk.printer.print(&built, |built| {
+        table(["NODE", "SNAPSHOT AT INDEX"], built.iter().map(|(node, index)| [num(*node), num(*index)]))
+    })
+}

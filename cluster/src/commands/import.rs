@@ -1,0 +1,194 @@
+//! `ledgerctl import`: a catalog file into products and deliveries.
+//!
+//! **Owns** the import and what it tells. **Must never** send anything of a file with an error in it, or add a line twice.
+//! **Read next**: [`crate::catalog`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use client_sdk::{Client, NotOk, Refusal};
+use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::Desk;
+use crate::catalog::{Catalog, CatalogError, CatalogLine, reference};
+use crate::cli::ImportArgs;
+use crate::limits;
+use crate::output::{Failure, Outcome, Printer};
+
+/// What an import did.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub struct ImportDoc {
+    /// Lines in the file.
+    pub lines: u64,
+    /// Products that were new.
+    pub created: u64,
+    /// Products that were there with another policy, which was left as it is.
+    pub kept: u64,
+    /// Lines whose units were received now.
+    pub received_lines: u64,
+    /// Units received now.
+    pub received_units: u64,
+    /// Lines that had been received before: nothing was added.
+    pub already_there: u64,
+    /// Lines that were refused or are unknown.
+    pub failed: Vec<FailedLine>,
+}
+
+/// A line that was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedLine {
+    /// Line in the file.
+    pub line: u64,
+    /// Its product.
+    pub sku: String,
+    /// Why.
+    pub why: String,
+    /// It may have happened all the same.
+    pub unknown: bool,
+}
+
+pub(crate) fn bad_file(path: &Path, errors: &[CatalogError]) -> Failure {
+    let mut what = format!("{}: {} lines are wrong; nothing was sent", path.display(), errors.len());
+    for error in errors.iter().take(limits::CATALOG_ERRORS_SHOWN) {
+        what.push_str(&format!("\n  {error}"));
+    }
+    if errors.len() > limits::CATALOG_ERRORS_SHOWN {
+        what.push_str(&format!("\n  … and {} more", errors.len() - limits::CATALOG_ERRORS_SHOWN));
+    }
+    Failure::usage(what).hint(format!("mend the file, then: ledgerctl import {} --check", path.display()))
+}
+
+pub(super) fn check(args: &ImportArgs, printer: Printer) -> Outcome {
+    let catalog = Catalog::open(&args.file).map_err(|errors| bad_file(&args.file, &errors))?;
+    let units: u64 = catalog.lines.iter().filter_map(|l| l.units).map(client_sdk::Units::get).sum();
+    let document = serde_json::json!({ "lines": catalog.lines.len(), "units": units });
+    printer.print(&document, |_| format!("{} lines, {units} units: good", catalog.lines.len()))
+}
+
+pub(super) async fn run(desk: &Desk, args: ImportArgs) -> Outcome {
+    let catalog = Catalog::open(&args.file).map_err(|errors| bad_file(&args.file, &errors))?;
+    let file_name = args.file.file_name().map_or("catalog".into(), |n| n.to_string_lossy().into_owned());
+    let batch = args.batch.unwrap_or(file_name);
+    reference(&batch, u64::MAX).map_err(|e| Failure::usage(format!("--batch {batch:?}: {e}")))?;
+    let units: u64 = catalog.lines.iter().filter_map(|l| l.units).map(client_sdk::Units::get).sum();
+    let will = format!(
+        "create what is missing of {} products and receive {units} units, under references {batch}:LINE (lines imported before add nothing)",
+        catalog.lines.len()
+    );
+    desk.printer.ask(&will)?;
+    let client = desk.client().await?;
+    let done = import_lines(&client, &catalog.lines, &batch).await;
+    desk.printer.print(&done, to_text)?;
+    let unknown = done.failed.iter().any(|f| f.unknown);
+    let again = format!(
+        "ledgerctl import {} --batch {batch} --yes   (what is there already is not added again)",
+        args.file.display()
+    );
+    match (done.failed.is_empty(), unknown) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            Err(Failure::unknown(format!("{} lines were not done for certain", done.failed.len())).hint(again))
+        }
+        (false, false) => Err(Failure::refused(format!("{} lines were refused", done.failed.len())).hint(again)),
+    }
+}
+
+fn to_text(done: &ImportDoc) -> String {
+    let mut text = format!(
+        "{} lines: {} products created, {} units received on {} lines, {} lines were there already",
+        done.lines, done.created, done.received_units, done.received_lines, done.already_there
+    );
+    if done.kept > 0 {
+        text.push_str(&format!(
+            "\n{} products have another policy than the file says; it was left as it is",
+            done.kept
+        ));
+    }
+    for failed in done.failed.iter().take(limits::CATALOG_ERRORS_SHOWN) {
+        text.push_str(&format!("\nline {}: {}: {}", failed.line, failed.sku, failed.why));
+    }
+    text
+}
+
+enum LineDone {
+    Created { kept: bool, replayed: bool, units: Option<(u64, bool)> },
+    Failed(FailedLine),
+}
+
+/// Creates and receives all lines, many at a time; lines of one product one after the other.
+pub async fn import_lines(client: &Client, lines: &[CatalogLine], batch: &str) -> ImportDoc {
+    let bar = ProgressBar::with_draw_target(Some(lines.len() as u64), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("importing {bar:30} {pos}/{len} lines, {per_sec}, {eta} left") {
+        bar.set_style(style);
+    }
+    let mut by_product: Vec<Vec<&CatalogLine>> = Vec::new();
+    let mut place: std::collections::HashMap<&client_sdk::Sku, usize> = std::collections::HashMap::new();
+    for line in lines {
+        let at = *place.entry(&line.sku).or_insert_with(|| {
+            by_product.push(Vec::new());
+            by_product.len() - 1
+        });
+        by_product[at].push(line);
+    }
+    let mut done = ImportDoc { lines: lines.len() as u64, ..ImportDoc::default() };
+    let work = by_product.into_iter().map(|lines| import_product(client, lines, batch, &bar));
+    let mut results = futures::stream::iter(work).buffer_unordered(limits::IMPORT_IN_FLIGHT);
+    while let Some(results) = results.next().await {
+        for result in results {
+            match result {
+                LineDone::Created { kept, replayed, units } => {
+                    done.kept += u64::from(kept);
+                    done.created += u64::from(!replayed && !kept);
+                    match units {
+                        Some((_, true)) => done.already_there += 1,
+                        Some((units, false)) => {
+                            done.received_lines += 1;
+                            done.received_units += units;
+                        }
+                        None => {}
+                    }
+                }
+                LineDone::Failed(failed) => done.failed.push(failed),
+            }
+        }
+    }
+    bar.finish_and_clear();
+    done.failed.sort_by_key(|f| f.line);
+    done
+}
+
+async fn import_product(client: &Client, lines: Vec<&CatalogLine>, batch: &str, bar: &ProgressBar) -> Vec<LineDone> {
+    let mut done = Vec::with_capacity(lines.len());
+    for line in lines {
+        done.push(match import_line(client, line, batch).await {
+            Ok(created) => created,
+            Err(not_ok) => LineDone::Failed(FailedLine {
+                line: line.line,
+                sku: line.sku.to_string(),
+                why: not_ok.to_string(),
+                unknown: matches!(not_ok, NotOk::Unknown(_)),
+            }),
+        });
+        bar.inc(1);
+    }
+    done
+}
+
+async fn import_line(client: &Client, line: &CatalogLine, batch: &str) -> Result<LineDone, NotOk> {
+    let within = limits::COMMAND_WITHIN + Duration::from_secs(20);
+    let created = client.create_product(&line.sku, line.policy.clone()).deadline(within).await;
+    let kept = matches!(created.refusal(), Some(Refusal::AlreadyExists));
+    let replayed = if kept { true } else { created.into_result()?.replayed };
+    let units = match line.units {
+        None => None,
+        Some(units) => {
+            let reference = reference(batch, line.line).map(|r| r.to_string()).unwrap_or_default();
+            let stocked =
+                client.receive(&line.sku, units.get() as i64, reference).deadline(within).await.into_result()?;
+            Some((units.get(), stocked.replayed))
+        }
+    };
+    Ok(LineDone::Created { kept, replayed, units })
+}

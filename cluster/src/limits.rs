@@ -1,0 +1,63 @@
+//! Every bound of the operator's tools, named, with its reason.
+
+use std::time::Duration;
+
+/// How long one operator command keeps asking before it says *unknown* or *not now*. Long enough for a failover.
+pub const COMMAND_WITHIN: Duration = Duration::from_secs(10);
+/// How long one try of a call may take; several fit into [`COMMAND_WITHIN`].
+pub const TRY_WITHIN: Duration = Duration::from_secs(3);
+/// How long a connection attempt may take.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Pause between two tries of a command that was answered *not now* without a time.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause between tries, whatever the answer says: the operator waits.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long a recomputation on a node may take (it walks every record).
+pub const AUDIT_WITHIN: Duration = Duration::from_secs(60);
+/// Largest message taken from a node: a full page of products, or a batch of 8,190 answers.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Products asked for at a time when listing.
+pub const PAGE: u32 = 500;
+/// Rows a catalog file may have; a larger import is split.
+pub const CATALOG_ROWS_MAX: usize = 1_000_000;
+/// Errors of a catalog file shown at once; the rest are counted.
+pub const CATALOG_ERRORS_SHOWN: usize = 20;
+/// Import lines in flight at a time.
+pub const IMPORT_IN_FLIGHT: usize = 64;
+/// Bytes of a file's name that go into a reference; the whole reference stays below the ledger's 64.
+pub const REFERENCE_NAME_BYTES: usize = 40;
+/// How long a freshly started node may take until it answers.
+pub const NODE_UP_WITHIN: Duration = Duration::from_secs(20);
+/// How long a node may take to stop after SIGTERM before it is killed.
+pub const NODE_DOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Pause between two looks at something that is awaited and cannot notify.
+pub const POLL: Duration = Duration::from_millis(25);
+/// Lines of a node's log shown when it fails.
+pub const LOG_TAIL_LINES: usize = 20;
+/// How long replicas may take to catch up at the end of a demo or bench.
+pub const CATCH_UP_WITHIN: Duration = Duration::from_secs(20);
+/// A watch that has said nothing for so long while it should be read to its end has failed.
+pub const FEED_SILENT_MAX: Duration = Duration::from_secs(10);
+/// Findings kept by a recomputation; a broken history would otherwise fill memory.
+pub const FINDINGS_MAX: usize = 1_000;
+/// Findings shown in a table; all kept ones are in the JSON output.
+pub const FINDINGS_SHOWN: usize = 20;
+/// Buyers a demo may have.
+pub const BUYERS_MAX: usize = 200_000;
+/// Tries one buyer makes for the hot product before giving up.
+pub const BUYER_TRIES_MAX: u32 = 8;
+/// How long one call of a buyer may take, retries by the SDK included.
+pub const BUYER_DEADLINE: Duration = Duration::from_secs(8);
+/// The crowd goes home after so long, whatever happens.
+pub const CROWD_WITHIN: Duration = Duration::from_secs(60);
+/// Ids read back at a time.
+pub const READ_BACK_IN_FLIGHT: usize = 256;
+/// Highest latency a histogram records, microseconds.
+pub const LATENCY_US_MAX: u64 = 120_000_000;
+/// Units received on each product of a bench: more than any run can hold.
+pub const BENCH_UNITS: i64 = 1 << 40;
+/// Calls an open-loop bench may have waiting before it stops offering more: beyond that the rate is not reached anyway.
+pub const BENCH_WAITING_MAX: usize = 200_000;
+
+const _: () = assert!(REFERENCE_NAME_BYTES + 12 < ledger_core::limits::REFERENCE_BYTES_MAX);
+const _: () = assert!(TRY_WITHIN.as_millis() < COMMAND_WITHIN.as_millis());
