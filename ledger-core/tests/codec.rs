@@ -7,7 +7,8 @@ mod arbitrary;
 
 use ledger_core::codec::{CodecError, chain_after, decode_entry, decode_record, encode_entry};
 use ledger_core::outcome::Outcome;
-use ledger_core::{Command, Entry, Ledger, LedgerTime, Slot, limits};
+use ledger_core::{Command, Entry, Ledger, LedgerTime};
+use bytes::Bytes;
 use proptest::prelude::*;
 
 const STAMP: LedgerTime = LedgerTime(1_700_000_000_000);
@@ -19,18 +20,11 @@ fn decode(bytes: &[u8]) -> Result<Vec<Command>, CodecError> {
     })
 }
 
-/// The records that a ledger writes for the commands, an entry each.
-fn records(entries: &[Vec<Command>]) -> Vec<bytes::Bytes> {
+/// The records that a ledger writes for a day.
+fn records() -> Vec<Bytes> {
     let mut ledger = Ledger::new(3, 9);
-    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
-    let own = Entry { stamp: STAMP, commands: vec![Command::OwnSlots { generation: 1, ranges: all }] };
-    let mut written = Vec::new();
-    written.extend(ledger.apply(1, 1, &own).record);
-    for (at, commands) in entries.iter().enumerate() {
-        let entry = Entry { stamp: STAMP.plus(at as u64 * 1_000), commands: commands.clone() };
-        written.extend(ledger.apply(1, at as u64 + 2, &entry).record);
-    }
-    written
+    let day = arbitrary::a_day();
+    day.iter().zip(1..).filter_map(|(entry, index)| ledger.apply(1, index, entry).record).collect()
 }
 
 proptest! {
@@ -42,19 +36,31 @@ proptest! {
         prop_assert_eq!(decode(&bytes).expect("own entry decodes"), commands);
     }
 
+    /// An entry is commands up to its end: where it ends is the log frame's to know, which has a length and a checksum.
     #[test]
-    fn every_cut_of_an_entry_is_an_error(commands in arbitrary::batch()) {
+    fn a_cut_entry_is_an_error_or_its_first_commands(commands in arbitrary::batch()) {
         let bytes = encode_entry(&commands);
+        let mut whole = 0;
         for cut in 0..bytes.len() {
-            prop_assert!(decode(&bytes[..cut]).is_err(), "{cut} of {} bytes decode", bytes.len());
+            if let Ok(first) = decode(&bytes[..cut]) {
+                prop_assert_eq!(&first[..], &commands[..first.len()]);
+                whole += 1;
+            }
         }
+        prop_assert_eq!(whole, commands.len(), "only the ends of commands are places to cut at");
     }
 
     #[test]
-    fn bytes_after_an_entry_are_an_error(commands in arbitrary::batch(), tail in prop::collection::vec(any::<u8>(), 1..9)) {
+    fn bytes_after_an_entry_are_an_error_or_more_commands(
+        commands in arbitrary::batch(),
+        tail in prop::collection::vec(any::<u8>(), 1..9),
+    ) {
         let mut bytes = encode_entry(&commands).to_vec();
         bytes.extend(tail);
-        prop_assert!(decode(&bytes).is_err(), "trailing bytes would be lost in silence");
+        if let Ok(more) = decode(&bytes) {
+            prop_assert!(more.len() > commands.len(), "bytes were lost in silence");
+            prop_assert_eq!(&more[..commands.len()], &commands[..]);
+        }
     }
 
     /// What decodes must be what the encoder would write: one entry has one form, and newtypes hold what they promise.
@@ -86,7 +92,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         which in any::<prop::sample::Index>(),
     ) {
-        let written = records(&arbitrary::a_day());
+        let written = records();
         let mut bytes = written[which.index(written.len())].to_vec();
         for (at, value) in changes {
             let at = at.index(bytes.len());
@@ -97,24 +103,29 @@ proptest! {
 }
 
 #[test]
-fn records_decode_in_chain_and_their_cuts_do_not() {
+fn records_decode_in_chain_and_their_cuts_break_it() {
     let mut chain = 0;
-    let written = records(&arbitrary::a_day());
+    let written = records();
     assert!(written.len() > 10, "a day has many records, not {}", written.len());
     for bytes in written {
         let record = decode_record(&bytes).expect("own record decodes");
         assert_eq!(record.chain_before, chain, "{:?}", record.position);
         assert_eq!((record.position.incarnation, record.position.shard, record.position.place), (3, 9, 0));
         chain = chain_after(chain, &bytes);
+        // A record is changes up to its end, as an entry is commands; what is cut off breaks the chain.
         for cut in 0..bytes.len() {
-            assert!(decode_record(&bytes[..cut]).is_err(), "{cut} of {} bytes of a record decode", bytes.len());
+            if let Ok(first) = decode_record(&bytes[..cut]) {
+                assert_eq!(first.changes, record.changes[..first.changes.len()], "cut at {cut}");
+                assert!(first.changes.len() < record.changes.len(), "cut at {cut} and yet whole");
+                assert_ne!(chain_after(record.chain_before, &bytes[..cut]), chain);
+            }
         }
     }
 }
 
 #[test]
 fn a_newer_format_is_named_as_such() {
-    for bytes in [encode_entry(&[Command::Tick]), records(&arbitrary::a_day())[0].clone()] {
+    for bytes in [encode_entry(&[Command::Tick]), records()[0].clone()] {
         // The version leads, so that a build that does not know it can say so whatever follows.
         let newer = |mut b: Vec<u8>| {
             b[0] = 0xee;
@@ -147,7 +158,7 @@ fn commands_have_the_bytes_they_always_had() {
 #[test]
 fn records_have_the_bytes_they_always_had() {
     let golden = include_str!("golden/records-v1.txt");
-    let printed: Vec<String> = records(&arbitrary::a_day()).iter().map(|b| hex(b)).collect();
+    let printed: Vec<String> = records().iter().map(|b| hex(b)).collect();
     let frozen: Vec<&str> = golden.lines().filter(|l| !l.starts_with('#')).collect();
     assert_eq!(printed, frozen, "records changed: that needs a new format version; all now:\n{}", printed.join("\n"));
 }
@@ -156,7 +167,7 @@ fn records_have_the_bytes_they_always_had() {
 #[test]
 fn the_day_has_every_kind_of_change() {
     let mut seen = std::collections::BTreeSet::new();
-    for bytes in records(&arbitrary::a_day()) {
+    for bytes in records() {
         let record = decode_record(&bytes).expect("decodes");
         seen.extend(record.changes.iter().map(|c| c.kind.name()));
     }
@@ -167,12 +178,8 @@ fn the_day_has_every_kind_of_change() {
 #[test]
 fn a_damaged_state_does_not_thaw() {
     let mut ledger = Ledger::new(3, 9);
-    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
-    let mut entries = vec![vec![Command::OwnSlots { generation: 1, ranges: all }]];
-    entries.extend(arbitrary::a_day());
-    for (at, commands) in entries.into_iter().enumerate() {
-        let entry = Entry { stamp: STAMP.plus(at as u64 * 1_000), commands };
-        let applied = ledger.apply(1, at as u64 + 1, &entry);
+    for (entry, index) in arbitrary::a_day().iter().zip(1..) {
+        let applied = ledger.apply(1, index, entry);
         let refused = applied.outcomes.iter().find(|o| !matches!(o, Outcome::Ok(_)));
         assert_eq!(refused, None, "every command of the day is taken");
     }

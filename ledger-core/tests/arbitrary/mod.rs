@@ -4,7 +4,7 @@
 
 use ledger_core::command::{Command, LimitKeys, Lines};
 use ledger_core::{
-    LedgerTime, LimitKey, Line, OfferKey, Policy, Price, Quantity, Reason, Reference, ReservationId, SaleId,
+    Entry, LedgerTime, LimitKey, Line, OfferKey, Policy, Price, Quantity, Reason, Reference, ReservationId, SaleId,
     ShardSettings, Sku, Slot, Units, limits,
 };
 
@@ -118,7 +118,15 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Command)> {
 }
 
 /// Entries, one second apart, that cause every kind of change.
-pub(crate) fn a_day() -> Vec<Vec<Command>> {
+pub(crate) fn a_day() -> Vec<Entry> {
+    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
+    let own = vec![Command::OwnSlots { generation: 1, ranges: all }];
+    let stamp = |second: usize| LedgerTime(1_700_000_000_000 + second as u64 * 1_000);
+    let hours = hours().into_iter().enumerate().map(|(second, commands)| Entry { stamp: stamp(second), commands });
+    std::iter::once(Entry { stamp: stamp(0), commands: own }).chain(hours).collect()
+}
+
+fn hours() -> Vec<Vec<Command>> {
     let plain = || offer("{t}shirt", None);
     let flash = || offer("{t}shirt", Some("flash"));
     let put = |policy, expected_version| Command::PutOffer { offer: flash(), policy, expected_version };
@@ -237,7 +245,8 @@ mod any {
         ]
     }
     fn on_stock() -> impl Strategy<Value = Command> {
-        let delta = prop_oneof![any::<i64>(), -9..10i64].prop_filter("never zero", |d| *d != 0);
+        let most = limits::UNITS_MAX as i64;
+        let delta = prop_oneof![-most..=most, -9..10i64].prop_filter("never zero", |d| *d != 0);
         let reason = text(limits::REASON_BYTES_MAX).prop_map(|t| Reason::new(t).expect("a reason"));
         prop_oneof![
             (offer(), policy()).prop_map(|(o, policy)| Command::CreateProduct { sku: o.sku, policy }),

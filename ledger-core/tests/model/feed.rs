@@ -29,6 +29,8 @@ struct FedOffer {
     policy: Policy,
     units: u64,
     ended: bool,
+    /// The end of its window was told.
+    over: bool,
 }
 
 struct FedHold {
@@ -132,7 +134,10 @@ impl Feed {
     fn heads(&mut self, record: &Record, change: &Change) {
         let here = (record.position.index, change.place);
         let (skus, id) = about(&change.kind);
-        let heads: BTreeSet<_> = skus.iter().map(|sku| self.product_heads.insert(sku.clone(), here)).collect();
+        let mut heads: BTreeSet<_> = skus.iter().map(|sku| self.product_heads.insert(sku.clone(), here)).collect();
+        if heads.is_empty() {
+            heads.insert(None); // about no product: an extension, a return of nothing
+        }
         assert!(
             heads.contains(&change.previous_on_product),
             "{:?} names {:?} as the one before on its product, it was {heads:?}",
@@ -160,6 +165,18 @@ impl Feed {
         }
     }
 
+    /// The last held unit was sold: waiting does not help any more, and that is told.
+    fn gone(&mut self, sold: &[LineChange]) {
+        for line in sold {
+            let offer = &line.line.offer;
+            let balance = self.balance(offer);
+            if balance.available == 0 && balance.held == 0 && !self.offers[offer].ended {
+                let truth = self.truth(offer);
+                self.to_be_told.push_back(ChangeKind::SoldOut { offer: offer.clone(), truth });
+            }
+        }
+    }
+
     fn truth(&self, offer: &OfferKey) -> SoldOut {
         self.holds
             .values()
@@ -175,14 +192,16 @@ impl Feed {
     }
 
     fn stock_change(&mut self, kind: &ChangeKind, record: &Record) {
-        let new = |policy: &Policy| FedOffer { policy: policy.clone(), units: 0, ended: false };
+        let new = |policy: &Policy| FedOffer { policy: policy.clone(), units: 0, ended: false, over: false };
         match kind {
             ChangeKind::ProductCreated { sku, policy } => {
                 let plain = OfferKey { sku: sku.clone(), sale: None };
                 assert!(self.offers.insert(plain, new(policy)).is_none(), "{sku} is created twice");
             }
             ChangeKind::OfferPut { offer, policy, .. } => {
-                self.offers.entry(offer.clone()).or_insert_with(|| new(policy)).policy = policy.clone();
+                let state = self.offers.entry(offer.clone()).or_insert_with(|| new(policy));
+                state.policy = policy.clone();
+                state.over &= policy.closes_at.is_some_and(|t| t <= record.time);
             }
             ChangeKind::OfferOpened { offer } => self.offers.get_mut(offer).expect("known").policy.open = true,
             ChangeKind::OfferClosed { offer } => self.offers.get_mut(offer).expect("known").policy.open = false,
@@ -213,8 +232,10 @@ impl Feed {
 
     fn sale_ended(&mut self, offer: &OfferKey, moved_back: u64, record: &Record) {
         let state = self.offers.get_mut(offer).expect("known");
-        let by_window = moved_back == 0 && state.policy.closes_at.is_some_and(|t| t <= record.time);
-        if !by_window {
+        // The window's end is told once, when it comes. Told again, or before it came: ended by hand, for good.
+        if !state.over && state.policy.closes_at.is_some_and(|t| t <= record.time) {
+            state.over = true;
+        } else {
             state.ended = true;
         }
         let plain = OfferKey { sku: offer.sku.clone(), sale: None };
@@ -252,6 +273,7 @@ impl Feed {
                 self.give_back(&back);
                 self.lines_agree(lines, kind);
                 self.lines_agree(given_back, kind);
+                self.gone(lines);
             }
             ChangeKind::ReservationReleased { id, lines } => {
                 let hold = self.end(*id, false);

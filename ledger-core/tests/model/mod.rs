@@ -23,6 +23,8 @@ use ledger_core::{LedgerTime, LimitKey, OfferKey, Policy, Reference, Reservation
 pub(crate) struct Model {
     pub(crate) time: u64,
     pub(crate) settings: ShardSettings,
+    /// The shortest times and the lowest cap that were in force at any moment of the last entry.
+    shortest: ShardSettings,
     owned_generation: u64,
     owned_ranges: Vec<(Slot, Slot)>,
     behaviour: u16,
@@ -69,14 +71,13 @@ pub(crate) enum What {
 /// What a reserve asked for, normalised.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Content {
-    keys: Vec<LimitKey>,
+    keys: BTreeSet<LimitKey>,
     lines: BTreeMap<OfferKey, u64>,
     hold_ms: Option<u64>,
 }
 
 pub(crate) struct Reservation {
     content: Content,
-    keys: BTreeSet<LimitKey>,
     reserved_at: u64,
     pub(crate) deadline: u64,
     /// The last extension: the deadline it replaced and the hold it asked for.
@@ -120,6 +121,7 @@ impl Model {
         Self {
             time: 0,
             settings: ShardSettings::default(),
+            shortest: ShardSettings::default(),
             owned_generation: 0,
             owned_ranges: Vec::new(),
             behaviour: 1,
@@ -133,6 +135,16 @@ impl Model {
     pub(crate) fn apply(&mut self, entry: &Entry, seen: &Seen<'_>) -> Vec<Outcome> {
         self.time = self.time.max(entry.stamp.0);
         self.expire_due();
+        self.shortest = self.settings.clone();
+        for command in &entry.commands {
+            if let Command::Configure { settings } = command {
+                let least = &mut self.shortest;
+                least.retain_sold_ms = least.retain_sold_ms.min(settings.retain_sold_ms);
+                least.retain_ended_ms = least.retain_ended_ms.min(settings.retain_ended_ms);
+                least.retain_refused_ms = least.retain_refused_ms.min(settings.retain_refused_ms);
+                least.remembered_max = least.remembered_max.min(settings.remembered_max);
+            }
+        }
         entry.commands.iter().zip(seen.outcomes).map(|(command, answer)| self.decide(command, answer, seen)).collect()
     }
 
@@ -257,7 +269,7 @@ impl Model {
             return 0;
         }
         self.reservations()
-            .filter(|(_, r)| r.keys.contains(key))
+            .filter(|(_, r)| r.content.keys.contains(key))
             .filter_map(|(_, r)| r.lines.get(offer).filter(|l| l.counted).map(|l| (r.status, l)))
             .map(|(status, line)| match status {
                 Status::Held => line.reserved,
@@ -309,14 +321,14 @@ impl Model {
     pub(crate) fn may_be_forgotten(&self, id: ReservationId, remembered: u64) -> bool {
         let Some(known) = self.ids.get(&id) else { return true };
         let old_enough = id.time_ms() <= self.time.saturating_sub(limits::FORGET_GUARD_MS);
-        let past = |retain_ms: u64| known.settled_at.saturating_add(retain_ms) <= self.time;
-        let pressed = remembered >= self.settings.remembered_max;
+        let past = |retain_ms: u64| known.settled_at.saturating_add(retain_ms.max(limits::RETAIN_MS_MIN)) <= self.time;
+        let pressed = remembered >= self.shortest.remembered_max;
         old_enough
             && match &known.what {
                 What::Reserved(r) if r.status == Status::Held => false,
-                What::Reserved(r) if r.status == Status::Confirmed => past(self.settings.retain_sold_ms),
-                What::Reserved(_) => pressed || past(self.settings.retain_ended_ms),
-                What::Refused(..) | What::Fenced => pressed || past(self.settings.retain_refused_ms),
+                What::Reserved(r) if r.status == Status::Confirmed => past(self.shortest.retain_sold_ms),
+                What::Reserved(_) => pressed || past(self.shortest.retain_ended_ms),
+                What::Refused(..) | What::Fenced => pressed || past(self.shortest.retain_refused_ms),
             }
     }
 
@@ -333,7 +345,7 @@ impl Model {
             };
             counts && !known.forgotten && id.time_ms() <= guard && !(seen.forgets)(*id)
         });
-        let lawful = soon && seen.remembered >= self.settings.remembered_max && !could_be_forgotten;
+        let lawful = soon && seen.remembered >= self.shortest.remembered_max && !could_be_forgotten;
         lawful.then(|| answer.clone())
     }
 
@@ -449,5 +461,5 @@ fn summed(lines: &Lines) -> Result<BTreeMap<OfferKey, u64>, Refusal> {
 }
 
 fn content_of(keys: &LimitKeys, lines: BTreeMap<OfferKey, u64>, hold_ms: Option<u64>) -> Content {
-    Content { keys: keys.to_vec(), lines, hold_ms }
+    Content { keys: keys.iter().cloned().collect(), lines, hold_ms }
 }

@@ -41,10 +41,16 @@ impl Model {
             Recall::Forgotten => return Outcome::Refused(Refusal::Forgotten),
             Recall::New => {}
         }
-        if let Some(not_now) = self.too_far_ahead(id).or_else(|| self.memory_full(answer, seen)) {
+        if let Some(not_now) = self.too_far_ahead(id) {
             return not_now;
         }
-        let refused = self.refusal(&content);
+        let refused = self.refusal(&content, keys);
+        // A verdict of no must be remembered, so there must be room; a live hold is no memory of the capped kind.
+        if refused.is_some()
+            && let Some(not_now) = self.memory_full(answer, seen)
+        {
+            return not_now;
+        }
         let known = match &refused {
             Some(why) => What::Refused(content, why.clone()),
             None => What::Reserved(self.take(content)),
@@ -68,7 +74,6 @@ impl Model {
             })
             .collect();
         Reservation {
-            keys: content.keys.iter().cloned().collect(),
             content,
             reserved_at: self.time,
             deadline: self.time + hold,
@@ -80,7 +85,7 @@ impl Model {
     }
 
     /// The first rule that any line breaks.
-    fn refusal(&self, content: &Content) -> Option<Refusal> {
+    fn refusal(&self, content: &Content, keys: &LimitKeys) -> Option<Refusal> {
         let rules: [&Rule<'_>; 11] = [
             &|o, _| (!self.products.contains_key(&o.sku)).then(|| Refusal::UnknownProduct { offer: o.clone() }),
             &|o, _| (!self.offers.contains_key(o)).then(|| Refusal::UnknownOffer { offer: o.clone() }),
@@ -106,7 +111,7 @@ impl Model {
                 let max = self.offers[o].policy.per_order_max;
                 (n > u64::from(max)).then_some(Refusal::AboveOrderMax { max })
             },
-            &|o, n| self.limit_reached(content, o, n),
+            &|o, n| self.limit_reached(keys, o, n),
             &|o, n| {
                 (self.balance(o).available < n).then(|| Refusal::SoldOut { offer: o.clone(), truth: self.sold_out(o) })
             },
@@ -114,9 +119,9 @@ impl Model {
         rules.iter().find_map(|rule| content.lines.iter().find_map(|(offer, &n)| rule(offer, n)))
     }
 
-    fn limit_reached(&self, content: &Content, offer: &OfferKey, quantity: u64) -> Option<Refusal> {
+    fn limit_reached(&self, keys: &LimitKeys, offer: &OfferKey, quantity: u64) -> Option<Refusal> {
         let max = self.offers[offer].policy.per_key_max?;
-        content.keys.iter().enumerate().find_map(|(at, key)| {
+        keys.iter().enumerate().find_map(|(at, key)| {
             let used = self.used(offer, key);
             (used + quantity > u64::from(max)).then(|| Refusal::LimitReached {
                 offer: offer.clone(),
