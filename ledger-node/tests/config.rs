@@ -1,0 +1,94 @@
+//! Configuration: which source wins, what is refused, and that what is printed can be read back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ledger_node::config::{ConfigError, KEYS, Loaded};
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("node.toml");
+    std::fs::write(&path, text).expect("written");
+    (dir, path)
+}
+
+fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)], text: &str) -> Result<Loaded, ConfigError> {
+    let (_dir, path) = file(text);
+    let flags: BTreeMap<_, _> = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
+    let environment: BTreeMap<_, _> = environment.iter().copied().collect();
+    Loaded::from_sources(&flags, |name| environment.get(name).map(|v| (*v).to_owned()), Some(&path))
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_defaults() {
+    let text = "[raft]\nheartbeat = \"100ms\"\nelection_min = \"700ms\"\nkeep_entries = 7\n";
+    let environment = [("HOLDFAST_RAFT_HEARTBEAT", "110ms"), ("HOLDFAST_RAFT_ELECTION_MIN", "800ms")];
+    let loaded = load(&[("raft.heartbeat", "120ms")], &environment, text).expect("valid");
+    assert_eq!(loaded.config.raft.heartbeat, Duration::from_millis(120));
+    assert_eq!(loaded.config.raft.election_min, Duration::from_millis(800));
+    assert_eq!(loaded.config.raft.keep_entries, 7);
+    let printed = loaded.to_toml();
+    for line in [
+        "heartbeat = \"120ms\" # flag --raft-heartbeat",
+        "election_min = \"800ms\" # environment HOLDFAST_RAFT_ELECTION_MIN",
+        "election_max = \"900ms\" # default",
+    ] {
+        assert!(printed.contains(line), "{line} in\n{printed}");
+    }
+    assert!(printed.contains("keep_entries = 7 # file "), "{printed}");
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_means_the_same() {
+    let loaded = load(&[("client.advertise", "node-1:7101"), ("node_id", "3")], &[], "").expect("valid");
+    let again = load(&[], &[], &loaded.to_toml()).expect("the printed file is valid");
+    assert_eq!(format!("{:?}", again.config), format!("{:?}", loaded.config));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_the_nearest() {
+    let refused = load(&[], &[], "[raft]\nheartbeet = \"1s\"\n").expect_err("unknown");
+    assert!(matches!(&refused, ConfigError::UnknownKey { key, nearest: "raft.heartbeat", .. } if key == "raft.heartbeet"), "{refused}");
+    assert!(matches!(load(&[], &[], "x = [\n"), Err(ConfigError::NotToml { .. })));
+}
+
+#[test]
+fn bad_values_name_the_key_where_it_was_set_and_what_is_allowed() {
+    let cases = [
+        ("raft.heartbeat", "5", "a duration from 1ms"),
+        ("queue.calls", "1", "a whole number from 64"),
+        ("client.listen", "localhost", "an address is host:port"),
+        ("client.listen", "::1:7101", "an address is host:port"),
+        ("client.advertise", "here:0", "other hosts can connect"),
+        ("balance.on", "maybe", "true or false"),
+        ("log.format", "xml", "text or json"),
+    ];
+    for (key, value, allowed) in cases {
+        let refused = load(&[(key, value)], &[], "").expect_err(key).to_string();
+        let flag = format!("flag --{}", key.replace(['.', '_'], "-"));
+        assert!(refused.contains(key) && refused.contains(allowed) && refused.contains(&flag), "{refused}");
+    }
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    let conflicts: [&[(&'static str, &str)]; 4] = [
+        &[("raft.heartbeat", "400ms")],
+        &[("raft.election_max", "500ms")],
+        &[("call.within_default", "2m")],
+        &[("client.listen", "0.0.0.0:7101")],
+    ];
+    for flags in conflicts {
+        assert!(matches!(load(flags, &[], ""), Err(ConfigError::Conflict(_))), "{flags:?}");
+    }
+    load(&[("client.listen", "0.0.0.0:7101"), ("client.advertise", "n1:7101")], &[], "").expect("advertised");
+}
+
+#[test]
+fn every_key_has_its_own_flag_and_variable() {
+    let mut flags: Vec<_> = KEYS.iter().map(ledger_node::config::Key::flag).collect();
+    flags.sort();
+    flags.dedup();
+    assert_eq!(flags.len(), KEYS.len());
+}
