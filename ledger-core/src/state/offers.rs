@@ -59,6 +59,8 @@ impl OfferSums {
             while let Some((_, units)) = self.until.pop_due(time) {
                 self.due += units;
             }
+            // Deadlines emptied before their time must not be stepped over by every question that follows.
+            self.until.trim(time, |&units| units == 0);
         }
     }
 

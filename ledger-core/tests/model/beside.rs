@@ -50,10 +50,9 @@ impl Beside {
         let entry = decode_entry(LedgerTime(stamp), &bytes).expect("own entry decodes");
         assert_eq!(entry, Entry { stamp: LedgerTime(stamp), commands }, "entry round trip");
         let remembered_before = self.ledger.totals().remembered;
-        let cap = self.model.settings.remembered_max;
         let applied = self.ledger.apply(1, self.index, &entry);
         self.compare_twin(&entry, &applied);
-        self.compare_model(&entry, &applied, remembered_before, cap);
+        self.compare_model(&entry, &applied, remembered_before);
         let record = self.feed.take(applied.time.0, applied.record.as_deref());
         assert_eq!(self.feed.chain, self.ledger.chain(), "the chain of records");
         self.compare_views();
@@ -68,7 +67,7 @@ impl Beside {
         assert_eq!(self.ledger.digest(), self.twin.digest(), "replicas have the same state");
     }
 
-    fn compare_model(&mut self, entry: &Entry, applied: &Applied, remembered_before: u64, cap: u64) {
+    fn compare_model(&mut self, entry: &Entry, applied: &Applied, remembered_before: u64) {
         let before = &self.forgotten_to;
         let swept = self.feed.due_at(applied.time.0) as u64;
         let seen = Seen {
@@ -90,10 +89,10 @@ impl Beside {
         }
         let ended_by_it = swept + entry.commands.len() as u64;
         self.compare_memory(remembered_before + ended_by_it);
-        // Forgetting presses down to the cap at the beginning of an entry, by the settings of then; what the entry ends comes on top.
+        // The end of an entry presses down to the cap in force, but for what is too young to be forgotten.
         let guard = self.model.time.saturating_sub(limits::FORGET_GUARD_MS);
         let young = self.model.ids.keys().filter(|id| id.time_ms() > guard).count() as u64;
-        self.remembered_max = cap.max(young) + ended_by_it;
+        self.remembered_max = self.model.settings.remembered_max.max(young);
     }
 
     /// What is forgotten must have been forgettable, and stays so; the rest reads as the model has it.
@@ -155,7 +154,13 @@ impl Beside {
         if self.feed.unswept() > 0 {
             assert!(due.is_some_and(|t| t <= self.model.time), "{due:?} though some are left to sweep");
         } else {
-            assert_eq!(due, self.model.next_edge(), "next due at {} (left: ledger, right: model)", self.model.time);
+            // Holds that ended early may leave their instant behind until it comes: a needless tick, never a missed one.
+            let edge = self.model.next_edge();
+            assert!(
+                due.unwrap_or(u64::MAX) <= edge.unwrap_or(u64::MAX),
+                "next due at {}: {due:?} is after {edge:?}",
+                self.model.time
+            );
         }
         let totals = self.ledger.totals();
         assert_eq!(totals.live, self.model.live(), "live holds (left: ledger, right: model)");
