@@ -155,17 +155,21 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    // A column is a column of numbers when it has some, and nothing else but dashes.
     let mut numeric = [true; N];
-    let mut any = false;
+    let mut some = [false; N];
     let rows: Vec<[Cell; N]> = rows.into_iter().collect();
     for row in &rows {
-        any = true;
         for (i, cell) in row.iter().enumerate() {
             numeric[i] &= cell.number || cell.text == "-";
+            some[i] |= cell.number;
         }
     }
+    for (numeric, some) in numeric.iter_mut().zip(some) {
+        *numeric &= some;
+    }
     let side = |number: bool| if number { CellAlignment::Right } else { CellAlignment::Left };
-    table.set_header(header.iter().zip(numeric).map(|(h, n)| comfy_table::Cell::new(h).set_alignment(side(n && any))));
+    table.set_header(header.iter().zip(numeric).map(|(h, n)| comfy_table::Cell::new(h).set_alignment(side(n))));
     for row in rows {
         table.add_row(row.into_iter().zip(numeric).map(|(c, n)| comfy_table::Cell::new(c.text).set_alignment(side(n))));
     }

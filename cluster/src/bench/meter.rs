@@ -57,8 +57,7 @@ impl Meter {
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let micros = ((now - began).as_micros() as u64).clamp(1, limits::LATENCY_US_MAX);
-        // Bounds are the histogram's own, so recording cannot fail.
-        drop(counts.latency.record_n(micros, ok + other));
+        counts.latency.saturating_record_n(micros, ok + other);
         counts.ok += ok;
         counts.other += other;
         if other > 0 && counts.example.is_none() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use client_sdk::{At, LedgerTime, OfferKey, Outcome, Reservation, ReservationId, Status};
+use client_sdk::{At, LedgerTime, OfferKey, Outcome, Refusal, Reservation, ReservationId, Status};
 use hdrhistogram::Histogram;
 
 use crate::documents::{refusal_word, status_name};
@@ -165,7 +165,11 @@ impl Journal {
             (Outcome::Ok(answered), _) => Said::Ended(answered.value.status),
             (Outcome::Refused(_), Said::Unknown) => Said::Refused,
             (Outcome::NotNow(_), Said::Unknown) => Said::NotNow,
-            // A refused or unanswered confirm or release leaves a hold that ends by its deadline, or was ended by an earlier try.
+            (Outcome::Refused(refused), said) => match refused.refusal() {
+                Some(Refusal::NotHeld { status }) => Said::Ended(*status),
+                _ => said,
+            },
+            // An unanswered confirm or release leaves a hold that ends by its deadline, or was ended by an earlier try.
             (_, said) => said,
         };
         if !matches!(outcome, Outcome::Ok(_) | Outcome::Refused(_)) {
