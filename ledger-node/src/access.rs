@@ -36,7 +36,9 @@ pub struct Identity {
 
 /// The caller may not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("calls from {from} are refused: only trusted networks may call ({trusted}); hint: call from there, or set access.trusted on the node")]
+#[error(
+    "calls from {from} are refused: only trusted networks may call ({trusted}); hint: call from there, or set access.trusted on the node"
+)]
 pub struct Denied {
     from: IpAddr,
     trusted: String,
@@ -112,7 +114,8 @@ impl Network {
 impl FromStr for Network {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let what = || format!("{text:?} is no network; write it as 10.0.0.0/8 or fd00::/8, several with commas between");
+        let what =
+            || format!("{text:?} is no network; write it as 10.0.0.0/8 or fd00::/8, several with commas between");
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.parse().map_err(|_| what())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };

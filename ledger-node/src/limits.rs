@@ -161,3 +161,5 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.
 pub const HTTP_BODY_BYTES: usize = 64 << 10;
+/// Samples of histograms are folded together that often, whether or not anybody reads the page.
+pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);

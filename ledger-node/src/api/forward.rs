@@ -71,7 +71,9 @@ impl Forwarder {
         let latest = pending.iter().map(|call| call.expires_at).max().unwrap_or(now);
         let frame = pending.iter().map(|call| v1::Call {
             tag: call.tag,
-            within_ms: u32::try_from(call.expires_at.saturating_duration_since(now).as_millis()).unwrap_or(u32::MAX).max(1),
+            within_ms: u32::try_from(call.expires_at.saturating_duration_since(now).as_millis())
+                .unwrap_or(u32::MAX)
+                .max(1),
             verb: calls::verb(&call.command),
         });
         let mut request = tonic::Request::new(v1::CallFrame { calls: frame.collect() });

@@ -146,9 +146,8 @@ impl<'a> Reader<'a> {
         try_join_all(by_shard.iter().map(|(shard, _)| self.confirmed(shard))).await?;
         let mut out = vec![None; offers.len()];
         for (shard, places) in by_shard {
-            let (views, as_of) = self.look(&shard, |ledger| {
-                places.iter().map(|&n| ledger.offer(&offers[n])).collect::<Vec<_>>()
-            });
+            let (views, as_of) =
+                self.look(&shard, |ledger| places.iter().map(|&n| ledger.offer(&offers[n])).collect::<Vec<_>>());
             for (n, view) in places.into_iter().zip(views) {
                 out[n] = Some((view, as_of));
             }
@@ -175,7 +174,8 @@ impl<'a> Reader<'a> {
     fn all_shards(&self) -> Result<Vec<Arc<Shard>>, NotNow> {
         self.api.serving()?;
         let shards = self.api.node.shards();
-        let missing = self.api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard));
+        let missing =
+            self.api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard));
         match missing {
             Some(route) => Err(elsewhere(self.api, route.shard)),
             None => Ok(shards),
@@ -252,7 +252,9 @@ impl<'a> Reader<'a> {
         } else {
             walk()
         };
-        explained.map(|explanation| (id, explanation)).map_err(|error| ReadFailure::NotNow(not_here(self.api, id, &error)))
+        explained
+            .map(|explanation| (id, explanation))
+            .map_err(|error| ReadFailure::NotNow(not_here(self.api, id, &error)))
     }
 }
 

@@ -43,8 +43,6 @@ pub struct Sorted {
     /// To a shard with none here; its number, if the slot is owned at all.
     pub elsewhere: Vec<(Option<u32>, Vec<PendingCall>)>,
     /// Answered already: invalid input.
-    pub answered: Vec<TaggedAnswer>,
-    /// Invalid input's replies; the door's answers cannot carry them.
     pub invalid: Vec<Item>,
 }
 
@@ -124,7 +122,8 @@ pub async fn submit(api: &Api, calls: Vec<DecodedCall>, cap: Option<Duration>, f
 /// One command, one answer.
 pub async fn submit_one(api: &Api, call: DecodedCall, cap: Option<Duration>, forwarded: bool) -> (Option<At>, Reply) {
     let groups = submit(api, vec![call], cap, forwarded).await;
-    let mut answers = groups.into_iter().flat_map(|group| group.items.into_iter().map(move |item| (group.at, item.reply)));
+    let mut answers =
+        groups.into_iter().flat_map(|group| group.items.into_iter().map(move |item| (group.at, item.reply)));
     answers.next().unwrap_or_else(|| (None, Reply::Unknown("the node gave no answer".to_owned())))
 }
 
@@ -144,7 +143,8 @@ fn gather(shard: &Shard, calls: Vec<PendingCall>) -> impl Future<Output = Vec<En
     drop(sink);
     async move {
         answers.await.unwrap_or_else(|_| {
-            let unknown = |tag| TaggedAnswer { tag, place: 0, answer: Answer::Unknown("the node stopped before it knew") };
+            let unknown =
+                |tag| TaggedAnswer { tag, place: 0, answer: Answer::Unknown("the node stopped before it knew") };
             vec![EntryAnswers { position: None, time: LedgerTime(0), items: tags.into_iter().map(unknown).collect() }]
         })
     }

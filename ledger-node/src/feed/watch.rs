@@ -188,14 +188,20 @@ impl Watcher {
             if !changes.is_empty() {
                 return Ok(Frame { changes, cursor: self.cursor(), times: BTreeMap::new() });
             }
-            if self.behind() {
+            // Also when much happens and all of it is filtered away: the caller learns how far its cursor has come.
+            let idle = tokio::time::Instant::now() >= idle_at;
+            if !idle && self.behind() {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if tokio::time::timeout_at(idle_at, self.something_happens()).await.is_err() {
-                let times = self.tracks.iter().map(|(&shard, track)| (shard, track.reached.borrow().time)).collect();
-                return Ok(Frame { changes, cursor: self.cursor(), times });
-            }
+            let happened = match idle {
+                true => None,
+                false => tokio::time::timeout_at(idle_at, self.something_happens()).await.ok(),
+            };
+            let Some(happened) = happened else {
+                return Ok(Frame { changes, cursor: self.cursor(), times: self.times() });
+            };
+            happened?;
             tokio::time::sleep(WATCH_GATHER).await;
         }
     }
@@ -204,6 +210,15 @@ impl Watcher {
     pub fn cursor(&self) -> Bytes {
         let places = self.tracks.iter().map(|(&shard, track)| (shard, track.place)).collect();
         Cursor { incarnation: self.incarnation, places }.encode()
+    }
+
+    /// Ledger time of every shard of which everything was told.
+    fn times(&self) -> BTreeMap<u32, LedgerTime> {
+        let current = |(&shard, track): (&u32, &Track)| {
+            let reached = *track.reached.borrow();
+            (track.read_to > reached.index).then_some((shard, reached.time))
+        };
+        self.tracks.iter().filter_map(current).collect()
     }
 
     /// Shards, beginning behind the one that filled the last frame.
@@ -218,16 +233,14 @@ impl Watcher {
         self.tracks.values().any(|track| track.read_to <= track.reached.borrow().index)
     }
 
-    async fn something_happens(&mut self) {
-        let waits = self.tracks.values_mut().map(|track| Box::pin(track.reached.changed()));
-        let waits: Vec<_> = waits.collect();
+    async fn something_happens(&mut self) -> Result<(), WatchError> {
+        let waits: Vec<_> = self.tracks.values_mut().map(|track| Box::pin(track.reached.changed())).collect();
         if waits.is_empty() {
             return std::future::pending().await;
         }
-        if select_all(waits).await.0.is_err() {
-            // The shard was replaced or the node stops; the caller's stream ends with the node.
-            std::future::pending::<()>().await;
-        }
+        // A ring that nobody fills any more would look like a shard where nothing happens.
+        let (changed, ..) = select_all(waits).await;
+        changed.map_err(|_| WatchError::Broken("the replica was replaced; go on with the same cursor".to_owned()))
     }
 }
 
@@ -316,5 +329,110 @@ impl Track {
             self.place = Place { next: page.next, skip: 0 };
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::history::memory::MemoryStore;
+    use crate::history::tests::{Chain, KEEP, chain_of};
+    use crate::history::{KeptHistory, Retention};
+
+    fn shard(keep: Retention, ring_bytes: usize) -> (ShardFeed, Arc<KeptHistory>) {
+        let history = KeptHistory::inline(MemoryStore::new(), keep).expect("an empty store");
+        history.begin(1, 0, 0);
+        (ShardFeed { ring: Arc::new(FeedRing::with_bytes(1, ring_bytes)), history: history.clone() }, history)
+    }
+
+    fn publish(feed: &ShardFeed, chain: &Chain, indexes: std::ops::RangeInclusive<u64>) {
+        for index in indexes {
+            let at = Position { shard: 1, index, ..Position::default() };
+            feed.ring.publish(at, LedgerTime(1_000 * index), chain.record(index).cloned());
+            feed.history.append(1, index, chain.record(index));
+        }
+    }
+
+    fn begin(feed: &ShardFeed, from: &From) -> Result<Watcher, WatchError> {
+        Watcher::begin(1, vec![feed.clone()], from, Vec::new())
+    }
+
+    fn at(next: u64) -> From {
+        From::Cursor(Cursor { incarnation: 1, places: [(1, Place { next, skip: 0 })].into() }.encode())
+    }
+
+    async fn indexes(watcher: &mut Watcher, through: u64) -> Vec<u64> {
+        let mut told: Vec<u64> = Vec::new();
+        while told.last().is_none_or(|last| *last < through) {
+            let frame = watcher.next().await.expect("the watch goes on");
+            told.extend(frame.changes.iter().map(|told| told.position.index));
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_falls_back_from_the_ring_to_history_and_loses_nothing() {
+        let chain = chain_of(1, 400);
+        // The ring holds a handful of records only.
+        let (feed, _) = shard(KEEP, 1_000);
+        publish(&feed, &chain, 1..=100);
+        let mut watcher = begin(&feed, &From::Oldest).expect("begun");
+        let mut told = indexes(&mut watcher, 100).await;
+        publish(&feed, &chain, 101..=400);
+        assert!(feed.ring.read(101, PageBounds { records: 1, bytes: 1 }).is_none(), "pushed out of the ring");
+        told.extend(indexes(&mut watcher, 400).await);
+        let want: Vec<u64> = chain.records.iter().map(|(index, _)| *index).collect();
+        assert_eq!(told, want);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_below_what_is_kept_is_too_old_and_names_the_oldest() {
+        let chain = chain_of(1, 100);
+        let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
+        let (feed, history) = shard(keep, 1_000);
+        publish(&feed, &chain, 1..=100);
+        history.retain().expect("memory");
+        let refused = begin(&feed, &at(5)).expect("well-formed").next().await;
+        assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
+        let told = indexes(&mut begin(&feed, &at(70)).expect("kept"), 100).await;
+        assert_eq!(told.first(), Some(&70));
+    }
+
+    #[tokio::test]
+    async fn a_gap_and_a_record_that_does_not_fit_are_not_here_and_never_passed_over() {
+        let chain = chain_of(1, 100);
+        let (feed, history) = shard(KEEP, 1_000);
+        publish(&feed, &chain, 1..=40);
+        history.begin(1, 60, chain.chains[60]);
+        feed.ring.installed(Position { shard: 1, index: 60, ..Position::default() }, LedgerTime(60_000));
+        publish(&feed, &chain, 61..=100);
+        let mut watcher = begin(&feed, &at(30)).expect("begun");
+        assert_eq!(indexes(&mut watcher, 40).await, (30..=40).collect::<Vec<_>>());
+        let refused = watcher.next().await;
+        assert!(matches!(refused, Err(WatchError::NotHere { through: 60, .. })), "{refused:?}");
+
+        // One record is missing and nothing says so: the chain does.
+        let (feed, history) = shard(KEEP, 1_000);
+        publish(&feed, &chain, 1..=20);
+        for index in 22..=100 {
+            feed.history.append(1, index, chain.record(index));
+        }
+        feed.ring.installed(Position { shard: 1, index: 100, ..Position::default() }, LedgerTime(100_000));
+        let refused = begin(&feed, &at(15)).expect("begun").next().await;
+        assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
+        assert!(history.coverage(1).is_gapped(), "and it is fetched again");
+    }
+
+    #[tokio::test]
+    async fn while_nothing_happens_the_shards_times_are_told() {
+        let chain = chain_of(1, 10);
+        let (feed, _) = shard(KEEP, 1_000);
+        publish(&feed, &chain, 1..=10);
+        let mut watcher = begin(&feed, &From::Now).expect("begun");
+        let idle = watcher.next().await.expect("a frame");
+        assert!(idle.changes.is_empty());
+        assert_eq!(idle.times, [(1, LedgerTime(10_000))].into());
     }
 }

@@ -75,7 +75,8 @@ impl LedgerService {
 /// Identity and role, decided before anything else is looked at.
 pub(super) fn admit<T>(api: &Api, request: &Request<T>, right: Right) -> Result<(), Status> {
     let denied = |why: String| status::refused(Why::PermissionDenied(why));
-    let peer = request.extensions().get::<Peer>().ok_or_else(|| denied("the caller's address is not known".to_owned()))?;
+    let peer =
+        request.extensions().get::<Peer>().ok_or_else(|| denied("the caller's address is not known".to_owned()))?;
     match api.access.decide(peer.0, right) {
         Ok(_) => Ok(()),
         Err(why) => Err(denied(why.to_string())),
@@ -181,9 +182,10 @@ impl Ledger for LedgerService {
         let after = sale_token(&asked.after)?;
         let after = after.as_ref().map(|(sale, sku)| (sale, sku));
         let (offers, more) = reader.sales(sale.as_ref(), after, page_size(asked.max)).await.map_err(failure)?;
-        let next = offers.last().filter(|_| more).and_then(|last| {
-            last.offer.sale.as_ref().map(|sale| format!("{sale} {}", last.offer.sku))
-        });
+        let next = offers
+            .last()
+            .filter(|_| more)
+            .and_then(|last| last.offer.sale.as_ref().map(|sale| format!("{sale} {}", last.offer.sku)));
         let offers = offers.iter().map(views::offer_to_wire).collect();
         Ok(Response::new(v1::ListSalesResponse { offers, next: next.unwrap_or_default() }))
     }
@@ -213,7 +215,8 @@ impl Ledger for LedgerService {
         let (shard, found) = reader.explain(subject, before, max).await.map_err(failure)?;
         let incarnation = self.api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
         let next = found.next.map(|index| v1::Position { incarnation, shard, term: 0, index, place: 0 });
-        let change = |one: &crate::history::explain::Explained| feed::change_to_wire(one.position, one.time, &one.change);
+        let change =
+            |one: &crate::history::explain::Explained| feed::change_to_wire(one.position, one.time, &one.change);
         let changes = found.changes.iter().map(change).collect();
         Ok(Response::new(v1::ExplainResponse { changes, next, cut_off: found.cut_off }))
     }
@@ -252,10 +255,16 @@ enum NotBegun {
 fn begin_watch(api: &Api, asked: &v1::WatchRequest) -> Result<Watcher, NotBegun> {
     let invalid = |field, why: String| NotBegun::Invalid(Invalid::new(field, why));
     if asked.skus.len() > SKUS_PER_WATCH_MAX {
-        return Err(invalid("skus", format!("has {} items, at most {SKUS_PER_WATCH_MAX} are allowed", asked.skus.len())));
+        return Err(invalid(
+            "skus",
+            format!("has {} items, at most {SKUS_PER_WATCH_MAX} are allowed", asked.skus.len()),
+        ));
     }
     if asked.cursor.len() > CURSOR_BYTES_MAX {
-        return Err(invalid("cursor", format!("has {} bytes, at most {CURSOR_BYTES_MAX} are allowed", asked.cursor.len())));
+        return Err(invalid(
+            "cursor",
+            format!("has {} bytes, at most {CURSOR_BYTES_MAX} are allowed", asked.cursor.len()),
+        ));
     }
     let skus = asked.skus.iter().map(|text| names::sku("skus", text)).collect::<Result<Vec<_>, _>>();
     let skus = skus.map_err(NotBegun::Invalid)?;
@@ -266,7 +275,9 @@ fn begin_watch(api: &Api, asked: &v1::WatchRequest) -> Result<Watcher, NotBegun>
     };
     let incarnation = api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
     let shards = api.node.shards();
-    if let Some(route) = api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard)) {
+    if let Some(route) =
+        api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard))
+    {
         return Err(NotBegun::Watch(WatchError::ShardElsewhere { shard: route.shard }));
     }
     let feed = |shard: &std::sync::Arc<crate::shard::Shard>| ShardFeed {
@@ -327,7 +338,11 @@ async fn run_watch(api: Api, mut watcher: Watcher, frames: mpsc::Sender<Result<v
 
 fn wire_frame(frame: &Frame) -> v1::WatchFrame {
     v1::WatchFrame {
-        changes: frame.changes.iter().map(|told| feed::change_to_wire(told.position, told.time, &told.change)).collect(),
+        changes: frame
+            .changes
+            .iter()
+            .map(|told| feed::change_to_wire(told.position, told.time, &told.change))
+            .collect(),
         cursor: frame.cursor.clone(),
         shard_time_ms: frame.times.iter().map(|(&shard, time)| (shard, time.0)).collect(),
     }

@@ -21,7 +21,7 @@ use tonic::transport::Server;
 
 use crate::api::Api;
 use crate::limits::{
-    GRPC_HEADER_BYTES, GRPC_KEEPALIVE_EVERY, GRPC_KEEPALIVE_WITHIN, GRPC_STREAMS_PER_CONNECTION,
+    GRPC_HEADER_BYTES, GRPC_KEEPALIVE_EVERY, GRPC_KEEPALIVE_WITHIN, GRPC_STREAMS_PER_CONNECTION, METRICS_UPKEEP_EVERY,
 };
 use crate::node::NodeState;
 
@@ -45,6 +45,12 @@ pub async fn serve(
         .build_v1()
         .map_err(io::Error::other)?;
     let report = report_health(api.clone(), health);
+    let upkeep = async move {
+        loop {
+            tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
+            api.metrics.upkeep();
+        }
+    };
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -61,6 +67,7 @@ pub async fn serve(
     tokio::select! {
         served = server => served.map_err(io::Error::other),
         () = report => Ok(()),
+        () = upkeep => Ok(()),
     }
 }
 
@@ -74,7 +81,8 @@ async fn report_health(api: Api, health: tonic_health::server::HealthReporter) {
         } else {
             health.set_not_serving::<LedgerServer<ledger::LedgerService>>().await;
         }
-        let overall = if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        let overall =
+            if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
         health.set_service_status("", overall).await;
         if state.changed().await.is_err() {
             // The node is gone; the server ends by its own shutdown.

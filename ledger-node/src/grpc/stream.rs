@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
-use ledger_proto::{Answers, At, Calls, DecodedCall, Reply, status};
+use ledger_proto::{Answers, At, Calls, Cause, DecodedCall, NotNow, Reply, status};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -74,13 +74,17 @@ pub struct SubmitFlow<S> {
     decoded: Vec<DecodedCall>,
     /// One call at a time is timed, for the latency histogram.
     timed: Option<(u64, Instant)>,
+    /// Completes when the node stops: the stream ends then, so that stopping does not wait for its caller.
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<S: Stream<Item = Result<Calls, Status>> + Unpin> SubmitFlow<S> {
     /// Over the frames of one caller.
     pub fn new(api: Api, calls: S) -> Self {
         let mailbox = Arc::new(Mailbox::default());
+        let stopping = Box::pin(api.node.stop.clone().cancelled_owned());
         Self {
+            stopping,
             api,
             calls,
             sink: mailbox.clone(),
@@ -216,6 +220,10 @@ impl<S: Stream<Item = Result<Calls, Status>> + Unpin> Stream for SubmitFlow<S> {
         let more = this.read(cx);
         if let Some(frame) = this.pack(cx) {
             return Poll::Ready(Some(Ok(frame)));
+        }
+        if !this.read_all && this.stopping.as_mut().poll(cx).is_ready() {
+            let why = NotNow::new(Cause::NotServing, "the node is stopping", crate::limits::RETRY_UNWELL_MS);
+            this.fail(status::not_now(why));
         }
         if this.read_all && this.in_flight == 0 {
             return Poll::Ready(this.failed.take().map(Err));

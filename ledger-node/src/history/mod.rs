@@ -20,7 +20,7 @@ pub mod memory;
 pub mod sled_store;
 pub mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::io;

@@ -146,6 +146,8 @@ impl RecordStore for SledStore {
 
     fn put_note(&self, shard: u32, note: &[u8]) -> io::Result<()> {
         self.notes.insert(shard.to_be_bytes(), note).map_err(io::Error::from)?;
+        // Notes are rare, and a gap that is forgotten would look like damage: out of the process at once.
+        self.notes.flush().map_err(io::Error::from)?;
         Ok(())
     }
 

@@ -11,16 +11,16 @@ use super::memory::MemoryStore;
 use super::store::{RecordStore, Stored};
 use super::*;
 
-const KEEP: Retention = Retention { keep: Duration::from_secs(1 << 30), bytes_max: u64::MAX };
+pub(crate) const KEEP: Retention = Retention { keep: Duration::from_secs(1 << 30), bytes_max: u64::MAX };
 const ALL: PageBounds = PageBounds { records: 10_000, bytes: usize::MAX };
 
 /// A shard's real records: index, bytes, and the chain value behind each.
-struct Chain {
-    records: Vec<(u64, Bytes)>,
-    chains: Vec<u128>,
+pub(crate) struct Chain {
+    pub(crate) records: Vec<(u64, Bytes)>,
+    pub(crate) chains: Vec<u128>,
 }
 
-fn chain_of(shard: u32, entries: u64) -> Chain {
+pub(crate) fn chain_of(shard: u32, entries: u64) -> Chain {
     let mut ledger = Ledger::new(1, shard);
     let mut out = Chain { records: Vec::new(), chains: vec![ledger.chain()] };
     for index in 1..=entries {
@@ -43,10 +43,10 @@ fn chain_of(shard: u32, entries: u64) -> Chain {
 }
 
 impl Chain {
-    fn record(&self, index: u64) -> Option<&Bytes> {
+    pub(crate) fn record(&self, index: u64) -> Option<&Bytes> {
         self.records.iter().find(|(at, _)| *at == index).map(|(_, bytes)| bytes)
     }
-    fn append(&self, history: &dyn History, shard: u32, range: std::ops::RangeInclusive<u64>) {
+    pub(crate) fn append(&self, history: &dyn History, shard: u32, range: std::ops::RangeInclusive<u64>) {
         for index in range {
             history.append(shard, index, self.record(index));
         }

@@ -138,7 +138,11 @@ pub struct AdjustBody {
 pub fn read<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, Problem> {
     let text: &[u8] = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(text).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, "malformed-json", format!("the body is not what is expected here: {error}"))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "malformed-json",
+            format!("the body is not what is expected here: {error}"),
+        )
     })
 }
 

@@ -98,7 +98,8 @@ async fn gate(State(api): State<Api>, ConnectInfo(peer): ConnectInfo<Peer>, requ
 }
 
 fn right_of(method: &http::Method, uri: &http::Uri) -> Right {
-    let verbose = uri.query().is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")));
+    let verbose =
+        uri.query().is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")));
     match uri.path() {
         "/livez" => Right::Probe,
         "/readyz" if !verbose => Right::Probe,

@@ -108,7 +108,9 @@ impl Problem {
             Reply::Refused(why) => Self::refused(why),
             Reply::NotNow(why) => Self::not_now(why),
             Reply::Unknown(message) => Self::unknown(message),
-            Reply::Ok(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "an answer of another kind was expected"),
+            Reply::Ok(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "an answer of another kind was expected")
+            }
         }
     }
 }

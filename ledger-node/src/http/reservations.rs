@@ -19,7 +19,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::bodies::{
-    AtJson, BriefJson, ConfirmBody, EmptyBody, ExtendBody, ReserveBody, ReturnBody, answer, read, reservation, wire_lines,
+    AtJson, BriefJson, ConfirmBody, EmptyBody, ExtendBody, ReserveBody, ReturnBody, answer, read, reservation,
+    wire_lines,
 };
 use super::problem::Problem;
 use crate::api::reads::{Consistency, ReadFailure, Reader};
@@ -45,7 +46,9 @@ impl Asked {
         match self.consistency.as_deref() {
             None | Some("linearizable") => Ok(Consistency::Linearizable),
             Some("stale") => Ok(Consistency::Stale),
-            Some(other) => Err(Problem::invalid("consistency", format!("is {other:?}, allowed are linearizable and stale"))),
+            Some(other) => {
+                Err(Problem::invalid("consistency", format!("is {other:?}, allowed are linearizable and stale")))
+            }
         }
     }
 }

@@ -15,17 +15,21 @@ use super::Cluster;
 impl Cluster {
     async fn channel(&self, i: usize) -> Channel {
         let address = self.nodes[i].as_ref().expect("the node runs").client_addr();
-        Endpoint::from_shared(format!("http://{address}")).expect("an address").connect().await.expect("the node listens")
+        Endpoint::from_shared(format!("http://{address}"))
+            .expect("an address")
+            .connect()
+            .await
+            .expect("the node listens")
     }
-    pub async fn grpc(&self, i: usize) -> LedgerClient<Channel> {
+    pub(crate) async fn grpc(&self, i: usize) -> LedgerClient<Channel> {
         LedgerClient::new(self.channel(i).await)
     }
-    pub async fn admin(&self, i: usize) -> AdminClient<Channel> {
+    pub(crate) async fn admin(&self, i: usize) -> AdminClient<Channel> {
         AdminClient::new(self.channel(i).await)
     }
 
     /// One HTTP request to a node; headers as `name: value`.
-    pub async fn http(&self, i: usize, method: &str, path: &str, headers: &[&str], body: &str) -> HttpAnswer {
+    pub(crate) async fn http(&self, i: usize, method: &str, path: &str, headers: &[&str], body: &str) -> HttpAnswer {
         let address = self.nodes[i].as_ref().expect("the node runs").http_addr().to_string();
         let mut io = TcpNet.connect(&address).await.expect("the node listens");
         let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
@@ -39,17 +43,17 @@ impl Cluster {
         HttpAnswer::parse(&String::from_utf8(answer).expect("text"))
     }
 
-    pub async fn get(&self, i: usize, path: &str) -> HttpAnswer {
+    pub(crate) async fn get(&self, i: usize, path: &str) -> HttpAnswer {
         self.http(i, "GET", path, &[], "").await
     }
-    pub async fn post(&self, i: usize, path: &str, body: &Value) -> HttpAnswer {
+    pub(crate) async fn post(&self, i: usize, path: &str, body: &Value) -> HttpAnswer {
         self.http(i, "POST", path, &["content-type: application/json"], &body.to_string()).await
     }
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct HttpAnswer {
+pub(crate) struct HttpAnswer {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub text: String,
@@ -63,11 +67,11 @@ impl HttpAnswer {
         let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
         Self { status: status.expect("a status"), headers: lines.filter_map(header).collect(), text: text.to_owned() }
     }
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
     /// Asserts the shape that every problem has; answers its type.
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         assert_eq!(self.headers.get("content-type").map(String::as_str), Some("application/problem+json"), "{self:?}");
         let body = self.json();
         assert_eq!(body["status"], self.status, "{self:?}");
