@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::normal::{NormalLines, normalise};
 use super::{Deciding, Verdict, said_lines};
 use crate::codec::changes::{Links, Said};
-use crate::outcome::{Fenced, Refusal, Settled, Status};
+use crate::outcome::{Fenced, Refusal, Settled, SoldOut, Status};
 use crate::state::State;
 use crate::state::due::DueQueue;
 use crate::state::ids::Found;
@@ -122,8 +122,7 @@ impl Deciding<'_> {
         self.recorder.say(links, Said::ReservationConfirmed { id, lines: &sold, given_back: &given_back });
         drop((sold, given_back));
         for line in held.iter().filter(|l| l.sold > 0) {
-            let balance = self.state.balance(line.offer);
-            if balance.available == 0 && balance.held == 0 && !self.state.offers.get(line.offer).ended {
+            if self.state.sold_out(line.offer) == SoldOut::Gone && !self.state.offers.get(line.offer).ended {
                 self.say_sold_out(line.offer);
             }
         }

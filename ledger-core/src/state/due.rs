@@ -71,7 +71,7 @@ impl<T> ByDeadline<T> {
         }
     }
 
-    /// Removes stray values and leading ones that count as empty, so that what is first is not empty.
+    /// Removes a stray value and leading ones that count as empty, so that what is first is not empty.
     pub(crate) fn trim(&mut self, at: u64, empty: impl Fn(&T) -> bool) {
         if self.strays.get(&at).is_some_and(&empty) {
             self.strays.remove(&at);
@@ -215,7 +215,13 @@ impl DueQueue {
                 }
                 self.front.pop();
             }
-            let (at, bucket) = self.buckets.pop_due(to)?;
+            let (at, mut bucket) = self.buckets.pop_due(to)?;
+            self.buckets.trim(at, |b| b.live == 0);
+            if bucket.items.len() > bucket.live as usize {
+                // One that moved away and back, or whose place was used again for the same time, is there twice.
+                bucket.items.sort_unstable();
+                bucket.items.dedup();
+            }
             self.front_to = Some(self.front_to.map_or(at, |before| before.max(at)));
             let items = bucket.items.iter().filter_map(|&record| Some(Reverse((at, id_of(record, at)?, record))));
             self.front = items.collect::<Vec<_>>().into();

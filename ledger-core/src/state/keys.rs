@@ -50,6 +50,8 @@ impl Count {
             Holds::One { until, .. } if *until <= time => self.holds = Holds::None,
             Holds::Many(sums) => {
                 while sums.pop_due(time).is_some() {}
+                // A deadline emptied before its time must not keep a counter alive that counts nothing.
+                sums.trim(time, |&units| units == 0);
                 if sums.is_empty() {
                     self.holds = Holds::None;
                 }

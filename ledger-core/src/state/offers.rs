@@ -214,15 +214,17 @@ impl State {
         Balance { available: exact(offer.available, self.due_to(at, offer)), held, sold: offer.sold }
     }
 
-    /// What *sold out* means now: about this offer's own units.
+    /// What *sold out* means now. Units come back from the offer's own holds, to the plain offer also from those of its ended
+    /// siblings, and to an ended sale's offer never.
     pub(crate) fn sold_out(&self, at: u32) -> SoldOut {
-        match self.available(at) {
-            0 => match self.sums[at as usize].first_live(self.time) {
-                Some(until) => SoldOut::FirstBackAt(LedgerTime(until)),
-                None => SoldOut::Gone,
-            },
-            available => SoldOut::Open { available },
+        let available = self.available(at);
+        if available > 0 {
+            return SoldOut::Open { available };
         }
+        let own = (!self.offers.get(at).ended).then_some(at);
+        let holds = self.sums[at as usize].ended_siblings.iter().copied().chain(own);
+        let first = holds.filter_map(|from| self.sums[from as usize].first_live(self.time)).min();
+        first.map_or(SoldOut::Gone, |until| SoldOut::FirstBackAt(LedgerTime(until)))
     }
 
     /// Brings the offer's sums up to ledger time, so that asking them is a step.
