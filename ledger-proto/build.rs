@@ -21,7 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// The service `holdfast.v1.Ledger` of `ledger.proto`; a test holds both to the same methods.
 fn ledger() -> Service {
     let frames = |name, route, input| {
-        Method::builder().name(name).route_name(route).input_type(input).output_type("crate::frames::Answers").codec_path(FRAMES)
+        Method::builder()
+            .name(name)
+            .route_name(route)
+            .input_type(input)
+            .output_type("crate::frames::Answers")
+            .codec_path(FRAMES)
     };
     let prost = |name, route: &str, output: &str| {
         Method::builder()
@@ -38,7 +43,10 @@ fn ledger() -> Service {
         .method(frames("submit", "Submit", "crate::frames::OneCall").build())
         .method(frames("submit_batch", "SubmitBatch", "crate::frames::Calls").build())
         .method(
-            frames("submit_stream", "SubmitStream", "crate::frames::Calls").client_streaming().server_streaming().build(),
+            frames("submit_stream", "SubmitStream", "crate::frames::Calls")
+                .client_streaming()
+                .server_streaming()
+                .build(),
         )
         .method(read("get_product", "GetProduct"))
         .method(read("get_offers", "GetOffers"))

@@ -53,7 +53,9 @@ impl<T> Calling<T> {
         match (outcome, self.read) {
             (Outcome::Ok(Answered { value, at }), Some(read)) => match read(command, value) {
                 Some(value) => Outcome::Ok(Answered { value, at }),
-                None => Outcome::Unknown(Unknown { message: "the node answered with what does not belong to the verb".into() }),
+                None => Outcome::Unknown(Unknown {
+                    message: "the node answered with what does not belong to the verb".into(),
+                }),
             },
             (Outcome::Refused(refused), _) => Outcome::Refused(refused),
             (Outcome::NotNow(not_now), _) => Outcome::NotNow(not_now),
@@ -93,11 +95,15 @@ impl<T> Future for Calling<T> {
                     self.state = State::Done;
                     return Poll::Ready(self.settle(&command, outcome));
                 }
-                State::Start { .. } | State::Invalid(_) | State::Done => match std::mem::replace(&mut self.state, State::Done) {
-                    State::Start { client, command, deadline } => self.state = start(client, command, deadline),
-                    State::Invalid(invalid) => return Poll::Ready(Outcome::Refused(Refused { why: invalid.into(), at: None })),
-                    _ => panic!("a call was polled after it was answered"),
-                },
+                State::Start { .. } | State::Invalid(_) | State::Done => {
+                    match std::mem::replace(&mut self.state, State::Done) {
+                        State::Start { client, command, deadline } => self.state = start(client, command, deadline),
+                        State::Invalid(invalid) => {
+                            return Poll::Ready(Outcome::Refused(Refused { why: invalid.into(), at: None }));
+                        }
+                        _ => panic!("a call was polled after it was answered"),
+                    }
+                }
             }
         }
     }
@@ -213,7 +219,8 @@ impl Pursuit {
             Ok(Landed::Answer(Reply::Ok(value), at)) => Next::Settled(ok(value, at)),
             Ok(Landed::Answer(Reply::Refused(why), at)) => {
                 if self.in_doubt && !rules_out_effect(command, &why) {
-                    let message = format!("an earlier attempt is in doubt, and the last answer ({why}) does not settle it");
+                    let message =
+                        format!("an earlier attempt is in doubt, and the last answer ({why}) does not settle it");
                     return Next::Settled(Outcome::Unknown(Unknown { message }));
                 }
                 Next::Settled(refused(why, at))
@@ -263,7 +270,10 @@ impl Pursuit {
                 self.hints += 1;
                 if self.hints <= limits::HINTS_MAX { Duration::ZERO } else { self.pause(client) }
             }
-            (Cause::NotLeader | Cause::SlotElsewhere | Cause::NotServing | Cause::ClockUnsure | Cause::Diverged, ..) => {
+            (
+                Cause::NotLeader | Cause::SlotElsewhere | Cause::NotServing | Cause::ClockUnsure | Cause::Diverged,
+                ..,
+            ) => {
                 routes.heard.want_routing();
                 self.pause(client).max(after.min(limits::BACKOFF_MAX))
             }

@@ -72,6 +72,10 @@ mod tests {
         let pauses = draw();
         assert_eq!(pauses, draw());
         assert!(pauses[0] >= Duration::from_millis(2) && pauses[0] <= Duration::from_millis(4), "{:?}", pauses[0]);
-        assert!(pauses[11] >= Duration::from_millis(50) && pauses[11] <= Duration::from_millis(100), "{:?}", pauses[11]);
+        assert!(
+            pauses[11] >= Duration::from_millis(50) && pauses[11] <= Duration::from_millis(100),
+            "{:?}",
+            pauses[11]
+        );
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ledger_core::{Slot, Command, LedgerTime, LimitKey, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Settled, Sku};
+use ledger_core::{
+    Command, LedgerTime, LimitKey, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Settled, Sku, Slot,
+};
 use ledger_proto::v1;
 
 use tokio::task::AbortHandle;
@@ -15,8 +17,8 @@ use crate::builder::{Builder, ConnectError};
 use crate::given::Given;
 use crate::many;
 use crate::outcome::Outcome;
-use crate::routes::Routes;
 use crate::read::*;
+use crate::routes::Routes;
 use crate::watch::{self, Cursor, Watch};
 use crate::write::*;
 

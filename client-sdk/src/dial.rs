@@ -49,7 +49,7 @@ pub(crate) fn uri(address: &str) -> Result<Uri, ConnectError> {
     let bad = || ConnectError::BadEndpoint { endpoint: address.to_owned() };
     let text = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri: Uri = text.parse().map_err(|_| bad())?;
-    if uri.scheme_str() != Some("http") || uri.host().is_none() || uri.port_u16().is_none() {
+    if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
         return Err(bad());
     }
     Ok(uri)

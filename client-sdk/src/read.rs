@@ -218,7 +218,11 @@ where
                     }
                     let after = Duration::from_millis(told.retry_ms.into());
                     pause = pause.max(after.min(limits::BACKOFF_MAX));
-                    last = NotNow { cause: told.cause, message: told.message, retry_after: after.max(limits::BACKOFF_MIN) };
+                    last = NotNow {
+                        cause: told.cause,
+                        message: told.message,
+                        retry_after: after.max(limits::BACKOFF_MIN),
+                    };
                 }
                 _ => match status.code() {
                     Code::InvalidArgument => return no(Why::Invalid(Invalid::new("call", status.message()))),
@@ -284,8 +288,7 @@ impl ReadOf<OfProduct> {
             self,
             |of| Some(Slot::of(&of.0)),
             |node, of, stale| {
-                let request =
-                    v1::GetProductRequest { sku: of.0.as_str().to_owned(), consistency: consistency(stale) };
+                let request = v1::GetProductRequest { sku: of.0.as_str().to_owned(), consistency: consistency(stale) };
                 async move { Ok(node.rpc.clone().get_product(request).await?.into_inner()) }
             },
             |response| Ok((response.product.map(views::product_from_wire).transpose()?, response.as_of)),

@@ -125,7 +125,8 @@ impl Routes {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let shard = slot.and_then(|slot| table.shards.get(usize::from(table.slots[usize::from(slot.get())])));
         // Every third try goes past a leader that does not answer: another replica may know better.
-        if let Some(leader) = shard.and_then(|shard| shard.leader.as_ref())
+        let leader = shard.and_then(|shard| shard.leader.as_ref());
+        if let Some(leader) = leader
             && !leader.is_down()
             && tries % 3 != 2
         {
@@ -137,7 +138,9 @@ impl Routes {
         };
         let first = tries as usize + (self.chance.draw() % nodes.len().max(1) as u64) as usize;
         let turn = || (0..nodes.len()).map(|n| &nodes[(first + n) % nodes.len()]);
-        let node = turn().find(|node| !node.is_down()).or_else(|| turn().next())?;
+        let passed_by = |node: &Arc<Node>| leader.is_some_and(|leader| Arc::ptr_eq(leader, node));
+        let node = turn().find(|node| !node.is_down() && !passed_by(node));
+        let node = node.or_else(|| turn().find(|node| !node.is_down())).or_else(|| turn().next())?;
         Some(f(node))
     }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use ledger_core::command::{Command, LimitKeys, Lines};
 use ledger_core::outcome::Fenced;
 use ledger_core::{
-    LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, SaleId, Settled, Sku, Units,
+    LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, SaleId, Settled, Sku,
+    Units,
 };
 use ledger_proto::Invalid;
 

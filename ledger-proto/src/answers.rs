@@ -27,7 +27,9 @@ pub fn from_wire(outcome: Option<answer::Outcome>) -> Reply {
     match outcome {
         Some(answer::Outcome::Ok(settled)) => match settled_from_wire(settled) {
             Some(settled) => Reply::Ok(settled),
-            None => Reply::Unknown("it happened, but the node is newer than this client and says it in other words".into()),
+            None => {
+                Reply::Unknown("it happened, but the node is newer than this client and says it in other words".into())
+            }
         },
         Some(answer::Outcome::Refused(refusal)) => Reply::Refused(refusals::why_from_wire(refusal)),
         Some(answer::Outcome::NotNow(not_now)) => Reply::NotNow(not_now_from_wire(not_now)),

@@ -149,7 +149,9 @@ pub fn check(command: &Command) -> Result<(), Invalid> {
         Command::CreateProduct { policy, .. } | Command::PutOffer { policy, .. } => {
             policy.validate().map_err(Invalid::of("policy"))
         }
-        Command::Extend { .. } | Command::Adjust { .. } | Command::Allot { .. } => self::command(verb(command)).map(drop),
+        Command::Extend { .. } | Command::Adjust { .. } | Command::Allot { .. } => {
+            self::command(verb(command)).map(drop)
+        }
         Command::Tick | Command::Configure { .. } | Command::OwnSlots { .. } | Command::SwitchBehaviour { .. } => {
             Err(Invalid::new("verb", "is not for callers"))
         }

@@ -112,7 +112,8 @@ fn offer_kind_to_wire(kind: &ChangeKind, wire: &mut v1::FeedChange) -> bool {
 
 fn reservation_kind_to_wire(kind: &ChangeKind, wire: &mut v1::FeedChange) {
     match kind {
-        ChangeKind::InventoryReserved { id, deadline, lines } | ChangeKind::ReservationExpired { id, deadline, lines } => {
+        ChangeKind::InventoryReserved { id, deadline, lines }
+        | ChangeKind::ReservationExpired { id, deadline, lines } => {
             wire.reservation = names::id_to_wire(*id);
             wire.deadline_ms = Some(deadline.0);
             wire.lines = wire_lines(lines);
@@ -214,9 +215,7 @@ fn kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
         "OfferOpened" => ChangeKind::OfferOpened { offer: of.offer()? },
         "OfferClosed" => ChangeKind::OfferClosed { offer: of.offer()? },
         "SaleStarted" => ChangeKind::SaleStarted { offer: of.offer()?, balance: of.balance() },
-        "SaleEnded" => {
-            ChangeKind::SaleEnded { offer: of.offer()?, balance: of.balance(), moved_back: wire.units }
-        }
+        "SaleEnded" => ChangeKind::SaleEnded { offer: of.offer()?, balance: of.balance(), moved_back: wire.units },
         "UnitsReceived" => ChangeKind::UnitsReceived {
             offer: of.offer()?,
             units: of.units()?,
@@ -258,18 +257,14 @@ fn reservation_kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Inval
             ChangeKind::InventoryReserved { id: of.id()?, deadline: of.deadline()?, lines: of.lines()? }
         }
         "ReservationExtended" => ChangeKind::ReservationExtended { id: of.id()?, deadline: of.deadline()? },
-        "ReservationConfirmed" => ChangeKind::ReservationConfirmed {
-            id: of.id()?,
-            lines: of.lines()?,
-            given_back: lines(&wire.given_back)?,
-        },
+        "ReservationConfirmed" => {
+            ChangeKind::ReservationConfirmed { id: of.id()?, lines: of.lines()?, given_back: lines(&wire.given_back)? }
+        }
         "ReservationReleased" => ChangeKind::ReservationReleased { id: of.id()?, lines: of.lines()? },
         "ReservationExpired" => {
             ChangeKind::ReservationExpired { id: of.id()?, deadline: of.deadline()?, lines: of.lines()? }
         }
-        "UnitsReturned" => {
-            ChangeKind::UnitsReturned { id: of.id()?, reference: of.reference()?, lines: of.lines()? }
-        }
+        "UnitsReturned" => ChangeKind::UnitsReturned { id: of.id()?, reference: of.reference()?, lines: of.lines()? },
         other => return Err(Invalid::new("name", format!("{other:?} is not known to this build"))),
     })
 }

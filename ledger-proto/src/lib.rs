@@ -3,18 +3,18 @@
 //! **Owns** `proto/` and what is made of it; invalid input dies here. **Must never** hold state.
 //! **Read next**: `proto/holdfast/v1/ledger.proto`, [`reply`].
 
-pub mod limits;
-pub mod reply;
-pub mod names;
-pub mod calls;
 pub mod answers;
-pub mod refusals;
-pub mod views;
+pub mod calls;
+pub mod fast;
 pub mod feed;
+pub mod frames;
+pub mod limits;
+pub mod names;
+pub mod refusals;
+pub mod reply;
 pub mod routing;
 pub mod status;
-pub mod fast;
-pub mod frames;
+pub mod views;
 
 /// The Ledger service with whole frames for `Submit`, `SubmitBatch` and `SubmitStream`; the same on the wire as [`v1`]'s.
 ///

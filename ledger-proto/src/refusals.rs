@@ -152,9 +152,7 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
         Code::VersionMismatch => Refusal::VersionMismatch { actual: wire.actual },
         Code::NotEnoughAvailable => Refusal::NotEnoughAvailable { available: wire.actual },
         Code::TooMany => Refusal::TooMany { what: bound_named(&wire.what)?, max: wire.bound },
-        Code::BehaviourUnknown => {
-            Refusal::BehaviourUnknown { version: tiny(wire.bound)?, present: tiny(wire.actual)? }
-        }
+        Code::BehaviourUnknown => Refusal::BehaviourUnknown { version: tiny(wire.bound)?, present: tiny(wire.actual)? },
         Code::StaleGeneration => Refusal::StaleGeneration { present: wire.actual },
     })
 }

@@ -81,7 +81,10 @@ impl Routes {
         };
         let range = |range: &v1::SlotRange| {
             if range.from > range.to {
-                return Err(Invalid::new("shards.slots", format!("range {} to {} runs backwards", range.from, range.to)));
+                return Err(Invalid::new(
+                    "shards.slots",
+                    format!("range {} to {} runs backwards", range.from, range.to),
+                ));
             }
             Ok((slot(range.from)?, slot(range.to)?))
         };

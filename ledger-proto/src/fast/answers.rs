@@ -210,7 +210,8 @@ fn quick_entry(entry: &[u8], to: &mut Vec<ReceivedAnswer>) -> Option<()> {
                         (answer.tag, answer.place, answers::from_wire(answer.outcome))
                     }
                 };
-                let at = position.map(|position| At { position: Position { place: place(its_place), ..position }, time });
+                let at =
+                    position.map(|position| At { position: Position { place: place(its_place), ..position }, time });
                 to.push(ReceivedAnswer { tag, at, reply });
             }
             _ => return None,

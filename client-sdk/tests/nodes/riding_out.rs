@@ -1,0 +1,246 @@
+//! Leader changes, broken connections, dead and silent nodes are ridden out with the same id; unknown is never told as no.
+
+use std::time::Duration;
+
+use client_sdk::{
+    Cause, Client, Command, LedgerTime, Mint as _, NotNow, Outcome, Policy, Refusal, ReservationId, Sku, SoldOut, Why,
+};
+use std::future::IntoFuture as _;
+
+use crate::fake::{Act, NODES, Net, held, id_of};
+use ledger_core::OfferKey;
+use ledger_proto::reply::Reply;
+use tokio::time::Instant;
+
+fn sku() -> Sku {
+    Sku::new("shoe").unwrap()
+}
+
+async fn reserve(client: &Client, id: ReservationId) -> Outcome<client_sdk::Reservation> {
+    client.reserve(id, "anna").line("shoe", 1).hold_for(Duration::from_secs(60)).await
+}
+
+fn not_now(told: ledger_proto::NotNow) -> Act {
+    Act::Answer(Reply::NotNow(told))
+}
+fn refused(refusal: Refusal) -> Act {
+    Act::Answer(Reply::Refused(Why::Ledger(refusal)))
+}
+fn sold_out() -> Refusal {
+    Refusal::SoldOut { offer: OfferKey { sku: sku(), sale: None }, truth: SoldOut::Gone }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_carries_value_position_and_time() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let client = net.client().await;
+    let id = client.mint_for(&sku());
+    assert_eq!(id.time_ms(), 1_000_000, "ids are minted from ledger time");
+    let Outcome::Ok(answered) = reserve(&client, id).await else { panic!("it is held") };
+    assert_eq!((answered.value.id, answered.value.deadline), (id, LedgerTime(2_000)));
+    let at = answered.at.unwrap();
+    assert_eq!((at.position.index, at.time), (1, LedgerTime(1_000_000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_named_in_an_answer_is_followed_at_once() {
+    let net = Net::new(|node, _, _| match node {
+        "n2:1" => Act::Answer(held()),
+        _ => not_now(ledger_proto::NotNow::not_leader(Some("n2:1".into()))),
+    });
+    let client = net.client().await;
+    let began = Instant::now();
+    assert!(reserve(&client, client.mint_for(&sku())).await.is_ok());
+    assert!(began.elapsed() < Duration::from_millis(20), "took {:?}", began.elapsed());
+    let asked: Vec<_> = net.calls().into_iter().map(|(node, _)| node).collect();
+    assert_eq!(asked, ["n1:1", "n2:1"]);
+    assert!(reserve(&client, client.mint_for(&sku())).await.is_ok());
+    assert_eq!(net.calls().len(), 3, "the next call goes there directly");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_cut_in_flight_means_the_same_id_again() {
+    let net = Net::new(|_, before, _| if before == 0 { Act::Cut } else { Act::Answer(held()) });
+    let client = net.client().await;
+    let id = client.mint_for(&sku());
+    assert!(reserve(&client, id).await.is_ok());
+    let ids: Vec<_> = net.calls().iter().map(|(_, command)| id_of(command)).collect();
+    assert_eq!(ids, [id, id]);
+    assert_eq!(net.calls()[0].1, net.calls()[1].1, "and the same content");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_leader_is_ridden_out() {
+    let net = Net::new(|node, _, _| match node {
+        "n3:1" => Act::Answer(held()),
+        _ => not_now(ledger_proto::NotNow::not_leader(None)),
+    });
+    let client = net.client().await;
+    net.set_down("n1:1", true);
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { reserve(&client, client.mint_for(&sku())).await }
+    });
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    *net.leader.lock().unwrap() = 3;
+    assert!(waiting.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_leader_leads_to_another_node_and_the_deadline_holds() {
+    let net = Net::new(|node, _, _| if node == "n1:1" { Act::Silence } else { Act::Answer(held()) });
+    let client = net.client().await;
+    let began = Instant::now();
+    assert!(reserve(&client, client.mint_for(&sku())).await.is_ok());
+    assert!(began.elapsed() < Duration::from_millis(1_200), "took {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_and_not_answered_is_unknown_at_the_deadline() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    let client = net.client().await;
+    let began = Instant::now();
+    let outcome = client.release(client.mint_for(&sku())).deadline(Duration::from_millis(300)).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert!(!outcome.is_definite() && !outcome.has_no_effect());
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(290) && took < Duration::from_millis(350), "took {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_not_now() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let client = net.client().await;
+    for node in NODES {
+        net.set_down(node, true);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = Instant::now();
+    let outcome = reserve(&client, client.mint_for(&sku())).await;
+    assert!(matches!(outcome, Outcome::NotNow(NotNow { cause: Cause::Unreachable, .. })), "{outcome:?}");
+    assert!(outcome.has_no_effect());
+    assert!(began.elapsed() <= Duration::from_secs(2), "took {:?}", began.elapsed());
+    assert!(net.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_outlives_a_later_not_now() {
+    let net = Net::new(|_, before, _| match before {
+        0 => Act::Cut,
+        _ => not_now(ledger_proto::NotNow::new(Cause::Overloaded, "full", 10)),
+    });
+    let client = net.client().await;
+    let outcome = client.confirm(client.mint_for(&sku())).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_answer_is_asked_again() {
+    let net = Net::new(|_, before, _| match before {
+        0 => Act::Answer(Reply::Unknown("the quorum was lost".into())),
+        _ => Act::Answer(held()),
+    });
+    let client = net.client().await;
+    assert!(reserve(&client, client.mint_for(&sku())).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_doubt_is_only_a_no_where_it_proves_it() {
+    let net = Net::new(|_, before, command| match (before % 2, command) {
+        (0, _) => Act::Cut,
+        (_, Command::Reserve { .. }) => refused(sold_out()),
+        (_, _) => refused(Refusal::VersionMismatch { actual: 4 }),
+    });
+    let client = net.client().await;
+    let outcome = reserve(&client, client.mint_for(&sku())).await;
+    assert_eq!(outcome.refusal(), Some(&sold_out()), "a reserve's verdict is remembered by its id");
+    let offer = OfferKey { sku: sku(), sale: None };
+    let outcome = client.put_offer(offer, Policy::default()).expected_version(3).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "its own success may have moved the version: {outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_input_is_refused_and_nothing_is_sent() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let client = net.client().await;
+    let id = ReservationId::mint_for(&sku());
+    let outcomes = [
+        reserve_line(&client, id, "", 1).await,
+        reserve_line(&client, id, &"x".repeat(65), 1).await,
+        reserve_line(&client, id, "a", 0).await,
+        reserve_line(&client, id, "a", -3).await,
+        client.reserve(id, "").line("a", 1).await,
+        client.reserve(id, "b").await,
+        client.reserve(id, "b").sale_line("", "a", 1).await,
+        client.reserve(id, "1").key("2").key("3").key("4").key("5").line("a", 1).await,
+    ];
+    for outcome in outcomes {
+        let Outcome::Refused(refused) = &outcome else { panic!("{outcome:?}") };
+        assert!(matches!(refused.why, Why::Invalid(_)), "{refused}");
+        assert!(outcome.has_no_effect());
+    }
+    assert!(!client.receive("a", 0, "r").await.is_ok() && !client.adjust("a", 0, "why", "r").await.is_ok());
+    assert!(!client.allot("a", 1, "r").await.is_ok(), "from the plain offer to itself");
+    assert!(client.stock("a b").await.has_no_effect());
+    assert!(net.calls().is_empty());
+}
+
+async fn reserve_line(client: &Client, id: ReservationId, sku: &str, n: i64) -> Outcome<client_sdk::Reservation> {
+    client.reserve(id, "b").line(sku, n).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn routing_is_asked_for_once_for_many_callers() {
+    let net = Net::new(|_, before, _| match before {
+        0..200 => not_now(ledger_proto::NotNow::not_leader(None)),
+        _ => Act::Answer(held()),
+    });
+    let client = net.client().await;
+    let asked = net.routings.load(std::sync::atomic::Ordering::SeqCst);
+    let ids: Vec<_> = (0..200).map(|_| client.mint_for(&sku())).collect();
+    let calls = ids.into_iter().map(|id| {
+        let client = client.clone();
+        async move { reserve(&client, id).await.is_ok() }
+    });
+    let all = futures::future::join_all(calls).await;
+    assert!(all.iter().all(|ok| *ok));
+    let asked = net.routings.load(std::sync::atomic::Ordering::SeqCst) - asked;
+    assert!(asked <= 5 * 3, "{asked} questions for routing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_client_says_not_now() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let client = net.client().await;
+    assert!(reserve(&client, client.mint_for(&sku())).await.is_ok());
+    client.close().await;
+    let outcome = reserve(&client, client.mint_for(&sku())).await;
+    assert!(matches!(outcome, Outcome::NotNow(_)), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_waits_for_calls_under_way() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    let client = net.client().await;
+    let waiting =
+        tokio::spawn(client.release(client.mint_for(&sku())).deadline(Duration::from_millis(400)).into_future());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    client.close().await;
+    assert!(began.elapsed() >= Duration::from_millis(250), "closed after {:?}", began.elapsed());
+    assert!(matches!(waiting.await.unwrap(), Outcome::Unknown(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connect_tells_what_was_wrong() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    for node in NODES {
+        net.set_down(node, true);
+    }
+    let error = Client::builder().endpoints(NODES).connector(net.connector()).connect().await.unwrap_err();
+    assert!(matches!(error, client_sdk::ConnectError::Unreachable { .. }), "{error}");
+    let error = Client::connect(["nowhere"]).await.unwrap_err();
+    assert!(matches!(error, client_sdk::ConnectError::BadEndpoint { .. }), "{error}");
+    let error = Client::connect(Vec::<String>::new()).await.unwrap_err();
+    assert_eq!(error, client_sdk::ConnectError::NoEndpoint);
+}

@@ -1,0 +1,5 @@
+//! What is written comes back, by hand and by prost; bad input is named.
+
+mod conversions;
+mod frames;
+mod given;
