@@ -5,10 +5,10 @@
 
 mod arbitrary;
 
+use bytes::Bytes;
 use ledger_core::codec::{CodecError, chain_after, decode_entry, decode_record, encode_entry};
 use ledger_core::outcome::Outcome;
 use ledger_core::{Command, Entry, Ledger, LedgerTime};
-use bytes::Bytes;
 use proptest::prelude::*;
 
 const STAMP: LedgerTime = LedgerTime(1_700_000_000_000);

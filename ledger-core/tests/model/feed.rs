@@ -169,18 +169,21 @@ impl Feed {
     fn gone(&mut self, sold: &[LineChange]) {
         for line in sold {
             let offer = &line.line.offer;
-            let balance = self.balance(offer);
-            if balance.available == 0 && balance.held == 0 && !self.offers[offer].ended {
-                let truth = self.truth(offer);
-                self.to_be_told.push_back(ChangeKind::SoldOut { offer: offer.clone(), truth });
+            let gone = self.balance(offer).available == 0 && self.truth(offer) == SoldOut::Gone;
+            if gone && !self.offers[offer].ended {
+                self.to_be_told.push_back(ChangeKind::SoldOut { offer: offer.clone(), truth: SoldOut::Gone });
             }
         }
     }
 
     fn truth(&self, offer: &OfferKey) -> SoldOut {
+        let comes_back = |from: &OfferKey| match self.offers[from].ended {
+            true => from.sku == offer.sku && offer.sale.is_none(),
+            false => from == offer,
+        };
         self.holds
             .values()
-            .filter(|h| !h.due && h.lines.contains_key(offer))
+            .filter(|h| !h.due && h.lines.keys().any(comes_back))
             .map(|h| h.deadline)
             .min()
             .map_or(SoldOut::Gone, |t| SoldOut::FirstBackAt(LedgerTime(t)))

@@ -284,8 +284,13 @@ impl Model {
         if balance.available > 0 {
             return SoldOut::Open { available: balance.available };
         }
+        // Whose end brings units to this offer: its own holds', and to the plain offer also those of ended sales.
+        let comes_back = |from: &OfferKey| match self.offers[from].ended {
+            true => from.sku == offer.sku && offer.sale.is_none(),
+            false => from == offer,
+        };
         self.reservations()
-            .filter(|(_, r)| r.status == Status::Held && r.lines.contains_key(offer))
+            .filter(|(_, r)| r.status == Status::Held && r.lines.keys().any(comes_back))
             .map(|(_, r)| r.deadline)
             .min()
             .map_or(SoldOut::Gone, |t| SoldOut::FirstBackAt(LedgerTime(t)))
