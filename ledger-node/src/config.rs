@@ -232,7 +232,8 @@ impl Loaded {
 
     /// The effective configuration as a TOML file, with what each key is for and where its value came from.
     pub fn to_toml(&self) -> String {
-        let mut text = String::from("# Effective configuration of ledger-node: flags over environment over file over defaults.\n");
+        let mut text =
+            String::from("# Effective configuration of ledger-node: flags over environment over file over defaults.\n");
         let mut section = "";
         for key in KEYS {
             let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
@@ -291,8 +292,8 @@ impl NodeConfig {
 }
 
 fn read_file(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let not_toml = |why: String| ConfigError::NotToml { path: path.to_owned(), why };
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
     let mut flat = BTreeMap::new();

@@ -133,11 +133,7 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataDirError`], with what to do.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        path: &Path,
-        node_id: Option<u64>,
-    ) -> Result<(Self, Option<Stamp>), DataDirError> {
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, node_id: Option<u64>) -> Result<(Self, Option<Stamp>), DataDirError> {
         let io = |source| DataDirError::Io { dir: path.to_owned(), source };
         disk.create_dir_all(path).map_err(io)?;
         let stamped = disk.exists(&path.join(STAMP));

@@ -126,7 +126,11 @@ async fn compare(node: &Arc<Node>, shard: &Arc<Shard>, compared: &mut BTreeMap<u
         }
         Verdict::NoMajority { index } => {
             node.digest_counts.no_majority.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(shard = shard.id(), index, "replicas differ and no majority agrees: the shard refuses writes until an operator decides");
+            tracing::error!(
+                shard = shard.id(),
+                index,
+                "replicas differ and no majority agrees: the shard refuses writes until an operator decides"
+            );
             shard.door().set_diverged(true);
         }
         Verdict::Outvoted { digest, inside, outside } => {
@@ -141,7 +145,13 @@ async fn act(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, inside: &[Nod
     let Some(&from) = inside.iter().find(|&&id| id == me).or(inside.first()) else { return };
     node.digest_counts.outvoted.fetch_add(outside.len() as u64, Ordering::Relaxed);
     for &id in outside {
-        tracing::error!(shard = shard.id(), node = id.0, index = digest.index, from = from.0, "a replica's state differs from the majority's: it is reinstalled");
+        tracing::error!(
+            shard = shard.id(),
+            node = id.0,
+            index = digest.index,
+            from = from.0,
+            "a replica's state differs from the majority's: it is reinstalled"
+        );
         if id == me {
             outvoted(node, shard, digest, from, me);
             continue;
@@ -158,10 +168,16 @@ pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, fro
     let ours = shard.with_ledger(|ledger| ledger.digests());
     match ours.iter().find(|ours| ours.index == digest.index) {
         Some(ours) if ours.value != digest.value => {
-            let why = format!("its state at index {} differs from the majority's (told by node {})", digest.index, says.0);
+            let why =
+                format!("its state at index {} differs from the majority's (told by node {})", digest.index, says.0);
             repair(node, shard, from, Some(why));
         }
-        _ => tracing::warn!(shard = shard.id(), says = says.0, index = digest.index, "called outvoted, but no digest here differs"),
+        _ => tracing::warn!(
+            shard = shard.id(),
+            says = says.0,
+            index = digest.index,
+            "called outvoted, but no digest here differs"
+        ),
     }
 }
 
@@ -169,9 +185,11 @@ pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, fro
 fn repair_from_anyone(node: &Arc<Node>, shard: &Arc<Shard>) {
     let me = node.node_id();
     let status = shard.status();
-    let placed = node.placement().and_then(|p| p.shards.iter().find(|s| s.shard == shard.id()).map(|s| s.replicas.clone()));
+    let placed =
+        node.placement().and_then(|p| p.shards.iter().find(|s| s.shard == shard.id()).map(|s| s.replicas.clone()));
     let others = placed.unwrap_or_default().into_iter().map(NodeId);
-    let from = status.leader.filter(|leader| Some(*leader) != me).or_else(|| others.into_iter().find(|id| Some(*id) != me));
+    let from =
+        status.leader.filter(|leader| Some(*leader) != me).or_else(|| others.into_iter().find(|id| Some(*id) != me));
     if let Some(from) = from {
         repair(node, shard, from, None);
     }
@@ -205,7 +223,12 @@ fn repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option
     });
 }
 
-async fn reinstall(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) -> std::io::Result<()> {
+async fn reinstall(
+    node: &Arc<Node>,
+    shard: &Arc<Shard>,
+    from: NodeId,
+    quarantine: Option<String>,
+) -> std::io::Result<()> {
     let running = node.running().ok_or_else(|| std::io::Error::other("the node is stopping"))?;
     let group = shard.group();
     if group.status().role == Role::Leader {

@@ -356,8 +356,12 @@ fn refuse(sink: &dyn AnswerSink, why: &NodeNotNow, tags: Vec<u64>) {
 fn estimated_bytes(command: &Command) -> usize {
     let lines = |n: usize| 16 + n * 48;
     match command {
-        Command::Reserve { keys, lines: l, .. } => 40 + lines(l.len()) + keys.iter().map(|k| k.as_str().len() + 2).sum::<usize>(),
-        Command::Confirm { lines: l, .. } | Command::Return { lines: l, .. } => 96 + lines(l.as_ref().map_or(0, |l| l.len())),
+        Command::Reserve { keys, lines: l, .. } => {
+            40 + lines(l.len()) + keys.iter().map(|k| k.as_str().len() + 2).sum::<usize>()
+        }
+        Command::Confirm { lines: l, .. } | Command::Return { lines: l, .. } => {
+            96 + lines(l.as_ref().map_or(0, |l| l.len()))
+        }
         Command::OwnSlots { ranges, .. } => 16 + ranges.len() * 8,
         Command::Tick | Command::Extend { .. } | Command::Release { .. } | Command::Fence { .. } => 40,
         _ => 512,
@@ -365,7 +369,10 @@ fn estimated_bytes(command: &Command) -> usize {
 }
 
 /// A sink for one call.
-struct One(Mutex<Option<oneshot::Sender<(Option<Position>, LedgerTime, Answer)>>>);
+struct One(Mutex<Option<oneshot::Sender<OneAnswer>>>);
+
+/// Position and ledger time, when the call reached the log, and the answer.
+type OneAnswer = (Option<Position>, LedgerTime, Answer);
 
 impl AnswerSink for One {
     fn answers(&self, answers: EntryAnswers) {

@@ -31,7 +31,9 @@ impl Node {
         let created;
         {
             let Ok(_one_at_a_time) = self.joining.try_lock() else {
-                return Err(AdminError::NotNow("another init or join is under way here; repeat the command".to_owned()));
+                return Err(AdminError::NotNow(
+                    "another init or join is under way here; repeat the command".to_owned(),
+                ));
             };
             let stamp = match self.running() {
                 Some(running) if running.stamp.has_members(&members) => {
@@ -57,10 +59,15 @@ impl Node {
     }
 
     /// First round, then this node's own stamp.
-    async fn found(self: &Arc<Self>, request: &v1::InitRequest, members: Vec<MemberEntry>) -> Result<Found, AdminError> {
+    async fn found(
+        self: &Arc<Self>,
+        request: &v1::InitRequest,
+        members: Vec<MemberEntry>,
+    ) -> Result<Found, AdminError> {
         let mut whole = Vec::new();
         let mut me = None;
-        let prepare = |node| v1::JoinRequest { node, prepare: true, members: request.members.clone(), ..Default::default() };
+        let prepare =
+            |node| v1::JoinRequest { node, prepare: true, members: request.members.clone(), ..Default::default() };
         for asked in &members {
             if me.is_none() && self.is_me(asked) {
                 me = Some(asked.node);
@@ -72,8 +79,12 @@ impl Node {
             match timeout_at(until, client.join(prepare(asked.node))).await {
                 Ok(Ok(answer)) => {
                     let told = answer.into_inner().member.unwrap_or_default();
-                    let entry =
-                        MemberEntry { node: asked.node, client: asked.client.clone(), peer: told.peer, http: told.http };
+                    let entry = MemberEntry {
+                        node: asked.node,
+                        client: asked.client.clone(),
+                        peer: told.peer,
+                        http: told.http,
+                    };
                     whole.push(entry);
                 }
                 // It has a stamp already: if it is of this very list, an earlier init got so far, and it goes on from there.
@@ -141,7 +152,8 @@ impl Node {
             let placement = self.placement();
             let behind = placement.as_ref().map(|placement| {
                 let ready = |shard: u32| {
-                    let slots = self.shard(shard).is_none_or(|s| s.with_ledger(|l| l.owned_slots().0) >= placement.generation);
+                    let slots =
+                        self.shard(shard).is_none_or(|s| s.with_ledger(|l| l.owned_slots().0) >= placement.generation);
                     slots && self.leader_of(shard).is_some()
                 };
                 placement.shards.iter().map(|s| s.shard).filter(|&shard| !ready(shard)).collect::<Vec<_>>()
@@ -251,7 +263,8 @@ impl Node {
     async fn dial(&self, address: &str) -> Result<AdminClient<Channel>, AdminError> {
         let net = self.seams().raft.net.clone();
         let target = address.to_owned();
-        let endpoint = Endpoint::try_from(format!("http://{address}")).map_err(|e| invalid(&format!("{address}: {e}")))?;
+        let endpoint =
+            Endpoint::try_from(format!("http://{address}")).map_err(|e| invalid(&format!("{address}: {e}")))?;
         let connect = tower::service_fn(move |_: Uri| {
             let (net, target) = (net.clone(), target.clone());
             async move { net.connect(&target).await.map(TokioIo::new) }
@@ -259,8 +272,12 @@ impl Node {
         let dialled = timeout_at(Instant::now() + limits::JOIN_WITHIN, endpoint.connect_with_connector(connect)).await;
         match dialled {
             Ok(Ok(channel)) => Ok(AdminClient::new(channel)),
-            Ok(Err(e)) => Err(AdminError::NotNow(format!("node at {address} cannot be reached ({e}); start it and repeat the command"))),
-            Err(_) => Err(AdminError::NotNow(format!("node at {address} does not answer; start it and repeat the command"))),
+            Ok(Err(e)) => Err(AdminError::NotNow(format!(
+                "node at {address} cannot be reached ({e}); start it and repeat the command"
+            ))),
+            Err(_) => {
+                Err(AdminError::NotNow(format!("node at {address} does not answer; start it and repeat the command")))
+            }
         }
     }
 }
@@ -282,7 +299,11 @@ fn entry_of(member: &v1::Member) -> MemberEntry {
 fn checked_members(request: &v1::InitRequest) -> Result<Vec<MemberEntry>, AdminError> {
     let members: Vec<_> = request.members.iter().map(entry_of).collect();
     if members.is_empty() || members.len() > limits::MEMBERS_MAX {
-        return Err(invalid(&format!("a cluster has 1 to {} members, {} were named", limits::MEMBERS_MAX, members.len())));
+        return Err(invalid(&format!(
+            "a cluster has 1 to {} members, {} were named",
+            limits::MEMBERS_MAX,
+            members.len()
+        )));
     }
     for (i, member) in members.iter().enumerate() {
         if member.node == 0 || member.client.is_empty() {

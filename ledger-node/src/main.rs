@@ -30,7 +30,11 @@ the defaults. `ledger-node --print-config` shows what is in effect and where eac
 Exit codes: 0 stopped as asked, 1 could not start or had to stop, 2 bad usage or configuration.";
 
 fn command() -> Command {
-    let config = Arg::new("config").long("config").value_name("FILE").env("HOLDFAST_CONFIG").help("A TOML file with keys as below");
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env("HOLDFAST_CONFIG")
+        .help("A TOML file with keys as below");
     let print = Arg::new("print-config")
         .long("print-config")
         .action(ArgAction::SetTrue)

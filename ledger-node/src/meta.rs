@@ -81,7 +81,10 @@ fn decode(bytes: &[u8]) -> io::Result<Placement> {
         Some((&FORMAT, _)) => Err(io::Error::new(io::ErrorKind::InvalidData, "a placement above its bound")),
         first => {
             let found = first.map(|(format, _)| *format);
-            Err(io::Error::new(io::ErrorKind::InvalidData, format!("placement format {found:?}, this build knows {FORMAT}")))
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("placement format {found:?}, this build knows {FORMAT}"),
+            ))
         }
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn encode_digests(digests: &[Digest]) -> Bytes {
 }
 
 pub(crate) fn decode_digests(mut bytes: Bytes) -> io::Result<Vec<Digest>> {
-    if bytes.len() % DIGEST_BYTES != 0 || bytes.len() / DIGEST_BYTES > ledger_core::limits::DIGESTS_KEPT {
+    if !bytes.len().is_multiple_of(DIGEST_BYTES) || bytes.len() / DIGEST_BYTES > ledger_core::limits::DIGESTS_KEPT {
         return Err(malformed("digests"));
     }
     Ok((0..bytes.len() / DIGEST_BYTES).map(|_| get_digest(&mut bytes)).collect())
@@ -120,7 +120,7 @@ pub(crate) fn encode_leaders(leaders: &[(u32, NodeId)]) -> Bytes {
 }
 
 pub(crate) fn decode_leaders(mut bytes: Bytes) -> io::Result<Vec<(u32, NodeId)>> {
-    if bytes.len() % LEADER_BYTES != 0 || bytes.len() / LEADER_BYTES > crate::limits::SHARDS_MAX as usize {
+    if !bytes.len().is_multiple_of(LEADER_BYTES) || bytes.len() / LEADER_BYTES > crate::limits::SHARDS_MAX as usize {
         return Err(malformed("leaders"));
     }
     Ok((0..bytes.len() / LEADER_BYTES).map(|_| (bytes.get_u32(), NodeId(bytes.get_u64()))).collect())

@@ -107,7 +107,9 @@ impl RunningNode {
         shards.iter().for_each(|shard| shard.door().close());
         let drained = futures::future::join_all(shards.iter().map(|shard| shard.door().drained()));
         if timeout_at(until, drained).await.is_err() {
-            tracing::warn!("some calls were still in flight at the end of the shutdown's time: their callers learn `unknown`");
+            tracing::warn!(
+                "some calls were still in flight at the end of the shutdown's time: their callers learn `unknown`"
+            );
         }
         if let Some(running) = node.running() {
             // Half of what is left: the log must be closed in order, too.

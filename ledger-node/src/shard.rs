@@ -57,12 +57,7 @@ pub struct Shard {
 }
 
 impl ShardState {
-    pub(crate) fn new(
-        id: u32,
-        incarnation: u64,
-        history: Arc<dyn History>,
-        sabotage: Option<Sabotage>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(id: u32, incarnation: u64, history: Arc<dyn History>, sabotage: Option<Sabotage>) -> Arc<Self> {
         Arc::new(Self {
             id,
             incarnation,

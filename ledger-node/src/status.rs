@@ -18,7 +18,8 @@ impl Node {
     /// Placement, leaders and addresses as known here.
     pub fn routing(&self) -> v1::Routing {
         let (cluster, incarnation) = self.cluster().unwrap_or_default();
-        let newest = self.shards().iter().map(|shard| shard.state().applied.borrow().time).max().unwrap_or(LedgerTime(0));
+        let newest =
+            self.shards().iter().map(|shard| shard.state().applied.borrow().time).max().unwrap_or(LedgerTime(0));
         let mut routing = v1::Routing {
             cluster: if incarnation == 0 { Vec::new().into() } else { cluster.to_vec().into() },
             incarnation,
@@ -111,7 +112,10 @@ impl Node {
         }
         let to = NodeId(request.to);
         if !status.voters.contains_key(&to) {
-            return Err(AdminError::Invalid(format!("node {} keeps no replica of shard {}", request.to, request.shard)));
+            return Err(AdminError::Invalid(format!(
+                "node {} keeps no replica of shard {}",
+                request.to, request.shard
+            )));
         }
         let group = shard.group();
         group.transfer_leader(to, limits::TRANSFER_WITHIN).await.map_err(|e| AdminError::NotNow(e.to_string()))

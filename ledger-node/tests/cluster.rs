@@ -1,5 +1,6 @@
 //! Three nodes in one process: from empty directories to reservations, restarts and strangers.
 
+#[expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 mod common;
 
 use std::sync::Arc;
@@ -24,7 +25,10 @@ async fn empty_nodes_become_a_cluster_that_reserves_and_every_replica_agrees() {
     assert!(matches!(cluster.ask(receive("shoe", 1, "r1")).await, Outcome::Ok(Settled::Stocked { .. })));
     let id = mint("shoe", 1);
     let first = cluster.ask(reserve("shoe", id, 60_000)).await;
-    assert!(matches!(first, Outcome::Ok(Settled::Reservation(b)) if b.status == Status::Held && !b.replayed), "{first:?}");
+    assert!(
+        matches!(first, Outcome::Ok(Settled::Reservation(b)) if b.status == Status::Held && !b.replayed),
+        "{first:?}"
+    );
     let again = cluster.ask(reserve("shoe", id, 60_000)).await;
     assert!(matches!(again, Outcome::Ok(Settled::Reservation(b)) if b.replayed), "{again:?}");
     let other = cluster.ask(reserve("shoe", mint("shoe", 2), 60_000)).await;
@@ -35,7 +39,13 @@ async fn empty_nodes_become_a_cluster_that_reserves_and_every_replica_agrees() {
     let index = replica.applied().borrow().position.index;
     for i in 0..3 {
         cluster.applied(i, shard, index).await;
-        let balance = cluster.node(i).shard(shard).expect("here").with_ledger(|l| l.offer(&offer("shoe"))).expect("known").balance;
+        let balance = cluster
+            .node(i)
+            .shard(shard)
+            .expect("here")
+            .with_ledger(|l| l.offer(&offer("shoe")))
+            .expect("known")
+            .balance;
         assert_eq!((balance.available, balance.held, balance.sold), (0, 1, 0), "node {}", i + 1);
         assert_eq!(cluster.node(i).audit().findings, []);
     }
@@ -56,7 +66,10 @@ async fn init_is_safe_to_repeat_and_refuses_other_members() {
     let stranger = v1::Member { node: 9, client: "127.0.0.1:1".to_owned(), ..Default::default() };
     let request = v1::InitRequest { members: vec![stranger.clone()], shards: 1, replicas: 0 };
     let refused = cluster.node(1).init(request).await;
-    assert!(matches!(&refused, Err(AdminError::Refused(why)) if why.contains("never changes its cluster")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(AdminError::Refused(why)) if why.contains("never changes its cluster")),
+        "{refused:?}"
+    );
     let twice = v1::InitRequest { members: vec![stranger.clone(), stranger], shards: 1, replicas: 0 };
     assert!(matches!(cluster.node(1).init(twice).await, Err(AdminError::Invalid(_))));
 }
@@ -101,7 +114,10 @@ async fn strangers_are_refused_at_the_directory() {
     let mut config = common::config(cluster.dirs[0].path());
     config.node_id = Some(2);
     let other = serve(config, NodeSeams::real()).await.err();
-    assert!(matches!(other, Some(StartError::DataDir(DataDirError::OtherNode { found: 1, wanted: 2, .. }))), "{other:?}");
+    assert!(
+        matches!(other, Some(StartError::DataDir(DataDirError::OtherNode { found: 1, wanted: 2, .. }))),
+        "{other:?}"
+    );
     let foreign = tempfile::tempdir().expect("a directory");
     std::fs::write(foreign.path().join("notes"), "mine").expect("written");
     let refused = serve(common::config(foreign.path()), NodeSeams::real()).await.err();
@@ -118,7 +134,8 @@ impl AnswerSink for Channel {
 
 #[tokio::test]
 async fn the_door_batches_answers_each_call_once_and_keeps_a_share_for_releases() {
-    let cluster = Cluster::start(1, |_, config, _| (config.queue_calls, config.queue_reserved_percent) = (100, 25)).await;
+    let cluster =
+        Cluster::start(1, |_, config, _| (config.queue_calls, config.queue_reserved_percent) = (100, 25)).await;
     cluster.ask(create("pen")).await;
     cluster.ask(receive("pen", 1000, "r1")).await;
     let (leader, replica) = cluster.leader(1).await;
@@ -181,7 +198,8 @@ async fn a_due_hold_on_an_idle_shard_expires_by_the_leaders_tick() {
     let mut applied = replica.applied();
     cluster.ask(reserve("tea", mint("tea", 1), 200)).await;
     let due = replica.with_ledger(|l| l.next_due()).expect("the hold");
-    let swept = timeout(PATIENCE, applied.wait_for(|to| to.time >= due)).await.expect("a tick comes").expect("lives").time;
+    let swept =
+        timeout(PATIENCE, applied.wait_for(|to| to.time >= due)).await.expect("a tick comes").expect("lives").time;
     assert!(swept.0 - due.0 < 500, "swept {} ms after it was due", swept.0 - due.0);
     assert_eq!(replica.with_ledger(|l| l.offer(&offer("tea"))).expect("known").balance.available, 1);
     assert_eq!(replica.with_ledger(|l| l.next_due()), None, "nothing due any more, so no more ticks");
@@ -194,7 +212,8 @@ async fn a_replica_whose_state_differs_is_outvoted_and_reinstalled() {
         // The third node loses one receive: from then on its state differs.
         if i == 2 {
             seams.sabotage = Some(Arc::new(|_, _, entry| {
-                let lost = |c: &Command| matches!(c, Command::Receive { reference, .. } if reference.as_str() == "lost");
+                let lost =
+                    |c: &Command| matches!(c, Command::Receive { reference, .. } if reference.as_str() == "lost");
                 entry.commands.retain(|command| !lost(command));
             }));
         }
@@ -217,7 +236,9 @@ async fn a_replica_whose_state_differs_is_outvoted_and_reinstalled() {
     let mut applied = shard.applied();
     let healed = timeout(PATIENCE, async {
         loop {
-            if broken.digest_counts().reinstalled.load(std::sync::atomic::Ordering::Relaxed) > 0 && shard.with_ledger(balance) == 5 {
+            if broken.digest_counts().reinstalled.load(std::sync::atomic::Ordering::Relaxed) > 0
+                && shard.with_ledger(balance) == 5
+            {
                 return;
             }
             let _moment = timeout(Duration::from_millis(100), applied.changed()).await;

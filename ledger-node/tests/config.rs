@@ -49,7 +49,10 @@ fn what_is_printed_is_a_file_that_means_the_same() {
 #[test]
 fn an_unknown_key_is_an_error_that_names_the_nearest() {
     let refused = load(&[], &[], "[raft]\nheartbeet = \"1s\"\n").expect_err("unknown");
-    assert!(matches!(&refused, ConfigError::UnknownKey { key, nearest: "raft.heartbeat", .. } if key == "raft.heartbeet"), "{refused}");
+    assert!(
+        matches!(&refused, ConfigError::UnknownKey { key, nearest: "raft.heartbeat", .. } if key == "raft.heartbeet"),
+        "{refused}"
+    );
     assert!(matches!(load(&[], &[], "x = [\n"), Err(ConfigError::NotToml { .. })));
 }
 

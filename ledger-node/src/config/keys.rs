@@ -43,7 +43,9 @@ pub(crate) fn split_address(text: &str) -> Option<(&str, u16)> {
 
 fn address(text: &str, port_zero: bool) -> Result<String, String> {
     match split_address(text) {
-        Some((_, 0)) if !port_zero => Err("an advertised address is host:port with a port other hosts can connect to".into()),
+        Some((_, 0)) if !port_zero => {
+            Err("an advertised address is host:port with a port other hosts can connect to".into())
+        }
         Some(_) => Ok(text.to_owned()),
         None => Err("an address is host:port, as 127.0.0.1:7101, node-1.example:7101 or [::1]:7101".into()),
     }
@@ -119,7 +121,14 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "data_dir",
         what: "Where everything durable lives; stamped with cluster and node, refuses a stranger.",
-        set: |c, v| if v.is_empty() { Err("a directory".into()) } else { c.data_dir = PathBuf::from(v); Ok(()) },
+        set: |c, v| {
+            if v.is_empty() {
+                Err("a directory".into())
+            } else {
+                c.data_dir = PathBuf::from(v);
+                Ok(())
+            }
+        },
         get: |c| quoted(&c.data_dir.to_string_lossy()),
     },
     Key {
@@ -131,8 +140,18 @@ pub const KEYS: &[Key] = &[
     number_key!("low_space_bytes", raft.low_space_bytes: u64, 0, 1 << 50, "Below this many free bytes the node takes no writes; it recovers when there is space."),
     number_key!("runtime_threads", runtime_threads: usize, 1, 256, "1: everything on one thread, best up to two cores; more: a work-stealing runtime."),
     duration_key!("shutdown_within", shutdown_within, MS, DAY, "How long a graceful shutdown may take."),
-    address_key!("client.listen", client, listen, "gRPC for clients and operators listens here; port 0 picks one and keeps it."),
-    address_key!("client.advertise", client, advertise, "How clients on other hosts reach it; not set: the listening address."),
+    address_key!(
+        "client.listen",
+        client,
+        listen,
+        "gRPC for clients and operators listens here; port 0 picks one and keeps it."
+    ),
+    address_key!(
+        "client.advertise",
+        client,
+        advertise,
+        "How clients on other hosts reach it; not set: the listening address."
+    ),
     address_key!("http.listen", http, listen, "HTTP/JSON, /livez, /readyz and /metrics listen here."),
     address_key!("http.advertise", http, advertise, "How other hosts reach it; not set: the listening address."),
     address_key!("peer.listen", peer, listen, "Raft between nodes listens here."),
@@ -142,15 +161,33 @@ pub const KEYS: &[Key] = &[
     number_key!("queue.calls", queue_calls: usize, 64, 10_000_000, "Calls that may wait at one shard's door; more are answered OVERLOADED at once."),
     number_key!("queue.bytes", queue_bytes: usize, 1 << 16, 1 << 34, "Bytes of calls that may wait at one shard's door."),
     number_key!("queue.reserved_percent", queue_reserved_percent: u32, 1, 90, "Share of the queue kept for confirms, releases, fences and ticks."),
-    duration_key!("call.within_default", call_within_default, MS, DAY, "How long a call may take when the caller does not say."),
+    duration_key!(
+        "call.within_default",
+        call_within_default,
+        MS,
+        DAY,
+        "How long a call may take when the caller does not say."
+    ),
     duration_key!("call.within_max", call_within_max, MS, DAY, "Longest time a caller may name."),
     duration_key!("raft.heartbeat", raft.heartbeat, MS, DAY, "Leader's heartbeat."),
-    duration_key!("raft.election_min", raft.election_min, MS, DAY, "Shortest election timeout; at least ten times the slowest usual fsync."),
+    duration_key!(
+        "raft.election_min",
+        raft.election_min,
+        MS,
+        DAY,
+        "Shortest election timeout; at least ten times the slowest usual fsync."
+    ),
     duration_key!("raft.election_max", raft.election_max, MS, DAY, "Longest election timeout."),
     number_key!("raft.snapshot_every_entries", raft.snapshot_every_entries: u64, 16, u64::MAX >> 1, "A snapshot is built after that many entries since the last."),
     number_key!("raft.snapshot_every_bytes", raft.snapshot_every_bytes: u64, 1 << 12, u64::MAX >> 1, "... or after that many log bytes."),
     number_key!("raft.keep_entries", raft.keep_entries: u64, 0, u64::MAX >> 1, "Entries kept in the log behind the newest snapshot."),
-    duration_key!("raft.clock_bound", raft.clock_bound, MS, DAY, "Furthest a leader's clock may lie from the quorum's median before it stamps nothing."),
+    duration_key!(
+        "raft.clock_bound",
+        raft.clock_bound,
+        MS,
+        DAY,
+        "Furthest a leader's clock may lie from the quorum's median before it stamps nothing."
+    ),
     duration_key!("raft.clock_fresh", raft.clock_fresh, MS, DAY, "Clock readings older than that do not count."),
     number_key!("raft.tail_cache_bytes", raft.tail_cache_bytes: usize, 1 << 16, 1 << 40, "Newest log bytes each shard keeps in memory for replication."),
     number_key!("raft.segment_bytes", raft.segment_bytes: u64, 1 << 16, 1 << 34, "Size of one log segment; a multiple of 4096."),
@@ -168,7 +205,13 @@ pub const KEYS: &[Key] = &[
         set: |c, v| switch(v).map(|on| c.balance = on),
         get: |c| Some(c.balance.to_string()),
     },
-    duration_key!("balance.settle", balance_settle, MS, DAY, "How long a leader keeps a shard before the balancer may move it."),
+    duration_key!(
+        "balance.settle",
+        balance_settle,
+        MS,
+        DAY,
+        "How long a leader keeps a shard before the balancer may move it."
+    ),
     Key {
         name: "log.format",
         what: "Log lines for people (text) or machines (json).",
@@ -180,13 +223,19 @@ pub const KEYS: &[Key] = &[
             };
             Ok(())
         },
-        get: |c| quoted(match c.log_format { LogFormat::Text => "text", LogFormat::Json => "json" }),
+        get: |c| {
+            quoted(match c.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            })
+        },
     },
     Key {
         name: "log.filter",
         what: "Which log lines, as `info,ledger_node::door=debug`.",
         set: |c, v| {
-            tracing_subscriber::EnvFilter::try_new(v).map_err(|e| format!("a tracing filter, as info,ledger_node=debug ({e})"))?;
+            tracing_subscriber::EnvFilter::try_new(v)
+                .map_err(|e| format!("a tracing filter, as info,ledger_node=debug ({e})"))?;
             c.log_filter = v.to_owned();
             Ok(())
         },

@@ -9,16 +9,17 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use ledger_core::types::LedgerTime;
+use ledger_core::codec::EntryBuilder;
 use ledger_core::outcome::Settled;
-use ledger_core::{Command, Outcome, Position};
+use ledger_core::types::LedgerTime;
+use ledger_core::{Outcome, Position};
 use ledger_proto::v1::NotNowCode;
 use ledger_raft::{Committed, Group, GroupStatus, NodeId, ProposeError, Role};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, AnswerSink, Door, EntryAnswers, NodeNotNow, Queue, TaggedAnswer, estimated_bytes, refuse};
+use super::{Answer, AnswerSink, Batch, Door, EntryAnswers, NodeNotNow, Queue, TaggedAnswer, estimated_bytes, refuse};
 use crate::limits;
 
 /// What the state machine answers to the proposer of an entry.
@@ -59,8 +60,8 @@ pub(crate) struct Pump {
     address_of: AddressOf,
     flights: Vec<Option<Flight>>,
     proposals: FuturesUnordered<Proposal>,
-    /// Reused for every entry.
-    commands: Vec<Command>,
+    /// How long the last entry was.
+    entry_bytes: usize,
 }
 
 /// How many sinks back an entry looks for the same one; more sinks than that just get more frames.
@@ -70,7 +71,7 @@ impl Pump {
     pub(crate) fn new(door: Door, group: Group, address_of: AddressOf) -> Self {
         let status = group.watch();
         let flights = (0..limits::ENTRIES_IN_FLIGHT_MAX).map(|_| None).collect();
-        Self { door, group, status, address_of, flights, proposals: FuturesUnordered::new(), commands: Vec::new() }
+        Self { door, group, status, address_of, flights, proposals: FuturesUnordered::new(), entry_bytes: 0 }
     }
 
     /// Runs until `stop`; then every caller that still waits is answered.
@@ -135,12 +136,12 @@ impl Pump {
     /// Proposes whatever waits, as long as there is room in flight.
     fn launch(&mut self) {
         while self.proposals.len() < limits::ENTRIES_IN_FLIGHT_MAX {
-            let Some(flight) = self.take_entry() else { return };
-            let data = ledger_core::codec::encode_entry(&self.commands);
+            let Some((entry, flight)) = self.take_entry() else { return };
             let counts = &self.door.inner.counts;
             counts.entries.fetch_add(1, Ordering::Relaxed);
-            counts.commands.fetch_add(self.commands.len() as u64, Ordering::Relaxed);
-            self.commands.clear();
+            counts.commands.fetch_add(entry.commands() as u64, Ordering::Relaxed);
+            let data = entry.finish();
+            self.entry_bytes = data.len();
             let slot = self.flights.iter().position(Option::is_none).expect("fewer proposals than slots");
             self.flights[slot] = Some(flight);
             let proposal = self.group.propose(data);
@@ -148,52 +149,60 @@ impl Pump {
         }
     }
 
-    /// Moves waiting calls into `self.commands`, up to an entry's bounds; expired ones are told so.
-    fn take_entry(&mut self) -> Option<Flight> {
+    /// Encodes waiting calls into one entry, up to its bounds; expired ones are told so.
+    ///
+    /// The queue is locked once a batch and never while encoding, so that callers on other threads get in.
+    fn take_entry(&mut self) -> Option<(EntryBuilder, Flight)> {
         let now = Instant::now();
-        let mut callers: Vec<Callers> = Vec::new();
-        let mut expired: Vec<(Arc<dyn AnswerSink>, Vec<u64>)> = Vec::new();
-        let mut entry_bytes = 0;
-        let mut earliest = None::<Instant>;
-        let mut queue = self.door.lock();
-        while let Some(batch) = queue.batches.front_mut() {
-            let (mut taken, mut taken_bytes) = (0, 0);
+        let mut entry = None::<EntryBuilder>;
+        let mut flight = Flight { callers: Vec::new(), earliest: now };
+        let mut full = false;
+        while !full {
+            let Some(mut batch) = self.door.lock().batches.pop_front() else { break };
             let mut late = Vec::new();
-            while self.commands.len() < ledger_core::limits::COMMANDS_PER_ENTRY_MAX
-                && entry_bytes < limits::ENTRY_BYTES_SOFT_MAX
-                && let Some(call) = batch.calls.pop_front()
-            {
-                let size = estimated_bytes(&call.command);
+            let (mut taken, mut taken_bytes) = (0, 0);
+            while let Some(call) = batch.calls.pop_front() {
                 taken += 1;
-                taken_bytes += size;
+                taken_bytes += estimated_bytes(&call.command);
                 if call.expires_at <= now {
                     late.push(call.tag);
                     continue;
                 }
-                entry_bytes += size;
-                earliest = Some(earliest.map_or(call.expires_at, |e| e.min(call.expires_at)));
-                let caller = Caller { tag: call.tag, place: self.commands.len() as u16, expires_at: call.expires_at };
-                join(&mut callers, &batch.sink, caller);
-                self.commands.push(call.command);
+                let entry = entry.get_or_insert_with(|| {
+                    // The next entry is about as long as the last: it grows at most once or twice.
+                    flight.earliest = call.expires_at;
+                    EntryBuilder::with_capacity(self.entry_bytes + self.entry_bytes / 8 + 256)
+                });
+                let place = entry.commands() as u16;
+                let bytes = entry.push(&call.command);
+                flight.earliest = flight.earliest.min(call.expires_at);
+                join(&mut flight.callers, &batch.sink, Caller { tag: call.tag, place, expires_at: call.expires_at });
+                full = entry.commands() >= ledger_core::limits::COMMANDS_PER_ENTRY_MAX
+                    || bytes >= limits::ENTRY_BYTES_SOFT_MAX;
+                if full {
+                    break;
+                }
             }
             if !late.is_empty() {
-                expired.push((batch.sink.clone(), late));
+                self.tell_expired(vec![(batch.sink.clone(), late)]);
             }
-            let exhausted = batch.calls.is_empty();
-            queue.calls -= taken;
-            queue.bytes -= taken_bytes;
-            if !exhausted {
-                break;
-            }
-            queue.batches.pop_front();
+            self.give_back(batch, taken, taken_bytes);
         }
+        entry.map(|entry| (entry, flight))
+    }
+
+    /// What was taken no longer waits; the rest of a batch goes back to the front.
+    fn give_back(&self, rest: Batch, taken: usize, taken_bytes: usize) {
+        let mut queue = self.door.lock();
+        queue.calls -= taken;
+        queue.bytes -= taken_bytes;
         if queue.calls == 0 {
             queue.earliest = None;
         }
         self.door.inner.counts.waiting.store(queue.calls as u64, Ordering::Relaxed);
-        drop(queue);
-        self.tell_expired(expired);
-        earliest.map(|earliest| Flight { callers, earliest })
+        if !rest.calls.is_empty() {
+            queue.batches.push_front(rest);
+        }
     }
 
     /// Gives the answers of an entry to its callers.
@@ -202,7 +211,9 @@ impl Pump {
         match result {
             Ok(committed) => match committed.reply.downcast::<AppliedEntry>() {
                 Ok(applied) => answer_all(flight, *applied),
-                Err(_) => answer_same(flight, &Answer::Unknown("the entry was applied, its outcomes are not known here")),
+                Err(_) => {
+                    answer_same(flight, &Answer::Unknown("the entry was applied, its outcomes are not known here"))
+                }
             },
             Err(error) => answer_same(flight, &self.answer_for(&error)),
         }

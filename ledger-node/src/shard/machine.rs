@@ -40,7 +40,10 @@ impl StateMachine for ShardMachine {
         let state = &*self.state;
         let mut entry = match ledger_core::codec::decode_entry(LedgerTime(stamp_ms), data) {
             Ok(entry) => entry,
-            Err(e) => panic!("shard {} cannot read its committed entry {}: {e}; it must not go on without it", state.id, at.index),
+            Err(e) => panic!(
+                "shard {} cannot read its committed entry {}: {e}; it must not go on without it",
+                state.id, at.index
+            ),
         };
         if let Some(sabotage) = &state.sabotage {
             sabotage(state.id, at.index, &mut entry);
@@ -53,13 +56,8 @@ impl StateMachine for ShardMachine {
             }
             ledger.apply(at.term, at.index, &entry)
         };
-        let position = Position {
-            incarnation: state.incarnation,
-            shard: state.id,
-            term: at.term,
-            index: at.index,
-            place: 0,
-        };
+        let position =
+            Position { incarnation: state.incarnation, shard: state.id, term: at.term, index: at.index, place: 0 };
         state.history.append(state.id, at.index, applied.record.as_ref());
         state.feed.publish(position, applied.time, applied.record);
         state.applied.send_replace(AppliedTo { position, time: applied.time });
@@ -80,8 +78,7 @@ impl StateMachine for ShardMachine {
 
     fn install(&mut self, at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
         let state = &*self.state;
-        let thawed =
-            Ledger::thaw(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        let thawed = Ledger::thaw(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
         let found = thawed.position();
         if (found.incarnation, found.shard) != (state.incarnation, state.id) && found.index > 0 {
             let why = format!(
@@ -96,7 +93,8 @@ impl StateMachine for ShardMachine {
         self.begun = true;
         state.history.begin(state.id, at.index, chain);
         drop(ledger);
-        let position = Position { incarnation: state.incarnation, shard: state.id, term: at.term, index: at.index, place: 0 };
+        let position =
+            Position { incarnation: state.incarnation, shard: state.id, term: at.term, index: at.index, place: 0 };
         state.feed.installed(position, time);
         state.applied.send_replace(AppliedTo { position, time });
         Ok(())
