@@ -36,8 +36,8 @@ async fn main() -> anyhow::Result<()> {
         .await;
     match outcome {
         Outcome::Ok(answered) => println!("held until {} ms ledger time", answered.value.deadline.0),
-        Outcome::Refused(refused) => return Ok(println!("no: {refused}")),
-        Outcome::NotNow(not_now) => return Ok(println!("nothing happened: {not_now}")),
+        Outcome::Refused(refused) => anyhow::bail!("{refused}"),
+        Outcome::NotNow(not_now) => anyhow::bail!("{not_now}"),
         // A definite answer can be had: what became of the id, or that it never executes.
         Outcome::Unknown(_) => println!("resolved: {:?}", client.resolve(id).await.into_result()?),
     }

@@ -147,6 +147,7 @@ impl<T> Outcome<T> {
     ///
     /// # Errors
     /// [`NotOk`] for everything but `Ok`.
+    #[expect(clippy::result_large_err, reason = "the outcome is as large, and this is not the hot path")]
     pub fn into_result(self) -> Result<T, NotOk> {
         match self {
             Self::Ok(answered) => Ok(answered.value),

@@ -20,7 +20,7 @@ pub mod views;
 ///
 /// Serve and call this one: `ledger_server` and `ledger_client` carry [`frames::Calls`] and [`frames::Answers`], which are read and
 /// written by hand ([`fast`]).
-#[expect(clippy::all, reason = "generated code; documented in the .proto files")]
+#[expect(clippy::allow_attributes, reason = "generated code; documented in the .proto files")]
 pub mod framed {
     include!(concat!(env!("OUT_DIR"), "/framed/holdfast.v1.Ledger.rs"));
 }
@@ -30,7 +30,12 @@ pub use frames::{Answers, Calls, OneCall};
 pub use reply::{At, Cause, Invalid, NotNow, Reply, Why};
 
 /// Generated from `proto/holdfast/v1`.
-#[expect(missing_docs, clippy::all, reason = "generated code; documented in the .proto files")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code; documented in the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("holdfast.v1");
 }
