@@ -4,6 +4,7 @@
 //! **Read next**: [`ledger_node::serve`].
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -112,7 +113,8 @@ async fn live(config: NodeConfig) -> anyhow::Result<()> {
 
 fn log_to_stderr(config: &NodeConfig) {
     let filter = tracing_subscriber::EnvFilter::new(&config.log_filter);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
