@@ -461,3 +461,81 @@ pub(crate) async fn receive(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::{FutureExt as _, StreamExt as _};
+    use ledger_core::{ReservationId, Slot};
+
+    use super::*;
+
+    fn queue(lane: &Arc<Lane>, wait: Duration) -> Ticket {
+        let command = Command::Release { id: ReservationId::from_parts(Slot::new(0).unwrap(), 1, 1) };
+        lane.queue(&command, 0, Instant::now() + wait).ok().unwrap()
+    }
+    fn landed(ticket: &mut Ticket) -> Option<Landed> {
+        std::future::poll_fn(|cx| ticket.poll(cx)).now_or_never()
+    }
+    async fn pull(outgoing: &mut Outgoing) -> Vec<u64> {
+        let frame = outgoing.next().await.unwrap();
+        frame.decode().unwrap().into_iter().map(|call| call.tag).collect()
+    }
+    fn answer(lane: &Lane, tag: u64) {
+        let reply = Reply::Unknown(String::new());
+        lane.land(&mut vec![ReceivedAnswer { tag, at: None, reply }], &mut Vec::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_is_not_given_to_the_next_call_in_its_place() {
+        let lane = Lane::new();
+        let mut outgoing = lane.outgoing();
+        let dropped = queue(&lane, Duration::from_secs(1));
+        let tag = pull(&mut outgoing).await[0];
+        drop(dropped);
+        let mut next = queue(&lane, Duration::from_secs(1));
+        let next_tag = pull(&mut outgoing).await[0];
+        assert_eq!(tag as u32, next_tag as u32, "the place is used again");
+        answer(&lane, tag);
+        assert!(landed(&mut next).is_none());
+        answer(&lane, next_tag);
+        assert!(matches!(landed(&mut next), Some(Landed::Answer(..))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_break_tells_sent_from_unsent_and_sends_nothing_later() {
+        let lane = Lane::new();
+        let mut outgoing = lane.outgoing();
+        let mut sent = queue(&lane, Duration::from_secs(1));
+        assert_eq!(pull(&mut outgoing).await.len(), 1);
+        let mut unsent = queue(&lane, Duration::from_secs(1));
+        lane.broken(false);
+        assert!(matches!(landed(&mut sent), Some(Landed::Broken { sent: true })));
+        assert!(matches!(landed(&mut unsent), Some(Landed::Broken { sent: false })));
+        assert!(outgoing.next().await.is_none(), "the old stream ends");
+        assert!(lane.outgoing().next().now_or_never().is_none(), "the new one starts empty");
+        lane.broken(true);
+        let command = Command::Release { id: ReservationId::from_parts(Slot::new(0).unwrap(), 1, 1) };
+        assert_eq!(lane.queue(&command, 0, Instant::now()).err(), Some(NotQueued::Down));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_lane_gives_room_as_answers_come() {
+        let lane = Lane::new();
+        let mut outgoing = lane.outgoing();
+        let mut tickets: Vec<_> = (0..limits::IN_FLIGHT_MAX).map(|_| queue(&lane, Duration::from_secs(9))).collect();
+        let command = Command::Release { id: ReservationId::from_parts(Slot::new(0).unwrap(), 1, 1) };
+        assert_eq!(lane.queue(&command, 0, Instant::now()).err(), Some(NotQueued::Full));
+        let waiting = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.room().await }
+        });
+        let tags = pull(&mut outgoing).await;
+        assert!(tags.len() <= limits::FRAME_CALLS && !waiting.is_finished());
+        answer(&lane, tags[0]);
+        waiting.await.unwrap();
+        assert!(landed(&mut tickets[0]).is_some());
+        queue(&lane, Duration::from_secs(9));
+    }
+}
