@@ -140,7 +140,7 @@ fn commands_have_the_bytes_they_always_had() {
     assert_eq!(frozen.next(), None, "golden bytes of a command that is gone; all now:\n{printed}");
 }
 
-/// Every change of a scripted day has its frozen bytes, as one hash a record.
+/// Every record of a scripted day has its frozen bytes.
 #[test]
 fn records_have_the_bytes_they_always_had() {
     let golden = include_str!("golden/records-v1.txt");

@@ -346,3 +346,58 @@ fn random_commands_agree_with_the_model() {
     }
     println!("seeds {first} to {last} agree, {commands} commands");
 }
+
+/// More holds are due at once than one entry sweeps: verdicts, balances, limits and reads must be exact meanwhile, in a
+/// sale that has ended, in one that has a limit, and in the plain offer.
+#[test]
+fn holds_that_are_due_and_not_swept_agree_with_the_model() {
+    const HOLDS: u64 = 5_200;
+    let mut swarm = Swarm::new(7);
+    swarm.skus.truncate(1);
+    (swarm.weights, swarm.batch_max, swarm.retry_of_8) = ([6, 2, 4, 2, 3, 2, 2, 0, 0, 0, 1, 1, 1, 2, 2, 1, 0], 40, 1);
+    (swarm.units_max, swarm.hold_ms_max, swarm.references) = (2_000, 50, 100_000);
+    let (mut shard, now) = (Beside::new(), START_MS);
+    let sku = swarm.skus[0].clone();
+    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
+    let offer = |sale: Option<&SaleId>| OfferKey { sku: sku.clone(), sale: sale.cloned() };
+    let offers = [offer(None), offer(Some(&swarm.sales[0])), offer(Some(&swarm.sales[1]))];
+    let limited = Policy { per_key_max: Some(2_000), ..Policy::default() };
+    let mut setup = vec![
+        Command::OwnSlots { generation: 1, ranges: all },
+        Command::CreateProduct { sku: sku.clone(), policy: Policy::default() },
+        Command::PutOffer { offer: offers[1].clone(), policy: Policy::default(), expected_version: None },
+        Command::PutOffer { offer: offers[2].clone(), policy: limited, expected_version: None },
+    ];
+    for (at, offer) in offers.iter().enumerate() {
+        let reference = Reference::new(format!("delivery {at}")).expect("a reference");
+        setup.push(Command::Receive { offer: offer.clone(), units: Units::new(2_000).expect("units"), reference });
+    }
+    shard.apply(now, setup);
+    let holds = (0..HOLDS).map(|n| Command::Reserve {
+        id: ReservationId::from_parts(Slot::of(&sku), now, n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        keys: [swarm.keys[n as usize % 3].clone()].into_iter().collect(),
+        lines: [Line { offer: offers[n as usize % 3].clone(), quantity: Quantity::new(1).expect("one") }]
+            .into_iter()
+            .collect(),
+        hold_ms: Some(1_000 + n / 2_000),
+    });
+    let holds: Vec<Command> = holds.collect();
+    swarm.ids = holds.iter().step_by(7).filter_map(id_of).collect();
+    swarm.ids_kept = swarm.ids.len();
+    holds.chunks(2_600).for_each(|chunk| drop(shard.apply(now, chunk.to_vec())));
+    shard.apply(now + 1, vec![Command::EndSale { sku: sku.clone(), sale: swarm.sales[0].clone() }]);
+    for (stamp, commands, left) in [(999, 40, 0), (1_002, 200, 1_000), (1_002, 40, 0), (1_003, 40, 0)] {
+        let batch: Vec<Command> = (0..commands).map(|_| swarm.command(&shard)).collect();
+        shard.apply(now + stamp, batch);
+        assert!(shard.feed.unswept() >= left, "too little is left to sweep: this tests nothing");
+        shard.thaw();
+    }
+    assert_eq!(shard.feed.unswept(), 0);
+}
+
+fn id_of(command: &Command) -> Option<ReservationId> {
+    match command {
+        Command::Reserve { id, .. } => Some(*id),
+        _ => None,
+    }
+}

@@ -111,8 +111,15 @@ impl Feed {
         self.offers.get_mut(to).expect("known").units += n;
     }
 
-    fn available(&self) -> BTreeMap<OfferKey, u64> {
-        self.offers.keys().map(|o| (o.clone(), self.balance(o).available)).collect()
+    /// What is available of those offers that a change takes units from.
+    fn available(&self, kind: &ChangeKind) -> BTreeMap<OfferKey, u64> {
+        let offers: Vec<OfferKey> = match kind {
+            ChangeKind::InventoryReserved { lines, .. } => lines.iter().map(|l| l.line.offer.clone()).collect(),
+            ChangeKind::UnitsAdjusted { offer, .. } => vec![offer.clone()],
+            ChangeKind::UnitsAllotted { sku, from, .. } => vec![OfferKey { sku: sku.clone(), sale: from.clone() }],
+            _ => Vec::new(),
+        };
+        offers.into_iter().map(|o| (o.clone(), self.balance(&o).available)).collect()
     }
 
     /// Takes one change; tells whether it was an expiry.
@@ -123,7 +130,7 @@ impl Feed {
             return false;
         }
         assert!(self.to_be_told.is_empty(), "not told before {:?}: {:?}", change.kind, self.to_be_told);
-        let before = self.available();
+        let before = self.available(&change.kind);
         self.stock_change(&change.kind, record);
         self.reservation_change(&change.kind, record);
         self.fell(&before);
