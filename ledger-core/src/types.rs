@@ -447,3 +447,55 @@ impl Default for ShardSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(sku: &str) -> u16 {
+        Slot::of(&Sku::new(sku).unwrap()).get()
+    }
+
+    /// Every id in the world depends on these.
+    #[test]
+    fn slots_are_frozen() {
+        let golden: [(&str, u16); 5] =
+            [("shirt", 688), ("4006381333931", 1_720), ("sku-000001", 2_238), ("ärmel", 2_962), ("{}", 3_434)];
+        let now: Vec<_> = golden.iter().map(|&(sku, _)| (sku, slot(sku))).collect();
+        assert_eq!(now, golden);
+    }
+
+    #[test]
+    fn a_tag_alone_decides_the_slot() {
+        assert_eq!(slot("{cart}a"), slot("cart"));
+        assert_eq!(slot("x{cart}b{other}"), slot("cart"));
+        assert_ne!(slot("{}a"), slot("{}b"), "an empty tag is none");
+    }
+
+    #[test]
+    fn ids_carry_slot_and_time_and_survive_text() {
+        let id = ReservationId::from_parts(Slot::new(0xabc).unwrap(), 1_700_000_000_123, u64::MAX);
+        assert_eq!((id.slot().get(), id.time_ms()), (0xabc, 1_700_000_000_123));
+        assert_eq!(id.to_string(), "018bcfe5-687b-7abc-bfff-ffffffffffff");
+        assert_eq!(id.to_string().parse::<ReservationId>(), Ok(id));
+        for bad in [
+            "",
+            "018bcfe5-687b-4abc-bfff-ffffffffffff",
+            "018bcfe5-687b-7abc-3fff-ffffffffffff",
+            "018bcfe5687b7abcbfffffffffffffff",
+        ] {
+            assert!(bad.parse::<ReservationId>().is_err(), "{bad:?} is no reservation id");
+        }
+        assert!(ReservationId::from_slice(&[0; 15]).is_err());
+    }
+
+    #[test]
+    fn names_refuse_what_cannot_be_printed() {
+        for bad in ["", "a b", "a\n", "a\u{7f}", "a\u{a0}b"] {
+            assert!(Sku::new(bad).is_err(), "{bad:?} is no SKU");
+        }
+        assert!(Sku::new("x".repeat(65)).is_err());
+        assert!(Reference::new("delivery 1").is_ok());
+        assert!(Quantity::new(0).is_err() && Quantity::new(1_000_001).is_err());
+    }
+}
