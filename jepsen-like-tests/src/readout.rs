@@ -4,6 +4,7 @@
 //! **Read next**: [`crate::checkers`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use client_sdk::{Client, IdView, Outcome, ReservationId, Status};
@@ -66,7 +67,9 @@ pub async fn connect(nodes: usize, seed: u64) -> Result<Client, Failure> {
         let builder = Client::builder()
             .endpoints((0..nodes).map(addr))
             .seed(seed)
-            .connector(|uri: Uri| async move { dial(uri).await.map(TokioIo::into_inner) });
+            .connector(Arc::new(|uri: Uri| {
+                Box::pin(async move { Ok(Box::new(dial(uri).await?.into_inner()) as Box<dyn client_sdk::Io>) })
+            }));
         match builder.connect().await {
             Ok(client) => return Ok(client),
             Err(error) => last = Some(error),

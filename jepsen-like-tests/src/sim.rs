@@ -122,7 +122,7 @@ pub fn run(setting: Setting) -> Report {
         sim.host(world.name.clone(), move || {
             let (config, seams) = (node_config(&world.name, setting.seed), world.seams());
             async move {
-                let node = ledger_node::serve(config, seams).await?;
+                let mut node = ledger_node::serve(config, seams).await?;
                 node.wait().await;
                 Ok(())
             }

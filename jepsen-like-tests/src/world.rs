@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use ledger_node::history::MemoryHistory;
-use ledger_node::{HistoryFactory, NodeSeams};
+use ledger_node::NodeSeams;
+use ledger_node::history::{HistoryFactory, MemoryHistory};
 use ledger_raft::disk::SimDisk;
 use ledger_raft::seam::{Random, Seams, WallClock};
 use rand::rngs::SmallRng;
@@ -76,20 +76,18 @@ impl NodeWorld {
             disk: SimDisk::new(of_node),
             clock: SimClock::default(),
             random: Arc::new(SimRandom::new(of_node)),
-            history: Arc::new(MemoryHistory::factory()),
+            history: Arc::new(MemoryHistory::default()),
         }
     }
 
     /// The seams to serve with.
     pub fn seams(&self) -> NodeSeams {
-        NodeSeams {
-            raft: Seams {
-                net: Arc::new(SimNet),
-                clock: Arc::new(self.clock.clone()),
-                random: self.random.clone(),
-                disk: Arc::new(self.disk.clone()),
-            },
-            history: self.history.clone(),
-        }
+        let raft = Seams {
+            net: Arc::new(SimNet),
+            clock: Arc::new(self.clock.clone()),
+            random: self.random.clone(),
+            disk: Arc::new(self.disk.clone()),
+        };
+        NodeSeams::new(raft, self.history.clone())
     }
 }

@@ -196,6 +196,17 @@ impl Link {
         }
     }
 
+    /// Waits until a connection may be tried again; at once when there is one or one is being made.
+    pub(crate) async fn pause_over(&self) {
+        let until = match &*self.state.borrow() {
+            State::Down { until, .. } => *until,
+            _ => None,
+        };
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
     async fn dial(self: Arc<Self>) {
         let addr = lock(&self.addr).clone();
         let dialled = tokio::select! {

@@ -187,10 +187,18 @@ impl NetStreamAppend<Types> for PeerNetwork {
             return Box::pin(self.heartbeats(input, option));
         }
         Box::pin(async move {
-            let connection = tokio::time::timeout(CONNECT_WITHIN, self.links.bulk.connection())
+            let dialled = tokio::time::timeout(CONNECT_WITHIN, self.links.bulk.connection())
                 .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(|e| unreachable(&e))?;
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let connection = match dialled {
+                Ok(connection) => connection,
+                Err(e) => {
+                    // openraft backs off where it takes the next request from the stream; without a connection that
+                    // never happens, and it would ask again at once, for ever.
+                    self.links.bulk.pause_over().await;
+                    return Err(unreachable(&e));
+                }
+            };
             let (handle, answers) = connection.open_stream(self.group).map_err(|e| unreachable(&e))?;
             let frames = PollSender::new(connection.queue.frames());
             let stream = AppendStream {
