@@ -4,29 +4,29 @@
 //! gRPC and HTTP, metrics, shutdown. **Must never** decide anything about stock outside the core.
 //! **Read next**: `serve`, `shard`, `door`.
 
-pub mod config;
-pub mod limits;
-pub mod data_dir;
-pub mod serve;
-pub mod node;
-pub mod door;
-pub mod shard;
-pub mod meta;
-mod placement;
-mod init;
-mod reconcile;
-mod steward;
-pub mod digest;
-mod balance;
-mod peers;
-mod status;
 pub mod access;
-pub mod history;
-pub mod feed;
-pub mod metrics;
 pub mod api;
+mod balance;
+pub mod config;
+pub mod data_dir;
+pub mod digest;
+pub mod door;
+pub mod feed;
 pub mod grpc;
+pub mod history;
 pub mod http;
+mod init;
+pub mod limits;
+pub mod meta;
+pub mod metrics;
+pub mod node;
+mod peers;
+mod placement;
+mod reconcile;
+pub mod serve;
+pub mod shard;
+mod status;
+mod steward;
 
 pub use node::{Node, NodeSeams, NodeState};
 pub use serve::{RunningNode, StartError, serve};
