@@ -211,7 +211,7 @@ Examples:
         /// First instant at which it no longer does; absent: never.
         #[arg(long, value_parser = timestamp, conflicts_with = "lasts")]
         closes: Option<u64>,
-        /// How long it lasts, from --opens or from now.
+        /// How long it lasts, from --opens or from now (name --opens too if the command is to be safe to repeat).
         #[arg(long, value_parser = humantime::parse_duration)]
         lasts: Option<Duration>,
         /// What its offers allow.

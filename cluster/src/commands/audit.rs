@@ -30,6 +30,8 @@ pub struct AuditDoc {
     pub digests_compared: u64,
     /// Changes read from the feed.
     pub changes: u64,
+    /// Whether stock stood still, so that the books could be compared with what the ledger answers to reads.
+    pub compared: bool,
     /// Units by the books.
     pub books: Option<Sums>,
     /// Products whose first changes are no longer kept, so that they could not be recomputed.
@@ -63,6 +65,11 @@ fn to_text(audit: &AuditDoc) -> String {
         let rows = [[num(received), num(available), num(held), num(sold)]];
         out.push_str(&format!("\n\n{}", table(["RECEIVED", "AVAILABLE", "HELD", "SOLD"], rows)));
     }
+    if audit.books.is_some() && !audit.compared {
+        out.push_str(
+            "\nstock kept changing, so the books were checked against the feed's own balances, not against reads",
+        );
+    }
     if audit.not_recomputable > 0 {
         out.push_str(&format!("\n{} products reach back further than history is kept", audit.not_recomputable));
     }
@@ -87,8 +94,9 @@ pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -
     let mut books = Books::new();
     if history {
         match read_history(client, &mut books).await {
-            Ok(()) => {
+            Ok(compared) => {
                 books.close();
+                document.compared = compared;
                 document.changes = books.changes();
                 document.books = Some(books.total());
                 document.not_recomputable = books.beheaded() as u64;
@@ -101,9 +109,12 @@ pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -
     Ok((document, books))
 }
 
+/// What replicas said, by shard and index.
+type AtIndex<T> = BTreeMap<(u32, u64), Vec<T>>;
+
 async fn ask_nodes(link: &ClusterLink, document: &mut AuditDoc) {
-    let mut totals: BTreeMap<(u32, u64), Vec<(String, v1::Totals)>> = BTreeMap::new();
-    let mut digests: BTreeMap<(u32, u64), Vec<(String, Vec<u8>)>> = BTreeMap::new();
+    let mut totals: AtIndex<(String, v1::Totals)> = BTreeMap::new();
+    let mut digests: AtIndex<(String, Vec<u8>)> = BTreeMap::new();
     let each = link.nodes.iter().map(async |node| {
         let audit = timed(limits::AUDIT_WITHIN, node.admin().audit(v1::AuditRequest {})).await;
         let digests = timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await;
@@ -156,7 +167,7 @@ async fn ask_nodes(link: &ClusterLink, document: &mut AuditDoc) {
 ///
 /// While others keep changing stock the read and the feed cannot be taken at the same instant; then the comparison is left out
 /// and only the feed's own balances are checked.
-async fn read_history(client: &Client, books: &mut Books) -> Result<(), String> {
+async fn read_history(client: &Client, books: &mut Books) -> Result<bool, String> {
     let before = all_products(client).await.map_err(|e| e.to_string())?;
     let mut watch = client.watch(Cursor::oldest());
     let mut quiet = false;
@@ -191,7 +202,7 @@ async fn read_history(client: &Client, books: &mut Books) -> Result<(), String> 
     if still {
         books.compare(&after);
     }
-    Ok(())
+    Ok(still)
 }
 
 fn same_stock(a: &client_sdk::ProductView, b: &client_sdk::ProductView) -> bool {

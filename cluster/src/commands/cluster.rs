@@ -121,6 +121,9 @@ pub(super) async fn status(desk: &Desk) -> Outcome {
     }
 }
 
+/// By shard and index: node and value.
+type DigestsTold = BTreeMap<(u32, u64), Vec<(u64, Vec<u8>)>>;
+
 type Answers = Vec<(Result<v1::NodeStatusResponse, tonic::Status>, Vec<v1::digests_response::One>)>;
 
 async fn ask_all(link: &ClusterLink) -> Answers {
@@ -137,7 +140,7 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
     let mut cluster = None;
     let mut nodes = Vec::new();
     let mut shards: BTreeMap<u32, Vec<(u64, v1::ShardStatus)>> = BTreeMap::new();
-    let mut digests: BTreeMap<(u32, u64), Vec<(u64, Vec<u8>)>> = BTreeMap::new();
+    let mut digests: DigestsTold = BTreeMap::new();
     for (node, (answer, told)) in link.nodes.iter().zip(answers) {
         match answer {
             Ok(status) => {
@@ -196,7 +199,7 @@ fn node_document(node: &NodeLink, status: &v1::NodeStatusResponse) -> NodeDoc {
 fn shard_document(
     shard: u32,
     replicas: &[(u64, v1::ShardStatus)],
-    digests: &BTreeMap<(u32, u64), Vec<(u64, Vec<u8>)>>,
+    digests: &DigestsTold,
     problems: &mut Vec<String>,
 ) -> ShardDoc {
     let leader = replicas.iter().filter(|(_, s)| s.role == "leader").max_by_key(|(_, s)| s.term);
@@ -216,7 +219,7 @@ fn shard_document(
         let said: Vec<String> = told.iter().map(|(node, value)| format!("node {node}: {}", hex(value))).collect();
         problems.push(format!("shard {shard}: digests differ at index {index} ({})", said.join(", ")));
     }
-    let totals = leader.or(replicas.first()).and_then(|(_, s)| s.totals.clone()).unwrap_or_default();
+    let totals = leader.or(replicas.first()).and_then(|(_, s)| s.totals).unwrap_or_default();
     let balance = totals.balance.unwrap_or_default();
     ShardDoc {
         shard,

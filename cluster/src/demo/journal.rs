@@ -244,7 +244,7 @@ impl Journal {
 
 impl Inner {
     fn success(&mut self, at: Option<At>) {
-        if !at.is_some_and(|at| at.position.shard == self.hot_shard) {
+        if at.is_none_or(|at| at.position.shard != self.hot_shard) {
             return;
         }
         let now = Instant::now();
