@@ -179,7 +179,13 @@ impl Watcher {
             for shard in order {
                 let Some(track) = self.tracks.get_mut(&shard) else { continue };
                 track.reached.mark_unchanged();
-                track.fill(shard, &self.skus, &mut changes).await?;
+                if let Err(why) = track.fill(shard, &self.skus, &mut changes).await {
+                    // What was read before it is told first; the next call meets it again.
+                    if changes.is_empty() {
+                        return Err(why);
+                    }
+                    break;
+                }
                 if changes.len() >= WATCH_FRAME_CHANGES {
                     self.turn = shard;
                     break;
@@ -319,7 +325,10 @@ impl Track {
             let record = codec::decode_record(&bytes).map_err(|_| distrust(&self.feed.history, after))?;
             let chained = self.chain.is_none_or(|(_, chain)| chain == record.chain_before);
             if !chained || record.position.index != index {
-                return Err(distrust(&self.feed.history, after));
+                let why = distrust(&self.feed.history, after);
+                self.read_to = index;
+                // Those before it are good: they are told, and the next read meets the gap.
+                return if self.waiting.is_empty() { Err(why) } else { Ok(()) };
             }
             self.chain = Some((index, codec::chain_after(record.chain_before, &bytes)));
             self.waiting.push_back(record);
@@ -420,7 +429,9 @@ mod tests {
             feed.history.append(1, index, chain.record(index));
         }
         feed.ring.installed(Position { shard: 1, index: 100, ..Position::default() }, LedgerTime(100_000));
-        let refused = begin(&feed, &at(15)).expect("begun").next().await;
+        let mut watcher = begin(&feed, &at(15)).expect("begun");
+        assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good is told first");
+        let refused = watcher.next().await;
         assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
         assert!(history.coverage(1).is_gapped(), "and it is fetched again");
     }

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -25,9 +25,13 @@ impl HistoryFactory for SledHistory {
     fn open(&self, dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
         std::fs::create_dir_all(dir)?;
         let home = dir.join(DIR);
-        let opened = SledStore::open(&home).and_then(|store| Ok(KeptHistory::threaded(Arc::new(store), keep)?));
-        let why = match opened {
+        let open = || -> io::Result<Arc<dyn History>> {
+            let history = KeptHistory::threaded(Arc::new(SledStore::open(&home)?), keep)?;
+            Ok(history)
+        };
+        let why = match open() {
             Ok(history) => return Ok(history),
+            Err(why) if is_in_use(&why) => return Err(why),
             Err(why) => why,
         };
         let aside = free_name(dir)?;
@@ -36,8 +40,13 @@ impl HistoryFactory for SledHistory {
             "the history store is damaged; it is moved aside and rebuilt from peers; no promise depends on it"
         );
         std::fs::rename(&home, &aside)?;
-        Ok(KeptHistory::threaded(Arc::new(SledStore::open(&home)?), keep)?)
+        open()
     }
+}
+
+/// Whether somebody else has it open: that is no damage. sled says so in words only.
+fn is_in_use(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// The first unused name for a damaged store.
@@ -48,8 +57,12 @@ fn free_name(dir: &Path) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other("too many damaged history stores lie here; remove them"))
 }
 
-/// The store itself.
+/// The store itself; empty once it is closed.
 struct SledStore {
+    opened: RwLock<Option<Opened>>,
+}
+
+struct Opened {
     db: sled::Db,
     records: sled::Tree,
     notes: sled::Tree,
@@ -71,7 +84,14 @@ impl SledStore {
         let records = db.open_tree("records").map_err(io::Error::from)?;
         let notes = db.open_tree("notes").map_err(io::Error::from)?;
         let file = File::options().read(true).write(true).open(home.join("db"))?;
-        Ok(Self { db, records, notes, file })
+        Ok(Self { opened: RwLock::new(Some(Opened { db, records, notes, file })) })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
+        match &*self.opened.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(opened) => act(opened),
+            None => Err(io::Error::new(io::ErrorKind::NotConnected, "the history store is closed")),
+        }
     }
 }
 
@@ -90,6 +110,36 @@ fn index_of(key: &[u8]) -> io::Result<u64> {
 }
 
 impl RecordStore for SledStore {
+    fn put(&self, records: &[Stored]) -> io::Result<()> {
+        self.with(|opened| opened.put(records))
+    }
+    fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
+        self.with(|opened| opened.range(shard, from, through, bounds))
+    }
+    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+        self.with(|opened| opened.last_up_to(shard, index))
+    }
+    fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
+        self.with(|opened| opened.remove(shard, from, through, max))
+    }
+    fn notes(&self) -> io::Result<Vec<(u32, Vec<u8>)>> {
+        self.with(Opened::notes)
+    }
+    fn put_note(&self, shard: u32, note: &[u8]) -> io::Result<()> {
+        self.with(|opened| opened.put_note(shard, note))
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.with(Opened::sync)
+    }
+    fn size(&self) -> u64 {
+        self.with(|opened| opened.db.size_on_disk().map_err(io::Error::from)).unwrap_or(0)
+    }
+    fn close(&self) {
+        drop(self.opened.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Opened {
     fn put(&self, records: &[Stored]) -> io::Result<()> {
         for record in records {
             self.records.insert(key(record.shard, record.index), pack(&record.bytes)).map_err(io::Error::from)?;
@@ -154,9 +204,5 @@ impl RecordStore for SledStore {
     fn sync(&self) -> io::Result<()> {
         self.db.flush().map_err(io::Error::from)?;
         self.file.sync_data()
-    }
-
-    fn size(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
     }
 }

@@ -60,6 +60,8 @@ pub trait RecordStore: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Bytes taken.
     fn size(&self) -> u64;
+    /// Lets go of the files, whoever still holds the store: it can be opened again at once. All else fails from then on.
+    fn close(&self) {}
 }
 
 /// What must be remembered of a shard besides its records: where it begins and what is missing.

@@ -257,3 +257,15 @@ fn the_codec_knows_our_records() {
     assert_eq!(record.position.index, *index);
     assert_eq!(codec::chain_after(record.chain_before, bytes), chain.chains[*index as usize]);
 }
+
+#[test]
+fn a_store_that_is_in_use_is_no_damage_and_a_closed_one_can_be_opened_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = SledHistory.open(dir.path(), KEEP).expect("new");
+    assert!(SledHistory.open(dir.path(), KEEP).is_err(), "it is open already");
+    assert!(!dir.path().join("sled.damaged-1").exists(), "and stays where it is");
+    first.close();
+    let again = SledHistory.open(dir.path(), KEEP).expect("although the first is still held");
+    assert!(first.read(1, 1, ALL).is_ok(), "nothing was ever kept of that shard");
+    again.close();
+}

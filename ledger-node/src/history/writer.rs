@@ -43,6 +43,7 @@ impl Writer {
             }
             self.retain_if_due();
         }
+        self.history.store.close();
         let mut state = self.history.lock();
         state.stopped = true;
         drop(state);
@@ -150,7 +151,7 @@ impl Writer {
 impl KeptHistory {
     /// Drops the oldest records: those past their age, and, while the store takes too much, of the shard that reaches back
     /// furthest.
-    pub(super) fn retain(&self) -> io::Result<()> {
+    pub(crate) fn retain(&self) -> io::Result<()> {
         let shards: Vec<(u32, u64)> =
             self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
         let mut oldest: Option<(u64, u32)> = None;
