@@ -444,7 +444,8 @@ impl Reading {
         if at as usize >= self.keys.len() {
             self.keys.resize(at as usize + 1, NONE);
         }
-        self.keys[at as usize] = self.state.keys.carry(&text);
+        let looked = self.state.keys.find(&text);
+        self.keys[at as usize] = self.state.keys.carry(&text, looked);
         Ok(())
     }
 

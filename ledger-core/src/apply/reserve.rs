@@ -4,12 +4,16 @@
 //! rules of [`Refusal`] in their precedence, each over all lines before the next.
 //! **Must never** change anything before the last check has passed. **Read next**: `holds`.
 
+use smallvec::SmallVec;
+
 use super::normal::{Normal, NormalLines, normalise};
 use super::{Deciding, Verdict, said_lines};
 use crate::codec::changes::{Links, Said};
 use crate::outcome::{NotNow, Refusal, Settled, Status};
+use crate::state::KeyList;
 use crate::state::ids::Found;
-use crate::state::records::{LineRecord, NONE, Offer, Reservation};
+use crate::state::keys::Looked;
+use crate::state::records::{Extra, LineRecord, NONE, Offer, Reservation};
 use crate::state::slab::Placed;
 use crate::types::{LimitKey, Line, ReservationId, Slot};
 
@@ -32,8 +36,12 @@ impl Deciding<'_> {
             return self.reserved_before(found, fingerprint);
         }
         self.usable(id)?;
-        match self.check(&lines, keys, hold_ms) {
-            Ok(()) => Ok(self.take(id, fingerprint, keys, &lines, hold_ms)),
+        let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
+        match self.check(&lines, &looked, hold_ms) {
+            Ok(()) => {
+                let keys = self.carry(keys, &looked);
+                Ok(self.take(id, fingerprint, &keys, &lines, hold_ms))
+            }
             Err(why) => Err(self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer))),
         }
     }
@@ -87,7 +95,7 @@ impl Deciding<'_> {
 
     /// The first rule that any line breaks.
     #[inline]
-    fn check(&mut self, lines: &[Normal<'_>], keys: &[LimitKey], hold_ms: Option<u64>) -> Result<(), Refusal> {
+    fn check(&mut self, lines: &[Normal<'_>], keys: &[Looked], hold_ms: Option<u64>) -> Result<(), Refusal> {
         for line in lines.iter().filter(|l| l.at.is_none()) {
             if self.state.find_product(line.offer).is_none() {
                 return Err(Refusal::UnknownProduct { offer: line.offer.clone() });
@@ -120,11 +128,11 @@ impl Deciding<'_> {
     }
 
     #[inline]
-    fn check_limits(&self, line: &Normal<'_>, keys: &[LimitKey]) -> Result<(), Refusal> {
+    fn check_limits(&self, line: &Normal<'_>, keys: &[Looked]) -> Result<(), Refusal> {
         let at = line.at.expect("the offer exists");
         let Some(max) = self.state.offers.get(at).policy.per_key_max else { return Ok(()) };
         for (key_index, key) in keys.iter().enumerate() {
-            let used = self.state.keys.find(key).map_or(0, |key| self.state.keys.used(key, at, self.state.time));
+            let used = key.place.map_or(0, |key| self.state.keys.used(key, at, self.state.time));
             if used + u64::from(line.quantity) > u64::from(max) {
                 return Err(Refusal::LimitReached {
                     offer: line.offer.clone(),
@@ -137,98 +145,82 @@ impl Deciding<'_> {
         Ok(())
     }
 
+    /// The places of distinct keys, each carried once more.
+    #[inline]
+    fn carry(&mut self, keys: &[LimitKey], looked: &[Looked]) -> KeyList {
+        let mut places = KeyList::new();
+        for (n, (key, looked)) in keys.iter().zip(looked).enumerate() {
+            if !keys[..n].contains(key) {
+                places.push(self.state.keys.carry(key, *looked));
+            }
+        }
+        places
+    }
+
     /// Holds the units. Every check has passed.
     #[inline]
     fn take(
         &mut self,
         id: ReservationId,
         fingerprint: u64,
-        keys: &[LimitKey],
+        keys: &[u32],
         lines: &[Normal<'_>],
         hold_ms: Option<u64>,
     ) -> Settled {
         let offer_at = |l: &Normal<'_>| l.at.expect("checked");
-        let default = |l: &Normal<'_>| self.state.offers.get(offer_at(l)).policy.hold_ms_default;
-        let hold_ms = hold_ms.unwrap_or_else(|| lines.iter().map(default).min().expect("at least one line"));
-        let deadline = self.state.time.saturating_add(hold_ms);
-        let line_of = |l: &Normal<'_>| {
-            let counted = self.state.offers.get(offer_at(l)).policy.per_key_max.is_some();
-            LineRecord::new(offer_at(l), l.quantity, counted)
-        };
-        let at = self.state.add_reservation(Reservation {
+        let on_product = self.link_products(lines.iter().map(offer_at));
+        let here = self.here();
+        let policy = |l: &Normal<'_>| &self.state.offers.get(offer_at(l)).policy;
+        let shortest = || lines.iter().map(|l| policy(l).hold_ms_default).min().expect("at least one line");
+        let deadline = self.state.time.saturating_add(hold_ms.unwrap_or_else(shortest));
+        let record = |l: &Normal<'_>| LineRecord::new(offer_at(l), l.quantity, policy(l).per_key_max.is_some());
+        let mut reservation = Reservation {
             id: *id.as_bytes(),
             fingerprint,
             reserved_at: self.state.time,
             deadline,
-            line: line_of(&lines[0]),
+            head_index: here.index,
+            head_place: here.place,
+            line: record(&lines[0]),
+            key: keys.first().copied().unwrap_or(NONE),
             status: Some(Status::Held),
             ..Reservation::vacant()
-        });
-        if lines.len() > 1 {
-            let more = lines[1..].iter().map(|l| {
-                let counted = self.state.offers.get(offer_at(l)).policy.per_key_max.is_some();
-                LineRecord::new(offer_at(l), l.quantity, counted)
-            });
-            let more = more.collect();
-            let extra = self.state.extra_of(at);
-            self.state.extras.get_mut(extra).lines = more;
+        };
+        if lines.len() > 1 || keys.len() > 1 {
+            let (lines, keys) = (lines[1..].iter().map(record).collect(), keys.iter().skip(1).copied().collect());
+            reservation.extra = self.state.extras.insert(Extra { lines, keys, extended: None, present: true });
         }
-        self.carry_keys(at, keys);
+        let brief = reservation.brief(self.state.time, false);
+        if reservation.extra == NONE {
+            self.count_line(&reservation.line, keys, deadline);
+        } else {
+            for line in self.state.lines(&reservation) {
+                self.count_line(&line, keys, deadline);
+            }
+        }
+        let at = self.state.add_reservation(reservation);
         self.state.expiry.insert(deadline, id.as_bytes(), at);
-        self.count_hold(at, deadline);
-        let on_product = self.link_products(lines.iter().map(offer_at));
-        let on_reservation = self.link_reservation(at);
         self.state.digest_reservation(at, true);
+        let links = Links { place: self.place, on_product, on_reservation: None };
         let said = said_lines(self.state, lines.iter().map(|l| (offer_at(l), l.quantity)));
-        let links = Links { place: self.place, on_product, on_reservation };
         self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &said });
         drop(said);
         for line in lines {
             let now = self.state.available(offer_at(line));
             self.say_fell(offer_at(line), now + u64::from(line.quantity));
         }
-        Settled::Reservation(self.state.reservations.get(at).brief(self.state.time, false))
+        Settled::Reservation(brief)
     }
 
-    fn carry_keys(&mut self, at: u32, keys: &[LimitKey]) {
-        for (n, key) in keys.iter().enumerate() {
-            if keys[..n].contains(key) {
-                continue;
-            }
-            let place = self.state.keys.carry(key);
-            if self.state.reservations.get(at).key == NONE {
-                self.state.reservations.get_mut(at).key = place;
-            } else {
-                let extra = self.state.extra_of(at);
-                self.state.extras.get_mut(extra).keys.push(place);
-            }
-        }
-    }
-
-    /// Moves the units of a new hold from available to held, and counts them at its deadline.
+    /// Moves units of a new hold from available to held, and counts them at its deadline.
     #[inline]
-    fn count_hold(&mut self, at: u32, deadline: u64) {
-        let r = self.state.reservations.get(at).clone();
-        if r.extra == NONE {
-            return self.count_line(&r.line, r.key, deadline);
-        }
-        let keys = self.state.key_list(&r);
-        for line in self.state.lines(&r) {
-            self.count_line(&line, NONE, deadline);
-            if line.counted() {
-                keys.iter().for_each(|&key| self.state.keys.hold(key, line.offer, deadline, line.reserved()));
-            }
-        }
-    }
-
-    #[inline]
-    fn count_line(&mut self, line: &LineRecord, key: u32, deadline: u64) {
+    fn count_line(&mut self, line: &LineRecord, keys: &[u32], deadline: u64) {
         let units = line.reserved();
         self.state.take_available(line.offer, u64::from(units));
         self.state.offer_mut(line.offer).held += u64::from(units);
         self.state.sums[line.offer as usize].hold(deadline, units);
-        if key != NONE && line.counted() {
-            self.state.keys.hold(key, line.offer, deadline, units);
+        if line.counted() {
+            keys.iter().for_each(|&key| self.state.keys.hold(key, line.offer, deadline, units));
         }
     }
 }

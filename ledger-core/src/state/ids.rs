@@ -37,8 +37,33 @@ impl Found {
     }
 }
 
+/// Where a record is, and 24 bits of its id's hash, so that growing a table reads no record: those lie all over the memory.
+#[derive(Clone, Copy)]
+struct Entry([u8; 7]);
+
+impl Entry {
+    fn new(found: Found, hash: u64) -> Self {
+        let (at, hash) = (found.tagged().to_le_bytes(), (hash as u32).to_le_bytes());
+        Self([at[0], at[1], at[2], at[3], hash[0], hash[1], hash[2]])
+    }
+    fn tagged(self) -> u32 {
+        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+    /// The hash as the table sees it.
+    fn spread(self) -> u64 {
+        spread(u64::from(u32::from_le_bytes([self.0[4], self.0[5], self.0[6], 0])))
+    }
+}
+
+/// 24 bits as the table wants them: the lowest choose the bucket, the highest seven are its tag.
+#[inline]
+fn spread(hash: u64) -> u64 {
+    let bits = hash & 0x00ff_ffff;
+    bits | bits << 40
+}
+
 pub(crate) struct IdIndex {
-    tables: Vec<HashTable<u32>>,
+    tables: Vec<HashTable<Entry>>,
     len: usize,
 }
 
@@ -49,7 +74,7 @@ fn hash(id: &[u8; 16]) -> u64 {
 
 #[inline]
 fn table_of(hash: u64) -> usize {
-    // The middle bits: hashbrown uses the lowest for the bucket and the highest for the tag.
+    // Other bits than those that are stored.
     (hash >> 40) as usize % TABLES
 }
 
@@ -66,22 +91,24 @@ impl IdIndex {
     #[inline]
     pub(crate) fn find(&self, id: &[u8; 16], id_of: impl Fn(Found) -> [u8; 16]) -> Option<Found> {
         let hash = hash(id);
-        let tagged = self.tables[table_of(hash)].find(hash, |&tagged| id_of(Found::untagged(tagged)) == *id)?;
-        Some(Found::untagged(*tagged))
+        let own = spread(hash);
+        let is_it = |entry: &Entry| entry.spread() == own && id_of(Found::untagged(entry.tagged())) == *id;
+        Some(Found::untagged(self.tables[table_of(hash)].find(own, is_it)?.tagged()))
     }
 
     /// Adds an id that is not in it.
     #[inline]
-    pub(crate) fn insert(&mut self, id: &[u8; 16], found: Found, id_of: impl Fn(Found) -> [u8; 16]) {
-        let own = hash(id);
-        self.tables[table_of(own)].insert_unique(own, found.tagged(), |&tagged| hash(&id_of(Found::untagged(tagged))));
+    pub(crate) fn insert(&mut self, id: &[u8; 16], found: Found) {
+        let hash = hash(id);
+        let table = &mut self.tables[table_of(hash)];
+        table.insert_unique(spread(hash), Entry::new(found, hash), |entry| entry.spread());
         self.len += 1;
     }
 
     pub(crate) fn remove(&mut self, id: &[u8; 16], found: Found) {
         let hash = hash(id);
         let tagged = found.tagged();
-        let entry = self.tables[table_of(hash)].find_entry(hash, |&t| t == tagged);
+        let entry = self.tables[table_of(hash)].find_entry(spread(hash), |entry| entry.tagged() == tagged);
         entry.unwrap_or_else(|_| panic!("{found:?} is not indexed")).remove();
         self.len -= 1;
     }

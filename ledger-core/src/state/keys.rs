@@ -165,7 +165,8 @@ impl FrozenKeys {
 
 pub(crate) struct Keys {
     records: Slab<KeyRecord>,
-    index: Vec<HashTable<u32>>,
+    /// Places by text, each with the low half of its text's hash: growing reads no record.
+    index: Vec<HashTable<(u32, u32)>>,
     more: Slab<MoreCount>,
     more_index: HashTable<u32>,
     /// Counters of each offer.
@@ -181,6 +182,25 @@ pub(crate) struct Keys {
 
 fn text_hash(text: &LimitKey) -> u64 {
     xxh3_64(text.as_str().as_bytes())
+}
+
+#[inline]
+fn table_of(hash: u64) -> usize {
+    (hash >> 40) as usize % TABLES
+}
+
+/// Half a hash as a table wants it: the lowest bits choose the bucket, the highest seven are its tag.
+#[inline]
+fn spread(half: u32) -> u64 {
+    u64::from(half) | u64::from(half) << 32
+}
+
+/// A key that was looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct Looked {
+    hash: u64,
+    /// Where it is, if anything carries or counts it.
+    pub(crate) place: Option<u32>,
 }
 
 fn pair_hash(key: u32, offer: u32) -> u64 {
@@ -251,23 +271,28 @@ impl Keys {
         self.records.get(key).text.as_ref().expect("a carried key has its text")
     }
 
+    #[inline]
     fn lookup(&self, text: &LimitKey, hash: u64) -> Option<u32> {
-        let records = &self.records;
-        let found = self.index[(hash >> 40) as usize % TABLES]
-            .find(hash, |&at| records.get(at).text.as_ref().is_some_and(|t| t == text))?;
-        Some(*found)
+        let half = hash as u32;
+        let is_it =
+            |&(at, other): &(u32, u32)| other == half && self.records.get(at).text.as_ref().is_some_and(|t| t == text);
+        self.index[table_of(hash)].find(spread(half), is_it).map(|&(at, _)| at)
     }
 
-    /// The key's place, if anything carries or counts it.
+    /// Looks a key up, once for all that is asked of it.
     #[inline]
-    pub(crate) fn find(&self, text: &LimitKey) -> Option<u32> {
-        self.lookup(text, text_hash(text))
+    pub(crate) fn find(&self, text: &LimitKey) -> Looked {
+        let hash = text_hash(text);
+        Looked { hash, place: self.lookup(text, hash) }
     }
 
     /// One more reservation carries the key; it gets a place if it has none.
-    pub(crate) fn carry(&mut self, text: &LimitKey) -> u32 {
-        let key = self.place(text);
-        self.records.get_mut(key).carried += 1;
+    pub(crate) fn carry(&mut self, text: &LimitKey, looked: Looked) -> u32 {
+        let key = match looked.place {
+            Some(key) => key,
+            None => self.place(text, looked.hash),
+        };
+        self.carry_again(key);
         key
     }
 
@@ -276,17 +301,10 @@ impl Keys {
         self.records.get_mut(key).carried += 1;
     }
 
-    /// The key's place, made if it has none; whoever asks makes something of it count.
-    pub(crate) fn place(&mut self, text: &LimitKey) -> u32 {
-        let hash = text_hash(text);
-        if let Some(key) = self.lookup(text, hash) {
-            return key;
-        }
+    fn place(&mut self, text: &LimitKey, hash: u64) -> u32 {
         let key = self.records.insert(KeyRecord { text: Some(text.clone()), ..KeyRecord::vacant() });
-        let records = &self.records;
-        self.index[(hash >> 40) as usize % TABLES].insert_unique(hash, key, |&at| {
-            text_hash(records.get(at).text.as_ref().expect("indexed keys have their text"))
-        });
+        let half = hash as u32;
+        self.index[table_of(hash)].insert_unique(spread(half), (key, half), |&(_, half)| spread(half));
         key
     }
 
@@ -303,7 +321,7 @@ impl Keys {
             return;
         }
         let hash = text_hash(record.text.as_ref().expect("present"));
-        let entry = self.index[(hash >> 40) as usize % TABLES].find_entry(hash, |&at| at == key);
+        let entry = self.index[table_of(hash)].find_entry(spread(hash as u32), |&(at, _)| at == key);
         entry.unwrap_or_else(|_| panic!("key {key} is not indexed")).remove();
         self.records.remove(key);
     }

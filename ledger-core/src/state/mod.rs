@@ -191,14 +191,14 @@ impl State {
     pub(crate) fn add_reservation(&mut self, r: Reservation) -> u32 {
         let id = r.id;
         let at = self.reservations.insert(r);
-        self.ids.insert(&id, Found::Reservation(at), id_of(&self.reservations, &self.refused));
+        self.ids.insert(&id, Found::Reservation(at));
         at
     }
 
     /// Adds a refusal or fence and indexes it.
     pub(crate) fn add_refused(&mut self, refused: Refused) -> u32 {
         let at = self.refused.insert(refused);
-        self.ids.insert(&refused.id, Found::Refused(at), id_of(&self.reservations, &self.refused));
+        self.ids.insert(&refused.id, Found::Refused(at));
         at
     }
 }
