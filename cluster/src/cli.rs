@@ -417,15 +417,29 @@ pub struct DemoArgs {
     /// Shoppers who buy the other products at the same time.
     #[arg(long, default_value_t = 200)]
     pub shoppers: usize,
-    /// How often the hot shard's leader is killed with SIGKILL.
+    /// How often somebody is killed with SIGKILL in the middle of it.
     #[arg(long, default_value_t = 1)]
     pub kills: u32,
+    /// Who is killed.
+    #[arg(long, value_enum, default_value = "leader")]
+    pub victim: Victim,
     /// Seeds the crowd's choices.
     #[arg(long)]
     pub seed: Option<u64>,
     /// Keep the directory with logs and journal even if all is well.
     #[arg(long)]
     pub keep: bool,
+}
+
+/// Whom the demo kills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Victim {
+    /// The leader of the hot shard.
+    Leader,
+    /// A follower of the hot shard.
+    Follower,
+    /// All nodes at once.
+    All,
 }
 
 /// `dev`
@@ -482,6 +496,9 @@ pub struct BenchArgs {
     /// Start a cluster of its own for the run.
     #[arg(long)]
     pub spawn: bool,
+    /// Instead of a shape: keep a follower down until the log it needs is gone, and measure while it catches up by snapshot.
+    #[arg(long, conflicts_with_all = ["spawn", "feature_cost"])]
+    pub catch_up: bool,
     /// Shards of that cluster; one hot product is one shard.
     #[arg(long, default_value_t = 1)]
     pub shards: u32,

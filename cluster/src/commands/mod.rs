@@ -54,7 +54,7 @@ pub async fn run(cli: Cli) -> Outcome {
     match cli.command {
         Verb::Demo(args) => crate::demo::run(args, printer).await,
         Verb::Dev(args) => dev::run(args, printer).await,
-        Verb::Bench(args) if args.spawn => crate::bench::run(args, Vec::new(), printer).await,
+        Verb::Bench(args) if args.spawn || args.catch_up => crate::bench::run(args, Vec::new(), printer).await,
         Verb::Bench(args) => crate::bench::run(args, desk()?.endpoints, printer).await,
         Verb::Cluster(verb) => cluster::run(verb, &cli.endpoints, printer).await,
         Verb::Status => cluster::status(&desk()?).await,

@@ -59,8 +59,8 @@ pub(super) enum Asked {
 /// One kill, and how long the hot shard was silent around it.
 #[derive(Debug, Clone)]
 pub(super) struct Kill {
-    /// The node.
-    pub(super) node: u64,
+    /// Who was killed.
+    pub(super) who: String,
     at: Instant,
     /// Longest time between two successes since.
     pub(super) silent: Duration,
@@ -204,8 +204,8 @@ impl Journal {
     }
 
     /// The leader is killed now.
-    pub(super) fn killed(&self, node: u64) {
-        self.inner().kills.push(Kill { node, at: Instant::now(), silent: Duration::ZERO, over: false });
+    pub(super) fn killed(&self, who: &str) {
+        self.inner().kills.push(Kill { who: who.to_owned(), at: Instant::now(), silent: Duration::ZERO, over: false });
     }
     /// Whether the hot shard answers again since the last kill.
     pub(super) fn recovered(&self) -> bool {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use client_sdk::{Client, OfferKey, Policy, ReservationId, SaleId};
 
 use crate::catalog::{Catalog, CatalogLine};
-use crate::cli::DemoArgs;
+use crate::cli::{DemoArgs, Victim};
 use crate::commands::{SalePlan, all_products, audit_cluster, create_sale, import_lines, shard_of};
 use crate::dev_cluster::{DevCluster, NodeProgram};
 use crate::limits;
@@ -198,7 +198,7 @@ async fn wait_home(place: &Place) {
     }
 }
 
-/// Kills the leader of the hot shard while the herd is in flight, and starts it again, as often as asked for.
+/// Kills whom the arguments name while the herd is in flight, and starts them again, as often as asked for.
 async fn chaos(cluster: &mut DevCluster, place: &Place, hot_shard: u32, args: &DemoArgs, began: Instant) -> Outcome {
     let mut answered_before = 0;
     for _ in 0..args.kills {
@@ -210,24 +210,45 @@ async fn chaos(cluster: &mut DevCluster, place: &Place, hot_shard: u32, args: &D
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let Some(leader) = leader else { return Err(refused("the hot shard has no leader to kill")) };
-        place.journal.killed(leader);
-        cluster.kill(leader).map_err(refused)?;
-        eprintln!("{:>5.1} s  kill -9 of node {leader}, the leader of the hot shard", began.elapsed().as_secs_f64());
-        let until = Instant::now() + limits::NODE_UP_WITHIN;
-        while !place.journal.recovered() {
-            if Instant::now() >= until {
-                return Err(refused(format!(
-                    "no answer from the hot shard for {:?} after the kill",
-                    limits::NODE_UP_WITHIN
-                )));
+        let (victims, who): (Vec<u64>, _) = match args.victim {
+            Victim::Leader => (vec![leader], format!("node {leader}, the leader of the hot shard")),
+            Victim::Follower => {
+                let follower = cluster.nodes().iter().map(|n| n.id).find(|id| *id != leader).unwrap_or(leader);
+                (vec![follower], format!("node {follower}, a follower of the hot shard"))
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            Victim::All => (cluster.nodes().iter().map(|n| n.id).collect(), "all nodes at once".to_owned()),
+        };
+        place.journal.killed(&who);
+        for victim in &victims {
+            cluster.kill(*victim).map_err(refused)?;
+        }
+        eprintln!("{:>5.1} s  kill -9 of {who}", began.elapsed().as_secs_f64());
+        let all = victims.len() == cluster.nodes().len();
+        if !all {
+            wait_recovered(place).await?;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
-        cluster.spawn(leader).map_err(refused)?;
-        cluster.wait_up(leader).await.map_err(refused)?;
-        eprintln!("{:>5.1} s  node {leader} is back", began.elapsed().as_secs_f64());
+        for victim in &victims {
+            cluster.spawn(*victim).map_err(refused)?;
+        }
+        for victim in &victims {
+            cluster.wait_up(*victim).await.map_err(refused)?;
+        }
+        eprintln!("{:>5.1} s  back: {who}", began.elapsed().as_secs_f64());
+        wait_recovered(place).await?;
         answered_before = place.journal.hot_answers();
+    }
+    Ok(())
+}
+
+async fn wait_recovered(place: &Place) -> Outcome {
+    let until = Instant::now() + limits::NODE_UP_WITHIN;
+    while !place.journal.recovered() {
+        if Instant::now() >= until {
+            let why = format!("no answer from the hot shard for {:?} after the kill", limits::NODE_UP_WITHIN);
+            return Err(refused(why));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) async fn tick(place: Arc<Place>, hot_shard: u32, began: Instant) {
     loop {
         every.tick().await;
         let sale = place.hot.sale.as_ref().map_or("", client_sdk::SaleId::as_str);
-        let stock = place.client.offer(&place.hot.sku, sale).stale().deadline(Duration::from_millis(200)).await;
+        let stock = place.client.offer(&place.hot.sku, sale).deadline(Duration::from_millis(200)).await;
         let units = match stock {
             Outcome::Ok(answered) => answered.value.map(|o| (o.balance.available, o.balance.held, o.balance.sold)),
             _ => None,

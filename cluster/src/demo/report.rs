@@ -44,12 +44,12 @@ pub struct StockRow {
     pub acknowledged_sold: Option<u64>,
 }
 
-/// One kill of a leader.
+/// One kill.
 #[derive(Debug, Clone, Serialize)]
 pub struct KillDoc {
-    /// The node.
-    pub node: u64,
-    /// From the last success before to the first after, milliseconds.
+    /// Who was killed.
+    pub who: String,
+    /// Longest silence of the hot shard since: from the last success before to the first after, milliseconds.
     pub without_leader_ms: u64,
 }
 
@@ -145,7 +145,10 @@ pub(super) fn document(
         read_back: (read_back.stale, read_back.linearizable),
         changes: audit.changes,
         digests_compared: audit.digests_compared,
-        kills: kills.iter().map(|k| KillDoc { node: k.node, without_leader_ms: k.silent.as_millis() as u64 }).collect(),
+        kills: kills
+            .iter()
+            .map(|k| KillDoc { who: k.who.clone(), without_leader_ms: k.silent.as_millis() as u64 })
+            .collect(),
         latency_us: [at(0.5), at(0.95), at(0.99), histogram.max()],
         findings,
         incomplete: audit.incomplete,
@@ -210,7 +213,7 @@ pub(super) fn to_text(demo: &DemoDoc) -> String {
     ];
     for kill in &demo.kills {
         checks.push([
-            text(format!("without a leader (kill -9 of node {})", kill.node)),
+            text(format!("hot shard silent after kill -9 of {}", kill.who)),
             unit(format!("{} ms", kill.without_leader_ms)),
         ]);
     }

@@ -1,0 +1,95 @@
+//! `bench --catch-up`: a follower stays down until the log it needs is gone, and catches up by snapshot under load.
+//!
+//! **Owns** the three measurements: quiet, one node down, catching up. **Must never** call it caught up by log: the leader must have
+//! purged what the follower needs first. **Read next**: [`super`].
+
+use std::time::{Duration, Instant};
+
+use client_sdk::v1;
+
+use crate::cli::BenchArgs;
+use crate::dev_cluster::{DevCluster, NodeProgram};
+use crate::limits;
+use crate::output::{Failure, Outcome};
+
+use super::report::RunDoc;
+use super::{Load, measure, refused};
+
+/// Snapshots often and keeps little log, so that a short absence needs a snapshot.
+const TUNING: [&str; 2] = ["--raft-snapshot-every-entries=500", "--raft-keep-entries=100"];
+
+/// Runs the three measurements.
+pub(super) async fn run(args: &BenchArgs, load: &Load) -> Outcome<Vec<RunDoc>> {
+    let dir = tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(refused)?;
+    let program = NodeProgram::this().map_err(refused)?;
+    let tuning = TUNING.map(str::to_owned);
+    let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &tuning).await.map_err(refused)?;
+    let runs = tokio::select! {
+        runs = phases(&mut cluster, load) => runs,
+        _ = tokio::signal::ctrl_c() => Err(refused("interrupted; all nodes were ended")),
+    };
+    cluster.stop_all().await;
+    runs
+}
+
+async fn phases(cluster: &mut DevCluster, load: &Load) -> Outcome<Vec<RunDoc>> {
+    let endpoints = cluster.endpoints();
+    let quiet = measure(&endpoints, &Load { feature: "quiet", ..load.clone() }, true).await?;
+    let shard = 1;
+    let leader = cluster.leader_of(shard).await.ok_or_else(|| refused("the shard has no leader"))?;
+    let follower = cluster.nodes().iter().map(|n| n.id).find(|id| *id != leader).unwrap_or(leader);
+    let had = applied(cluster, follower, shard).await?.applied_index;
+    cluster.kill(follower).map_err(refused)?;
+    let others: Vec<String> = cluster.nodes().iter().filter(|n| n.id != follower).map(|n| n.client.clone()).collect();
+    let down = measure(&others, &Load { feature: "one node dead", ..load.clone() }, false).await?;
+    let purged = applied(cluster, leader, shard).await?.purged_index;
+    if purged <= had {
+        let why = format!("the leader has purged up to {purged} only, the follower has {had}: no snapshot is needed");
+        return Err(Failure::refused(why).hint("ledgerctl bench --catch-up --seconds 20"));
+    }
+    cluster.spawn(follower).map_err(refused)?;
+    let began = Instant::now();
+    let target = applied(cluster, leader, shard).await?.applied_index;
+    let load = Load { feature: "catching up", ..load.clone() };
+    let (mut catching, caught) =
+        tokio::try_join!(measure(&others, &load, false), caught_up(cluster, follower, shard, target))?;
+    eprintln!(
+        "  node {follower} was {} entries behind and had caught up {:.1} s after its start, by the snapshot at {}",
+        target - had,
+        (caught.0 - began).as_secs_f64(),
+        caught.1
+    );
+    if caught.1 <= had {
+        catching
+            .findings
+            .push(format!("the follower's snapshot is at {}, it had {had} before: no snapshot came", caught.1));
+        catching.audit_holds = false;
+    }
+    Ok(vec![quiet, down, catching])
+}
+
+async fn applied(cluster: &DevCluster, node: u64, shard: u32) -> Outcome<v1::ShardStatus> {
+    let link = cluster.node(node).map_err(refused)?.link();
+    let status = link.status().await.map_err(|e| refused(crate::link::brief(&e)))?;
+    status
+        .shards
+        .into_iter()
+        .find(|s| s.shard == shard)
+        .ok_or_else(|| refused(format!("node {node} has no shard {shard}")))
+}
+
+/// Waits until the node has applied up to `target`; when that was, and its newest snapshot.
+async fn caught_up(cluster: &DevCluster, node: u64, shard: u32, target: u64) -> Outcome<(Instant, u64)> {
+    let until = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Ok(status) = applied(cluster, node, shard).await
+            && status.applied_index >= target
+        {
+            return Ok((Instant::now(), status.snapshot_index));
+        }
+        if Instant::now() >= until {
+            return Err(refused(format!("node {node} did not catch up to {target} within two minutes")));
+        }
+        tokio::time::sleep(limits::POLL).await;
+    }
+}
