@@ -26,6 +26,8 @@ pub const LINES_MAX: usize = 16;
 pub const QUANTITY_MAX: u32 = 1_000_000;
 /// Units one product may ever hold; leaves room so that no sum of offers can overflow a `u64`.
 pub const UNITS_MAX: u64 = 1 << 48;
+/// Units one product may ever have received: sums of what came and went fit an `i64`.
+pub const UNITS_EVER_MAX: u64 = 1 << 62;
 /// Longest hold, whatever a policy says: one week.
 pub const HOLD_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Shortest hold.

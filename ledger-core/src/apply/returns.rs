@@ -10,6 +10,7 @@ use super::{Deciding, Verdict, said_lines};
 use crate::codec::changes::{Links, Said};
 use crate::limits;
 use crate::outcome::{Bound, Refusal, Settled, Status};
+use crate::state::records::LineRecord;
 use crate::types::{Line, Reference, ReservationId, Sku};
 
 impl Deciding<'_> {
@@ -57,14 +58,32 @@ impl Deciding<'_> {
             return Err(Refusal::TooMany { what: Bound::ReferencesPerProduct, max }.into());
         }
         self.state.digest_reservation(at, false);
-        let keys = self.state.key_list(&r);
-        let mut back: SmallVec<[(u32, u32); 2]> = SmallVec::new();
         for line in &mut sold {
-            let units = asked_of(asked.as_ref(), line).unwrap_or(line.sold - line.returned);
+            line.returned += asked_of(asked.as_ref(), line).unwrap_or(line.sold - line.returned);
+        }
+        let back = self.give_back(at, &sold);
+        let units = back.iter().map(|&(_, units)| u64::from(units)).sum();
+        for product in products {
+            self.state.use_reference(product, reference, fingerprint, units);
+        }
+        let on_product = self.link_products(back.iter().map(|&(offer, _)| offer));
+        let links = Links { place: self.place, on_product, on_reservation: self.link_reservation(at) };
+        self.state.digest_reservation(at, true);
+        let lines = said_lines(self.state, back.iter().copied());
+        self.recorder.say(links, Said::UnitsReturned { id, reference, lines: &lines });
+        Ok(Settled::Returned { units, replayed: false })
+    }
+
+    /// Takes what the new lines have returned beyond the old ones out of sold; tells the units by offer.
+    fn give_back(&mut self, at: u32, sold: &[LineRecord]) -> SmallVec<[(u32, u32); 2]> {
+        let r = self.state.reservations.get(at).clone();
+        let (before, keys) = (self.state.lines(&r), self.state.key_list(&r));
+        let mut back = SmallVec::new();
+        for (line, before) in sold.iter().zip(before) {
+            let units = line.returned - before.returned;
             if units == 0 {
                 continue;
             }
-            line.returned += units;
             back.push((line.offer, units));
             let offer = self.state.offer_mut(line.offer);
             offer.sold = offer.sold.checked_sub(u64::from(units)).expect("only what is sold is brought back");
@@ -76,16 +95,7 @@ impl Deciding<'_> {
                 self.state.keys.bring_back(key, line.offer, units);
             }
         }
-        self.state.put_lines(at, &sold);
-        let units = back.iter().map(|&(_, units)| u64::from(units)).sum();
-        for product in products {
-            self.state.use_reference(product, reference, fingerprint, units);
-        }
-        let on_product = self.link_products(back.iter().map(|&(offer, _)| offer));
-        let links = Links { place: self.place, on_product, on_reservation: self.link_reservation(at) };
-        self.state.digest_reservation(at, true);
-        let lines = said_lines(self.state, back.iter().copied());
-        self.recorder.say(links, Said::UnitsReturned { id, reference, lines: &lines });
-        Ok(Settled::Returned { units, replayed: false })
+        self.state.put_lines(at, sold);
+        back
     }
 }

@@ -40,7 +40,8 @@ impl Deciding<'_> {
     fn must_fit(&self, at: u32, more: u64) -> Result<(), Refusal> {
         let product = self.state.products.get(self.state.offers.get(at).product);
         let total = i128::from(product.received) + i128::from(product.adjusted) + i128::from(more);
-        if total > i128::from(limits::UNITS_MAX) {
+        // What was ever received is bounded too, far beyond use, so that no sum can overflow however often units come and go.
+        if total > i128::from(limits::UNITS_MAX) || product.received.saturating_add(more) > limits::UNITS_EVER_MAX {
             return Err(Refusal::TooMany { what: Bound::UnitsPerProduct, max: limits::UNITS_MAX });
         }
         Ok(())

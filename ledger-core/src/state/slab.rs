@@ -98,7 +98,7 @@ impl<T: Placed> Slab<T> {
             *self.get_mut(at) = record;
             return at;
         }
-        if !self.chunks.last().is_some_and(|c| Self::filled(c) < CHUNK) {
+        if self.chunks.last().is_none_or(|c| Self::filled(c) >= CHUNK) {
             self.chunks.push(Chunk::Own(Vec::with_capacity(CHUNK)));
         }
         let last = self.chunks.len() - 1;
