@@ -41,9 +41,8 @@ async fn admin(node: usize) -> Result<AdminClient<Channel>, tonic::transport::Er
 
 /// `cluster init`, repeated until it is done: that must be safe.
 pub async fn init_cluster(nodes: usize) -> Result<(), Failure> {
-    let members: Vec<_> = (0..nodes)
-        .map(|n| v1::Member { node: n as u64 + 1, client: addr(n), ..v1::Member::default() })
-        .collect();
+    let members: Vec<_> =
+        (0..nodes).map(|n| v1::Member { node: n as u64 + 1, client: addr(n), ..v1::Member::default() }).collect();
     let mut last = String::new();
     for _ in 0..TRIES {
         let request = v1::InitRequest { members: members.clone(), shards: 2, replicas: 0 };
@@ -64,12 +63,9 @@ pub async fn init_cluster(nodes: usize) -> Result<(), Failure> {
 pub async fn connect(nodes: usize, seed: u64) -> Result<Client, Failure> {
     let mut last = None;
     for _ in 0..TRIES {
-        let builder = Client::builder()
-            .endpoints((0..nodes).map(addr))
-            .seed(seed)
-            .connector(Arc::new(|uri: Uri| {
-                Box::pin(async move { Ok(Box::new(dial(uri).await?.into_inner()) as Box<dyn client_sdk::Io>) })
-            }));
+        let builder = Client::builder().endpoints((0..nodes).map(addr)).seed(seed).connector(Arc::new(|uri: Uri| {
+            Box::pin(async move { Ok(Box::new(dial(uri).await?.into_inner()) as Box<dyn client_sdk::Io>) })
+        }));
         match builder.connect().await {
             Ok(client) => return Ok(client),
             Err(error) => last = Some(error),
@@ -170,8 +166,7 @@ async fn read_stock_of(setting: Setting, node: usize) -> Result<Vec<(FinalStock,
     let mut ledger = v1::ledger_client::LedgerClient::new(channel);
     let mut found = Vec::new();
     for sku in workload::products(setting.load) {
-        let request =
-            v1::GetProductRequest { sku: sku.to_string(), consistency: v1::Consistency::Stale.into() };
+        let request = v1::GetProductRequest { sku: sku.to_string(), consistency: v1::Consistency::Stale.into() };
         let answer = ledger.get_product(request).await?.into_inner();
         let product = answer.product.ok_or_else(|| format!("node {} does not know {sku}", node + 1))?;
         let position = answer.as_of.and_then(|a| a.position).map_or(0, |p| p.index);

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client_sdk::{Client, Outcome, OfferKey, Policy, ReservationId, Sku};
+use client_sdk::{Client, OfferKey, Outcome, Policy, ReservationId, Sku};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -48,17 +48,9 @@ fn now_ms() -> u64 {
 }
 
 fn answer<T>(outcome: &Outcome<T>, replayed: impl Fn(&T) -> bool) -> Answer {
-    let at = outcome.at().map(|at| At {
-        shard: at.position.shard,
-        index: at.position.index,
-        place: at.position.place,
-    });
+    let at = outcome.at().map(|at| At { shard: at.position.shard, index: at.position.index, place: at.position.place });
     match outcome {
-        Outcome::Ok(ok) => Answer::Ok {
-            at,
-            time_ms: ok.at.map_or(0, |at| at.time.0),
-            replayed: replayed(&ok.value),
-        },
+        Outcome::Ok(ok) => Answer::Ok { at, time_ms: ok.at.map_or(0, |at| at.time.0), replayed: replayed(&ok.value) },
         Outcome::Refused(refused) => Answer::Refused { at, why: refused.why.to_string() },
         Outcome::NotNow(not_now) => Answer::NotNow { why: not_now.message.clone() },
         Outcome::Unknown(unknown) => Answer::Unknown { why: unknown.message.clone() },

@@ -64,11 +64,8 @@ fn crates_name_only_whom_they_may() {
 
 #[test]
 fn words_stay_behind_their_walls() {
-    let only_in = [
-        ("bincode::", "ledger-core/src/codec"),
-        ("sled::", "ledger-node/src/history"),
-        ("openraft::", "ledger-raft/"),
-    ];
+    let only_in =
+        [("bincode::", "ledger-core/src/codec"), ("sled::", "ledger-node/src/history"), ("openraft::", "ledger-raft/")];
     let mut files = Vec::new();
     for (krate, _) in MAY_NAME {
         sources(&root().join(krate).join("src"), &mut files);
@@ -89,7 +86,9 @@ fn the_core_asks_nobody() {
     sources(&root().join("ledger-core/src"), &mut files);
     for file in files {
         let text = fs::read_to_string(&file).expect("readable");
-        for banned in ["std::time", "std::thread", "std::fs", "std::net", "std::env", "rand::", "tokio", "async fn", "f64", "f32"] {
+        for banned in
+            ["std::time", "std::thread", "std::fs", "std::net", "std::env", "rand::", "tokio", "async fn", "f64", "f32"]
+        {
             let hit = text.lines().find(|l| !l.trim_start().starts_with("//") && l.contains(banned));
             assert!(hit.is_none(), "{}: the core must not know {banned:?}: {hit:?}", file.display());
         }

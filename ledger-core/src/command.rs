@@ -209,6 +209,19 @@ impl Command {
         }
     }
 
+    /// The reservation the command is about, if it is about one.
+    pub fn reservation(&self) -> Option<ReservationId> {
+        match self {
+            Self::Reserve { id, .. }
+            | Self::Extend { id, .. }
+            | Self::Confirm { id, .. }
+            | Self::Release { id }
+            | Self::Fence { id }
+            | Self::Return { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
     /// The slot the command belongs to; none for commands to the shard itself.
     pub fn slot(&self) -> Option<Slot> {
         match self {

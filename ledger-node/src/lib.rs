@@ -28,5 +28,7 @@ pub mod shard;
 mod status;
 mod steward;
 
+pub mod process;
+
 pub use node::{Node, NodeSeams, NodeState};
 pub use serve::{RunningNode, StartError, serve};

@@ -163,3 +163,6 @@ pub const READ_WITHIN: Duration = Duration::from_secs(2);
 pub const HTTP_BODY_BYTES: usize = 64 << 10;
 /// Samples of histograms are folded together that often, whether or not anybody reads the page.
 pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the allocator keeps freed pages before they go back to the system, milliseconds: longer than any lull within a sale.
+pub const ALLOCATOR_KEEPS_MS: i64 = 10_000;

@@ -12,15 +12,20 @@ pub fn check(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
     for event in &run.events {
         let (id, verb, may_be): (&str, &str, &[&str]) = match (&event.op, &event.answer) {
-            (Op::Reserve { id, .. }, Answer::Ok { .. }) => (id, "reserve", &["held", "confirmed", "released", "expired"]),
+            (Op::Reserve { id, .. }, Answer::Ok { .. }) => {
+                (id, "reserve", &["held", "confirmed", "released", "expired"])
+            }
             (Op::Confirm { id }, Answer::Ok { .. }) => (id, "confirm", &["confirmed"]),
             (Op::Release { id }, Answer::Ok { .. }) => (id, "release", &["released"]),
-            (Op::Reserve { id, .. }, Answer::Refused { .. }) => (id, "refused reserve", &["refused", "unknown", "forgotten"]),
+            (Op::Reserve { id, .. }, Answer::Refused { .. }) => {
+                (id, "refused reserve", &["refused", "unknown", "forgotten"])
+            }
             _ => continue,
         };
         let state = finals.get(id).copied().unwrap_or("not read");
         if !may_be.contains(&state) {
-            wrong.push(format!("{verb} of {id} was answered at {} ms, but at the end it is {state}", event.answered_ms));
+            wrong
+                .push(format!("{verb} of {id} was answered at {} ms, but at the end it is {state}", event.answered_ms));
         }
     }
     wrong

@@ -61,15 +61,8 @@ pub(crate) mod sample {
 
     /// Two units received, one sold, one held and expired: a run in which everything holds.
     pub(crate) fn good() -> Run {
-        let stock = |node| FinalStock {
-            node,
-            sku: "hot".into(),
-            received: 2,
-            adjusted: 0,
-            available: 1,
-            held: 0,
-            sold: 1,
-        };
+        let stock =
+            |node| FinalStock { node, sku: "hot".into(), received: 2, adjusted: 0, available: 1, held: 0, sold: 1 };
         let digest = |node| FinalDigest { node, shard: 1, index: 9, value: "aa".into() };
         Run {
             events: vec![

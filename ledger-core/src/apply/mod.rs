@@ -63,6 +63,9 @@ struct Deciding<'a> {
     place: u16,
 }
 
+/// Commands whose places in memory are fetched together: few enough to stay in the nearest cache until they are decided.
+const WARMED_TOGETHER: usize = 32;
+
 /// Decides an entry.
 pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index: u64, entry: &Entry) -> Applied {
     assert!(index > state.position.index, "index {index} is applied after {}", state.position.index);
@@ -74,6 +77,9 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
     deciding.pass_time();
     let mut outcomes = Vec::with_capacity(entry.commands.len());
     for (place, command) in entry.commands.iter().enumerate() {
+        if place.is_multiple_of(WARMED_TOGETHER) {
+            deciding.state.warm(&entry.commands[place..entry.commands.len().min(place + WARMED_TOGETHER)]);
+        }
         deciding.place = u16::try_from(place).expect("an entry has few enough commands for a place");
         outcomes.push(match deciding.command(command) {
             Ok(settled) => Outcome::Ok(settled),

@@ -1,0 +1,142 @@
+//! A node as a process: arguments, logging, runtime, signals. `ledger-node` is one, `ledgerctl` starts others inside its own executable.
+//!
+//! **Owns** the process: what its allocator keeps, how it ends. **Must never** do what [`crate::serve`] should, or exit by itself.
+//! **Read next**: [`crate::serve`].
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{KEYS, Loaded, LogFormat, NodeConfig};
+use crate::limits::ALLOCATOR_KEEPS_MS;
+use crate::{NodeSeams, serve};
+
+/// Who decides what an interrupt (Ctrl-C) means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// It stops the node, like a termination.
+    Stops,
+    /// It went to the whole group of processes; the parent decides how its nodes end.
+    IsTheParents,
+}
+
+/// The arguments of a node: `--config`, `--print-config`, and one for each key of the configuration.
+pub fn arguments() -> Vec<Arg> {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env("HOLDFAST_CONFIG")
+        .help("A TOML file with keys as below");
+    let print = Arg::new("print-config")
+        .long("print-config")
+        .action(ArgAction::SetTrue)
+        .help("Print the effective configuration as TOML, with the origin of each value, and exit");
+    let keys = KEYS.iter().map(|key| {
+        let (table, _) = key.name.split_once('.').unwrap_or(("node", ""));
+        let arg = Arg::new(key.name).long(key.flag()).value_name("VALUE").help(key.what);
+        arg.help_heading(table).allow_hyphen_values(true)
+    });
+    [config, print].into_iter().chain(keys).collect()
+}
+
+/// Runs a node with parsed [`arguments`] until it is told to stop or cannot go on.
+pub fn run(matches: &ArgMatches, interrupt: Interrupt) -> ExitCode {
+    let flags: BTreeMap<&'static str, String> =
+        KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
+    let file = matches.get_one::<String>("config").map(PathBuf::from);
+    let loaded = match Loaded::from_sources(&flags, |name| std::env::var(name).ok(), file.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("error: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(2);
+        }
+    };
+    if matches.get_flag("print-config") {
+        print!("{}", loaded.to_toml());
+        return ExitCode::SUCCESS;
+    }
+    match start(loaded.config, interrupt) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the node stops");
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
+    keep_memory();
+    log_to_stderr(&config);
+    abort_on_panic();
+    let mut runtime = match config.runtime_threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        n => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(n);
+            builder
+        }
+    };
+    let runtime = runtime.enable_all().build().context("the runtime cannot be started")?;
+    runtime.block_on(live(config, interrupt))
+}
+
+async fn live(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
+    let within = config.shutdown_within;
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
+    let mut node = serve(config, NodeSeams::real()).await?;
+    tracing::info!(client = %node.client_addr(), http = %node.http_addr(), peer = %node.peer_addr(), "listening");
+    loop {
+        tokio::select! {
+            why = node.wait() => anyhow::bail!(why),
+            _ = terminate.recv() => break,
+            _ = interrupted.recv() => match interrupt {
+                Interrupt::Stops => break,
+                Interrupt::IsTheParents => tracing::info!("interrupt: left to the parent"),
+            },
+        }
+    }
+    tracing::info!("asked to stop: handing leadership over");
+    node.shutdown(within).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// `mi_option_purge_delay` of mimalloc.h, the same number in its versions 2 and 3; the bindings do not name it.
+const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Freed pages are kept for a while instead of going back to the system at once: entries and records come and go by the
+/// hundred kilobytes, and to have their pages cleared again and again cost a fifth of a node's CPU.
+#[expect(unsafe_code, reason = "the allocator's options have no safe interface; setting one has no precondition")]
+fn keep_memory() {
+    // SAFETY: a plain store into mimalloc's table of options; valid at any time from any thread.
+    unsafe {
+        libmimalloc_sys::mi_option_set(MI_OPTION_PURGE_DELAY, ALLOCATOR_KEEPS_MS);
+    }
+}
+
+fn log_to_stderr(config: &NodeConfig) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log_filter);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+/// A panic anywhere means a broken invariant: the process must stop, not limp. (Release builds abort by themselves; this makes
+/// every build do so, after the message.)
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
+}
