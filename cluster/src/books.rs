@@ -3,7 +3,7 @@
 //! **What it is.** An auditor that was told every change since the beginning, and nothing else. It moves units between
 //! *available*, *held* and *sold* itself, ends due holds by their deadlines itself, and complains when the ledger's own
 //! balances, ends or chains say otherwise. **Owns** the recomputation. **Must never** call the core's `apply` or its audit:
-//! then the ledger would grade itself. **Read next**: [`crate::commands::audit`], [`crate::demo`].
+//! then the ledger would grade itself. **Read next**: `crate::commands::audit`, [`crate::demo`].
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

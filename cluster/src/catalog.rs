@@ -3,7 +3,7 @@
 //! **What it is.** `sku` and `units` are needed; `name`, `price`, `low_stock`, `per_key_max`, `per_order_max` and `hold` may be
 //! there, in any order. The whole file is read and checked before anything is sent, and every complaint names its line.
 //! **Owns** the columns, their checks, and the references of an import. **Must never** send anything.
-//! **Read next**: [`crate::commands::import`].
+//! **Read next**: `crate::commands::import`.
 
 use std::io::Read;
 use std::path::Path;

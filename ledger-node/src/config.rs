@@ -2,7 +2,7 @@
 //!
 //! **What it is.** One table ([`keys`]) names every key; flags, environment variables, the file and `--print-config` are
 //! made from it, so that they cannot differ. **Owns** keys, origins, validation. **Must never** hold what replicas have to
-//! agree on, except the defaults that `cluster init` puts into the log. **Read next**: [`crate::serve`].
+//! agree on, except the defaults that `cluster init` puts into the log. **Read next**: [`crate::serve()`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The binary `ledger-node`.
 //!
-//! **Owns** what its help teaches. **Must never** do what [`ledger_node::process`] should. **Read next**: [`ledger_node::serve`].
+//! **Owns** what its help teaches. **Must never** do what [`ledger_node::process`] should. **Read next**: [`ledger_node::serve()`].
 
 use std::process::ExitCode;
 

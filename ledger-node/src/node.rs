@@ -1,7 +1,7 @@
 //! The node's context: what the servers, the tasks and `main` share.
 //!
 //! **Owns** the shard table, the node's state, and the answers to operators. **Must never** hold a lock across an await.
-//! **Read next**: [`crate::shard`], [`crate::init`], [`crate::cluster_state`].
+//! **Read next**: [`crate::shard`], [`crate::init`], [`crate::meta`].
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,7 +1,7 @@
 //! A node as a process: arguments, logging, runtime, signals. `ledger-node` is one, `ledgerctl` starts others inside its own executable.
 //!
-//! **Owns** the process: what its allocator keeps, how it ends. **Must never** do what [`crate::serve`] should, or exit by itself.
-//! **Read next**: [`crate::serve`].
+//! **Owns** the process: what its allocator keeps, how it ends. **Must never** do what [`crate::serve()`] should, or exit by itself.
+//! **Read next**: [`crate::serve()`].
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
