@@ -240,6 +240,7 @@ pub struct ReceiveArgs {
     #[command(flatten)]
     pub offer: OfferArgs,
     /// How many.
+    #[arg(allow_negative_numbers = true)]
     pub units: i64,
     /// Unique per product; makes it safe to repeat.
     #[arg(long = "ref", required = true, value_name = "REF")]
