@@ -14,6 +14,8 @@
 
 mod apply;
 mod audit;
+#[doc(hidden)]
+pub mod bad;
 pub mod change;
 pub mod codec;
 pub mod command;

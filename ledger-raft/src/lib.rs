@@ -11,6 +11,8 @@
 //! **Read next**: [`seam`] (what asks the world), [`api`] (the door), then [`node`].
 
 pub mod api;
+#[doc(hidden)]
+pub mod bad;
 pub mod disk;
 pub mod limits;
 pub mod node;

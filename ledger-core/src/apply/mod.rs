@@ -70,7 +70,9 @@ const WARMED_TOGETHER: usize = 32;
 pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index: u64, entry: &Entry) -> Applied {
     assert!(index > state.position.index, "index {index} is applied after {}", state.position.index);
     state.position = Position { term, index, ..state.position };
-    state.time = state.time.max(entry.stamp.0);
+    if !crate::bad!("sweep-after-verdict") {
+        state.time = state.time.max(entry.stamp.0);
+    }
     let chain_before = state.chain;
     let recorder = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
     let mut deciding = Deciding { state, scratch, recorder, place: 0 };
@@ -86,11 +88,17 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
             Err(No::Refused(why)) => Outcome::Refused(why),
             Err(No::NotNow(when)) => Outcome::NotNow(when),
         });
+        if crate::bad!("apply-twice") {
+            let _again = deciding.command(command);
+        }
     }
     let record = deciding.recorder.finish().map(Bytes::from);
     if let Some(record) = &record {
         scratch.record_room = record.len();
         state.chain = chain_after(chain_before, record);
+    }
+    if crate::bad!("sweep-after-verdict") {
+        state.time = state.time.max(entry.stamp.0);
     }
     state.forget_above_cap();
     let digest = state.digest_if_due();
