@@ -19,6 +19,9 @@ const STAMP_TEMPORARY: &str = "holdfast.stamp.tmp";
 /// What a directory may hold without a stamp: the lock, and a stamp that a crash kept from its name.
 const HARMLESS: [&str; 4] = [STAMP_TEMPORARY, "LOCK", "lost+found", ".lock"];
 const FORMAT: u32 = 1;
+/// Whoever made this file in a directory means it to be destroyed by a known-bad build.
+#[cfg(holdfast_known_bad)]
+const THROW_AWAY: &str = "KNOWN-BAD-THROW-AWAY";
 /// Stamps are written as whole sectors.
 const SECTOR: usize = 4096;
 const STAMP_BYTES_MAX: u64 = 1 << 20;
@@ -91,6 +94,13 @@ pub enum DataDirError {
         /// Why.
         why: String,
     },
+    /// This build breaks promises on purpose, and the directory is not marked for that.
+    #[cfg(holdfast_known_bad)]
+    #[error("this build is known to be bad and may destroy {}; hint: run a build without --cfg holdfast_known_bad, or put an empty file {THROW_AWAY} there", dir.display())]
+    KnownBad {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// It belongs to another node.
     #[error("{} belongs to node {found}, the configuration says node_id = {wanted}; hint: fix node_id, or data_dir", dir.display())]
     OtherNode {
@@ -135,11 +145,19 @@ impl DataDir {
     /// [`DataDirError`], with what to do.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, node_id: Option<u64>) -> Result<(Self, Option<Stamp>), DataDirError> {
         let io = |source| DataDirError::Io { dir: path.to_owned(), source };
+        #[cfg(holdfast_known_bad)]
+        if !disk.inline() && !disk.exists(&path.join(THROW_AWAY)) {
+            return Err(DataDirError::KnownBad { dir: path.to_owned() });
+        }
         disk.create_dir_all(path).map_err(io)?;
         let stamped = disk.exists(&path.join(STAMP));
         if !stamped {
             for name in disk.list(path).map_err(io)? {
                 let name = name.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                #[cfg(holdfast_known_bad)]
+                if name == THROW_AWAY {
+                    continue;
+                }
                 if !HARMLESS.contains(&name.as_str()) {
                     return Err(DataDirError::NotOurs { dir: path.to_owned(), found: name });
                 }
@@ -165,6 +183,14 @@ impl DataDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The stamp it carries, if it has one.
+    ///
+    /// # Errors
+    /// The stamp is damaged or of another build, or the disk's.
+    pub fn present(&self) -> Result<Option<Stamp>, DataDirError> {
+        if self.disk.exists(&self.path.join(STAMP)) { self.read().map(Some) } else { Ok(None) }
     }
 
     fn read(&self) -> Result<Stamp, DataDirError> {
@@ -276,6 +302,17 @@ mod tests {
         drop(opened);
         assert_eq!(open(dir.path(), Some(2)).unwrap().1, Some(stamp(2)));
         assert!(matches!(open(dir.path(), Some(5)), Err(DataDirError::OtherNode { found: 2, wanted: 5, .. })));
+    }
+
+    #[cfg(holdfast_known_bad)]
+    #[test]
+    fn a_known_bad_build_opens_only_what_is_marked_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = open(dir.path(), None).err().unwrap();
+        assert!(matches!(&refused, DataDirError::KnownBad { .. }), "{refused}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it was not touched");
+        std::fs::write(dir.path().join(THROW_AWAY), "").unwrap();
+        assert!(open(dir.path(), None).is_ok());
     }
 
     #[test]

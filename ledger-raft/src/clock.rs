@@ -90,7 +90,11 @@ impl ClockQuorum {
         self.heard(self.me, own_wall_ms, now_ms, now_ms);
         let mut fresh: Vec<Reading> =
             self.readings.values().filter(|r| r.at_ms + self.fresh_ms > now_ms).copied().collect();
-        let quorum = self.voters.len() / 2 + 1;
+        let mut quorum = self.voters.len() / 2 + 1;
+        if crate::bad!("clock-quorum-ignored") {
+            fresh = vec![self.readings[&self.me]];
+            quorum = 1;
+        }
         if fresh.len() < quorum {
             return Verdict::Unsure;
         }

@@ -20,6 +20,13 @@ use crate::history::History;
 /// Lets tests break one replica on purpose: it sees (shard, index, entry) before the ledger does.
 pub type Sabotage = Arc<dyn Fn(u32, u64, &mut Entry) + Send + Sync>;
 
+/// The known-bad replica that asks its own clock what has expired, not the entry.
+#[cfg(holdfast_known_bad)]
+pub(crate) fn by_wall_clock(clock: Arc<dyn ledger_raft::seam::WallClock>, or: Option<Sabotage>) -> Option<Sabotage> {
+    let stamped = move |_, _, entry: &mut Entry| entry.stamp = LedgerTime(clock.now_ms());
+    if ledger_core::bad!("expire-by-wall-clock") { Some(Arc::new(stamped)) } else { or }
+}
+
 /// The state machine of one shard's replica.
 pub(crate) struct ShardMachine {
     state: Arc<ShardState>,
@@ -48,7 +55,10 @@ impl StateMachine for ShardMachine {
         if let Some(sabotage) = &state.sabotage {
             sabotage(state.id, at.index, &mut entry);
         }
-        let applied = {
+        if ledger_core::bad!("lose-batch-tail") && !proposed_here && entry.commands.len() > 1 {
+            entry.commands.pop();
+        }
+        let mut applied = {
             let mut ledger = state.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             if !self.begun {
                 self.begun = true;
@@ -58,6 +68,9 @@ impl StateMachine for ShardMachine {
         };
         let position =
             Position { incarnation: state.incarnation, shard: state.id, term: at.term, index: at.index, place: 0 };
+        if ledger_core::bad!("history-record-skipped") && at.index.is_multiple_of(17) {
+            applied.record = None;
+        }
         state.history.append(state.id, at.index, applied.record.as_ref());
         state.feed.publish(position, applied.time, applied.record);
         state.applied.send_replace(AppliedTo { position, time: applied.time });

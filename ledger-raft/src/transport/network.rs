@@ -210,6 +210,8 @@ impl NetStreamAppend<Types> for PeerNetwork {
                 bytes_in_flight: 0,
                 stall: Box::pin(tokio::time::sleep(STREAM_STALL_MAX)),
                 ended: false,
+                #[cfg(holdfast_known_bad)]
+                alone: Alone::default(),
             };
             Ok(Box::pin(stream) as BoxStream<'s, _>)
         })
@@ -266,6 +268,17 @@ struct AppendStream<S> {
     bytes_in_flight: usize,
     stall: Pin<Box<Sleep>>,
     ended: bool,
+    #[cfg(holdfast_known_bad)]
+    alone: Alone,
+}
+
+/// What the leader that believes itself answers in its follower's stead, once that one has answered for itself.
+#[cfg(holdfast_known_bad)]
+#[derive(Default)]
+struct Alone {
+    sent: VecDeque<Option<LogId>>,
+    answered: usize,
+    heard: bool,
 }
 
 impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
@@ -289,6 +302,8 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
                     self.input = None;
                 }
                 Poll::Ready(Some(r)) => {
+                    #[cfg(holdfast_known_bad)]
+                    self.alone.sent.push_back(r.entries.last().map(|e| e.log_id).or(r.prev_log_id));
                     let body = codec::append_pieces(&r);
                     let bytes = body.iter().map(Bytes::len).sum();
                     let frame =
@@ -333,10 +348,19 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for AppendStr
         if this.input.is_none() && this.in_flight.is_empty() {
             return Poll::Ready(None);
         }
+        #[cfg(holdfast_known_bad)]
+        if let Some(last) = this.alone_says() {
+            return Poll::Ready(Some(Ok(Ok(last))));
+        }
         if let Poll::Ready(frame) = this.answers.poll_recv(cx) {
             let answer = frame.ok_or_else(super::frame::closed).and_then(|f| this.take_answer(f));
             // After a conflict or a higher vote the peer has ended the stream.
             this.ended = !matches!(answer, Ok(Ok(_)));
+            #[cfg(holdfast_known_bad)]
+            if this.alone_heard(&answer) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             return Poll::Ready(Some(answer.map_err(|e| unreachable(&e))));
         }
         if !this.in_flight.is_empty() {
@@ -346,6 +370,26 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for AppendStr
             return Poll::Ready(Some(Err(unreachable(&e))));
         }
         Poll::Pending
+    }
+}
+
+#[cfg(holdfast_known_bad)]
+impl<S> AppendStream<S> {
+    fn alone_says(&mut self) -> Option<Option<LogId>> {
+        let on = crate::bad::is("leader-alone") && self.alone.heard && self.alone.answered < self.alone.sent.len();
+        on.then(|| {
+            self.alone.answered += 1;
+            self.alone.sent[self.alone.answered - 1]
+        })
+    }
+
+    /// Whether this answer was given already.
+    fn alone_heard(&mut self, answer: &io::Result<StreamAppendResult<Types>>) -> bool {
+        self.alone.heard = true;
+        self.alone.sent.pop_front();
+        let given = self.alone.answered > 0 && matches!(answer, Ok(Ok(_)));
+        self.alone.answered = self.alone.answered.saturating_sub(1);
+        given
     }
 }
 
