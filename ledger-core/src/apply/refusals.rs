@@ -33,6 +33,9 @@ impl Deciding<'_> {
         why: Refusal,
         find: impl Fn(&State, &OfferKey) -> Option<u32>,
     ) -> No {
+        if crate::bad!("refused-id-not-remembered") {
+            return why.into();
+        }
         if let Err(not_now) = self.state.room_to_remember() {
             return not_now.into();
         }
