@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Committed, GroupId, GroupStatus, NodeId, ProposeError, RaftTuning, Role};
 use crate::clock::ClockQuorum;
+use crate::currency::{Currency, Word};
 use crate::limits::{ENTRY_BYTES_MAX, STATUS_EVERY};
 use crate::machine::{Machine, Progress};
 use crate::reads::ReadAsked;
@@ -58,6 +59,7 @@ pub(crate) struct GroupCore {
     pub(crate) progress: Arc<Progress>,
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) stamper: Mutex<Stamper>,
+    pub(crate) currency: Mutex<Currency>,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
     pub(crate) reads: mpsc::Sender<ReadAsked>,
@@ -218,10 +220,40 @@ impl GroupCore {
             purged_index: index(&m.purged),
             voters,
             matched: m.replication.iter().flatten().map(|(id, at)| (NodeId(*id), index(at))).collect(),
-            quorum_age_ms: m.last_quorum_acked.as_ref().map(|at| at.elapsed().as_millis() as u64),
+            quorum_age_ms: self.age_ms(m),
             clock_sure,
             stopped,
         }
+    }
+
+    /// What this leader may say of its being current; none when it does not lead, or knows of no quorum, or has committed nothing in its
+    /// term yet: until then it does not know all that leaders before it have committed.
+    fn word(m: &Metrics) -> Option<Word> {
+        let committed = m.cluster_committed.as_ref().map(position).filter(|at| at.term == m.current_term)?;
+        let quorum_age_ms = m.last_quorum_acked.as_ref()?.elapsed().as_millis() as u64;
+        (m.state == ServerState::Leader).then_some(Word { quorum_age_ms, committed: committed.index })
+    }
+
+    /// The leader's word for its followers; this replica hears it, too.
+    pub(crate) fn say(&self) -> Option<Word> {
+        let metrics = self.raft.as_ref()?.metrics().borrow_watched().clone();
+        let word = Self::word(&metrics)?;
+        self.heard(word);
+        Some(word)
+    }
+
+    fn age_ms(&self, m: &Metrics) -> Option<u64> {
+        let applied = self.progress.applied.borrow().index;
+        match Self::word(m) {
+            Some(word) if applied >= word.committed => Some(word.quorum_age_ms),
+            _ => lock(&self.currency).age_ms(applied, Instant::now()),
+        }
+    }
+
+    /// A leader says how current it is, and so how current this replica is.
+    pub(crate) fn heard(&self, word: Word) {
+        let applied = self.progress.applied.borrow().index;
+        lock(&self.currency).heard(word, applied, Instant::now());
     }
 
     pub(crate) fn status_now(&self) -> GroupStatus {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::api::NodeId;
 use crate::clock::{ClockQuorum, Verdict};
+use crate::currency::Word;
 use crate::group::{GroupCore, Stamper};
 use crate::limits::{
     CLOCK_ASK_EVERY, CLOCK_ASK_EVERY_UNSURE, CLOCK_HANDOVER_EVERY, CLOCK_ROUND_TRIP_MAX, CLOCK_UNSURE_HANDOVER,
@@ -134,15 +135,15 @@ fn judge(core: &GroupCore, accepted: bool) -> bool {
     sure
 }
 
-/// Asks every other voter for its clock.
+/// Asks every other voter for its clock, and says how current this leader is.
 fn ask_all(core: &Arc<GroupCore>, heard: &mpsc::Sender<Heard>) {
-    let voters = core.status_now().voters;
-    for (peer, addr) in voters.into_iter().filter(|(id, _)| *id != core.node) {
+    let word = core.say().map(Word::encode).unwrap_or_default();
+    for (peer, addr) in core.status_now().voters.into_iter().filter(|(id, _)| *id != core.node) {
         let link = core.links.to(peer, &addr).control;
-        let (core, heard) = (core.clone(), heard.clone());
+        let (core, heard, word) = (core.clone(), heard.clone(), word.clone());
         tokio::spawn(async move {
             let asked = core.elapsed_ms();
-            if let Ok(mut b) = link.call(Kind::Clock, core.id.0, Bytes::new(), CLOCK_ROUND_TRIP_MAX).await
+            if let Ok(mut b) = link.call(Kind::Clock, core.id.0, word, CLOCK_ROUND_TRIP_MAX).await
                 && b.len() == 8
             {
                 let _leader_no_more = heard.send(Heard(peer.0, b.get_u64_le(), asked, core.elapsed_ms())).await;

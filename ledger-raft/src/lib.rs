@@ -22,6 +22,7 @@ pub mod wal;
 
 mod clock;
 mod codec;
+mod currency;
 mod group;
 mod leading;
 mod machine;

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::EntryPayload;
+use openraft::{ChangeMembers, EntryPayload};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -267,6 +267,31 @@ impl Group {
             io::ErrorKind::AlreadyExists,
             format!("group {} has other members: {known:?}", self.core.id.0),
         ))
+    }
+
+    /// Puts these peer addresses of members into the membership, so that a restart of everybody knows them; does nothing when this node
+    /// does not lead, or all are known. Who is a member, and who votes, stays as it is.
+    ///
+    /// # Errors
+    /// The change was not committed within `within`; repeat it.
+    pub async fn set_addresses(&self, addresses: &BTreeMap<NodeId, String>, within: Duration) -> io::Result<()> {
+        let raft = self.core.raft()?;
+        let status = self.status();
+        let changed: BTreeMap<u64, Peer> = addresses
+            .iter()
+            .filter(|(id, addr)| status.voters.get(id).is_some_and(|known| known != *addr))
+            .map(|(id, addr)| (id.0, Peer { addr: addr.clone() }))
+            .collect();
+        if status.role != Role::Leader || changed.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(group = self.core.id.0, members = ?changed, "members have other addresses now");
+        let change = self.core.seeded(raft.change_membership(ChangeMembers::SetNodes(changed), true));
+        match tokio::time::timeout(within, change).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(io::Error::other(e)),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("not committed within {within:?}"))),
+        }
     }
 
     /// Whether the group has members.

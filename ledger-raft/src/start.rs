@@ -132,6 +132,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         progress,
         snapshots,
         stamper: Mutex::new(Stamper::default()),
+        currency: Mutex::default(),
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
         reads,

@@ -21,6 +21,7 @@ use super::link::{Link, Links, lock};
 use super::network::{Offer, meta_of};
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
+use crate::currency::Word;
 use crate::group::GroupCore;
 use crate::limits::{
     ADDRESS_BYTES_MAX, ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN,
@@ -144,7 +145,14 @@ impl Served {
             };
             match frame.kind {
                 Kind::Ping => self.queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new())),
-                Kind::Clock => self.answer(&frame, Ok(u64_bytes(self.registry.seams.clock.now_ms()))).await?,
+                Kind::Clock => {
+                    if let (Some(word), Some(core)) =
+                        (Word::decode(&frame.body), self.registry.group(GroupId(frame.group)))
+                    {
+                        core.heard(word);
+                    }
+                    self.answer(&frame, Ok(u64_bytes(self.registry.seams.clock.now_ms()))).await?;
+                }
                 Kind::StreamOpen => self.open_stream(&frame)?,
                 Kind::StreamAppend => {
                     let tx = lock(&self.streams).get(&frame.id).cloned();
