@@ -28,7 +28,10 @@ pub(crate) struct Node {
     lanes: Vec<Arc<Lane>>,
     turn: AtomicUsize,
     tasks: Vec<AbortHandle>,
+    /// Linearizable reads.
     reads: Arc<Reads>,
+    /// Stale ones: they wait for no quorum, so they do not wait behind those that do.
+    stale: Arc<Reads>,
 }
 
 impl Node {
@@ -50,8 +53,10 @@ impl Node {
             tasks.push(tokio::spawn(async move { swept.sweep().await }).abort_handle());
             lanes.push(lane);
         }
-        let reads = Arc::new(Reads { rpc: rpc.clone(), queue: Mutex::default(), flying: AtomicUsize::new(0) });
-        Ok(Arc::new(Self { address: address.to_owned(), rpc, lanes, turn: AtomicUsize::new(0), tasks, reads }))
+        let reads = Reads::new(&rpc, v1::Consistency::Linearizable);
+        let stale = Reads::new(&rpc, v1::Consistency::Stale);
+        let turn = AtomicUsize::new(0);
+        Ok(Arc::new(Self { address: address.to_owned(), rpc, lanes, turn, tasks, reads, stale }))
     }
 
     /// The lane whose turn it is.
@@ -78,9 +83,14 @@ impl Node {
             task.abort();
         }
     }
-    /// Reads an offer as of now, together with whatever others want to read.
-    pub(crate) async fn read_offer(&self, offer: OfferKey) -> Result<v1::get_offers_response::One, Status> {
-        self.reads.read(offer).await
+    /// Reads an offer, as of now or stale, together with whatever others want to read so.
+    pub(crate) async fn read_offer(
+        &self,
+        offer: OfferKey,
+        stale: bool,
+    ) -> Result<v1::get_offers_response::One, Status> {
+        let reads = if stale { &self.stale } else { &self.reads };
+        reads.read(offer).await
     }
 }
 
@@ -122,11 +132,15 @@ type Answer = oneshot::Sender<Result<v1::get_offers_response::One, Status>>;
 /// Reads that wait for the next shared call.
 struct Reads {
     rpc: LedgerClient<Channel>,
+    consistency: v1::Consistency,
     queue: Mutex<Vec<(OfferKey, Answer)>>,
     flying: AtomicUsize,
 }
 
 impl Reads {
+    fn new(rpc: &LedgerClient<Channel>, consistency: v1::Consistency) -> Arc<Self> {
+        Arc::new(Self { rpc: rpc.clone(), consistency, queue: Mutex::default(), flying: AtomicUsize::new(0) })
+    }
     async fn read(self: &Arc<Self>, offer: OfferKey) -> Result<v1::get_offers_response::One, Status> {
         let (answer, answered) = oneshot::channel();
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push((offer, answer));
@@ -161,7 +175,7 @@ async fn fly(reads: Arc<Reads>) {
             continue;
         }
         let offers = asked.iter().map(|(offer, _)| names::offer_to_wire(offer)).collect();
-        let request = v1::GetOffersRequest { offers, consistency: v1::Consistency::Linearizable.into() };
+        let request = v1::GetOffersRequest { offers, consistency: reads.consistency.into() };
         let answer = tokio::time::timeout(limits::PATIENCE, reads.rpc.clone().get_offers(request)).await;
         let offers = match answer {
             Ok(Ok(response)) => Ok(response.into_inner().offers),

@@ -46,7 +46,7 @@ pub struct At {
     pub position: Position,
     /// Ledger time of that position.
     pub time: LedgerTime,
-    /// Stale reads: how long ago the answering node last heard that it was current, if it knows.
+    /// Stale reads: so long ago the answering replica had applied all that was committed, if it knows.
     pub age: Option<Duration>,
 }
 

@@ -30,7 +30,8 @@ pub struct ReadOf<K> {
 }
 
 impl<K> ReadOf<K> {
-    /// Whatever the asked node has applied; the answer says its position and age. Never waits for a quorum.
+    /// Whatever a replica has applied, the leader's or another; the answer says its position, and its age if the replica knows it. Never waits
+    /// for a quorum. Concurrent stale reads of offers share calls, as the linearizable ones do.
     pub fn stale(mut self) -> Self {
         self.stale = true;
         self
@@ -197,7 +198,10 @@ where
             last.message = "the client was closed".into();
             break;
         }
-        let node = client.routes().with(slot.filter(|_| !stale), tries, Arc::clone);
+        let node = match slot {
+            Some(slot) if stale => client.routes().with_replica(slot, Arc::clone),
+            slot => client.routes().with(slot, tries, Arc::clone),
+        };
         let patience = until.min(Instant::now() + limits::PATIENCE);
         let answer = match node {
             Some(node) => tokio::time::timeout_at(patience, call(node, &of, stale)).await,
@@ -267,15 +271,7 @@ impl ReadOf<OfOffer> {
             |of| Some(Slot::of(&of.0.sku)),
             |node, of, stale| {
                 let offer = of.0.clone();
-                async move {
-                    if !stale {
-                        return node.read_offer(offer).await;
-                    }
-                    let offers = vec![names::offer_to_wire(&offer)];
-                    let request = v1::GetOffersRequest { offers, consistency: consistency(true) };
-                    let mut response = node.rpc.clone().get_offers(request).await?.into_inner();
-                    response.offers.pop().ok_or_else(|| Status::internal("no offer was answered"))
-                }
+                async move { node.read_offer(offer, stale).await }
             },
             |one| Ok((one.offer.map(views::offer_from_wire).transpose()?, one.as_of)),
         )

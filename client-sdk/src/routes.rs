@@ -144,6 +144,16 @@ impl Routes {
         Some(f(node))
     }
 
+    /// Runs `f` on any node that keeps a replica of the slot's shard, another one each time; on any node when none is known.
+    pub(crate) fn with_replica<R>(&self, slot: Slot, f: impl FnOnce(&Arc<Node>) -> R) -> Option<R> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = table.shards.get(usize::from(table.slots[usize::from(slot.get())]));
+        let nodes = shard.map(|shard| &shard.replicas).filter(|replicas| !replicas.is_empty()).unwrap_or(&table.all);
+        let first = (self.chance.draw() % nodes.len().max(1) as u64) as usize;
+        let turn = || (0..nodes.len()).map(|n| &nodes[(first + n) % nodes.len()]);
+        turn().find(|node| !node.is_down()).or_else(|| turn().next()).map(f)
+    }
+
     /// The hot path: the leader, if it is known.
     #[inline]
     pub(crate) fn with_leader<R>(&self, slot: Slot, f: impl FnOnce(&Arc<Node>) -> R) -> Option<R> {

@@ -40,6 +40,8 @@ pub(crate) struct Net {
     pub(crate) calls: Arc<Mutex<Vec<(String, Command)>>>,
     pub(crate) frames: Arc<AtomicUsize>,
     pub(crate) reads: Arc<AtomicUsize>,
+    /// Nodes of the calls that asked for stale offers.
+    pub(crate) stale: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) routings: Arc<AtomicUsize>,
     pub(crate) leader: Arc<Mutex<u64>>,
     down: Arc<Mutex<HashMap<String, bool>>>,
@@ -74,6 +76,7 @@ impl Net {
             calls: Arc::default(),
             frames: Arc::default(),
             reads: Arc::default(),
+            stale: Arc::default(),
             routings: Arc::default(),
             leader: Arc::new(Mutex::new(1)),
             down: Arc::default(),
@@ -257,6 +260,10 @@ impl Ledger for Fake {
         request: Request<v1::GetOffersRequest>,
     ) -> Result<Response<v1::GetOffersResponse>, tonic::Status> {
         self.net.reads.fetch_add(1, Ordering::SeqCst);
+        let stale = request.get_ref().consistency() == v1::Consistency::Stale;
+        if stale {
+            self.net.stale.lock().unwrap().push(self.node);
+        }
         let one = |offer| {
             let policy = v1::Policy { open: true, ..Default::default() };
             let balance = v1::Balance { available: 5, held: 0, sold: 0 };
@@ -266,7 +273,8 @@ impl Ledger for Fake {
                 balance: Some(balance),
                 ..Default::default()
             };
-            let as_of = v1::AsOf { position: Some(v1::Position::default()), time_ms: 9, age_ms: None };
+            let age_ms = stale.then_some(40);
+            let as_of = v1::AsOf { position: Some(v1::Position::default()), time_ms: 9, age_ms };
             v1::get_offers_response::One { offer: Some(view), as_of: Some(as_of) }
         };
         let offers = request.into_inner().offers.into_iter().map(one).collect();

@@ -116,6 +116,42 @@ async fn concurrent_reads_share_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn concurrent_stale_reads_share_calls_of_their_own_and_go_to_every_replica() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    let client = net.client().await;
+    let read = |n: usize, stale: bool| {
+        let client = client.clone();
+        async move {
+            let read = client.stock(format!("s{n}"));
+            let Outcome::Ok(answered) = (if stale { read.stale().await } else { read.await }) else {
+                panic!("an answer")
+            };
+            assert_eq!(answered.value.unwrap().offer.sku.as_str(), format!("s{n}"), "somebody else's answer");
+            // The fake node says an age to stale reads alone: neither kind is answered by the other's call.
+            assert_eq!(answered.at.unwrap().age, stale.then_some(Duration::from_millis(40)));
+        }
+    };
+    futures::future::join_all((0..800).map(|n| read(n, n % 2 == 0))).await;
+    let calls = net.stale.lock().unwrap().clone();
+    assert!(calls.len() <= 24, "{} calls for 400 stale reads", calls.len());
+    let nodes: std::collections::BTreeSet<_> = calls.into_iter().collect();
+    assert_eq!(nodes.len(), 3, "each of the three replicas is asked");
+    assert!(net.reads.load(Ordering::SeqCst) <= 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_read_passes_by_a_replica_that_is_down() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    let client = net.client().await;
+    net.set_down("n1:1", true);
+    net.set_down("n2:1", true);
+    for n in 0..20 {
+        assert!(client.stock(format!("s{n}")).stale().await.is_ok(), "{n}");
+    }
+    assert!(net.stale.lock().unwrap().iter().all(|node| *node == "n3:1"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_end_in_not_now_and_never_in_unknown() {
     let net = Net::new(|_, _, _| Act::Silence);
     let client = net.client().await;
