@@ -89,6 +89,8 @@ pub struct DevNode {
     pub http: String,
     /// `host:port` for peers.
     pub peer: String,
+    /// Where its peers are told to find it, if not there.
+    pub peer_advertised: Option<String>,
     dir: PathBuf,
     child: Option<std::process::Child>,
 }
@@ -158,7 +160,7 @@ impl DevCluster {
                 (|| Ok((address()?, address()?, address()?)))().map_err(io("no free port".into()))?;
             std::fs::write(node_dir.join("addresses"), format!("{client}\n{http}\n{peer}\n"))
                 .map_err(io(format!("cannot write in {}", node_dir.display())))?;
-            made.push(DevNode { id, client, http, peer, dir: node_dir, child: None });
+            made.push(DevNode { id, client, http, peer, peer_advertised: None, dir: node_dir, child: None });
         }
         Ok(Self { program, dir: dir.to_owned(), extra: extra.to_vec(), nodes: made })
     }
@@ -209,6 +211,15 @@ impl DevCluster {
         self.nodes.iter().map(|n| n.client.clone()).collect()
     }
 
+    /// Lets peers find a node elsewhere than where it listens, as behind a proxy; before it is started for the first time.
+    ///
+    /// # Errors
+    /// [`DevClusterError::NoSuchNode`].
+    pub fn advertise_peer(&mut self, id: u64, address: String) -> Result<(), DevClusterError> {
+        self.node_mut(id)?.peer_advertised = Some(address);
+        Ok(())
+    }
+
     /// Starts one node's process.
     ///
     /// # Errors
@@ -229,6 +240,7 @@ impl DevCluster {
             .arg("--data-dir")
             .arg(node.data_dir())
             .args(["--client-listen", &node.client, "--http-listen", &node.http, "--peer-listen", &node.peer])
+            .args(node.peer_advertised.iter().flat_map(|address| ["--peer-advertise", address.as_str()]))
             .args(&extra)
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
@@ -344,7 +356,7 @@ impl DevCluster {
         let member = |n: &DevNode| v1::Member {
             node: n.id,
             client: n.client.clone(),
-            peer: n.peer.clone(),
+            peer: n.peer_advertised.as_ref().unwrap_or(&n.peer).clone(),
             http: n.http.clone(),
         };
         let members = self.nodes.iter().map(member).collect();
