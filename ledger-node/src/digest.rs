@@ -1,7 +1,8 @@
 //! Same log, same bytes: digests of the replicas are compared all the time, and a replica outside the majority is replaced.
 //!
-//! **What it is.** Every second the leader of a shard asks the other replicas for the digests they took at every 1,024th index and judges
-//! ([`judge`]). An outvoted replica is quarantined and reinstalled from one inside; with no majority the leader refuses writes.
+//! **What it is.** Every second each replica of a shard asks the others for the digests they took at every 1,024th index and judges
+//! ([`judge`]). The leader acts: an outvoted replica is quarantined and reinstalled from one inside. With no majority the door is shut for
+//! writes, at followers too, so that none of them opens it by winning an election.
 //! **Owns** the comparison and the repair. **Must never** let an outvoted replica go on, or act on one replica's word about another
 //! without seeing the difference itself. **Read next**: [`crate::peers`].
 
@@ -17,17 +18,58 @@ use crate::node::{Node, lock};
 use crate::peers::{self, Question};
 use crate::reconcile;
 use crate::shard::Shard;
-use crate::shard::machine::ShardMachine;
 
 /// What was found since start, for metrics.
 #[derive(Debug, Default)]
 pub struct DigestCounts {
+    /// Other replicas whose newest digest that this node has too was the same.
+    pub equal: AtomicU64,
+    /// ... was another.
+    pub different: AtomicU64,
+    /// Replicas that answered with no digest that this node has too: far behind, or just started.
+    pub nothing_shared: AtomicU64,
+    /// Replicas that did not answer.
+    pub unanswered: AtomicU64,
+    /// Shards that refuse writes now, since no majority of their replicas agrees.
+    without_majority: Mutex<BTreeSet<u32>>,
     /// Replicas found outside the majority by this node as leader.
     pub outvoted: AtomicU64,
     /// Comparisons without a majority.
     pub no_majority: AtomicU64,
     /// Replicas of this node that were reinstalled.
     pub reinstalled: AtomicU64,
+}
+
+/// Says in the reason of a quarantine that the replica's state differs from the majority's.
+const DIFFERS: &str = "differs from the majority's";
+
+impl DigestCounts {
+    /// Whether the shard's replica here is known to have diverged: outvoted, or without a majority that agrees; and not merely stopped.
+    pub fn diverged(&self, shard: &Shard) -> bool {
+        lock(&self.without_majority).contains(&shard.id())
+            || shard.status().stopped.is_some_and(|why| why.contains(DIFFERS))
+    }
+
+    fn count(&self, ours: &[Digest], answer: Option<&[Digest]>) {
+        let theirs = answer.unwrap_or_default().iter().rev();
+        let shared = theirs.filter_map(|theirs| ours.iter().find(|d| d.index == theirs.index).map(|o| o == theirs));
+        let counter = match (answer, shared.take(1).next()) {
+            (None, _) => &self.unanswered,
+            (Some(_), None) => &self.nothing_shared,
+            (Some(_), Some(true)) => &self.equal,
+            (Some(_), Some(false)) => &self.different,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set_majority(&self, shard: u32, majority: bool) {
+        let mut without = lock(&self.without_majority);
+        if majority {
+            without.remove(&shard)
+        } else {
+            without.insert(shard)
+        };
+    }
 }
 
 /// What the digests of one shard's replicas say.
@@ -83,7 +125,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             () = tokio::time::sleep(limits::DIGEST_COMPARE_EVERY) => {}
         }
         for shard in node.shards() {
-            if shard.leads() {
+            if shard.status().stopped.is_none() {
                 compare(&node, &shard, &mut compared).await;
             }
         }
@@ -93,7 +135,8 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// Asks the other replicas and acts on the verdict.
+/// Asks the other replicas; the leader acts on the verdict. Followers look, too, so that one that is elected does not begin to
+/// take writes where the leader before it refused them.
 async fn compare(node: &Arc<Node>, shard: &Arc<Shard>, compared: &mut BTreeMap<u32, u64>) {
     let Some(me) = node.node_id() else { return };
     let ours = shard.with_ledger(|ledger| ledger.digests());
@@ -108,16 +151,29 @@ async fn compare(node: &Arc<Node>, shard: &Arc<Shard>, compared: &mut BTreeMap<u
         let question = &question;
         async move { (id, node.ask(id, question).await.and_then(peers::decode_digests)) }
     });
-    let mut answers = BTreeMap::from([(me, ours)]);
+    let leads = shard.leads();
+    let mut answers = BTreeMap::from([(me, ours.clone())]);
     for (id, answer) in futures::future::join_all(asked).await {
         match answer {
-            Ok(digests) => drop(answers.insert(id, digests)),
-            Err(error) => tracing::debug!(shard = shard.id(), peer = id.0, %error, "no digests from this replica"),
+            Ok(digests) => {
+                if leads {
+                    node.digest_counts.count(&ours, Some(&digests));
+                }
+                answers.insert(id, digests);
+            }
+            Err(error) => {
+                if leads {
+                    node.digest_counts.count(&ours, None);
+                }
+                tracing::debug!(shard = shard.id(), peer = id.0, %error, "no digests from this replica");
+            }
         }
     }
     let all_compared = answers.len() == voters.len()
         && answers.values().all(|digests| digests.iter().any(|digest| digest.index == newest));
-    match judge(&answers, voters.len()) {
+    let verdict = judge(&answers, voters.len());
+    node.digest_counts.set_majority(shard.id(), !matches!(verdict, Verdict::NoMajority { .. }));
+    match verdict {
         Verdict::Agreed => {
             shard.door().set_diverged(false);
             if all_compared {
@@ -125,17 +181,21 @@ async fn compare(node: &Arc<Node>, shard: &Arc<Shard>, compared: &mut BTreeMap<u
             }
         }
         Verdict::NoMajority { index } => {
-            node.digest_counts.no_majority.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(
-                shard = shard.id(),
-                index,
-                "replicas differ and no majority agrees: the shard refuses writes until an operator decides"
-            );
             shard.door().set_diverged(true);
+            if leads {
+                node.digest_counts.no_majority.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    shard = shard.id(),
+                    index,
+                    "replicas differ and no majority agrees: the shard refuses writes until an operator decides"
+                );
+            }
         }
         Verdict::Outvoted { digest, inside, outside } => {
             shard.door().set_diverged(false);
-            act(node, shard, digest, &inside, &outside).await;
+            if leads {
+                act(node, shard, digest, &inside, &outside).await;
+            }
         }
     }
 }
@@ -168,8 +228,7 @@ pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, fro
     let ours = shard.with_ledger(|ledger| ledger.digests());
     match ours.iter().find(|ours| ours.index == digest.index) {
         Some(ours) if ours.value != digest.value => {
-            let why =
-                format!("its state at index {} differs from the majority's (told by node {})", digest.index, says.0);
+            let why = format!("its state at index {} {DIFFERS} (told by node {})", digest.index, says.0);
             repair(node, shard, from, Some(why));
         }
         _ => tracing::warn!(
@@ -239,7 +298,7 @@ async fn reinstall(
         group.quarantine(why).await;
     }
     shard.stop_tasks();
-    let machine = ShardMachine::new(shard.state().clone());
+    let machine = node.machine(shard.state().clone());
     let group = running.raft.reinstall(GroupId(shard.id()), from, machine).await?;
     shard.replace_group(group);
     reconcile::spawn_tasks(node, shard);

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod api;
+pub mod audit;
 mod balance;
 pub mod config;
 pub mod data_dir;
@@ -16,7 +17,9 @@ pub mod grpc;
 pub mod history;
 pub mod http;
 mod init;
+mod intent;
 pub mod limits;
+mod measured;
 pub mod meta;
 pub mod metrics;
 pub mod node;
@@ -24,6 +27,7 @@ mod peers;
 mod placement;
 mod reconcile;
 pub mod serve;
+mod settings;
 pub mod shard;
 mod status;
 mod steward;

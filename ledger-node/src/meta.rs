@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ledger_core::types::ShardSettings;
 use ledger_raft::{GroupId, LogPosition, Reply, SnapshotView, StateMachine};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -47,6 +48,35 @@ pub struct ShardPlacement {
     pub replicas: Vec<u64>,
 }
 
+/// How long what has ended is remembered, and how much of it; the same in every shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How long confirmed reservations are kept: their return window, milliseconds.
+    pub retain_sold_ms: u64,
+    /// How long released and expired reservations are remembered, milliseconds.
+    pub retain_ended_ms: u64,
+    /// How long refusals and fences are remembered, milliseconds.
+    pub retain_refused_ms: u64,
+    /// Most ids a shard remembers that are neither live nor sold.
+    pub remembered_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let ShardSettings { retain_sold_ms, retain_ended_ms, retain_refused_ms, remembered_max } =
+            ShardSettings::default();
+        Self { retain_sold_ms, retain_ended_ms, retain_refused_ms, remembered_max }
+    }
+}
+
+impl Settings {
+    /// As a shard is told.
+    pub(crate) fn for_shards(&self) -> ShardSettings {
+        let Self { retain_sold_ms, retain_ended_ms, retain_refused_ms, remembered_max } = *self;
+        ShardSettings { retain_sold_ms, retain_ended_ms, retain_refused_ms, remembered_max }
+    }
+}
+
 /// What the cluster intends to look like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
@@ -56,9 +86,16 @@ pub struct Placement {
     pub members: Vec<MemberEntry>,
     /// All shards, by number.
     pub shards: Vec<ShardPlacement>,
+    /// What operators set; none: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
 }
 
 impl Placement {
+    /// The settings of every shard.
+    pub fn settings(&self) -> Settings {
+        self.settings.clone().unwrap_or_default()
+    }
     /// A member by id.
     pub fn member(&self, node: u64) -> Option<&MemberEntry> {
         self.members.iter().find(|member| member.node == node)
@@ -153,7 +190,7 @@ mod tests {
     fn placement(generation: u64) -> Placement {
         let member = MemberEntry { node: 1, client: "a:1".into(), peer: "a:2".into(), http: "a:3".into() };
         let shard = ShardPlacement { shard: 1, slots: vec![(0, 4095)], replicas: vec![1] };
-        Placement { generation, members: vec![member], shards: vec![shard] }
+        Placement { generation, members: vec![member], shards: vec![shard], settings: None }
     }
 
     fn apply(machine: &mut MetaMachine, index: u64, placement: &Placement) -> Placed {
@@ -170,6 +207,16 @@ mod tests {
         assert_eq!(apply(&mut machine, 3, &placement(3)), Placed { generation: 1, taken: false });
         assert_eq!(apply(&mut machine, 4, &placement(2)), Placed { generation: 2, taken: true });
         assert_eq!(seen.borrow().as_deref(), Some(&placement(2)));
+    }
+
+    #[test]
+    fn a_placement_of_before_there_were_settings_is_read_with_the_defaults() {
+        let bytes = encode(&placement(1)).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("settings"));
+        assert_eq!(decode(&bytes).unwrap().settings().for_shards(), ShardSettings::default());
+        let settings = Settings { remembered_max: 7, ..Settings::default() };
+        let with = Placement { settings: Some(settings.clone()), ..placement(2) };
+        assert_eq!(decode(&encode(&with).unwrap()).unwrap().settings(), settings);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! **Read next**: [`crate::http`], which serves it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ledger_core::command::Verb;
 use ledger_core::outcome::Outcome;
@@ -15,6 +15,7 @@ use ledger_proto::{DecodedCall, Reply};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::digest::DigestCounts;
 use crate::door::Answer;
 use crate::node::{Node, NodeState};
 
@@ -22,6 +23,11 @@ use crate::node::{Node, NodeState};
 const SECONDS: &[f64] = &[
     0.0002, 0.0004, 0.0006, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
+
+/// Buckets of commands per entry: from one caller alone to the fullest entry.
+const ENTRY_COMMANDS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0, 8_192.0];
+const _: () = assert!(ledger_core::limits::COMMANDS_PER_ENTRY_MAX == 8_192);
 
 /// The verbs that callers use, by their published names.
 const VERBS: [(Verb, &str); 13] = [
@@ -87,6 +93,8 @@ pub struct NodeMetrics {
     unknown: Counter,
     /// From the arrival of a frame to an answer of it, sampled.
     pub submit_seconds: Histogram,
+    /// Commands of each entry that was proposed here.
+    pub entry_commands: Histogram,
     /// HTTP requests.
     pub http_seconds: Histogram,
     /// Watches open now.
@@ -106,10 +114,13 @@ fn metadata() -> Metadata<'static> {
 impl NodeMetrics {
     /// All at zero.
     pub fn new() -> Self {
-        let builder = PrometheusBuilder::new();
-        let recorder = match builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS) {
+        let builder =
+            PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS).and_then(
+                |b| b.set_buckets_for_metric(Matcher::Full("holdfast_entry_commands".to_owned()), ENTRY_COMMANDS),
+            );
+        let recorder = match builder {
             Ok(builder) => builder.build_recorder(),
-            // Only an empty list is refused, and this one is not.
+            // Only an empty list is refused, and these are not.
             Err(_) => PrometheusBuilder::new().build_recorder(),
         };
         let counter = |name: &'static str, label: &'static str, value: &'static str| {
@@ -121,10 +132,23 @@ impl NodeMetrics {
         let (ok, refused, not_now, unknown) = (answer("ok"), answer("refused"), answer("not_now"), answer("unknown"));
         let histogram = |name: &'static str| recorder.register_histogram(&Key::from_name(name), &metadata());
         let submit_seconds = histogram("holdfast_submit_seconds");
+        let entry_commands = histogram("holdfast_entry_commands");
         let http_seconds = histogram("holdfast_http_seconds");
         let watches = recorder.register_gauge(&Key::from_name("holdfast_watches"), &metadata());
         let page = recorder.handle();
-        Self { recorder, page, received, ok, refused, not_now, unknown, submit_seconds, http_seconds, watches }
+        Self {
+            recorder,
+            page,
+            received,
+            ok,
+            refused,
+            not_now,
+            unknown,
+            submit_seconds,
+            entry_commands,
+            http_seconds,
+            watches,
+        }
     }
 
     /// Calls came in.
@@ -176,14 +200,36 @@ impl NodeMetrics {
         self.gauge("holdfast_disk_free_bytes", &[], status.disk_free_bytes as f64);
         self.gauge("holdfast_resident_bytes", &[], status.rss_bytes as f64);
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
+        self.digests(node.digest_counts());
+        let audits = node.audits();
+        self.total("holdfast_audits_total", &[], audits.run());
+        self.total("holdfast_audit_findings_total", &[], audits.findings());
+        self.gauge("holdfast_audit_lock_longest_seconds", &[], audits.longest_lock_us() as f64 / 1e6);
         for shard in &status.shards {
             self.shard_status(shard);
         }
         for shard in node.shards() {
+            let diverged = f64::from(u8::from(node.digest_counts().diverged(&shard)));
+            self.gauge("holdfast_shard_diverged", &[("shard", shard.id().to_string())], diverged);
             self.shard(&shard);
         }
         self.page.run_upkeep();
         self.page.render()
+    }
+
+    fn digests(&self, counts: &DigestCounts) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (result, counter) in [
+            ("equal", &counts.equal),
+            ("different", &counts.different),
+            ("nothing_shared", &counts.nothing_shared),
+            ("unanswered", &counts.unanswered),
+        ] {
+            self.total("holdfast_digest_comparisons_total", &[("result", result.to_owned())], load(counter));
+        }
+        self.total("holdfast_digest_no_majority_total", &[], load(&counts.no_majority));
+        self.total("holdfast_replicas_outvoted_total", &[], load(&counts.outvoted));
+        self.total("holdfast_replicas_reinstalled_total", &[], load(&counts.reinstalled));
     }
 
     fn shard_status(&self, status: &ledger_proto::v1::ShardStatus) {
@@ -200,7 +246,7 @@ impl NodeMetrics {
         self.gauge("holdfast_shard_committed_index", &of(None), status.committed_index as f64);
         self.gauge("holdfast_shard_snapshot_index", &of(None), status.snapshot_index as f64);
         self.gauge("holdfast_shard_clock_sure", &of(None), f64::from(u8::from(status.clock_sure)));
-        self.gauge("holdfast_shard_diverged", &of(None), f64::from(u8::from(!status.stopped.is_empty())));
+        self.gauge("holdfast_shard_stopped", &of(None), f64::from(u8::from(!status.stopped.is_empty())));
         if let Some(totals) = &status.totals {
             let held = totals.balance.unwrap_or_default();
             self.gauge("holdfast_live_holds", &of(None), totals.live as f64);
@@ -214,7 +260,7 @@ impl NodeMetrics {
     fn shard(&self, shard: &crate::shard::Shard) {
         let labels = [("shard", shard.id().to_string())];
         let counts = shard.door().counts();
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.gauge("holdfast_door_waiting", &labels, load(&counts.waiting) as f64);
         self.total("holdfast_entries_total", &labels, load(&counts.entries));
         self.total("holdfast_entry_commands_total", &labels, load(&counts.commands));

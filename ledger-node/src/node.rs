@@ -5,27 +5,31 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use ledger_core::limits::SLOTS;
 use ledger_core::types::Slot;
 use ledger_raft::seam::Seams;
 use ledger_raft::{Group, NodeId, RaftNode};
+use metrics::Histogram;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audits;
 use crate::config::NodeConfig;
 use crate::data_dir::{DataDir, Ports, Stamp};
 use crate::digest::DigestCounts;
 use crate::door::DoorBounds;
 use crate::history::{History, HistoryFactory};
 use crate::limits;
+use crate::measured::Measured;
 use crate::meta::{MemberEntry, Placement};
 use crate::peers::Question;
-use crate::shard::{Sabotage, Shard};
+use crate::shard::machine::ShardMachine;
+use crate::shard::{Sabotage, Shard, ShardState};
 
 /// Everything that asks the world, for one node.
 #[derive(Clone)]
@@ -164,6 +168,9 @@ pub struct Node {
     /// Why the node cannot go on, once it cannot.
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) digest_counts: DigestCounts,
+    audits: Audits,
+    /// Where commands per entry are counted, once there are metrics.
+    entry_commands: OnceLock<Histogram>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -185,6 +192,8 @@ impl Node {
             joining: tokio::sync::Mutex::new(()),
             fatal: watch::Sender::new(None),
             digest_counts: DigestCounts::default(),
+            audits: Audits::default(),
+            entry_commands: OnceLock::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
@@ -273,6 +282,20 @@ impl Node {
     /// What the comparison of digests found, for metrics.
     pub fn digest_counts(&self) -> &DigestCounts {
         &self.digest_counts
+    }
+    /// Counts commands per entry from now on, in the shards started after that.
+    pub(crate) fn count_entries(&self, entry_commands: Histogram) {
+        // A second one would count what the first does.
+        let _first = self.entry_commands.set(entry_commands);
+    }
+    /// The state machine of one shard's replica.
+    pub(crate) fn machine(&self, state: Arc<ShardState>) -> Measured {
+        let entry_commands = self.entry_commands.get().cloned().unwrap_or_else(Histogram::noop);
+        Measured::new(ShardMachine::new(state), entry_commands)
+    }
+    /// Its audits since the start.
+    pub fn audits(&self) -> &Audits {
+        &self.audits
     }
     /// This node's history; none before it joined a cluster.
     pub fn history(&self) -> Option<Arc<dyn History>> {

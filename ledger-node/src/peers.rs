@@ -11,6 +11,7 @@ use ledger_core::ledger::Digest;
 use ledger_raft::{NodeId, PeerHandler};
 
 use crate::history::backfill;
+use crate::meta::MemberEntry;
 use crate::node::Node;
 
 /// A question of one node to another.
@@ -36,6 +37,8 @@ pub(crate) enum Question {
     Leaders,
     /// Records of history, as [`backfill`] writes it.
     History(Bytes),
+    /// I am reached there now; for the leader of the meta group.
+    Moved(MemberEntry),
 }
 
 const PING: u8 = 0;
@@ -43,6 +46,7 @@ const DIGESTS: u8 = 1;
 const OUTVOTED: u8 = 2;
 const LEADERS: u8 = 3;
 const HISTORY: u8 = 4;
+const MOVED: u8 = 5;
 const DIGEST_BYTES: usize = 24;
 const LEADER_BYTES: usize = 12;
 
@@ -66,6 +70,14 @@ impl Question {
                 out.put_u8(HISTORY);
                 out.put_slice(ask);
             }
+            Self::Moved(entry) => {
+                out.put_u8(MOVED);
+                for text in [&entry.client, &entry.peer, &entry.http] {
+                    out.put_u16(text.len() as u16);
+                    out.put_slice(text.as_bytes());
+                }
+                out.put_u64(entry.node);
+            }
         }
         out.freeze()
     }
@@ -83,9 +95,26 @@ impl Question {
             }
             (LEADERS, 0) => Some(Self::Leaders),
             (HISTORY, _) => Some(Self::History(bytes)),
+            (MOVED, n) if n <= MOVED_BYTES_MAX => get_moved(bytes).map(Self::Moved),
             _ => None,
         }
     }
+}
+
+/// Three addresses, each a DNS name at most, and a number.
+const MOVED_BYTES_MAX: usize = 3 * (2 + 261) + 8;
+
+fn get_moved(mut bytes: Bytes) -> Option<MemberEntry> {
+    let mut text = || {
+        let len = bytes.try_get_u16().ok()?.into();
+        if bytes.len() < len {
+            return None;
+        }
+        let text = String::from_utf8(bytes.split_to(len).to_vec()).ok()?;
+        crate::config::split_address(&text).is_some().then_some(text)
+    };
+    let (client, peer, http) = (text()?, text()?, text()?);
+    (bytes.len() == 8).then(|| MemberEntry { node: bytes.get_u64(), client, peer, http })
 }
 
 fn put_digest(out: &mut BytesMut, digest: &Digest) {
@@ -137,7 +166,14 @@ pub(crate) fn handler(node: Weak<Node>) -> PeerHandler {
         Box::pin(async move {
             let node = node.upgrade().ok_or_else(|| io::Error::other("the node is stopping"))?;
             let question = Question::decode(request).ok_or_else(|| malformed("questions"))?;
-            answer(&node, from, question)
+            match question {
+                // Nobody speaks for others.
+                Question::Moved(entry) if entry.node == from.0 => {
+                    node.take_addresses(&entry).await.map_err(io::Error::other)?;
+                    Ok(Bytes::new())
+                }
+                question => answer(&node, from, question),
+            }
         })
     })
 }
@@ -167,6 +203,7 @@ fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Byte
             Some(history) => backfill::answer(history.as_ref(), &ask),
             None => Err(io::Error::other("no history here yet")),
         },
+        Question::Moved(_) => Err(io::Error::other("a node tells its own addresses and no other's")),
     }
 }
 
@@ -183,10 +220,13 @@ mod tests {
             Question::Outvoted { shard: 1, digest, from: NodeId(3) },
             Question::Leaders,
             Question::History(Bytes::from_static(b"ask")),
+            Question::Moved(MemberEntry { node: 9, client: "a:1".into(), peer: "b:2".into(), http: "[::1]:3".into() }),
         ] {
             assert_eq!(Question::decode(question.encode()), Some(question));
         }
-        for garbage in [&b""[..], &[9], &[1, 0], &[2; 10], &[0, 0]] {
+        for garbage in
+            [&b""[..], &[9], &[1, 0], &[2; 10], &[0, 0], &[5; 700], &[5, 0, 3, 97, 58, 49], &[5, 0, 1, 97, 0, 0, 0, 0]]
+        {
             assert_eq!(Question::decode(Bytes::copy_from_slice(garbage)), None);
         }
         assert_eq!(decode_digests(encode_digests(&[digest])).unwrap(), [digest]);

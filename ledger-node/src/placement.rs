@@ -21,7 +21,7 @@ pub(crate) fn plan(members: &[MemberEntry], shards: u32, replicas: u32) -> Place
         slots: vec![((slots * i / shards) as u16, (slots * (i + 1) / shards - 1) as u16)],
         replicas: (0..replicas).map(|r| members[((i + r) % n) as usize].node).collect(),
     };
-    Placement { generation: 1, members: members.to_vec(), shards: (0..shards).map(shard).collect() }
+    Placement { generation: 1, members: members.to_vec(), shards: (0..shards).map(shard).collect(), settings: None }
 }
 
 #[cfg(test)]

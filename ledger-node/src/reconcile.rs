@@ -19,7 +19,6 @@ use crate::meta::{self, MemberEntry, Placed, Placement, ShardPlacement};
 use crate::node::{Node, NodeState, Running, ShardTable, lock};
 use crate::peers::{self, Question};
 use crate::placement::plan;
-use crate::shard::machine::ShardMachine;
 use crate::shard::{Shard, ShardState};
 use crate::steward;
 
@@ -42,6 +41,7 @@ pub(crate) async fn run(node: Arc<Node>, running: Arc<Running>) {
 
 async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u32>) -> io::Result<()> {
     begin_meta(node, running, initialised).await?;
+    node.tell_addresses(running).await;
     let Some(placement) = node.placement() else {
         return propose_first(node, running).await;
     };
@@ -62,7 +62,19 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     refresh_table(node, &placement);
     node.set_state(NodeState::Serving);
     ask_leaders_elsewhere(node, &placement, me).await;
-    Ok(())
+    keep_addresses(node, running, &placement).await
+}
+
+/// Puts the members' addresses into the membership of each group led here.
+async fn keep_addresses(node: &Node, running: &Running, placement: &Placement) -> io::Result<()> {
+    let addresses = placement.members.iter().map(voter).collect();
+    let shards = node.shards();
+    let groups = shards.iter().map(|shard| shard.group()).chain([running.meta.clone()]);
+    let each = groups.map(|group| {
+        let addresses = &addresses;
+        async move { group.set_addresses(addresses, limits::OWN_COMMAND_WITHIN).await }
+    });
+    futures::future::join_all(each).await.into_iter().collect()
 }
 
 /// The initiator makes all members (the first five) voters of the meta group, once.
@@ -117,9 +129,11 @@ async fn begin_shard(running: &Running, placement: &Placement, wanted: &ShardPla
 }
 
 async fn start_shard(node: &Arc<Node>, running: &Running, id: u32) -> io::Result<()> {
+    #[cfg(holdfast_known_bad)]
+    let sabotage = crate::shard::machine::by_wall_clock(node.seams().raft.clock.clone(), sabotage);
     let sabotage = node.seams().sabotage.clone();
     let state = ShardState::new(id, running.stamp.incarnation, running.history.clone(), sabotage);
-    let group = running.raft.start_group(GroupId(id), ShardMachine::new(state.clone())).await?;
+    let group = running.raft.start_group(GroupId(id), node.machine(state.clone())).await?;
     let shard = Shard::new(state, node.door_bounds(), group);
     let mut shards = node.shards();
     shards.push(shard.clone());

@@ -163,7 +163,9 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
     let bound = Bound { net: net.clone(), address: peer_addr.to_string(), listener: Mutex::new(Some(peer)) };
     let seams = NodeSeams { raft: Seams { net: Arc::new(bound), ..seams.raft }, ..seams };
     let node = Node::new(config, seams, dir, ports);
-    let api = Api::new(node.clone(), Arc::new(NodeMetrics::new()));
+    let metrics = Arc::new(NodeMetrics::new());
+    node.count_entries(metrics.entry_commands.clone());
+    let api = Api::new(node.clone(), metrics);
     let servers = vec![
         tokio::spawn(watched(node.clone(), "gRPC", crate::grpc::serve(api.clone(), client, stopped(&node)))),
         tokio::spawn(watched(node.clone(), "HTTP", crate::http::serve(api, http, stopped(&node)))),
@@ -292,6 +294,14 @@ impl Net for Bound {
         let port = |text: &str| split_address(text).map(|(_, port)| port);
         let ours = port(addr) == Some(0) || port(addr) == port(&self.address);
         let open = if ours { lock(&self.listener).take() } else { None };
+/// How others reach a port that they know under an address already: as the configuration says, if it does. The listening address takes
+/// the place of another address or port, but not of a name for the same port, which is how `cluster init` was told to reach the node.
+pub(crate) fn announced(port: &Port, bound: u16, known: &str) -> String {
+    let is_name = |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err();
+    let named = split_address(known).is_some_and(|(host, known_port)| known_port == bound && is_name(host));
+    if port.advertise.is_none() && named { known.to_owned() } else { advertised(port, bound) }
+}
+
         match open {
             Some(listener) => Ok(listener),
             None => self.net.listen(addr).await,
@@ -299,5 +309,26 @@ impl Net for Bound {
     }
     async fn connect(&self, addr: &str) -> io::Result<BoxIo> {
         self.net.connect(addr).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_for_the_same_port_stays_and_everything_else_follows_the_configuration() {
+        let port = |listen: &str, advertise: Option<&str>| Port {
+            listen: listen.to_owned(),
+            advertise: advertise.map(str::to_owned),
+        };
+        let listens = port("10.0.0.5:7101", None);
+        assert_eq!(announced(&listens, 7101, "node-1:7101"), "node-1:7101");
+        assert_eq!(announced(&listens, 7101, "10.0.0.4:7101"), "10.0.0.5:7101", "it moved");
+        assert_eq!(announced(&listens, 7201, "node-1:7101"), "10.0.0.5:7201", "another port");
+        assert_eq!(announced(&port("[::1]:7101", None), 7101, "[::2]:7101"), "[::1]:7101");
+        let told = port("0.0.0.0:7101", Some("node-9:7101"));
+        assert_eq!(announced(&told, 7101, "node-1:7101"), "node-9:7101");
+        assert_eq!(announced(&port("127.0.0.1:0", None), 40_000, "127.0.0.1:40000"), "127.0.0.1:40000");
     }
 }

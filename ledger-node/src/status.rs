@@ -1,4 +1,4 @@
-//! What operators and clients are told about the node: status, routing, audits, digests, and the two things they may ask for.
+//! What operators and clients are told about the node: status, routing, digests, and the two things they may ask for.
 //!
 //! **Owns** the picture in the wire's words. **Must never** wait for a lock that an await holds, or guess.
 //! **Read next**: [`crate::node`].
@@ -64,25 +64,6 @@ impl Node {
             rss_bytes,
             behaviour_max: ledger_core::limits::BEHAVIOUR_VERSION_MAX.into(),
         }
-    }
-
-    /// Admin.Audit: recomputes every invariant of the shards here.
-    pub fn audit(&self) -> v1::AuditResponse {
-        let mut response = v1::AuditResponse::default();
-        for shard in self.shards() {
-            let (index, audit) = shard.with_ledger(|ledger| (ledger.position().index, ledger.audit()));
-            response.shards.push(v1::audit_response::Shard {
-                shard: shard.id(),
-                index,
-                totals: Some(totals(&audit.totals)),
-            });
-            response.findings.extend(audit.findings.into_iter().map(|finding| v1::audit_response::Finding {
-                shard: shard.id(),
-                invariant: finding.invariant.to_owned(),
-                what: finding.what,
-            }));
-        }
-        response
     }
 
     /// Admin.Digests.
@@ -179,7 +160,7 @@ pub(crate) fn member(m: &MemberEntry) -> v1::Member {
     v1::Member { node: m.node, client: m.client.clone(), peer: m.peer.clone(), http: m.http.clone() }
 }
 
-fn totals(t: &ledger_core::view::Totals) -> v1::Totals {
+pub(crate) fn totals(t: &ledger_core::view::Totals) -> v1::Totals {
     v1::Totals {
         products: t.products,
         offers: t.offers,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ledger_core::Command;
 use ledger_core::Outcome;
-use ledger_core::types::{LedgerTime, ShardSettings, Slot};
+use ledger_core::types::{LedgerTime, Slot};
 use ledger_raft::Role;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -99,8 +99,9 @@ async fn own_slots(node: &Node, shard: &Shard) -> bool {
     let slot = |n: u16| Slot::new(n).expect("the plan gives out existing slots");
     let ranges = mine.slots.iter().map(|&(from, to)| (slot(from), slot(to))).collect();
     let own = Command::OwnSlots { generation: placement.generation, ranges };
-    // Settings first: a shard without slots takes no reservations, so none is ever decided under others.
-    if known == 0 && !propose(shard, Command::Configure { settings: ShardSettings::default() }).await {
+    // Settings first: a shard without slots takes no reservations, so none is ever decided under others; and a shard that knows the
+    // placement's generation has its settings.
+    if !propose(shard, Command::Configure { settings: placement.settings().for_shards() }).await {
         return false;
     }
     propose(shard, own).await

@@ -59,7 +59,7 @@ async fn a_stream_answers_every_call_once_and_no_unit_is_given_twice() {
     assert_eq!(held, 50);
     assert_eq!(received.iter().filter(|answer| sold_out(&answer.reply)).count(), 1_950);
     assert!(received.iter().all(|answer| answer.at.is_some()), "all of them came out of the log");
-    assert_eq!(cluster.node(leader).audit().findings, []);
+    assert_eq!(cluster.node(leader).audit().await.expect("audited").findings, []);
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn bad_input_of_each_kind_is_refused_by_name_and_changes_nothing() {
     let product = client.get_product(v1::GetProductRequest { sku: "shoe".into(), consistency: 0 }).await.expect("read");
     let product = product.into_inner().product.expect("there");
     assert_eq!(product.offers[0].balance, Some(v1::Balance { available: 5, held: 0, sold: 0 }));
-    assert_eq!(cluster.node(0).audit().findings, []);
+    assert_eq!(cluster.node(0).audit().await.expect("audited").findings, []);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn a_reservation_lives_its_life_through_any_node() {
     let stale = cluster.get(two, &format!("/v1/reservations/{id}?consistency=stale")).await;
     assert!(stale.json()["as_of"]["index"].is_u64(), "{stale:?}");
     for i in 0..3 {
-        assert_eq!(cluster.node(i).audit().findings, []);
+        assert_eq!(cluster.node(i).audit().await.expect("audited").findings, []);
     }
 }
 
@@ -188,7 +188,7 @@ async fn bad_input_of_each_kind_is_a_typed_problem_and_changes_nothing() {
     }
     assert_eq!(balance(&cluster, 0).await, before);
     for i in 0..3 {
-        assert_eq!(cluster.node(i).audit().findings, []);
+        assert_eq!(cluster.node(i).audit().await.expect("audited").findings, []);
     }
 }
 

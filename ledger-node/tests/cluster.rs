@@ -47,7 +47,7 @@ async fn empty_nodes_become_a_cluster_that_reserves_and_every_replica_agrees() {
             .expect("known")
             .balance;
         assert_eq!((balance.available, balance.held, balance.sold), (0, 1, 0), "node {}", i + 1);
-        assert_eq!(cluster.node(i).audit().findings, []);
+        assert_eq!(cluster.node(i).audit().await.expect("audited").findings, []);
     }
     let routing = cluster.node((leader + 1) % 3).routing();
     assert_eq!((routing.shards.len(), routing.nodes.len()), (2, 3));

@@ -35,7 +35,7 @@ pub enum Consistency {
 pub struct AsOf {
     /// Position and ledger time.
     pub at: At,
-    /// Stale reads: milliseconds since this replica last heard that it was current, if it knows.
+    /// Stale reads: milliseconds since this replica was current, if it knows.
     pub age_ms: Option<u64>,
 }
 

@@ -4,12 +4,18 @@
 //! **Read next**: [`crate::node`].
 
 use ledger_proto::v1;
+use ledger_proto::v1::admin_client::AdminClient;
 use ledger_proto::v1::admin_server::Admin;
+use ledger_raft::NodeId;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::ledger::admit;
 use crate::access::Right;
 use crate::api::Api;
+use crate::api::forward::FORWARDED;
+use crate::intent::ChangeError;
+use crate::limits::OWN_COMMAND_WITHIN;
 use crate::node::AdminError;
 
 /// The service.
@@ -22,6 +28,23 @@ impl AdminService {
     /// Over a node.
     pub fn new(api: Api) -> Self {
         Self { api }
+    }
+}
+
+impl AdminService {
+    /// Passes a change on to the leader of the meta group, once.
+    async fn at_leader(&self, leader: NodeId, request: v1::SetSettingsRequest) -> Answered<v1::SetSettingsResponse> {
+        let channel = self.api.node.client_addr_of(leader).and_then(|addr| self.api.forward.channel(&addr));
+        let Some(channel) = channel else {
+            return Err(Status::unavailable(format!("node {} leads the meta group and has no address", leader.0)));
+        };
+        let mut request = Request::new(request);
+        request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+        let within = 2 * OWN_COMMAND_WITHIN;
+        match tokio::time::timeout(within, AdminClient::new(channel).set_settings(request)).await {
+            Ok(answered) => answered,
+            Err(_) => Err(Status::deadline_exceeded(format!("node {} did not answer within {within:?}", leader.0))),
+        }
     }
 }
 
@@ -55,11 +78,9 @@ impl Admin for AdminService {
         Ok(Response::new(self.api.node.status()))
     }
 
-    /// Looks at each shard's ledger in turn, under its lock: an audit is asked for by hand, and a frozen copy would cost the shard
-    /// copies of everything it touches meanwhile.
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Answered<v1::AuditResponse> {
         admit(&self.api, &request, Right::Operate)?;
-        Ok(Response::new(self.api.node.audit()))
+        self.api.node.audit().await.map(Response::new).map_err(failure)
     }
 
     async fn digests(&self, request: Request<v1::DigestsRequest>) -> Answered<v1::DigestsResponse> {
@@ -80,5 +101,21 @@ impl Admin for AdminService {
         admit(&self.api, &request, Right::Operate)?;
         let built = self.api.node.snapshot(request.get_ref().shard).await;
         built.map(|index| Response::new(v1::SnapshotResponse { index })).map_err(failure)
+    }
+
+    async fn get_settings(&self, request: Request<v1::GetSettingsRequest>) -> Answered<v1::GetSettingsResponse> {
+        admit(&self.api, &request, Right::Observe)?;
+        self.api.node.settings().await.map(Response::new).map_err(failure)
+    }
+
+    async fn set_settings(&self, request: Request<v1::SetSettingsRequest>) -> Answered<v1::SetSettingsResponse> {
+        admit(&self.api, &request, Right::Operate)?;
+        let forwarded = request.metadata().contains_key(FORWARDED);
+        let request = request.into_inner();
+        match self.api.node.set_settings(&request).await {
+            Ok(set) => Ok(Response::new(set)),
+            Err(ChangeError::NotLeader { leader: Some(leader) }) if !forwarded => self.at_leader(leader, request).await,
+            Err(why) => Err(failure(why.into())),
+        }
     }
 }

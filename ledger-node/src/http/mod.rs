@@ -1,11 +1,12 @@
 //! HTTP/JSON: reservations, stock, health and metrics, on a port of its own.
 //!
-//! **What it is.** axum over the network seam. Every error is an RFC 9457 problem (docs/errors.md).
+//! **What it is.** axum's router on HTTP/1.1 over the network seam. Every error is an RFC 9457 problem (docs/errors.md).
 //!
 //! **Owns** routes and the shape of JSON. **Must never** hold a rule that gRPC needs too; those are in [`crate::api`].
 //! **Read next**: [`reservations`], [`stock`], [`problem`], [`health`].
 
 pub mod bodies;
+mod connection;
 pub mod health;
 pub mod problem;
 pub mod reservations;
@@ -15,43 +16,20 @@ use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::{IncomingStream, Listener};
-use ledger_raft::seam::{BoxIo, NetListener};
+use ledger_raft::seam::NetListener;
 
 use crate::access::Right;
 use crate::api::Api;
-use crate::grpc::connection::accept;
 use crate::limits::HTTP_BODY_BYTES;
 use problem::Problem;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy)]
 struct Peer(SocketAddr);
-
-/// The network seam's listener, as axum wants it.
-struct SeamListener(Box<dyn NetListener>);
-
-impl Listener for SeamListener {
-    type Io = BoxIo;
-    type Addr = SocketAddr;
-    async fn accept(&mut self) -> (BoxIo, SocketAddr) {
-        accept(self.0.as_mut()).await
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, SeamListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, SeamListener>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
 
 /// Serves HTTP until `shutdown` completes and its requests have ended.
 ///
@@ -62,8 +40,7 @@ pub async fn serve(
     listener: Box<dyn NetListener>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let app = router(api).into_make_service_with_connect_info::<Peer>();
-    axum::serve(SeamListener(listener), app).with_graceful_shutdown(shutdown).await
+    connection::serve(router(api), listener, shutdown).await
 }
 
 fn router(api: Api) -> Router {
@@ -92,7 +69,10 @@ async fn gate(State(api): State<Api>, ConnectInfo(peer): ConnectInfo<Peer>, requ
         return Problem::denied(&denied.to_string()).into_response();
     }
     let began = tokio::time::Instant::now();
-    let response = next.run(request).await;
+    let response = match connection::whole(request).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => connection::closing(problem.into_response()),
+    };
     api.metrics.http_seconds.record(began.elapsed().as_secs_f64());
     response
 }

@@ -1,0 +1,144 @@
+//! The audit of the shards here, beside the calls: a shard goes on while it is audited.
+//!
+//! **What it is.** Under the ledger's lock only the sums are taken and a frozen view, which copies nothing. The view is written out, read back
+//! and audited on a thread of its own (inline under simulation), so that the audit proves the snapshot as well. What is derived from the records
+//! is built anew in that copy; a ledger of at most [`AUDIT_IN_PLACE_RECORDS`] is audited as it stands, too, under the lock.
+//! **Owns** that copy: one at a time on a node. **Must never** hold the ledger's lock for as long as the ledger is large.
+//! **Read next**: [`crate::status`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ledger_core::Ledger;
+use ledger_core::ledger::Frozen;
+use ledger_core::view::{Finding, Totals};
+use ledger_proto::v1;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::limits::AUDIT_IN_PLACE_RECORDS;
+use crate::node::{AdminError, Node, lock};
+use crate::shard::Shard;
+use crate::status::totals;
+
+/// The audits of one node since its start, for metrics and tests.
+#[derive(Debug, Default)]
+pub struct Audits {
+    one_at_a_time: tokio::sync::Mutex<()>,
+    under_way: watch::Sender<bool>,
+    run: AtomicU64,
+    findings: AtomicU64,
+    longest_lock_us: AtomicU64,
+}
+
+impl Audits {
+    /// Whether one is under way, watched.
+    pub fn under_way(&self) -> watch::Receiver<bool> {
+        self.under_way.subscribe()
+    }
+    /// Audits that ended.
+    pub fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
+    }
+    /// What they found, in all.
+    pub fn findings(&self) -> u64 {
+        self.findings.load(Ordering::Relaxed)
+    }
+    /// Longest time a ledger was locked for one, microseconds.
+    pub fn longest_lock_us(&self) -> u64 {
+        self.longest_lock_us.load(Ordering::Relaxed)
+    }
+}
+
+/// Says that an audit is under way for as long as it lives, however it ends.
+struct UnderWay<'a>(&'a watch::Sender<bool>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
+}
+
+impl Node {
+    /// Admin.Audit: recomputes every invariant of the shards here, one after the other; calls are answered meanwhile.
+    ///
+    /// # Errors
+    /// The audit itself broke down; nothing is known then.
+    pub async fn audit(&self) -> Result<v1::AuditResponse, AdminError> {
+        let audits = self.audits();
+        let _turn = audits.one_at_a_time.lock().await;
+        audits.under_way.send_replace(true);
+        let _under_way = UnderWay(&audits.under_way);
+        let inline = self.seams().raft.disk.inline();
+        let mut response = v1::AuditResponse::default();
+        for shard in self.shards() {
+            let began = Instant::now();
+            let taken = Taken::of(&shard);
+            audits.longest_lock_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+            let (index, sums) = (taken.index, taken.totals.clone());
+            let findings = if inline {
+                taken.findings()
+            } else {
+                let copy = tokio::task::spawn_blocking(move || taken.findings());
+                copy.await.map_err(|e| AdminError::Failed(format!("the audit of shard {} broke: {e}", shard.id())))?
+            };
+            audits.findings.fetch_add(findings.len() as u64, Ordering::Relaxed);
+            let id = shard.id();
+            response.shards.push(v1::audit_response::Shard { shard: id, index, totals: Some(totals(&sums)) });
+            response.findings.extend(findings.into_iter().map(|finding| v1::audit_response::Finding {
+                shard: id,
+                invariant: finding.invariant.to_owned(),
+                what: finding.what,
+            }));
+        }
+        audits.run.fetch_add(1, Ordering::Relaxed);
+        Ok(response)
+    }
+}
+
+/// What is taken of a ledger under its lock.
+struct Taken {
+    index: u64,
+    totals: Totals,
+    in_place: Vec<Finding>,
+    frozen: Frozen,
+}
+
+impl Taken {
+    fn of(shard: &Shard) -> Self {
+        let mut ledger = lock(&shard.state().ledger);
+        let totals = ledger.totals();
+        let records = totals.products + totals.offers + totals.live + totals.sold + totals.remembered;
+        let in_place = if records <= AUDIT_IN_PLACE_RECORDS { ledger.audit().findings } else { Vec::new() };
+        Self { index: ledger.position().index, totals, in_place, frozen: ledger.freeze() }
+    }
+
+    /// Audits a copy that went through the snapshot's bytes.
+    fn findings(self) -> Vec<Finding> {
+        let Self { totals, in_place: mut findings, frozen, .. } = self;
+        let mut bytes = Vec::new();
+        let written = frozen.write(&mut bytes);
+        // While the view lives, every write of the shard to a chunk for the first time copies that chunk.
+        drop(frozen);
+        let broken = |what: String| Finding { invariant: "snapshot", what };
+        if let Err(error) = written {
+            findings.push(broken(format!("the state cannot be written: {error}")));
+            return findings;
+        }
+        let copy = match Ledger::thaw(&mut bytes.as_slice()) {
+            Ok(copy) => copy,
+            Err(error) => {
+                findings.push(broken(format!("the state written cannot be read back: {error}")));
+                return findings;
+            }
+        };
+        drop(bytes);
+        let audit = copy.audit();
+        // A counter that counts nothing any more is dropped late, so that their number is no truth.
+        let counted = Totals { limit_counts: totals.limit_counts, ..audit.totals };
+        if counted != totals {
+            findings.push(broken(format!("sums: kept {totals:?}, of the copy {counted:?}")));
+        }
+        findings.extend(audit.findings.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
+        findings
+    }
+}
