@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub log_filter: String,
     /// 1: everything on one thread (best up to two cores); more: a work-stealing runtime.
     pub runtime_threads: usize,
+    /// Memory taken and touched at the start; 0: none.
+    pub memory_reserve_bytes: u64,
 }
 
 impl Default for NodeConfig {
@@ -108,6 +110,7 @@ impl Default for NodeConfig {
             log_format: LogFormat::Text,
             log_filter: "info,openraft=error,h2=warn,sled=warn".to_owned(),
             runtime_threads: 1,
+            memory_reserve_bytes: 0,
         }
     }
 }

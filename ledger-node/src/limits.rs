@@ -80,8 +80,8 @@ const _: () = assert!(QUEUE_CALLS_DEFAULT >= ledger_core::limits::COMMANDS_PER_E
 
 // ---------------------------------------------------------------- history and feed
 
-/// Records shorter than this are stored as they are: compressing them costs more than it saves.
-pub const HISTORY_COMPRESS_BEYOND: usize = 4 << 10;
+/// A file of records that has grown so long is full; retention removes whole files.
+pub const HISTORY_FILE_BYTES: usize = 64 << 20;
 /// Longest record that is believed: an entry's bytes, times what balances and pointers add, with room.
 pub const HISTORY_RECORD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of records that may wait for the store, over all shards; beyond them the node becomes gapped.
@@ -102,10 +102,10 @@ pub const HISTORY_SYNC_WITHIN: Duration = Duration::from_secs(30);
 pub const HISTORY_VERIFY_LAST: usize = 64;
 /// Gaps of one shard that are told apart; more are joined, which only means that more is fetched again.
 pub const HISTORY_GAPS_MAX: usize = 16;
-/// sled's segment: large ones mean few; records beyond a quarter of it go to files of their own.
-pub const HISTORY_SEGMENT_BYTES: usize = 16 << 20;
+/// sled's segment: places are small, and a segment is a buffer in memory.
+pub const HISTORY_SEGMENT_BYTES: usize = 512 << 10;
 /// sled's page cache.
-pub const HISTORY_CACHE_BYTES: u64 = 64 << 20;
+pub const HISTORY_CACHE_BYTES: u64 = 16 << 20;
 /// How often retention looks, and a store that failed gets another chance.
 pub const HISTORY_RETAIN_EVERY: Duration = Duration::from_secs(10);
 /// Records one look of retention removes at most, so that it never competes with the log for long.
@@ -145,6 +145,8 @@ pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
 
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
 const _: () = assert!(HISTORY_BACKLOG_BYTES_MAX > HISTORY_RECORD_BYTES_MAX);
+// A full file still takes one batch, each record of which may be as long as allowed; offsets in it have 32 bits.
+const _: () = assert!(HISTORY_FILE_BYTES + HISTORY_BATCH_BYTES + HISTORY_RECORD_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(FEED_RING_BYTES < HISTORY_BACKLOG_BYTES_MAX);
 
 // ---------------------------------------------------------------- gRPC and HTTP
@@ -186,3 +188,11 @@ pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the allocator keeps freed pages before they go back to the system, milliseconds: longer than any lull within a sale.
 pub const ALLOCATOR_KEEPS_MS: i64 = 10_000;
+/// ... and with a reserve: they never go back.
+pub const ALLOCATOR_KEEPS_FOR_EVER: i64 = -1;
+/// The reserve is taken in steps of so many bytes, each of which the allocator can use again for anything.
+pub const RESERVE_STEP: usize = 4 << 20;
+/// Bytes of a page of memory: one write makes the system provide it.
+pub const PAGE: usize = 4_096;
+/// Most memory a node may reserve.
+pub const MEMORY_RESERVE_BYTES_MAX: u64 = 1 << 40;

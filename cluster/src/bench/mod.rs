@@ -130,7 +130,7 @@ fn loads(args: &BenchArgs) -> Vec<Load> {
 async fn spawned(args: &BenchArgs, load: &Load) -> Outcome<RunDoc> {
     let dir = tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(refused)?;
     let program = NodeProgram::this().map_err(refused)?;
-    let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &[]).await.map_err(refused)?;
+    let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &reserve(args)).await.map_err(refused)?;
     let endpoints = cluster.endpoints();
     let run = tokio::select! {
         run = measure(&endpoints, load, true) => run,
@@ -145,6 +145,11 @@ async fn spawned(args: &BenchArgs, load: &Load) -> Outcome<RunDoc> {
     }
     cluster.stop_all().await;
     run
+}
+
+/// What nodes of a bench are told: to be ready for the herd, as before a sale.
+pub(crate) fn reserve(args: &BenchArgs) -> [String; 2] {
+    ["--memory-reserve-bytes".to_owned(), args.memory_reserve.to_string()]
 }
 
 /// One measurement; with an audit all members are asked, so all must be up.

@@ -23,6 +23,9 @@ fn config() -> Config {
     standard().with_limit::<{ limits::RECORD_BYTES_MAX }>()
 }
 
+/// The largest number that bincode's variable-length encoding writes as itself in one byte.
+const SINGLE_BYTE_MAX: u64 = 250;
+
 struct Growing<'a>(&'a mut Vec<u8>);
 
 impl Writer for Growing<'_> {
@@ -54,7 +57,12 @@ impl<'a> Out<'a> {
     }
     #[inline]
     pub(crate) fn n(&mut self, n: u64) {
-        self.put(n);
+        if n <= SINGLE_BYTE_MAX {
+            // What bincode writes for small numbers, which nearly all are, without its general case.
+            self.byte(n as u8);
+        } else {
+            self.put(n);
+        }
     }
     pub(crate) fn signed(&mut self, n: i64) {
         self.put(n);

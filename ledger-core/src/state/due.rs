@@ -52,6 +52,10 @@ impl<T> ByDeadline<T> {
 
     /// The value at a time, made when there is none.
     pub(crate) fn get_or_insert_with(&mut self, at: u64, make: impl FnOnce() -> T) -> &mut T {
+        // Commands of one entry share a deadline: nearly always it is the last of its run.
+        if let Some(r) = self.runs.iter().position(|run| run.back().is_some_and(|back| back.0 == at)) {
+            return &mut self.runs[r].back_mut().expect("just seen").1;
+        }
         let found = self.runs.iter().enumerate().find_map(|(r, run)| Some((r, Self::place_in(run, at)?)));
         if let Some((r, place)) = found {
             return &mut self.runs[r][place].1;

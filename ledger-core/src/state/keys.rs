@@ -286,6 +286,12 @@ impl Keys {
         Looked { hash, place: self.lookup(text, hash) }
     }
 
+    /// Touches all that deciding will read of a key.
+    #[inline]
+    pub(crate) fn warm(&self, text: &LimitKey) -> u64 {
+        self.find(text).place.map_or(0, |key| self.records.get(key).first.sold)
+    }
+
     /// One more reservation carries the key; it gets a place if it has none.
     pub(crate) fn carry(&mut self, text: &LimitKey, looked: Looked) -> u32 {
         let key = match looked.place {

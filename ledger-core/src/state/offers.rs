@@ -20,6 +20,8 @@ pub(crate) struct OfferSums {
     until: ByDeadline<u64>,
     /// Units held by holds seen to be due and not yet swept.
     due: u64,
+    /// The last time at which `until` was freed of what is due: until ledger time moves on, `due` is all there is.
+    settled_at: Option<u64>,
     /// When its phase changes next, as it stands among the edges.
     pub(crate) edge: Option<u64>,
     /// Of a plain offer: the ended offers of its product, whose due holds' units are its own.
@@ -41,6 +43,7 @@ impl OfferSums {
         Self {
             until: ByDeadline::new(),
             due: 0,
+            settled_at: None,
             edge: None,
             ended_siblings: SmallVec::new(),
             wire: crate::codec::offer_key_bytes(offer).into_boxed_slice(),
@@ -55,6 +58,10 @@ impl OfferSums {
     /// Moves what is due at `time` out of the deadlines.
     #[inline]
     fn settle(&mut self, time: u64) {
+        if self.settled_at == Some(time) {
+            return;
+        }
+        self.settled_at = Some(time);
         if self.until.first().is_some_and(|t| t <= time) {
             while let Some((_, units)) = self.until.pop_due(time) {
                 self.due += units;
@@ -67,7 +74,7 @@ impl OfferSums {
     /// Units of holds that are due at `time` and not swept.
     #[inline]
     pub(crate) fn due_units(&self, time: u64) -> u64 {
-        if self.until.first().is_some_and(|t| t <= time) {
+        if self.settled_at != Some(time) && self.until.first().is_some_and(|t| t <= time) {
             self.due + self.until.due(time).sum::<u64>()
         } else {
             self.due
@@ -80,6 +87,9 @@ impl OfferSums {
     }
 
     pub(crate) fn hold(&mut self, until: u64, units: u32) {
+        if self.settled_at.is_some_and(|settled| until <= settled) {
+            self.settled_at = None;
+        }
         add_units(&mut self.until, until, u64::from(units));
     }
 

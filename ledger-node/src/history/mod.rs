@@ -17,6 +17,7 @@ pub mod backfill;
 pub mod explain;
 pub mod kept;
 pub mod memory;
+mod record_files;
 pub mod sled_store;
 pub mod store;
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! History on disk, in sled: rebuildable, verified when opened, never the only copy (docs/decisions/0003).
+//! History on disk: records in files, their places and all notes in sled. Rebuildable, verified when opened, never the only copy
+//! (docs/decisions/0003).
 //!
-//! **Owns** sled's settings and its directory. **Must never** be trusted after a damage it reports: it is moved aside then.
+//! **Owns** sled's settings and its directory; that the files are synced before the places. **Must never** be trusted after a damage it reports: it is moved aside then.
 //! **Read next**: [`super::kept`].
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::store::{RecordStore, Stored, pack, unpack};
+use super::record_files::{Newest, Place, RecordFiles};
+use super::store::{RecordStore, Stored};
 use super::{History, HistoryFactory, KeptHistory, PageBounds, Retention};
 use crate::limits::{HISTORY_CACHE_BYTES, HISTORY_SEGMENT_BYTES};
 
@@ -64,16 +67,21 @@ struct SledStore {
 
 struct Opened {
     db: sled::Db,
-    records: sled::Tree,
+    /// (shard, index) to where the record lies.
+    places: sled::Tree,
     notes: sled::Tree,
+    /// Full files and the last index of each shard in them.
+    full: sled::Tree,
+    files: RecordFiles,
     /// sled's own file, for a real sync: its `flush` is a `sync_file_range` on Linux, which survives kill -9 but not power loss.
     file: File,
 }
 
 impl SledStore {
     fn open(home: &Path) -> io::Result<Self> {
+        let index = home.join("index");
         let db = sled::Config::new()
-            .path(home)
+            .path(&index)
             .mode(sled::Mode::HighThroughput)
             .segment_size(HISTORY_SEGMENT_BYTES)
             .cache_capacity(HISTORY_CACHE_BYTES)
@@ -81,10 +89,14 @@ impl SledStore {
             .flush_every_ms(None)
             .open()
             .map_err(io::Error::from)?;
-        let records = db.open_tree("records").map_err(io::Error::from)?;
+        let places = db.open_tree("places").map_err(io::Error::from)?;
         let notes = db.open_tree("notes").map_err(io::Error::from)?;
-        let file = File::options().read(true).write(true).open(home.join("db"))?;
-        Ok(Self { opened: RwLock::new(Some(Opened { db, records, notes, file })) })
+        let full = db.open_tree("full").map_err(io::Error::from)?;
+        let file = File::options().read(true).write(true).open(index.join("db"))?;
+        let files = RecordFiles::open(&home.join("records"), &known(&full)?, &last_of_shards(&places)?)?;
+        let opened = Opened { db, places, notes, full, files, file };
+        opened.drop_lost_tail()?;
+        Ok(Self { opened: RwLock::new(Some(opened)) })
     }
 
     fn with<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
@@ -100,6 +112,39 @@ fn key(shard: u32, index: u64) -> [u8; 12] {
     key[..4].copy_from_slice(&shard.to_be_bytes());
     key[4..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+fn shard_of(key: &[u8]) -> io::Result<u32> {
+    let shard = key.get(..4).and_then(|head| head.try_into().ok()).map(u32::from_be_bytes);
+    shard.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "history key of a wrong length"))
+}
+
+/// The last index of each shard that has a place.
+fn last_of_shards(places: &sled::Tree) -> io::Result<Newest> {
+    let mut newest = Newest::new();
+    let mut before = places.last().map_err(io::Error::from)?;
+    while let Some((last, _)) = before {
+        let shard = shard_of(&last)?;
+        newest.insert(shard, index_of(&last)?);
+        before = places.get_lt(key(shard, 0)).map_err(io::Error::from)?;
+    }
+    Ok(newest)
+}
+
+fn encode_newest(newest: &Newest) -> Vec<u8> {
+    newest.iter().flat_map(|(shard, last)| key(*shard, *last)).collect()
+}
+
+/// What is known of full files.
+fn known(full: &sled::Tree) -> io::Result<BTreeMap<u32, Newest>> {
+    let mut known = BTreeMap::new();
+    for item in full.iter() {
+        let (number, newest) = item.map_err(io::Error::from)?;
+        let newest =
+            newest.chunks(12).map(|row| Ok((shard_of(row)?, index_of(row)?))).collect::<io::Result<Newest>>()?;
+        known.insert(shard_of(&number)?, newest);
+    }
+    Ok(known)
 }
 
 fn index_of(key: &[u8]) -> io::Result<u64> {
@@ -132,7 +177,7 @@ impl RecordStore for SledStore {
         self.with(Opened::sync)
     }
     fn size(&self) -> u64 {
-        self.with(|opened| opened.db.size_on_disk().map_err(io::Error::from)).unwrap_or(0)
+        self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
     }
     fn close(&self) {
         drop(self.opened.write().unwrap_or_else(PoisonError::into_inner).take());
@@ -140,11 +185,42 @@ impl RecordStore for SledStore {
 }
 
 impl Opened {
-    fn put(&self, records: &[Stored]) -> io::Result<()> {
-        for record in records {
-            self.records.insert(key(record.shard, record.index), pack(&record.bytes)).map_err(io::Error::from)?;
+    /// After a power cut places may lie here whose records do not: from the newest on they are forgotten, and come again from
+    /// the log.
+    fn drop_lost_tail(&self) -> io::Result<()> {
+        for (shard, mut last) in last_of_shards(&self.places)? {
+            while let Some((found, place)) =
+                self.places.range(key(shard, 0)..=key(shard, last)).next_back().transpose().map_err(io::Error::from)?
+            {
+                match Place::decode(&place).and_then(|place| self.files.read(place)) {
+                    Err(lost) if lost.kind() == io::ErrorKind::InvalidData => {
+                        tracing::warn!(shard, %lost, "a record of history was lost with its file's tail");
+                    }
+                    read => {
+                        read?;
+                        break;
+                    }
+                }
+                last = index_of(&found)?;
+                self.places.remove(found).map_err(io::Error::from)?;
+            }
         }
         Ok(())
+    }
+
+    fn put(&self, records: &[Stored]) -> io::Result<()> {
+        let (places, full) = self.files.append(records)?;
+        for (record, place) in records.iter().zip(places) {
+            self.places.insert(key(record.shard, record.index), &place.encode()).map_err(io::Error::from)?;
+        }
+        if let Some((number, newest)) = full {
+            self.full.insert(number.to_be_bytes(), encode_newest(&newest)).map_err(io::Error::from)?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, place: &[u8]) -> io::Result<Bytes> {
+        self.files.read(Place::decode(place)?)
     }
 
     fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
@@ -153,12 +229,12 @@ impl Opened {
         if from > through {
             return Ok(out);
         }
-        for item in self.records.range(key(shard, from)..=key(shard, through)) {
+        for item in self.places.range(key(shard, from)..=key(shard, through)) {
             if out.len() >= bounds.records || (bytes >= bounds.bytes && !out.is_empty()) {
                 break;
             }
-            let (key, packed) = item.map_err(io::Error::from)?;
-            let record = unpack(&packed)?;
+            let (key, place) = item.map_err(io::Error::from)?;
+            let record = self.record(&place)?;
             bytes += record.len();
             out.push((index_of(&key)?, record));
         }
@@ -166,9 +242,9 @@ impl Opened {
     }
 
     fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
-        let found = self.records.range(key(shard, 0)..=key(shard, index)).next_back();
-        let Some((key, packed)) = found.transpose().map_err(io::Error::from)? else { return Ok(None) };
-        Ok(Some((index_of(&key)?, unpack(&packed)?)))
+        let found = self.places.range(key(shard, 0)..=key(shard, index)).next_back();
+        let Some((key, place)) = found.transpose().map_err(io::Error::from)? else { return Ok(None) };
+        Ok(Some((index_of(&key)?, self.record(&place)?)))
     }
 
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
@@ -176,9 +252,14 @@ impl Opened {
             return Ok(0);
         }
         let mut removed = 0;
-        for item in self.records.range(key(shard, from)..=key(shard, through)).keys().take(max) {
-            self.records.remove(item.map_err(io::Error::from)?).map_err(io::Error::from)?;
+        for item in self.places.range(key(shard, from)..=key(shard, through)).keys().take(max) {
+            self.places.remove(item.map_err(io::Error::from)?).map_err(io::Error::from)?;
             removed += 1;
+        }
+        if from == 0 && removed < max {
+            for number in self.files.drop_below(shard, through.saturating_add(1))? {
+                self.full.remove(number.to_be_bytes()).map_err(io::Error::from)?;
+            }
         }
         Ok(removed)
     }
@@ -202,6 +283,7 @@ impl Opened {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.files.sync()?;
         self.db.flush().map_err(io::Error::from)?;
         self.file.sync_data()
     }

@@ -1,6 +1,6 @@
 //! Where records lie: an ordered map from (shard, index) to bytes, and one small note a shard.
 //!
-//! **Owns** the trait, the note's encoding, and how a record is packed. **Must never** decide what is missing.
+//! **Owns** the trait, the note's encoding. **Must never** decide what is missing.
 //! **Read next**: [`super::sled_store`], [`super::memory`].
 
 use std::io;
@@ -8,7 +8,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::Gap;
-use crate::limits::{HISTORY_COMPRESS_BEYOND, HISTORY_GAPS_MAX, HISTORY_RECORD_BYTES_MAX};
+use crate::limits::HISTORY_GAPS_MAX;
 
 /// One record to be stored.
 #[derive(Debug, Clone)]
@@ -120,57 +120,6 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// First byte of a packed record: as it is.
-const PACKED_RAW: u8 = 0;
-/// First byte of a packed record: lz4 block behind its length.
-const PACKED_LZ4: u8 = 1;
-
-/// Packs a record for the disk: compressed when it is large enough to be worth it.
-pub fn pack(record: &[u8]) -> Vec<u8> {
-    if record.len() < HISTORY_COMPRESS_BEYOND {
-        let mut out = Vec::with_capacity(record.len() + 1);
-        out.push(PACKED_RAW);
-        out.extend_from_slice(record);
-        return out;
-    }
-    let bound = lz4_flex::block::get_maximum_output_size(record.len());
-    let mut out = vec![0; 5 + bound];
-    out[0] = PACKED_LZ4;
-    out[1..5].copy_from_slice(&(record.len() as u32).to_le_bytes());
-    match lz4_flex::block::compress_into(record, &mut out[5..]) {
-        Ok(len) => {
-            out.truncate(5 + len);
-            out
-        }
-        Err(_) => {
-            out.clear();
-            out.push(PACKED_RAW);
-            out.extend_from_slice(record);
-            out
-        }
-    }
-}
-
-/// Unpacks a record.
-///
-/// # Errors
-/// `InvalidData` for bytes that [`pack`] did not make.
-pub fn unpack(packed: &[u8]) -> io::Result<Bytes> {
-    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("history record: {why}"));
-    match packed.split_first() {
-        Some((&PACKED_RAW, record)) => Ok(Bytes::copy_from_slice(record)),
-        Some((&PACKED_LZ4, rest)) => {
-            let (len, block) = rest.split_first_chunk::<4>().ok_or_else(|| bad("cut short"))?;
-            let len = u32::from_le_bytes(*len) as usize;
-            if len > HISTORY_RECORD_BYTES_MAX {
-                return Err(bad("longer than the bound"));
-            }
-            lz4_flex::block::decompress(block, len).map(Bytes::from).map_err(|_| bad("does not decompress"))
-        }
-        _ => Err(bad("unknown packing")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,16 +138,5 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(Note::decode(&bytes[..cut]), None, "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn records_are_packed_small_and_come_back_as_they_were() {
-        for len in [0usize, 1, HISTORY_COMPRESS_BEYOND, 100_000] {
-            let record: Vec<u8> = (0..len).map(|i| (i / 64) as u8).collect();
-            let packed = pack(&record);
-            assert_eq!(unpack(&packed).expect("own packing"), record);
-            assert!(len < HISTORY_COMPRESS_BEYOND || packed.len() < len, "{len} bytes became {}", packed.len());
-        }
-        assert!(unpack(&[]).is_err() && unpack(&[9, 1]).is_err() && unpack(&[1, 255, 255, 255, 255, 0]).is_err());
     }
 }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
-        Ok(Arc::new(RealFile { file, direct: None, dirty: AtomicBool::new(false) }))
+        Ok(Arc::new(RealFile { file, direct: None, buffered: self.buffered, dirty: AtomicBool::new(false) }))
     }
 
     fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -71,7 +72,7 @@ impl Disk for RealDisk {
                 }
             }
         };
-        Ok(Arc::new(RealFile { file, direct, dirty: AtomicBool::new(false) }))
+        Ok(Arc::new(RealFile { file, direct, buffered: self.buffered, dirty: AtomicBool::new(false) }))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -119,7 +120,20 @@ impl Disk for RealDisk {
 struct RealFile {
     file: File,
     direct: Option<File>,
+    buffered: bool,
     dirty: AtomicBool,
+}
+
+impl RealFile {
+    /// The same file past the page cache, without a sync a write.
+    fn past_the_cache(&self) -> Option<File> {
+        if self.buffered {
+            return None;
+        }
+        let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+        let again = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        OpenOptions::new().write(true).custom_flags(flags).open(again).ok()
+    }
 }
 
 impl DiskFile for RealFile {
@@ -164,11 +178,19 @@ impl DiskFile for RealFile {
             Err(e) => return Err(e.into()),
         }
         // Allocated is not enough: the first write into an unwritten extent would cost a journal commit.
-        let zeroes = vec![0u8; ZERO_PIECE_BYTES];
+        // Past the cache where it can be: these pages are never read, and would push out others.
+        let zeroes = vec![0u8; ZERO_PIECE_BYTES + DIRECT_ALIGN];
+        let start = zeroes.as_ptr().addr().next_multiple_of(DIRECT_ALIGN) - zeroes.as_ptr().addr();
+        let direct = self.past_the_cache();
         let mut at = old;
         while at < len {
             let piece = usize::try_from(len - at).unwrap_or(usize::MAX).min(ZERO_PIECE_BYTES);
-            self.file.write_all_at(&zeroes[..piece], at)?;
+            let zeroes = &zeroes[start..start + piece];
+            let fits = at.is_multiple_of(DIRECT_ALIGN as u64) && piece.is_multiple_of(DIRECT_ALIGN);
+            match direct.as_ref().filter(|_| fits) {
+                Some(direct) => direct.write_all_at(zeroes, at)?,
+                None => self.file.write_all_at(zeroes, at)?,
+            }
             at += piece as u64;
         }
         Ok(())

@@ -1,0 +1,348 @@
+//! Files that records are appended to; sled keeps where each one lies.
+//!
+//! Large values inside a B-tree are written again with every leaf they share; apart from it each byte is written once (the idea of
+//! WiscKey and of bitcask). Writes are whole aligned blocks past the page cache where the file system can: history is
+//! written all the time and read seldom, and should not push anything out of memory.
+//!
+//! **Owns** the files and what is still needed of them. **Must never** write into a file of an earlier run, or hand out bytes
+//! whose checksum is not the one that was kept. **Read next**: [`super::sled_store`].
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::store::Stored;
+use crate::limits::{HISTORY_FILE_BYTES, HISTORY_RECORD_BYTES_MAX};
+
+/// Direct writes begin and end at multiples of it.
+const BLOCK: usize = 4_096;
+
+/// Where a record lies, and the checksum of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    file: u32,
+    offset: u32,
+    len: u32,
+    sum: u32,
+}
+
+impl Place {
+    /// Fixed little-endian layout.
+    pub(super) fn encode(self) -> [u8; 16] {
+        let mut out = [0; 16];
+        for (word, n) in out.chunks_exact_mut(4).zip([self.file, self.offset, self.len, self.sum]) {
+            word.copy_from_slice(&n.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads one back.
+    ///
+    /// # Errors
+    /// `InvalidData` for anything that [`Place::encode`] did not make.
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let mut words = bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().expect("four bytes")));
+        match (words.next(), words.next(), words.next(), words.next(), bytes.len()) {
+            (Some(file), Some(offset), Some(len), Some(sum), 16) => Ok(Self { file, offset, len, sum }),
+            _ => Err(bad("a place of a wrong length")),
+        }
+    }
+}
+
+fn bad(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("history record: {}", why.into()))
+}
+
+/// The last index of each shard in one file: once retention has passed them all, the file can go.
+pub(super) type Newest = BTreeMap<u32, u64>;
+
+/// The record files of one node.
+pub(super) struct RecordFiles {
+    dir: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// Files that are only read, with what is in them.
+    sealed: BTreeMap<u32, Sealed>,
+    writing: Option<Writing>,
+    next: u32,
+    /// Retention dropped everything below, shard by shard.
+    floors: BTreeMap<u32, u64>,
+    /// Block-aligned room for one write, used again.
+    buffer: Vec<u8>,
+}
+
+struct Sealed {
+    file: Arc<File>,
+    bytes: u64,
+    newest: Newest,
+}
+
+struct Writing {
+    number: u32,
+    file: Arc<File>,
+    /// The same file past the page cache, where that works.
+    direct: Option<File>,
+    newest: Newest,
+    /// Bytes of records so far.
+    len: usize,
+    /// Those of the last block that is not full: it is written again with what follows.
+    tail: Vec<u8>,
+    dirty: bool,
+}
+
+fn path_of(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:08}.records"))
+}
+
+fn number_of(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_suffix(".records")?.parse().ok()
+}
+
+/// Where an aligned start lies in a buffer; buffers have a block more than they need.
+fn aligned(buffer: &[u8]) -> usize {
+    buffer.as_ptr().addr().next_multiple_of(BLOCK) - buffer.as_ptr().addr()
+}
+
+impl RecordFiles {
+    /// Opens what lies in `dir`. `newest` says what is in each file, as far as it is known; of a file that it does not name
+    /// `otherwise` is assumed. Writing begins in a new file: the last one may be torn.
+    pub(super) fn open(dir: &Path, newest: &BTreeMap<u32, Newest>, otherwise: &Newest) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut sealed = BTreeMap::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let Some(number) = number_of(&path) else { continue };
+            let file = File::open(&path)?;
+            let bytes = file.metadata()?.len();
+            let newest = newest.get(&number).unwrap_or(otherwise).clone();
+            sealed.insert(number, Sealed { file: Arc::new(file), bytes, newest });
+        }
+        let next = sealed.keys().next_back().map_or(1, |last| last + 1);
+        let inner = Inner { sealed, writing: None, next, floors: BTreeMap::new(), buffer: Vec::new() };
+        Ok(Self { dir: dir.to_owned(), inner: Mutex::new(inner) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends records, in one write; they can be read at once. Answers where they lie, and files that are full now with what
+    /// is in them.
+    pub(super) fn append(&self, records: &[Stored]) -> io::Result<(Vec<Place>, Option<(u32, Newest)>)> {
+        let inner = &mut *self.lock();
+        let mut sealed = None;
+        if inner.writing.as_ref().is_some_and(|writing| writing.len >= HISTORY_FILE_BYTES) {
+            sealed = inner.seal()?;
+        }
+        if inner.writing.is_none() {
+            inner.writing = Some(Writing::begin(&self.dir, inner.next)?);
+            inner.next += 1;
+        }
+        let writing = inner.writing.as_mut().expect("just begun");
+        let places = writing.append(records, &mut inner.buffer)?;
+        Ok((places, sealed))
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// `InvalidData` when the bytes are not those that were appended, `NotFound` when the file is gone.
+    pub(super) fn read(&self, place: Place) -> io::Result<Bytes> {
+        if place.len as usize > HISTORY_RECORD_BYTES_MAX {
+            return Err(bad("longer than the bound"));
+        }
+        let file = {
+            let inner = self.lock();
+            let written = inner.writing.as_ref().filter(|w| w.number == place.file).map(|w| &w.file);
+            written.or(inner.sealed.get(&place.file).map(|s| &s.file)).cloned()
+        };
+        let file = file.ok_or_else(|| bad(format!("file {} is gone", place.file)))?;
+        let mut bytes = vec![0; place.len as usize];
+        file.read_exact_at(&mut bytes, place.offset.into()).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => bad("its file ends before it"),
+            _ => e,
+        })?;
+        if crc32c::crc32c(&bytes) != place.sum {
+            return Err(bad("its checksum does not match"));
+        }
+        Ok(bytes.into())
+    }
+
+    /// Makes everything appended durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let dirty = match &mut self.lock().writing {
+            Some(writing) => std::mem::take(&mut writing.dirty).then(|| writing.file.clone()),
+            None => None,
+        };
+        dirty.map_or(Ok(()), |file| file.sync_data())
+    }
+
+    /// Retention dropped what lies below an index of a shard: files that nothing needs any more are removed, and named.
+    pub(super) fn drop_below(&self, shard: u32, index: u64) -> io::Result<Vec<u32>> {
+        let inner = &mut *self.lock();
+        let floor = inner.floors.entry(shard).or_default();
+        *floor = index.max(*floor);
+        let floors = &inner.floors;
+        let needed = |(shard, last): (&u32, &u64)| floors.get(shard).is_none_or(|floor| last >= floor);
+        let doomed: Vec<u32> =
+            inner.sealed.iter().filter(|(_, s)| !s.newest.iter().any(needed)).map(|(&number, _)| number).collect();
+        for &number in &doomed {
+            inner.sealed.remove(&number);
+            fs::remove_file(path_of(&self.dir, number))?;
+        }
+        Ok(doomed)
+    }
+
+    /// Bytes taken.
+    pub(super) fn size(&self) -> u64 {
+        let inner = self.lock();
+        let sealed: u64 = inner.sealed.values().map(|s| s.bytes).sum();
+        sealed + inner.writing.as_ref().map_or(0, |w| w.len as u64)
+    }
+}
+
+impl Inner {
+    /// Nothing more is written into the present file.
+    fn seal(&mut self) -> io::Result<Option<(u32, Newest)>> {
+        let Some(full) = self.writing.take() else { return Ok(None) };
+        full.file.sync_data()?;
+        let told = (full.number, full.newest.clone());
+        let sealed = Sealed { file: full.file, bytes: full.len as u64, newest: full.newest };
+        self.sealed.insert(full.number, sealed);
+        Ok(Some(told))
+    }
+}
+
+impl Writing {
+    fn begin(dir: &Path, number: u32) -> io::Result<Self> {
+        let path = path_of(dir, number);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        File::open(dir)?.sync_all()?;
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+        // Not every file system can; then it goes through the page cache.
+        let direct = OpenOptions::new().write(true).custom_flags(flags).open(&path).ok();
+        let file = Arc::new(file);
+        Ok(Self { number, file, direct, newest: Newest::new(), len: 0, tail: Vec::new(), dirty: false })
+    }
+
+    fn append(&mut self, records: &[Stored], buffer: &mut Vec<u8>) -> io::Result<Vec<Place>> {
+        let more: usize = records.iter().map(|record| record.bytes.len()).sum();
+        let from = self.len - self.tail.len();
+        let blocks = (self.tail.len() + more).next_multiple_of(BLOCK);
+        if buffer.len() < blocks + BLOCK {
+            *buffer = vec![0; blocks + BLOCK];
+        }
+        let start = aligned(buffer);
+        let mut at = start;
+        let mut put = |bytes: &[u8]| {
+            buffer[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+            at - start
+        };
+        put(&self.tail);
+        let mut places = Vec::with_capacity(records.len());
+        for record in records {
+            let end = put(&record.bytes);
+            let offset = u32::try_from(from + end - record.bytes.len()).map_err(|_| bad("a file grew too long"))?;
+            let len = u32::try_from(record.bytes.len()).map_err(|_| bad("longer than the bound"))?;
+            places.push(Place { file: self.number, offset, len, sum: crc32c::crc32c(&record.bytes) });
+        }
+        let end = at;
+        buffer[end..start + blocks].fill(0);
+        let whole = &buffer[start..start + blocks];
+        match &self.direct {
+            Some(direct) => match direct.write_all_at(whole, from as u64) {
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                    self.direct = None;
+                    self.file.write_all_at(whole, from as u64)?;
+                }
+                written => written?,
+            },
+            None => self.file.write_all_at(whole, from as u64)?,
+        }
+        self.dirty = true;
+        self.len += more;
+        self.tail.clear();
+        self.tail.extend_from_slice(&buffer[end - self.len % BLOCK..end]);
+        for record in records {
+            let newest = self.newest.entry(record.shard).or_default();
+            *newest = record.index.max(*newest);
+        }
+        Ok(places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(shard: u32, index: u64, len: usize) -> Stored {
+        let bytes: Vec<u8> = (0..len).map(|n| (n as u64 * 31 + index) as u8).collect();
+        Stored { shard, index, bytes: bytes.into() }
+    }
+
+    fn open(dir: &Path) -> RecordFiles {
+        RecordFiles::open(dir, &BTreeMap::new(), &Newest::from([(1, 100)])).expect("opens")
+    }
+
+    #[test]
+    fn records_of_any_length_are_read_back_while_the_file_is_written_and_after() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let records: Vec<Stored> = [0, 1, 5, BLOCK - 6, 1, BLOCK, 3 * BLOCK + 7, 9]
+            .iter()
+            .enumerate()
+            .map(|(n, &l)| record(1, n as u64, l))
+            .collect();
+        let files = open(dir.path());
+        let mut places = Vec::new();
+        for pair in records.chunks(3) {
+            places.extend(files.append(pair).expect("appended").0);
+            for (place, record) in places.iter().zip(&records) {
+                assert_eq!(files.read(*place).expect("there"), record.bytes);
+            }
+        }
+        files.sync().expect("synced");
+        drop(files);
+        let files = open(dir.path());
+        files.append(&[record(1, 50, 10)]).expect("into a file of its own");
+        for (place, record) in places.iter().zip(&records) {
+            assert_eq!(files.read(Place::decode(&place.encode()).expect("a place")).expect("there"), record.bytes);
+        }
+    }
+
+    #[test]
+    fn other_bytes_than_were_appended_are_never_handed_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = open(dir.path());
+        let (places, _) = files.append(&[record(1, 1, 100), record(1, 2, 100)]).expect("appended");
+        let file = OpenOptions::new().write(true).open(path_of(dir.path(), 1)).expect("the file");
+        file.write_all_at(&[0xff], 150).expect("spoilt");
+        assert!(files.read(places[0]).is_ok());
+        assert_eq!(files.read(places[1]).expect_err("spoilt").kind(), io::ErrorKind::InvalidData);
+        file.set_len(120).expect("cut");
+        assert_eq!(files.read(places[1]).expect_err("cut").kind(), io::ErrorKind::InvalidData);
+        assert!(Place::decode(&[0; 15]).is_err() && Place::decode(&[0; 20]).is_err());
+    }
+
+    #[test]
+    fn a_file_goes_when_retention_has_passed_all_that_is_in_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = open(dir.path());
+        files.append(&[record(1, 10, 10), record(2, 20, 10)]).expect("appended");
+        drop(files);
+        let known = BTreeMap::from([(1, Newest::from([(1, 10), (2, 20)]))]);
+        let files = RecordFiles::open(dir.path(), &known, &Newest::new()).expect("again");
+        assert!(files.drop_below(1, 11).expect("kept for the other shard").is_empty());
+        assert!(files.drop_below(2, 20).expect("its last is needed").is_empty());
+        assert_eq!(files.drop_below(2, 21).expect("nothing needs it"), [1]);
+        assert!(!path_of(dir.path(), 1).exists());
+        assert_eq!(files.size(), 0);
+    }
+}
