@@ -272,9 +272,11 @@ impl Served {
         let addr = std::str::from_utf8(body).ok().filter(|a| a.len() <= ADDRESS_BYTES_MAX);
         let link = self.registry.links.to(self.peer, addr.ok_or_else(|| malformed("snapshot offer"))?).bulk;
         let (snapshots, disk) = (core.snapshots.clone(), core.seams.disk.clone());
+        tracing::debug!(group = core.id.0, from = self.peer.0, "a snapshot is being installed");
         let file = pull(Pull { group: core.id.0, link, snapshots, disk }, &offer).await?;
         let snapshot = openraft::Snapshot { meta: meta_of(&file), snapshot: file };
         let r = core.seeded(raft.install_full_snapshot(vote, snapshot)).await.map_err(io::Error::other)?;
+        tracing::debug!(group = core.id.0, "a snapshot was installed");
         let mut b = BytesMut::new();
         codec::put_vote(&mut b, &r.vote);
         Ok(b.freeze())
