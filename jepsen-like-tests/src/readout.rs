@@ -4,49 +4,34 @@
 //! **Read next**: [`crate::checkers`].
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use client_sdk::{Client, IdView, Outcome, ReservationId, Status};
-use hyper_util::rt::TokioIo;
+use client_sdk::{Client, IdView, Outcome, ReservationId, ReservationView, Status};
+use futures::future::join_all;
 use ledger_proto::v1;
-use ledger_proto::v1::admin_client::AdminClient;
-use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::history::{FinalDigest, FinalId, FinalStock, Op};
-use crate::sim::{CLIENT_PORT, Setting};
-use crate::workload::{self, Journal};
+use crate::history::{FinalDigest, FinalId, FinalLine, FinalOffer, FinalStock, Watched};
+use crate::workload::watching::{Begin, one_watch};
+use crate::workload::{self, Failure, Journal, Load, Site};
 
 /// Tries of each final read before the run counts as not converged.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(100);
-
-type Failure = Box<dyn std::error::Error>;
-
-fn addr(node: usize) -> String {
-    format!("n{}:{CLIENT_PORT}", node + 1)
-}
-
-async fn dial(uri: Uri) -> std::io::Result<TokioIo<turmoil::net::TcpStream>> {
-    let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-    let dialled = tokio::time::timeout(Duration::from_secs(1), turmoil::net::TcpStream::connect(host)).await;
-    dialled.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?.map(TokioIo::new)
-}
-
-async fn admin(node: usize) -> Result<AdminClient<Channel>, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", addr(node)))?.timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_with_connector(tower::service_fn(dial)).await?;
-    Ok(AdminClient::new(channel))
-}
+/// Ids read at once.
+const AT_ONCE: usize = 64;
 
 /// `cluster init`, repeated until it is done: that must be safe.
-pub async fn init_cluster(nodes: usize) -> Result<(), Failure> {
-    let members: Vec<_> =
-        (0..nodes).map(|n| v1::Member { node: n as u64 + 1, client: addr(n), ..v1::Member::default() }).collect();
+///
+/// # Errors
+/// When it never is.
+pub async fn init_cluster(site: &Site, shards: u32) -> Result<(), Failure> {
+    let member =
+        |(node, client): &(u64, String)| v1::Member { node: *node, client: client.clone(), ..Default::default() };
+    let members: Vec<_> = site.nodes().iter().map(member).collect();
     let mut last = String::new();
     for _ in 0..TRIES {
-        let request = v1::InitRequest { members: members.clone(), shards: 2, replicas: 0 };
-        let done = match admin(0).await {
+        let request = v1::InitRequest { members: members.clone(), shards, replicas: 0 };
+        let done = match site.admin(site.node(0)).await {
             Ok(mut admin) => admin.init(request).await.map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -59,14 +44,14 @@ pub async fn init_cluster(nodes: usize) -> Result<(), Failure> {
     Err(format!("the cluster was never initialised: {last}").into())
 }
 
-/// The SDK over the simulated network.
-pub async fn connect(nodes: usize, seed: u64) -> Result<Client, Failure> {
+/// The SDK's client, asked for until a node answers.
+///
+/// # Errors
+/// When none ever does.
+pub async fn connect(site: &Site, seed: u64) -> Result<Client, Failure> {
     let mut last = None;
     for _ in 0..TRIES {
-        let builder = Client::builder().endpoints((0..nodes).map(addr)).seed(seed).connector(Arc::new(|uri: Uri| {
-            Box::pin(async move { Ok(Box::new(dial(uri).await?.into_inner()) as Box<dyn client_sdk::Io>) })
-        }));
-        match builder.connect().await {
+        match site.client(seed).await {
             Ok(client) => return Ok(client),
             Err(error) => last = Some(error),
         }
@@ -75,37 +60,74 @@ pub async fn connect(nodes: usize, seed: u64) -> Result<Client, Failure> {
     Err(format!("no client: {last:?}").into())
 }
 
-/// Reads out everything the checkers judge.
-pub async fn read_out(client: &Client, setting: Setting, journal: &Journal) -> Result<(), Failure> {
-    let ids: BTreeSet<String> = journal
-        .lock()
-        .expect("one thread")
-        .events
-        .iter()
-        .filter_map(|e| match &e.op {
-            Op::Reserve { id, .. } => Some(id.clone()),
-            _ => None,
-        })
-        .collect();
-    let mut finals = Vec::with_capacity(ids.len());
-    for id in ids {
-        finals.push(read_id(client, &id).await?);
+/// Waits until every product is served and every node has applied the same.
+///
+/// # Errors
+/// When that never comes.
+pub async fn converged(client: &Client, site: &Site, load: Load) -> Result<(), Failure> {
+    let skus = workload::products(load);
+    let mut last = String::new();
+    for _ in 0..10 * TRIES {
+        let reads = join_all(skus.iter().map(|sku| client.product(sku).into_future())).await;
+        let unread = reads.into_iter().find(|read| !read.is_ok());
+        last = match (unread, positions(site, &skus).await) {
+            (Some(read), _) => format!("{read:?}"),
+            (None, Err(error)) => error.to_string(),
+            (None, Ok(positions)) if positions.len() == skus.len() => return Ok(()),
+            (None, Ok(positions)) => format!("{positions:?}"),
+        };
+        tokio::time::sleep(PAUSE).await;
     }
-    let stock = read_stock(setting).await?;
+    Err(format!("the nodes never had the same: {last}").into())
+}
+
+async fn positions(site: &Site, skus: &[String]) -> Result<BTreeSet<(String, u64)>, Failure> {
+    let mut positions = BTreeSet::new();
+    for (node, _) in site.nodes() {
+        positions.extend(read_stock_of(site, *node, skus).await?.into_iter().map(|s| (s.sku, s.index)));
+    }
+    Ok(positions)
+}
+
+/// Reads out everything the checkers judge: ids, stock, feeds, digests and audits. When it returns, all nodes have converged.
+///
+/// # Errors
+/// What could not be read within the tries: the run has not converged.
+pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journal) -> Result<(), Failure> {
+    let skus = workload::products(load);
+    let ids: BTreeSet<String> = {
+        let run = journal.lock().expect("never poisoned");
+        let of_events = run.events.iter().filter_map(|e| e.op.id()).map(str::to_owned);
+        let of_feed = run.watched.iter().flat_map(|w| &w.changes).filter_map(|c| c.id.clone());
+        of_events.chain(of_feed).collect()
+    };
+    let ids: Vec<String> = ids.into_iter().collect();
+    let mut finals = Vec::with_capacity(ids.len());
+    for some in ids.chunks(AT_ONCE) {
+        for read in join_all(some.iter().map(|id| read_id(client, id))).await {
+            finals.push(read?);
+        }
+    }
+    let stock = read_stock(site, &skus).await?;
+    let mut feeds = Vec::new();
+    for (node, _) in site.nodes() {
+        feeds.push(read_feed(site, *node).await?);
+    }
     let mut digests = Vec::new();
     let mut findings = Vec::new();
-    for node in 0..setting.nodes {
-        let mut admin = admin(node).await?;
+    for (node, _) in site.nodes() {
+        let mut admin = site.admin(*node).await?;
         for one in admin.digests(v1::DigestsRequest {}).await?.into_inner().digests {
             let value = one.value.iter().map(|b| format!("{b:02x}")).collect();
-            digests.push(FinalDigest { node: node as u64 + 1, shard: one.shard, index: one.index, value });
+            digests.push(FinalDigest { node: *node, shard: one.shard, index: one.index, value });
         }
         for finding in admin.audit(v1::AuditRequest {}).await?.into_inner().findings {
-            findings.push(format!("node {}: {}: {}", node + 1, finding.invariant, finding.what));
+            findings.push(format!("node {node}: {}: {}", finding.invariant, finding.what));
         }
     }
-    let mut run = journal.lock().expect("one thread");
+    let mut run = journal.lock().expect("never poisoned");
     (run.ids, run.stock, run.digests, run.findings) = (finals, stock, digests, findings);
+    run.watched.extend(feeds);
     Ok(())
 }
 
@@ -114,25 +136,7 @@ async fn read_id(client: &Client, text: &str) -> Result<FinalId, Failure> {
     let mut last = String::new();
     for _ in 0..TRIES {
         match client.reservation(id).await {
-            Outcome::Ok(answered) => {
-                let (state, sold) = match answered.value {
-                    IdView::Reservation(r) => {
-                        let state = match r.status {
-                            Status::Held => "held",
-                            Status::Confirmed => "confirmed",
-                            Status::Released => "released",
-                            Status::Expired => "expired",
-                        };
-                        (state, r.lines.iter().map(|l| u64::from(l.sold)).sum())
-                    }
-                    IdView::Refused(_) => ("refused", 0),
-                    IdView::Fenced => ("fenced", 0),
-                    IdView::Unknown => ("unknown", 0),
-                    IdView::Forgotten => ("forgotten", 0),
-                    IdView::SlotElsewhere => ("slot elsewhere", 0),
-                };
-                return Ok(FinalId { id: text.to_owned(), state: state.to_owned(), sold });
-            }
+            Outcome::Ok(answered) => return Ok(final_id(text, answered.value)),
             other => last = format!("{other:?}"),
         }
         tokio::time::sleep(PAUSE).await;
@@ -140,19 +144,59 @@ async fn read_id(client: &Client, text: &str) -> Result<FinalId, Failure> {
     Err(format!("{text} cannot be read: {last}").into())
 }
 
+fn final_id(id: &str, view: IdView) -> FinalId {
+    let without = |state: &str| FinalId {
+        id: id.to_owned(),
+        state: state.to_owned(),
+        reserved_at_ms: None,
+        deadline_ms: None,
+        ended_at_ms: None,
+        lines: Vec::new(),
+        no: None,
+    };
+    match view {
+        IdView::Reservation(r) => reserved(id, &r),
+        IdView::Refused(why) => FinalId { no: Some((&why).into()), ..without("refused") },
+        IdView::Fenced => without("fenced"),
+        IdView::Unknown => without("unknown"),
+        IdView::Forgotten => without("forgotten"),
+        IdView::SlotElsewhere => without("slot elsewhere"),
+    }
+}
+
+fn reserved(id: &str, r: &ReservationView) -> FinalId {
+    let state = match r.status {
+        Status::Held => "held",
+        Status::Confirmed => "confirmed",
+        Status::Released => "released",
+        Status::Expired => "expired",
+    };
+    let line = |l: &client_sdk::LineView| FinalLine {
+        line: crate::history::Line { offer: (&l.offer).into(), quantity: l.reserved },
+        sold: l.sold,
+        returned: l.returned,
+    };
+    FinalId {
+        id: id.to_owned(),
+        state: state.to_owned(),
+        reserved_at_ms: Some(r.reserved_at.0),
+        deadline_ms: Some(r.deadline.0),
+        ended_at_ms: r.ended_at.map(|t| t.0),
+        lines: r.lines.iter().map(line).collect(),
+        no: None,
+    }
+}
+
 /// Every node's own view of every product, once they all have applied the same; what they say last if they never do.
-async fn read_stock(setting: Setting) -> Result<Vec<FinalStock>, Failure> {
-    let mut stock = Vec::new();
+async fn read_stock(site: &Site, skus: &[String]) -> Result<Vec<FinalStock>, Failure> {
+    let mut stock: Vec<FinalStock> = Vec::new();
     for _ in 0..TRIES {
         stock.clear();
-        let mut positions = BTreeSet::new();
-        for node in 0..setting.nodes {
-            for (product, position) in read_stock_of(setting, node).await? {
-                positions.insert((product.sku.clone(), position));
-                stock.push(product);
-            }
+        for (node, _) in site.nodes() {
+            stock.extend(read_stock_of(site, *node, skus).await?);
         }
-        if positions.len() == setting.load.products {
+        let positions: BTreeSet<(&str, u64)> = stock.iter().map(|s| (s.sku.as_str(), s.index)).collect();
+        if positions.len() == skus.len() {
             return Ok(stock);
         }
         tokio::time::sleep(PAUSE).await;
@@ -160,27 +204,42 @@ async fn read_stock(setting: Setting) -> Result<Vec<FinalStock>, Failure> {
     Ok(stock)
 }
 
-async fn read_stock_of(setting: Setting, node: usize) -> Result<Vec<(FinalStock, u64)>, Failure> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", addr(node)))?.timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_with_connector(tower::service_fn(dial)).await?;
-    let mut ledger = v1::ledger_client::LedgerClient::new(channel);
+async fn read_stock_of(site: &Site, node: u64, skus: &[String]) -> Result<Vec<FinalStock>, Failure> {
+    let mut ledger = site.ledger(node).await?;
     let mut found = Vec::new();
-    for sku in workload::products(setting.load) {
-        let request = v1::GetProductRequest { sku: sku.to_string(), consistency: v1::Consistency::Stale.into() };
+    for sku in skus {
+        let request = v1::GetProductRequest { sku: sku.clone(), consistency: v1::Consistency::Stale.into() };
         let answer = ledger.get_product(request).await?.into_inner();
-        let product = answer.product.ok_or_else(|| format!("node {} does not know {sku}", node + 1))?;
-        let position = answer.as_of.and_then(|a| a.position).map_or(0, |p| p.index);
-        let sum = |f: fn(&v1::Balance) -> u64| product.offers.iter().filter_map(|o| o.balance.as_ref()).map(f).sum();
-        let stock = FinalStock {
-            node: node as u64 + 1,
-            sku: product.sku.clone(),
+        let product = answer.product.ok_or_else(|| format!("node {node} does not know {sku}"))?;
+        let offer = |o: v1::OfferView| {
+            let balance = o.balance.unwrap_or_default();
+            let sale = o.offer.map(|key| key.sale).filter(|sale| !sale.is_empty());
+            let (available, held, sold) = (balance.available, balance.held, balance.sold);
+            FinalOffer { sale, units: crate::history::Units { available, held, sold } }
+        };
+        found.push(FinalStock {
+            node,
+            sku: product.sku,
+            index: answer.as_of.and_then(|a| a.position).map_or(0, |p| p.index),
             received: product.received,
             adjusted: product.adjusted,
-            available: sum(|b| b.available),
-            held: sum(|b| b.held),
-            sold: sum(|b| b.sold),
-        };
-        found.push((stock, position));
+            returned: product.returned,
+            offers: product.offers.into_iter().map(offer).collect(),
+        });
     }
     Ok(found)
+}
+
+/// The whole feed as one node has it, from the oldest change it keeps to the newest.
+async fn read_feed(site: &Site, node: u64) -> Result<Watched, Failure> {
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        let watched = one_watch(site, 0, node, Begin::Oldest, std::future::pending(), &mut Vec::new()).await;
+        if watched.ended == "caught up" {
+            return Ok(watched);
+        }
+        last = watched.ended;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(format!("the feed of node {node} cannot be read to its end: {last}").into())
 }

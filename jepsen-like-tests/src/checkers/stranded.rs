@@ -1,29 +1,28 @@
 //! Never stranded: when every hold has ended, what is not sold is available.
 //!
-//! **Owns** this one property. **Must never** run before the last hold's deadline has passed. **Read next**: [`super::replicas`].
+//! **Owns** this one property. **Must never** run before the last hold's deadline has passed. **Read next**: [`super::ends_once`].
 
 use crate::history::Run;
 
-/// Products with units held though no live hold is left.
+/// Holds that live beyond their deadline, and products with units held though no live hold is left.
 pub fn check(run: &Run) -> Vec<String> {
-    let live = run.ids.iter().any(|id| id.state == "held");
-    run.stock
+    let newest = run.events.iter().filter_map(|e| e.answer.time_ms()).max().unwrap_or(0);
+    let live = |id: &&crate::history::FinalId| id.state == "held";
+    let mut wrong: Vec<String> = run
+        .ids
         .iter()
-        .filter(|s| s.held > 0 && !live)
-        .map(|s| format!("{} on node {}: {} held, but no hold is live", s.sku, s.node, s.held))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::sample;
-    use super::check;
-
-    #[test]
-    fn a_held_unit_without_a_hold_is_found() {
-        let mut run = sample::good();
-        run.stock[2].held = 1;
-        run.stock[2].available = 0;
-        assert_eq!(check(&run).len(), 1);
+        .filter(live)
+        .filter(|id| id.deadline_ms.is_some_and(|deadline| deadline <= newest))
+        .map(|id| format!("{} is held, though it was due at {:?} and it is {newest}", id.id, id.deadline_ms))
+        .collect();
+    if run.ids.iter().any(|id| live(&id)) {
+        return wrong;
     }
+    for stock in &run.stock {
+        for offer in stock.offers.iter().filter(|o| o.units.held > 0) {
+            let (held, sale) = (offer.units.held, offer.sale.as_deref().unwrap_or("-"));
+            wrong.push(format!("{} (sale {sale}) on node {}: {held} held, but no hold is live", stock.sku, stock.node));
+        }
+    }
+    wrong
 }

@@ -1,0 +1,440 @@
+//! Every checker against runs made by hand: one in which all holds, and for each property runs that violate it.
+
+#[path = "checkers/made.rs"]
+mod made;
+
+use jepsen_like_tests::checkers::{self, *};
+use jepsen_like_tests::history::{Answer, BEHIND, FinalDigest, No, Op, Out, Run, State, Told, Units};
+use made::{Made, good, plain, terms};
+
+/// A checker by its function, for messages.
+type Check = fn(&Run) -> Vec<String>;
+
+#[track_caller]
+fn finds(check: Check, run: &Run, words: &str) {
+    let found = check(run);
+    assert!(found.iter().any(|what| what.contains(words)), "{words:?} is not in {found:#?}");
+}
+
+#[test]
+fn a_good_run_has_no_violation() {
+    assert_eq!(checkers::check_all(&good().run), vec![]);
+}
+
+#[test]
+fn a_journal_is_read_as_it_was_written_and_a_bad_line_is_named() {
+    let run = good().run;
+    let mut text = Vec::new();
+    run.write_events(&mut text).unwrap();
+    assert_eq!(Run::read_events(&mut text.as_slice()).unwrap(), run);
+    text.extend(b"{\"line\":\"op\"}\n");
+    let lines = text.iter().filter(|b| **b == b'\n').count();
+    let error = Run::read_events(&mut text.as_slice()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("line {lines}: ")), "{error}");
+}
+
+#[test]
+fn a_lost_reserve_is_found() {
+    let mut made = good();
+    made.final_id("b").state = "unknown".into();
+    finds(acknowledged::check, &made.run, "at the end it is unknown");
+}
+
+#[test]
+fn a_refusal_that_was_forgotten_is_found() {
+    let mut made = good();
+    made.final_id("c").state = "forgotten".into();
+    finds(acknowledged::check, &made.run, "refused reserve");
+}
+
+#[test]
+fn a_confirm_that_went_back_is_found() {
+    let mut made = good();
+    made.final_id("a").state = "held".into();
+    finds(acknowledged::check, &made.run, "confirm of");
+    finds(ends_once::check, &made.run, "is held at the end");
+}
+
+#[test]
+fn a_return_that_was_lost_is_found() {
+    let mut made = good();
+    let a = made.id("a");
+    let op = Op::Return { id: a, lines: None, reference: "back".into() };
+    made.ok(op, Told::Returned { units: 1 }, None);
+    finds(acknowledged::check, &made.run, "1 units of");
+}
+
+#[test]
+fn a_vanished_unit_is_found() {
+    let mut made = good();
+    made.run.stock[1].offers[0].units.available -= 1;
+    finds(conserved::check, &made.run, "3 put in, 2 inside");
+    finds(replicas::check, &made.run, "node 2 says");
+    finds(replay::check, &made.run, "on node 2 ends as");
+}
+
+#[test]
+fn a_receive_taken_twice_is_found() {
+    let mut made = good();
+    for stock in &mut made.run.stock {
+        stock.received += 3;
+        stock.offers[0].units.available += 3;
+    }
+    finds(conserved::check, &made.run, "clients received 3 to 3, the ledger 6");
+}
+
+#[test]
+fn more_sold_than_came_in_is_found() {
+    let mut made = good();
+    made.final_id("b").lines[0].sold = 3;
+    finds(oversold::check, &made.run, "4 sold, 3 came in");
+}
+
+#[test]
+fn clients_that_were_told_of_more_than_came_in_are_found() {
+    let mut made = good();
+    for name in ["x", "y", "z"] {
+        let (op, id) = made.reserve_op(name, 1, 100);
+        let told = made.held(100);
+        made.ok(op, told.clone(), None);
+        made.ok(Op::Confirm { id, lines: None }, told, None);
+    }
+    finds(oversold::check, &made.run, "4 are theirs, 3 came in");
+}
+
+#[test]
+fn a_held_unit_without_a_hold_is_found() {
+    let mut made = good();
+    let units = &mut made.run.stock[2].offers[0].units;
+    (units.held, units.available) = (1, units.available - 1);
+    finds(stranded::check, &made.run, "1 held, but no hold is live");
+}
+
+#[test]
+fn a_hold_that_outlives_its_deadline_is_found() {
+    let mut made = good();
+    made.final_id("b").state = "held".into();
+    finds(stranded::check, &made.run, "though it was due");
+}
+
+#[test]
+fn a_reservation_that_ends_twice_is_found() {
+    let mut made = good();
+    let mut again = made.changes().iter().find(|c| c.name == "ReservationConfirmed").unwrap().clone();
+    again.name = "ReservationReleased".into();
+    again.at.index = made.next_index();
+    made.tell(again);
+    finds(ends_once::check, &made.run, "and then ReservationReleased");
+}
+
+#[test]
+fn an_end_that_was_told_twice_is_found() {
+    let mut made = good();
+    let id = made.id("a");
+    let told = Told::Reservation { state: State::Released, deadline_ms: 0, reserved_at_ms: 0 };
+    made.ok(Op::Release { id }, told, None);
+    finds(ends_once::check, &made.run, "was told to be Confirmed");
+}
+
+#[test]
+fn an_id_that_executes_twice_is_found() {
+    let mut made = good();
+    let mut again = made.changes().iter().find(|c| c.name == "InventoryReserved").unwrap().clone();
+    again.at.index = made.next_index();
+    made.tell(again);
+    finds(answered_once::check, &made.run, "executed at each of");
+}
+
+#[test]
+fn a_second_verdict_is_found() {
+    let mut made = good();
+    let (op, _) = made.reserve_op("c", 5, 100);
+    let told = made.held(100);
+    made.ok(op, told, None);
+    finds(answered_once::check, &made.run, "was answered `refused");
+}
+
+#[test]
+fn a_second_first_time_is_found() {
+    let mut made = good();
+    let first = made.run.events.iter().find(|e| matches!(e.op, Op::Reserve { .. })).unwrap().clone();
+    let Answer::Ok { told, .. } = first.answer else { panic!("it was reserved") };
+    made.ok(first.op, told, None);
+    finds(answered_once::check, &made.run, "for the first time at each of");
+}
+
+#[test]
+fn forgotten_is_a_lie_when_nothing_presses_or_the_id_is_young_or_sold() {
+    let forget = |cap: Option<u64>, name: &str, wait_ms: u64| {
+        let mut made = good();
+        made.run.about.remembered_max = cap;
+        made.wait(wait_ms);
+        let id = made.id(name);
+        made.refused(Op::Release { id }, No::Forgotten);
+        made.run
+    };
+    finds(answered_once::check, &forget(None, "c", 20_000), "nothing presses");
+    finds(answered_once::check, &forget(Some(1), "c", 10), "too young");
+    finds(answered_once::check, &forget(Some(1), "a", 20_000), "it is sold");
+    assert_eq!(answered_once::check(&forget(Some(1), "c", 20_000)), Vec::<String>::new());
+}
+
+#[test]
+fn an_id_that_comes_back_from_being_forgotten_or_fenced_is_found() {
+    let mut made = good();
+    made.run.about.remembered_max = Some(1);
+    made.wait(20_000);
+    let id = made.id("c");
+    made.refused(Op::Release { id: id.clone() }, No::Forgotten);
+    made.refused(Op::Release { id }, No::UnknownReservation);
+    finds(answered_once::check, &made.run, "was forgotten at");
+    let mut made = good();
+    let (op, id) = made.reserve_op("f", 1, 100);
+    made.ok(Op::Fence { id }, Told::Never, None);
+    let told = made.held(100);
+    made.ok(op, told, None);
+    finds(answered_once::check, &made.run, "was fenced at");
+}
+
+#[test]
+fn a_position_from_the_past_is_found() {
+    let mut made = good();
+    let last = made.run.events.len() - 1;
+    made.at_of(last).index = 1;
+    finds(order::check, &made.run, "behind it was answered");
+}
+
+#[test]
+fn a_sale_of_what_is_not_there_is_found_by_the_replay() {
+    let mut made = good();
+    let (op, id) = made.reserve_op("d", 9, 100);
+    let told = made.held(100);
+    let change = made.change_of(&op, &id, Units { available: 0, held: 9, sold: 1 });
+    made.ok(op, told, Some(change));
+    finds(replay::check, &made.run, "by the model it is Err(SoldOut");
+    finds(general::check, &made.run, "no order of its");
+}
+
+#[test]
+fn a_refusal_without_a_reason_is_found_by_the_replay() {
+    let mut made = good();
+    let (op, _) = made.reserve_op("d", 1, 100);
+    made.refused(op, No::SoldOut { offer: plain(), out: Out::Gone });
+    finds(replay::check, &made.run, "nothing refuses it so");
+    finds(general::check, &made.run, "no order of its");
+}
+
+#[test]
+fn an_effect_that_a_client_was_told_did_not_happen_is_found() {
+    let mut made = good();
+    let (op, id) = made.reserve_op("d", 1, 100);
+    made.not_now(op.clone());
+    let change = made.change_of(&op, &id, Units { available: 1, held: 1, sold: 1 });
+    made.tell(change);
+    finds(replay::check, &made.run, "it was answered NotNow");
+}
+
+#[test]
+fn an_effect_in_doubt_is_explained_by_the_feed() {
+    let mut made = good();
+    let (op, id) = made.reserve_op("d", 1, 100);
+    made.unknown(op.clone());
+    let change = made.change_of(&op, &id, Units { available: 1, held: 1, sold: 1 });
+    made.tell(change);
+    made.after_deadlines();
+    assert_eq!(replay::check(&made.run), Vec::<String>::new());
+}
+
+#[test]
+fn an_acknowledged_effect_that_the_feed_does_not_have_is_found() {
+    let mut made = good();
+    for watched in &mut made.run.watched {
+        watched.changes.retain(|c| c.name != "ReservationConfirmed");
+    }
+    finds(replay::check, &made.run, "but the feed has nothing there");
+}
+
+#[test]
+fn a_balance_that_the_feed_tells_wrongly_is_found() {
+    let mut made = good();
+    for watched in &mut made.run.watched {
+        watched.changes.iter_mut().filter(|c| c.name == "ReservationConfirmed").for_each(|c| c.lines[0].after.sold = 7);
+    }
+    finds(replay::check, &made.run, "ReservationConfirmed tells that");
+}
+
+#[test]
+fn a_read_of_what_never_was_is_found() {
+    let mut made = good();
+    let units = Units { available: 9, held: 0, sold: 1 };
+    made.ok(
+        Op::ReadOffer { offer: plain(), stale: true },
+        Told::Seen { units, version: 1, out: None, ended: false },
+        None,
+    );
+    let last = made.run.events.len() - 1;
+    made.at_of(last).place = BEHIND;
+    finds(replay::check, &made.run, "was answered with");
+}
+
+#[test]
+fn a_key_above_its_limit_is_found() {
+    let mut made = good();
+    // Both a and b were reserved under one key whose limit is two; now b was of two units.
+    made.final_id("b").lines[0].line.quantity = 2;
+    finds(limits::check, &made.run, "has 3 of");
+}
+
+#[test]
+fn a_limit_that_refuses_too_early_is_found_by_the_replay() {
+    let mut made = good();
+    let (op, _) = made.reserve_op("d", 1, 100);
+    made.refused(op, No::LimitReached { offer: plain(), key_index: 0, used: 2, max: 2 });
+    finds(replay::check, &made.run, "nothing refuses it so");
+}
+
+#[test]
+fn somebody_served_before_an_earlier_one_is_found() {
+    let mut made = good();
+    let (op, _) = made.reserve_op("x", 50, 100);
+    made.refused(op, No::SoldOut { offer: plain(), out: Out::Open { available: 2 } });
+    let (op, _) = made.reserve_op("d", 2, 100);
+    made.refused(op, No::SoldOut { offer: plain(), out: Out::Open { available: 1 } });
+    let (op, id) = made.reserve_op("e", 2, 100);
+    let told = made.held(100);
+    let change = made.change_of(&op, &id, Units { available: 0, held: 2, sold: 1 });
+    made.ok(op, told, Some(change));
+    finds(arrival::check, &made.run, "were refused before");
+}
+
+#[test]
+fn a_hold_that_ends_early_or_lives_on_is_found() {
+    let mut made = good();
+    let (op, id) = made.reserve_op("d", 1, 100);
+    let told = made.held(100);
+    let change = made.change_of(&op, &id, Units { available: 1, held: 1, sold: 1 });
+    made.ok(op, told.clone(), Some(change));
+    made.refused(Op::Confirm { id: id.clone(), lines: None }, No::NotHeld { state: State::Expired });
+    finds(expiry::check, &made.run, "before its deadline");
+    made.run.events.pop();
+    made.wait(200);
+    let Told::Reservation { deadline_ms, reserved_at_ms, .. } = told else { panic!("it was held") };
+    let told = Told::Reservation { state: State::Confirmed, deadline_ms, reserved_at_ms };
+    made.ok(Op::Confirm { id, lines: None }, told, None);
+    finds(expiry::check, &made.run, "though due at");
+}
+
+#[test]
+fn a_hold_of_another_time_than_was_asked_for_is_found() {
+    let mut made = good();
+    let (op, _) = made.reserve_op("d", 1, 100);
+    let told = made.held(101);
+    made.ok(op, told, None);
+    finds(expiry::check, &made.run, "100 ms from");
+}
+
+#[test]
+fn an_end_at_another_time_than_the_deadline_is_found() {
+    let mut made = good();
+    *made.final_id("b").ended_at_ms.as_mut().unwrap() += 1;
+    finds(expiry::check, &made.run, "its deadline is");
+}
+
+#[test]
+fn ledger_time_that_is_wrong_or_goes_back_is_found() {
+    let mut made = good();
+    made.time_ms += 60_000;
+    let (op, _) = made.reserve_op("d", 1, 100);
+    let told = made.held(100);
+    made.ok(op, told, None);
+    finds(clock::check, &made.run, "the bound is 500 ms");
+    made.time_ms -= 30_000;
+    let (op, _) = made.reserve_op("e", 1, 100);
+    let told = made.held(100);
+    made.ok(op, told, None);
+    finds(clock::check, &made.run, "goes back");
+    finds(replay::check, &made.run, "ledger time goes back");
+}
+
+#[test]
+fn a_gap_a_double_and_a_stranger_in_the_feed_are_found() {
+    let mut made = good();
+    made.run.watched[1].changes.remove(2);
+    finds(feed::check, &made.run, "but the feed has");
+    let mut made = good();
+    let again = made.run.watched[1].changes[2].clone();
+    made.run.watched[1].changes.insert(2, again);
+    finds(feed::check, &made.run, "consumer 0 on node 2");
+    let mut made = good();
+    made.run.watched[1].changes.pop();
+    finds(feed::check, &made.run, "ends before");
+}
+
+#[test]
+fn a_consumer_that_goes_on_elsewhere_than_its_cursor_is_found() {
+    let mut made = good();
+    let changes = made.changes().to_vec();
+    made.watch(3, "oldest", vec![], changes[..2].to_vec());
+    made.watch(3, "cursor", vec![(1, 2)], changes[2..].to_vec());
+    assert_eq!(feed::check(&made.run), Vec::<String>::new());
+    made.watch(3, "cursor", vec![(1, 2)], changes[3..].to_vec());
+    finds(feed::check, &made.run, "consumer 3 on node 1 from cursor");
+}
+
+#[test]
+fn a_change_that_names_another_before_it_is_found() {
+    let mut made = good();
+    for watched in &mut made.run.watched {
+        watched.changes.last_mut().unwrap().before_on_product = Some((1, 0));
+    }
+    finds(feed::check, &made.run, "as the change before on");
+}
+
+#[test]
+fn a_differing_digest_is_found() {
+    let mut made = good();
+    let digest = |node, value: &str| FinalDigest { node, shard: 1, index: 1024, value: value.into() };
+    made.run.digests = vec![digest(1, "aa"), digest(2, "aa"), digest(3, "bb")];
+    finds(replicas::check, &made.run, "shard 1 at index 1024");
+}
+
+#[test]
+fn a_replica_that_stays_behind_is_found() {
+    let mut made = good();
+    made.run.stock[2].index -= 1;
+    finds(replicas::check, &made.run, "ends at index");
+}
+
+#[test]
+fn a_stale_read_older_than_it_says_is_found() {
+    let mut made = good();
+    made.wait(1_000);
+    let units = Units { available: 3, held: 0, sold: 0 };
+    made.ok(
+        Op::ReadOffer { offer: plain(), stale: true },
+        Told::Seen { units, version: 1, out: None, ended: false },
+        None,
+    );
+    let last = made.run.events.len() - 1;
+    (made.at_of(last).index, made.at_of(last).place) = (2, BEHIND);
+    let Answer::Ok { age_ms, time_ms, .. } = &mut made.run.events[last].answer else { panic!("just made") };
+    (*age_ms, *time_ms) = (Some(10), made::EPOCH_MS + 15);
+    finds(stale::check, &made.run, "says it is 10 ms old");
+    let Answer::Ok { age_ms, .. } = &mut made.run.events[last].answer else { panic!("just made") };
+    *age_ms = Some(1_100);
+    assert_eq!(stale::check(&made.run), Vec::<String>::new());
+}
+
+#[test]
+fn a_refusal_of_since_it_was_first_asked_is_explained() {
+    let mut made = Made::new();
+    made.create(terms());
+    made.receive(1, "r1");
+    // Refused by an attempt whose answer was lost; asked again after there was enough.
+    let (op, _) = made.reserve_op("late", 2, 100);
+    made.unknown(op.clone());
+    made.receive(5, "r2");
+    made.refused(op, No::SoldOut { offer: plain(), out: Out::Open { available: 1 } });
+    made.after_deadlines();
+    assert_eq!(replay::check(&made.run), Vec::<String>::new());
+}
