@@ -1,0 +1,93 @@
+//! The known-bad builds: what is wrong in each, and who ought to notice.
+//!
+//! **What it is.** A build with `--cfg holdfast_known_bad` has a switch at each of these places in the product; `jepsen bite` throws one after the
+//! other and looks for a seed that finds it. In any other build none of them exists.
+//!
+//! **Owns** the list. **Must never** be needed by the product. **Read next**: `docs/testing.md`, known-bad builds.
+
+/// One wrong thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bad {
+    /// Its name, as the product asks for it.
+    pub name: &'static str,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// All of them.
+pub const ALL: [Bad; 17] = [
+    Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
+    Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
+    Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
+    Bad { name: "leader-alone", what: "a leader answers in the stead of its followers" },
+    Bad { name: "clock-quorum-ignored", what: "a leader stamps by its own clock alone" },
+    Bad { name: "expire-by-wall-clock", what: "each replica asks its own clock what has expired" },
+    Bad { name: "sweep-after-verdict", what: "commands are judged before time has passed" },
+    Bad { name: "forget-ids-after-restart", what: "a snapshot read back has forgotten its ids" },
+    Bad { name: "snapshot-without-counts", what: "a snapshot read back has forgotten what limits counted as bought" },
+    Bad { name: "limit-outside-apply", what: "limits are looked at once for all commands of an entry" },
+    Bad { name: "apply-twice", what: "a batch is applied twice, past the memory of references" },
+    Bad { name: "lose-batch-tail", what: "followers lose the last command of a batch" },
+    Bad { name: "stale-read-as-linearizable", what: "a linearizable read is answered without asking a quorum" },
+    Bad { name: "history-record-skipped", what: "now and then a record is missing in feed and history" },
+    Bad { name: "unknown-as-not-now", what: "the SDK says that nothing happened when it does not know" },
+    Bad { name: "id-reminted-on-retry", what: "the SDK retries under a new id" },
+    Bad { name: "refused-id-not-remembered", what: "a refused id may execute later" },
+];
+
+/// Whether this build has the switches.
+pub const fn is_known_bad_build() -> bool {
+    cfg!(holdfast_known_bad)
+}
+
+/// Switches one wrong thing on in this thread, and any other off; an empty name is none.
+///
+/// # Panics
+/// On a name that is not of the list, or on any in a build without the switches: the run would prove nothing.
+pub fn set(name: &str) {
+    let bad = ALL.iter().find(|bad| bad.name == name);
+    assert!(name.is_empty() || bad.is_some(), "no wrong thing is called {name:?}");
+    assert!(name.is_empty() || is_known_bad_build(), "{name:?} cannot be switched on: this is not a known-bad build");
+    #[cfg(holdfast_known_bad)]
+    {
+        let name = bad.map_or("", |bad| bad.name);
+        ledger_core::bad::set(name);
+        ledger_raft::bad::set(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()) {
+            if entry.is_dir() {
+                sources(&entry, found);
+            } else if entry.extension().is_some_and(|e| e == "rs") {
+                found.push(entry);
+            }
+        }
+    }
+
+    /// Names asked for as `bad!("…")` or `bad::is("…")`.
+    fn asked_in(text: &str) -> Vec<String> {
+        let after = |mark: &'static str| text.split(mark).skip(1).filter_map(|rest| rest.split('"').next());
+        after("bad!(\"").chain(after("bad::is(\"")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_list_and_the_places_in_the_product_agree() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+        let mut files = Vec::new();
+        for krate in ["ledger-core", "ledger-raft", "ledger-node", "client-sdk"] {
+            sources(&root.join(krate).join("src"), &mut files);
+        }
+        files.retain(|file| !file.ends_with("src/bad.rs"));
+        let texts = files.iter().map(|file| std::fs::read_to_string(file).expect("readable"));
+        let asked: BTreeSet<String> = texts.flat_map(|text| asked_in(&text)).collect();
+        assert_eq!(asked, ALL.iter().map(|bad| bad.name.to_owned()).collect());
+    }
+}

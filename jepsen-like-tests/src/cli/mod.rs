@@ -1,0 +1,111 @@
+//! The testers' command line: arguments, progress, and what is printed.
+//!
+//! **Owns** words and exit codes: 0 all held, 1 something did not, 2 usage or the machine. **Must never** judge: that is the checkers'.
+//! **Read next**: [`sim`], then any command.
+
+mod bite;
+mod check;
+mod corpus;
+mod list;
+mod many;
+mod meta;
+mod real;
+mod shrink;
+mod sim;
+mod sums;
+mod tell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "Examples:
+  jepsen sim --seeds 200                        the first 200 seeds
+  jepsen sim --seed 42 --verbose                one seed, with the nodes' log lines
+  jepsen meta --seed 42                         is it a function of its seed?
+  jepsen shrink --seed 42                       the smallest plan and load that still fail
+  jepsen sim --plan shrunk.json                 run that
+  jepsen check history.jsonl                    judge a journal, ours or another tool's
+  jepsen real --nemesis partition-ring --minutes 5
+  jepsen real --endpoints a:7101,b:7101,c:7101 --minutes 5";
+
+/// Tries to break Holdfast.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Whole clusters in one thread under simulated time, network and disks, each run drawn from its seed.
+    Sim(sim::Args),
+    /// Runs a seed twice and compares the traces line by line.
+    Meta(meta::Args),
+    /// What there is: workloads, faults, checkers, rare states, nemeses, known-bad builds.
+    List,
+    /// Cuts a failing seed down to the smallest plan and load that still fail.
+    Shrink(shrink::Args),
+    /// Judges a journal of JSON lines.
+    Check(check::Args),
+    /// Runs every seed that ever failed.
+    Corpus(corpus::Args),
+    /// Throws each switch of a known-bad build and looks for a seed that notices.
+    Bite(bite::Args),
+    /// Presses on real processes, or on your own cluster.
+    Real(real::Args),
+    /// A node with a disk that forgets; `real` starts these.
+    #[command(hide = true, disable_help_flag = true)]
+    Node {
+        /// A node's own arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+/// A command could not be carried out; says nothing about the ledger.
+type Trouble = Box<dyn std::error::Error>;
+/// Whether all held.
+type Held = Result<bool, Trouble>;
+
+/// Runs the command line.
+pub(crate) fn run() -> ExitCode {
+    if let Some(code) = jepsen_like_tests::sim::apart::as_child() {
+        return code;
+    }
+    let held = match Args::parse().command {
+        Command::Node { args } => return jepsen_like_tests::real::node::run(args),
+        Command::Sim(args) => sim::run(&args),
+        Command::Meta(args) => meta::run(&args),
+        Command::List => list::run(),
+        Command::Shrink(args) => shrink::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Corpus(args) => corpus::run(&args),
+        Command::Bite(args) => bite::run(&args),
+        Command::Real(args) => real::run(&args),
+    };
+    match held {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut source = error.source();
+            while let Some(next) = source {
+                eprintln!("  {next}");
+                source = next.source();
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        super::Args::command().debug_assert();
+    }
+}
