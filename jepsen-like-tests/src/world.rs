@@ -1,40 +1,78 @@
-//! The simulated world of one run: clocks, chance and disks of each node.
+//! The simulated world of one run: clocks, chance, disk and history of each node.
 //!
-//! **Owns** the seams that are not the network. **Must never** ask the real world. **Read next**: [`crate::sim`].
+//! **Owns** the seams that are not the network. **Must never** ask the real world. **Read next**: [`crate::net`], [`crate::sim`].
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use ledger_node::NodeSeams;
 use ledger_node::history::{HistoryFactory, MemoryHistory};
-use ledger_raft::disk::SimDisk;
+use ledger_node::node::Node;
+use ledger_raft::disk::{SimDisk, SimDiskChange};
 use ledger_raft::seam::{Random, Seams, WallClock};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::net::SimNet;
+use crate::sim::trace::{Trace, hash};
 
 /// Simulated time begins here: 2026-01-01T00:00:00Z in Unix milliseconds.
 pub const EPOCH_MS: u64 = 1_767_225_600_000;
 
+/// Simulated time since the run began; zero outside of a run. The one clock of all clients.
+pub fn elapsed() -> Duration {
+    crate::sim::elapsed()
+}
+
 /// A node's wall clock: simulated time plus what the faults made of it.
 #[derive(Debug, Clone, Default)]
-pub struct SimClock {
-    offset_ms: Arc<AtomicI64>,
+pub struct SimClock(Arc<Mutex<Wrong>>);
+
+#[derive(Debug, Default)]
+struct Wrong {
+    offset_us: i64,
+    drift_ppm: i64,
+    since: Duration,
+}
+
+impl Wrong {
+    fn offset_at(&self, now: Duration) -> i64 {
+        let ran = now.saturating_sub(self.since).as_micros() as i64;
+        self.offset_us + ran / 1_000 * self.drift_ppm / 1_000
+    }
 }
 
 impl SimClock {
+    fn with<T>(&self, f: impl FnOnce(&mut Wrong) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The clock jumps.
     pub fn jump(&self, by_ms: i64) {
-        self.offset_ms.fetch_add(by_ms, Ordering::Relaxed);
+        self.with(|wrong| wrong.offset_us += by_ms * 1_000);
+    }
+
+    /// From now on the clock runs fast (or slow) by so many millionths.
+    pub fn drift(&self, ppm: i64) {
+        let now = elapsed();
+        self.with(|wrong| {
+            *wrong = Wrong { offset_us: wrong.offset_at(now), drift_ppm: ppm, since: now };
+        });
+    }
+
+    /// Somebody sets it right.
+    pub fn mend(&self) {
+        self.with(|wrong| *wrong = Wrong::default());
     }
 }
 
 impl WallClock for SimClock {
     fn now_ms(&self) -> u64 {
-        let elapsed = turmoil::sim_elapsed().unwrap_or_default().as_millis() as u64;
-        (EPOCH_MS + elapsed).saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
+        let now = elapsed();
+        let true_ms = EPOCH_MS + now.as_millis() as u64;
+        true_ms.saturating_add_signed(self.with(|wrong| wrong.offset_at(now)) / 1_000)
     }
 }
 
@@ -63,31 +101,82 @@ pub struct NodeWorld {
     pub disk: SimDisk,
     /// Its clock.
     pub clock: SimClock,
+    net: SimNet,
     random: Arc<SimRandom>,
     history: Arc<dyn HistoryFactory>,
+    running: Arc<Mutex<Option<Arc<Node>>>>,
 }
 
 impl NodeWorld {
     /// Node number `n` (from 0) of a run.
-    pub fn new(seed: u64, n: usize) -> Self {
+    pub fn new(seed: u64, n: usize, net: SimNet, trace: &Trace) -> Self {
         let of_node = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64 + 1);
+        let name = format!("n{}", n + 1);
+        let disk = SimDisk::new(of_node);
+        let (trace, host) = (trace.clone(), name.clone());
+        disk.observe(Arc::new(move |change: SimDiskChange<'_>| note(&trace, &host, &change)));
         Self {
-            name: format!("n{}", n + 1),
-            disk: SimDisk::new(of_node),
+            name,
+            disk,
+            net,
             clock: SimClock::default(),
             random: Arc::new(SimRandom::new(of_node)),
             history: Arc::new(MemoryHistory::default()),
+            running: Arc::default(),
         }
     }
 
     /// The seams to serve with.
     pub fn seams(&self) -> NodeSeams {
         let raft = Seams {
-            net: Arc::new(SimNet),
+            net: Arc::new(self.net.clone()),
             clock: Arc::new(self.clock.clone()),
             random: self.random.clone(),
             disk: Arc::new(self.disk.clone()),
         };
         NodeSeams::new(raft, self.history.clone())
+    }
+
+    /// The node inside, while its process runs; to choose a victim or to press a button, never to judge.
+    pub fn running(&self) -> Option<Arc<Node>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its process runs, or no longer does.
+    pub fn set_running(&self, node: Option<Arc<Node>>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = node;
+    }
+}
+
+fn note(trace: &Trace, host: &str, change: &SimDiskChange<'_>) {
+    match change {
+        SimDiskChange::Write { file, offset, bytes } => {
+            trace.note(format_args!("disk {host} write {file} {offset}+{} {:016x}", bytes.len(), hash(bytes)));
+        }
+        SimDiskChange::Sync { file } => trace.note(format_args!("disk {host} sync {file}")),
+        SimDiskChange::Len { file, len } => trace.note(format_args!("disk {host} len {file} {len}")),
+        SimDiskChange::Open { path, file } => trace.note(format_args!("disk {host} create {} {file}", path.display())),
+        SimDiskChange::Rename { from, to } => {
+            trace.note(format_args!("disk {host} rename {} {}", from.display(), to.display()));
+        }
+        SimDiskChange::Remove { path } => trace.note(format_args!("disk {host} remove {}", path.display())),
+        SimDiskChange::SyncDir { dir } => trace.note(format_args!("disk {host} sync-dir {}", dir.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_jumps_and_drifts_and_is_mended() {
+        let clock = SimClock::default();
+        clock.jump(-250);
+        assert_eq!(clock.now_ms(), EPOCH_MS - 250);
+        clock.drift(50_000);
+        let second = Duration::from_secs(1);
+        assert_eq!(clock.with(|wrong| wrong.offset_at(second)), -250_000 + 50_000);
+        clock.mend();
+        assert_eq!(clock.now_ms(), EPOCH_MS);
     }
 }

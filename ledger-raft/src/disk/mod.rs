@@ -11,4 +11,4 @@ pub mod real;
 pub mod sim;
 
 pub use real::RealDisk;
-pub use sim::{CrashPoint, SimDisk};
+pub use sim::{CrashPoint, SimDisk, SimDiskChange, SimDiskObserver};

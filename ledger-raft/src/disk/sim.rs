@@ -38,6 +38,29 @@ pub struct SimDisk {
     shared: Arc<Mutex<State>>,
 }
 
+/// A change of a disk, as an observer is told of it right after it was made. Files are known by a number that outlives a rename.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are the operation's own")]
+pub enum SimDiskChange<'a> {
+    /// A file was created.
+    Open { path: &'a Path, file: u64 },
+    /// Bytes were written, into the cache.
+    Write { file: u64, offset: u64, bytes: &'a [u8] },
+    /// A file was cut or extended.
+    Len { file: u64, len: u64 },
+    /// What was written to a file is durable.
+    Sync { file: u64 },
+    /// A file has another name.
+    Rename { from: &'a Path, to: &'a Path },
+    /// A name is gone.
+    Remove { path: &'a Path },
+    /// Names in a directory are durable.
+    SyncDir { dir: &'a Path },
+}
+
+/// Told of every change of a disk.
+pub type SimDiskObserver = Arc<dyn Fn(SimDiskChange<'_>) + Send + Sync>;
+
 struct State {
     /// Files by directory entry, as seen now.
     names: BTreeMap<PathBuf, u64>,
@@ -58,6 +81,7 @@ struct State {
     capacity: u64,
     latency: Duration,
     rng: u64,
+    observer: Option<SimDiskObserver>,
 }
 
 enum NameChange {
@@ -98,6 +122,7 @@ impl SimDisk {
             capacity: 1 << 40,
             latency: Duration::ZERO,
             rng: seed,
+            observer: None,
         };
         Self { shared: Arc::new(Mutex::new(state)) }
     }
@@ -117,6 +142,19 @@ impl SimDisk {
     /// The process dies but the machine lives: everything written stays, synced or not; old handles and locks are dead.
     pub fn kill(&self) {
         self.state().revive();
+    }
+
+    /// The disk is replaced by an empty one; old handles and locks are dead.
+    pub fn wipe(&self) {
+        let mut s = self.state();
+        s.names.clear();
+        s.dirs.clear();
+        s.revive();
+    }
+
+    /// Tells somebody of every change from now on.
+    pub fn observe(&self, observer: SimDiskObserver) {
+        self.state().observer = Some(observer);
     }
 
     /// Power goes at this point: the operation and all later ones fail until [`SimDisk::crash`].
@@ -247,6 +285,12 @@ impl State {
         }
     }
 
+    fn tell(&self, change: SimDiskChange<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(change);
+        }
+    }
+
     fn used(&self) -> u64 {
         self.names.values().filter_map(|id| self.inodes.get(id)).map(|i| i.cached.len() as u64).sum()
     }
@@ -351,6 +395,7 @@ impl Disk for SimDisk {
                 s.inodes.insert(id, Inode::default());
                 s.names.insert(path.to_path_buf(), id);
                 s.pending_names.push(NameChange::Link(path.to_path_buf(), id));
+                s.tell(SimDiskChange::Open { path, file: id });
                 id
             }
             None => return Err(io::Error::new(io::ErrorKind::NotFound, path.display().to_string())),
@@ -383,6 +428,7 @@ impl Disk for SimDisk {
         let id = s.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         s.names.insert(to.to_path_buf(), id);
         s.pending_names.push(NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
+        s.tell(SimDiskChange::Rename { from, to });
         Ok(())
     }
 
@@ -391,6 +437,7 @@ impl Disk for SimDisk {
         s.alive()?;
         s.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         s.pending_names.push(NameChange::Unlink(path.to_path_buf()));
+        s.tell(SimDiskChange::Remove { path });
         Ok(())
     }
 
@@ -404,6 +451,7 @@ impl Disk for SimDisk {
             for change in mine {
                 apply_name(&mut s.durable_names, change);
             }
+            s.tell(SimDiskChange::SyncDir { dir });
             Ok(())
         })
     }
@@ -495,6 +543,7 @@ impl DiskFile for SimFile {
                 }
                 inode.cached[at..at + buf.len()].copy_from_slice(buf);
                 inode.pending.push(Pending::Write { offset: at, bytes: buf.to_vec() });
+                s.tell(SimDiskChange::Write { file: self.id, offset, bytes: buf });
                 Ok(())
             })
         })
@@ -516,6 +565,7 @@ impl DiskFile for SimFile {
                         }
                     }
                 }
+                s.tell(SimDiskChange::Sync { file: self.id });
                 Ok(())
             })
         })
@@ -536,8 +586,12 @@ impl DiskFile for SimFile {
                 let inode = s.inode(self.id)?;
                 inode.cached.resize(to, 0);
                 inode.pending.push(Pending::Len(to));
+                s.tell(SimDiskChange::Len { file: self.id, len });
                 Ok(())
             })
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The faults of a run: what can go wrong, as data that a seed draws, a shrinker cuts down, and a report prints.
+//!
+//! # The kinds
+//!
+//! | kind | what happens | how it ends |
+//! |---|---|---|
+//! | `crash` | power goes: what was not synced is lost or torn, sector by sector; peers hear nothing | starts again |
+//! | `kill` | the process dies, the machine lives: written data stays, connections are reset | starts again |
+//! | `crash-all` | power goes everywhere at once | all start again |
+//! | `crash-at-write` | power goes in the middle of the n-th disk operation from now | starts again |
+//! | `crash-in-recovery` | power goes, and goes again at the n-th disk operation of starting | starts again |
+//! | `pause` | the process gets no CPU while others go on; then all its time has passed at once | goes on |
+//! | `isolate` | one node is cut from the others, with or without the clients | heals |
+//! | `minority` | the nodes fall into two parts that do not hear each other; clients are with the larger, the smaller, or both | heals |
+//! | `ring` | each node hears its two neighbours only; with three nodes: one link is gone | heals |
+//! | `one-way` | nothing passes from one node to another; the way back works | heals |
+//! | `deaf` | a node is heard by all and hears nobody, or hears all and is heard by nobody | heals |
+//! | `hold` | messages between two nodes wait and then all arrive at once | released |
+//! | `reset` | every connection between two hosts breaks at a random byte: a call may have been carried out though its answer is lost | redialled |
+//! | `slow-net` | every message may take long | fair weather |
+//! | `loss` | packets are lost and sent again: latency in steps, everything behind waits | fair weather |
+//! | `slow-disk` | each sync takes long | fast again |
+//! | `full-disk` | so many bytes are left, and then none | space again |
+//! | `disk-error` | one write or sync fails; the process ends itself and is started again | once |
+//! | `rot` | a bit flips in data at rest that was synced (log or snapshot); the node is started again, so that it reads it | healed from peers |
+//! | `clock-jump` | the wall clock jumps | set right at the end |
+//! | `clock-strobe` | the wall clock jumps back and forth | set right |
+//! | `clock-drift` | the wall clock runs fast or slow | set right |
+//! | `timer-drift` | the monotonic clock and all timers run fast or slow | right again |
+//! | `transfer` | the leader is told to hand over | |
+//! | `snapshot` | a node is told to build a snapshot now, which lets it purge its log | |
+//! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
+//!
+//! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
+//! here; a fault that made them would find errors that cannot happen. What can happen does: connections of one pair of hosts run at
+//! different speeds, so that messages on different ones overtake each other; `hold` delivers old messages after new ones of other peers; and
+//! after a `reset` or a lost answer both peers and clients send the same request again on a new connection, which is a duplicate.
+//!
+//! *Who* is a node by number or, decided when it strikes, whoever leads a shard then.
+//!
+//! *What a quorum can heal.* Rot and loss together never touch more nodes of a run than may fail at once: one of three, two of five.
+//!
+//! # A new fault
+//!
+//! A variant of [`Fault`] with its name, its drawing in [`plan`], how it is done and undone in `sim::strikes`. It must be data: a plan is written to
+//! JSON, cut down by the shrinker, and run again.
+//!
+//! **Owns** the plan. **Must never** act: [`crate::sim`] carries it out. **Read next**: [`plan`], then [`crate::sim`].
+
+pub mod plan;
+
+use serde::{Deserialize, Serialize};
+
+pub use plan::draw_plan;
+
+/// Which node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Who {
+    /// By number, from 0.
+    Node(usize),
+    /// Whoever leads shard 1 when it strikes; node 0 if nobody does.
+    Leader,
+}
+
+/// With whom the clients are when the nodes fall apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clients {
+    /// They reach everybody.
+    Both,
+    /// They reach the cut-off part only.
+    Inside,
+    /// They reach the others only.
+    Outside,
+}
+
+/// One thing that goes wrong, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the table above says what each does; `ms` is how long, simulated")]
+pub enum Fault {
+    Crash { who: Who, ms: u64 },
+    Kill { who: Who, ms: u64 },
+    CrashAll { ms: u64 },
+    CrashAtWrite { who: Who, ops: u64, ms: u64 },
+    CrashInRecovery { who: Who, ops: u64, ms: u64 },
+    Pause { who: Who, ms: u64 },
+    Isolate { who: Who, clients: Clients, ms: u64 },
+    Minority { nodes: Vec<usize>, clients: Clients, ms: u64 },
+    Ring { from: usize, ms: u64 },
+    OneWay { from: usize, to: usize, ms: u64 },
+    Deaf { who: Who, hears: bool, ms: u64 },
+    Hold { a: usize, b: usize, ms: u64 },
+    Reset { who: Who, clients: bool },
+    SlowNet { latency_ms: u64, ms: u64 },
+    Loss { percent: u64, ms: u64 },
+    SlowDisk { who: Who, latency_ms: u64, ms: u64 },
+    FullDisk { who: Who, left_bytes: u64, ms: u64 },
+    DiskError { who: Who, ops: u64, ms: u64 },
+    Rot { node: usize, of: Rotten, place: u64, ms: u64 },
+    ClockJump { who: Who, by_ms: i64 },
+    ClockStrobe { who: Who, by_ms: i64, every_ms: u64, ms: u64 },
+    ClockDrift { who: Who, ppm: i64, ms: u64 },
+    TimerDrift { who: Who, ppm: i64, ms: u64 },
+    Transfer { shard: usize, to: usize },
+    Snapshot { who: Who },
+    Lost { node: usize },
+}
+
+/// What rots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotten {
+    /// A segment of the log.
+    Log,
+    /// A snapshot file.
+    Snapshot,
+}
+
+impl Fault {
+    /// Its name in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Crash { .. } => "crash",
+            Self::Kill { .. } => "kill",
+            Self::CrashAll { .. } => "crash-all",
+            Self::CrashAtWrite { .. } => "crash-at-write",
+            Self::CrashInRecovery { .. } => "crash-in-recovery",
+            Self::Pause { .. } => "pause",
+            Self::Isolate { .. } => "isolate",
+            Self::Minority { .. } => "minority",
+            Self::Ring { .. } => "ring",
+            Self::OneWay { .. } => "one-way",
+            Self::Deaf { .. } => "deaf",
+            Self::Hold { .. } => "hold",
+            Self::Reset { .. } => "reset",
+            Self::SlowNet { .. } => "slow-net",
+            Self::Loss { .. } => "loss",
+            Self::SlowDisk { .. } => "slow-disk",
+            Self::FullDisk { .. } => "full-disk",
+            Self::DiskError { .. } => "disk-error",
+            Self::Rot { .. } => "rot",
+            Self::ClockJump { .. } => "clock-jump",
+            Self::ClockStrobe { .. } => "clock-strobe",
+            Self::ClockDrift { .. } => "clock-drift",
+            Self::TimerDrift { .. } => "timer-drift",
+            Self::Transfer { .. } => "transfer",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Lost { .. } => "lost",
+        }
+    }
+}
+
+/// A fault and when it strikes, in simulated milliseconds after the load began.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Planned {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub fault: Fault,
+}

@@ -1,0 +1,202 @@
+//! How a seed draws its plan, swarm style: each run allows its own kinds, each at its own rate, so that some runs press hard on one thing.
+//!
+//! **Owns** the rates. **Must never** draw what no quorum could heal. **Read next**: [`super::Fault`].
+
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::{Clients, Fault, Planned, Rotten, Who};
+
+/// Draws one fault of a kind.
+type Draw = fn(&mut Drawing) -> Fault;
+
+/// Every kind with its name, so that a test can say which was never drawn.
+const KINDS: [(&str, Draw); 26] = [
+    ("crash", |d| Fault::Crash { who: d.who(), ms: d.ms() }),
+    ("kill", |d| Fault::Kill { who: d.who(), ms: d.ms() }),
+    ("crash-all", |d| Fault::CrashAll { ms: d.ms().min(800) }),
+    ("crash-at-write", |d| Fault::CrashAtWrite { who: d.who(), ops: d.rng.random_range(1..60), ms: d.ms() }),
+    ("crash-in-recovery", |d| Fault::CrashInRecovery { who: d.who(), ops: d.rng.random_range(1..25), ms: d.ms() }),
+    ("pause", |d| Fault::Pause { who: d.who(), ms: d.ms() }),
+    ("isolate", |d| Fault::Isolate { who: d.who(), clients: d.clients(), ms: d.ms() }),
+    ("minority", |d| Fault::Minority { nodes: d.minority(), clients: d.clients(), ms: d.ms() }),
+    ("ring", |d| Fault::Ring { from: d.node(), ms: d.ms() }),
+    ("one-way", |d| {
+        let (from, to) = d.pair();
+        Fault::OneWay { from, to, ms: d.ms() }
+    }),
+    ("deaf", |d| Fault::Deaf { who: d.who(), hears: d.rng.random_bool(0.5), ms: d.ms() }),
+    ("hold", |d| {
+        let (a, b) = d.pair();
+        Fault::Hold { a, b, ms: d.ms() }
+    }),
+    ("reset", |d| Fault::Reset { who: d.who(), clients: d.rng.random_bool(0.5) }),
+    ("slow-net", |d| Fault::SlowNet { latency_ms: d.rng.random_range(5..250), ms: d.ms() }),
+    ("loss", |d| Fault::Loss { percent: d.rng.random_range(1..30), ms: d.ms() }),
+    ("slow-disk", |d| Fault::SlowDisk { who: d.who(), latency_ms: d.rng.random_range(5..400), ms: d.ms() }),
+    ("full-disk", |d| Fault::FullDisk { who: d.who(), left_bytes: d.rng.random_range(0..2 << 20), ms: d.ms() }),
+    ("disk-error", |d| Fault::DiskError { who: d.who(), ops: d.rng.random_range(1..30), ms: d.ms() }),
+    ("rot", |d| {
+        let of = if d.rng.random_bool(0.7) { Rotten::Log } else { Rotten::Snapshot };
+        Fault::Rot { node: d.frail(), of, place: d.rng.next_u64() >> 16, ms: d.ms() }
+    }),
+    ("clock-jump", |d| Fault::ClockJump { who: d.who(), by_ms: d.wrong_by() }),
+    ("clock-strobe", |d| {
+        let every_ms = d.rng.random_range(20..400);
+        Fault::ClockStrobe { who: d.who(), by_ms: d.wrong_by(), every_ms, ms: d.ms() }
+    }),
+    ("clock-drift", |d| Fault::ClockDrift { who: d.who(), ppm: d.rng.random_range(-200_000..200_000), ms: d.ms() }),
+    ("timer-drift", |d| Fault::TimerDrift { who: d.who(), ppm: d.rng.random_range(-50_000..50_000), ms: d.ms() }),
+    ("transfer", |d| Fault::Transfer { shard: d.rng.random_range(0..2), to: d.node() }),
+    ("snapshot", |d| Fault::Snapshot { who: d.who() }),
+    ("lost", |d| Fault::Lost { node: d.frail() }),
+];
+
+/// The names of all kinds.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
+
+struct Drawing<'a> {
+    rng: &'a mut SmallRng,
+    nodes: usize,
+    /// The nodes that may rot or be lost: no more than may fail at once.
+    frail: Vec<usize>,
+    /// How often the leader is the victim of this run.
+    leader: f64,
+    ms_max: u64,
+}
+
+impl Drawing<'_> {
+    fn node(&mut self) -> usize {
+        self.rng.random_range(0..self.nodes)
+    }
+
+    fn pair(&mut self) -> (usize, usize) {
+        let node = self.node();
+        (node, (node + self.rng.random_range(1..self.nodes)) % self.nodes)
+    }
+
+    fn who(&mut self) -> Who {
+        if self.rng.random_bool(self.leader) { Who::Leader } else { Who::Node(self.node()) }
+    }
+
+    fn frail(&mut self) -> usize {
+        self.frail[self.rng.random_range(0..self.frail.len())]
+    }
+
+    fn minority(&mut self) -> Vec<usize> {
+        let mut nodes: Vec<usize> = (0..self.nodes).collect();
+        nodes.shuffle(self.rng);
+        nodes.truncate((self.nodes - 1) / 2);
+        nodes.sort_unstable();
+        nodes
+    }
+
+    fn clients(&mut self) -> Clients {
+        [Clients::Both, Clients::Inside, Clients::Outside][self.rng.random_range(0..3)]
+    }
+
+    fn ms(&mut self) -> u64 {
+        self.rng.random_range(50..self.ms_max)
+    }
+
+    /// Now and then just inside what is borne, mostly far outside.
+    fn wrong_by(&mut self) -> i64 {
+        let far = [200, 400, 5_000, 600_000][self.rng.random_range(0..4)];
+        self.rng.random_range(-far..far)
+    }
+}
+
+/// A kind this run allows, and how often.
+type Kind = (&'static str, Draw, u32);
+
+/// A rotten replica is rebuilt with the word of all others: a run has rot or a loss, not both.
+fn healable(mut kinds: Vec<Kind>, rot: bool) -> Vec<Kind> {
+    if ["rot", "lost"].iter().all(|one| kinds.iter().any(|(name, ..)| name == one)) {
+        kinds.retain(|(name, ..)| *name != if rot { "lost" } else { "rot" });
+    }
+    kinds
+}
+
+/// Draws the plan of a seed, for `for_ms` of simulated time.
+pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x00fa_0175);
+    let share = [0.08, 0.2, 0.5][rng.random_range(0..3)];
+    let kinds: Vec<Kind> = KINDS
+        .iter()
+        .filter_map(|(name, draw)| rng.random_bool(share).then(|| (*name, *draw, rng.random_range(1..8))))
+        .collect();
+    let kinds = healable(kinds, rng.random_bool(0.5));
+    let weights: u32 = kinds.iter().map(|(_, _, weight)| weight).sum();
+    let mut frail: Vec<usize> = (0..nodes).collect();
+    frail.shuffle(rng);
+    frail.truncate((nodes - 1) / 2);
+    let pace = rng.random_range(300..3_000);
+    let (leader, ms_max) = (rng.random_range(0.0..0.8), rng.random_range(200..4_000));
+    let mut plan = Vec::new();
+    if weights == 0 {
+        return plan;
+    }
+    let mut at_ms = rng.random_range(100..1_500);
+    let mut drawing = Drawing { rng, nodes, frail, leader, ms_max };
+    while at_ms < for_ms {
+        let mut ticket = drawing.rng.random_range(0..weights);
+        let mut fault = None;
+        for (_, draw, weight) in &kinds {
+            if ticket < *weight {
+                fault = Some(draw(&mut drawing));
+                break;
+            }
+            ticket -= weight;
+        }
+        plan.extend(fault.map(|fault| Planned { at_ms, fault }));
+        at_ms += drawing.rng.random_range(pace / 4..pace);
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_seed_draws_the_same_plan_and_seeds_differ() {
+        assert_eq!(draw_plan(7, 3, 10_000), draw_plan(7, 3, 10_000));
+        let distinct: BTreeSet<_> = (0..100).map(|s| draw_plan(s, 3, 10_000)).collect();
+        assert!(distinct.len() > 80, "{}", distinct.len());
+    }
+
+    #[test]
+    fn every_kind_is_drawn_by_some_seed() {
+        let drawn: BTreeSet<_> = (0..300).flat_map(|s| draw_plan(s, 3, 10_000)).map(|p| p.fault.name()).collect();
+        assert_eq!(drawn, KINDS.iter().map(|(name, _)| *name).collect());
+    }
+
+    #[test]
+    fn no_more_nodes_rot_or_are_lost_than_may_fail() {
+        for (nodes, may) in [(3, 1), (5, 2)] {
+            for seed in 0..300 {
+                let frail: BTreeSet<_> = draw_plan(seed, nodes, 30_000)
+                    .into_iter()
+                    .filter_map(|p| match p.fault {
+                        Fault::Rot { node, .. } | Fault::Lost { node } => Some(node),
+                        _ => None,
+                    })
+                    .collect();
+                assert!(frail.len() <= may, "seed {seed}: {frail:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_is_data() {
+        for seed in 0..50 {
+            let plan = draw_plan(seed, 5, 10_000);
+            let text = serde_json::to_string(&plan).expect("it can be written");
+            assert_eq!(serde_json::from_str::<Vec<Planned>>(&text).expect("and read"), plan);
+        }
+    }
+}

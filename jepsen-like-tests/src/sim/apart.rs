@@ -1,0 +1,229 @@
+//! Runs a setting in a process of its own: the same every time, and what hangs or dies takes nothing with it.
+//!
+//! **What it is.** The command starts itself with [`CHILD`] as its only argument; the setting goes in as one line of JSON, the report comes out as one,
+//! followed by the lines of the journal.
+//!
+//! **Owns** the child and its time. **Must never** judge: a child that died is a run that failed. **Read next**: [`super::report`].
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::prelude::*;
+
+use super::report::{Report, Setting};
+use crate::checkers::Violation;
+use crate::faults::Planned;
+use crate::history::Run;
+use crate::sometimes::Probe;
+
+/// The argument that makes the command run one setting from its input.
+pub const CHILD: &str = "run-setting";
+/// A second one that makes it show its log lines on stderr.
+const VERBOSE: &str = "--verbose";
+/// Lines of a dead child's last words that are told.
+const LAST_WORDS: usize = 12;
+
+/// Where runs get a process of their own.
+#[derive(Debug, Clone)]
+pub struct Apart {
+    /// The command.
+    pub exe: PathBuf,
+    /// A run that takes longer, in real time, hangs.
+    pub within: Duration,
+    /// Whether the child's log lines are shown.
+    pub verbose: bool,
+}
+
+/// A report but for its journal.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    seed: u64,
+    nodes: usize,
+    violations: Vec<(String, String)>,
+    struck: BTreeMap<String, u32>,
+    plan: Vec<Planned>,
+    lost: Vec<usize>,
+    simulated: Duration,
+    converged_after: Option<Duration>,
+    trace_digest: String,
+    trace_lines: u64,
+    trace: Vec<String>,
+}
+
+impl Apart {
+    /// Children of this command.
+    pub fn new(exe: PathBuf) -> Self {
+        Self { exe, within: Duration::from_secs(300), verbose: false }
+    }
+
+    /// Children of the command that runs.
+    ///
+    /// # Errors
+    /// It cannot be found.
+    pub fn here() -> io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?))
+    }
+
+    /// Runs a setting. A child that died or hung is a report with that as its violation.
+    ///
+    /// # Errors
+    /// No process could be started.
+    pub fn run(&self, setting: &Setting) -> io::Result<Report> {
+        let stderr = if self.verbose { Stdio::inherit() } else { Stdio::piped() };
+        let mut child = Command::new(&self.exe)
+            .arg(CHILD)
+            .args(self.verbose.then_some(VERBOSE))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            serde_json::to_writer(&mut stdin, setting)?;
+            stdin.write_all(b"\n")?;
+        }
+        let said = hear(&mut child);
+        let answer = said.recv_timeout(self.within);
+        if answer.is_err() {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        let died = |what: String| Ok(dead(setting, what));
+        match answer {
+            Err(_) => died(format!("the run took more than {:?} of real time", self.within)),
+            Ok((Ok(report), _)) if status.success() => Ok(report),
+            Ok((said, words)) => {
+                let error = said.err().map(|e| e.to_string()).unwrap_or_default();
+                died(format!("the run's process ended with {status}: {error}\n{words}"))
+            }
+        }
+    }
+}
+
+type Heard = (io::Result<Report>, String);
+
+/// Reads both of a child's outputs, each on its own thread, so that neither blocks it.
+fn hear(child: &mut Child) -> mpsc::Receiver<Heard> {
+    let (tell, told) = mpsc::channel();
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::spawn(move || {
+        let words = std::thread::spawn(move || last_words(stderr));
+        let report = stdout.ok_or_else(|| io::ErrorKind::BrokenPipe.into()).and_then(read_report);
+        let words = words.join().unwrap_or_default();
+        // Nobody listens any more if it took too long.
+        let _late = tell.send((report, words));
+    });
+    told
+}
+
+fn last_words(stderr: Option<impl Read>) -> String {
+    let Some(stderr) = stderr else { return String::new() };
+    let mut last = std::collections::VecDeque::with_capacity(LAST_WORDS);
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if last.len() == LAST_WORDS {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+    Vec::from(last).join("\n")
+}
+
+fn read_report(from: impl Read) -> io::Result<Report> {
+    let mut from = BufReader::new(from);
+    let mut first = String::new();
+    from.read_line(&mut first)?;
+    let told: Told = serde_json::from_str(&first)?;
+    let run = Run::read_events(&mut from)?;
+    let violations = told.violations.into_iter().map(|(property, what)| Violation { property: known(property), what });
+    Ok(Report {
+        seed: told.seed,
+        nodes: told.nodes,
+        run,
+        violations: violations.collect(),
+        struck: told.struck,
+        plan: told.plan,
+        lost: told.lost,
+        simulated: told.simulated,
+        converged_after: told.converged_after,
+        trace_digest: told.trace_digest,
+        trace_lines: told.trace_lines,
+        trace: told.trace,
+    })
+}
+
+fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
+    let told = Told {
+        seed: report.seed,
+        nodes: report.nodes,
+        violations: report.violations.iter().map(|v| (v.property.to_owned(), v.what.clone())).collect(),
+        struck: report.struck.clone(),
+        plan: report.plan.clone(),
+        lost: report.lost.clone(),
+        simulated: report.simulated,
+        converged_after: report.converged_after,
+        trace_digest: report.trace_digest.clone(),
+        trace_lines: report.trace_lines,
+        trace: report.trace.clone(),
+    };
+    serde_json::to_writer(&mut *to, &told)?;
+    to.write_all(b"\n")?;
+    report.run.write_events(to)?;
+    to.flush()
+}
+
+/// The name of a property as the checkers have it.
+fn known(property: String) -> &'static str {
+    let ours = crate::checkers::ALL.iter().map(|(name, _)| *name).find(|name| *name == property);
+    // A handful of names in the life of a process.
+    ours.unwrap_or_else(|| property.leak())
+}
+
+fn dead(setting: &Setting, what: String) -> Report {
+    Report {
+        seed: setting.seed,
+        nodes: setting.nodes,
+        run: Run::default(),
+        violations: vec![Violation { property: "the run ends by itself", what }],
+        struck: BTreeMap::new(),
+        plan: setting.plan(),
+        lost: Vec::new(),
+        simulated: Duration::ZERO,
+        converged_after: None,
+        trace_digest: String::new(),
+        trace_lines: 0,
+        trace: Vec::new(),
+    }
+}
+
+/// What the command does first: if it was started as a child, it runs the one setting and is done.
+pub fn as_child() -> Option<ExitCode> {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() != Some(CHILD) {
+        return None;
+    }
+    if args.next().as_deref() == Some(VERBOSE) {
+        let usual = || "info,jepsen_like_tests=debug,ledger_node=debug,ledger_raft=debug".into();
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
+        let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(filter);
+        tracing_subscriber::registry().with(lines).with(Probe).init();
+    }
+    let ran = || -> io::Result<()> {
+        // Whoever ends the command ends its runs.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        let mut line = String::new();
+        io::stdin().read_line(&mut line)?;
+        let setting: Setting = serde_json::from_str(&line)?;
+        write_report(&super::run(setting), &mut io::stdout().lock())
+    };
+    Some(match ran() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the setting could not be run: {error}");
+            ExitCode::from(2)
+        }
+    })
+}

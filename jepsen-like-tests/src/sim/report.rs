@@ -1,0 +1,88 @@
+//! What to run, and what a run gave; both can be written down and read again.
+//!
+//! **Owns** the two types. **Must never** lose a part on the way through text, or a run could not be repeated.
+//! **Read next**: [`super::apart`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkers::Violation;
+use crate::faults::{self, Planned};
+use crate::history::Run;
+use crate::workload::{self, Load};
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Everything is drawn from it.
+    pub seed: u64,
+    /// Nodes.
+    pub nodes: usize,
+    /// What the clients ask.
+    pub load: Load,
+    /// How long faults strike, simulated milliseconds.
+    pub faults_ms: u64,
+    /// The faults, instead of those that the seed draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Vec<Planned>>,
+    /// Whether the report has the lines of the trace, not only their digest.
+    #[serde(default)]
+    pub keep_trace: bool,
+    /// The wrong thing to switch on, in a known-bad build; none is empty.
+    #[serde(default)]
+    pub known_bad: String,
+}
+
+impl Setting {
+    /// The usual run of a seed: one in eight has five nodes.
+    pub fn of(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: if seed % 8 == 5 { 5 } else { 3 },
+            load: workload::draw(seed),
+            faults_ms: 8_000,
+            faults: None,
+            keep_trace: false,
+            known_bad: String::new(),
+        }
+    }
+
+    /// The faults that will strike.
+    pub fn plan(&self) -> Vec<Planned> {
+        match &self.faults {
+            Some(faults) => faults.clone(),
+            None => faults::draw_plan(self.seed, self.nodes, self.faults_ms),
+        }
+    }
+}
+
+/// What a run gave.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Its nodes.
+    pub nodes: usize,
+    /// Everything the clients saw.
+    pub run: Run,
+    /// Empty when all held.
+    pub violations: Vec<Violation>,
+    /// Faults that struck, by name.
+    pub struck: BTreeMap<String, u32>,
+    /// The faults that were planned.
+    pub plan: Vec<Planned>,
+    /// Nodes whose disk was lost for good, from 0.
+    pub lost: Vec<usize>,
+    /// Simulated time it took.
+    pub simulated: Duration,
+    /// Simulated time from the last fault until everything was served and equal.
+    pub converged_after: Option<Duration>,
+    /// The digest of the trace.
+    pub trace_digest: String,
+    /// Its lines.
+    pub trace_lines: u64,
+    /// The lines themselves, if they were asked for.
+    pub trace: Vec<String>,
+}

@@ -1,0 +1,515 @@
+//! How the faults of a plan are done and undone.
+//!
+//! **What it is.** A list of what is planned, what is under way and until when; [`Strikes::tick`] goes through both each millisecond.
+//! Faults of the same kind may overlap: cuts are counted, of several latencies the worst holds.
+//!
+//! **Owns** crashing, starting and the hands on network, disks and clocks. **Must never** judge. **Read next**: [`crate::faults`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ledger_raft::NodeId;
+use ledger_raft::disk::CrashPoint;
+
+use super::host::{Ended, Host};
+use super::trace::Trace;
+use crate::faults::{Clients, Fault, Planned, Rotten, Who};
+use crate::net::{Network, Weather};
+use crate::world::NodeWorld;
+
+/// A process that ended by itself is started again after so long, as a supervisor would.
+const RESTART_AFTER: Duration = Duration::from_millis(400);
+/// The disk's usual size.
+const ROOMY: u64 = 1 << 40;
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The machines, by number; the last one is the clients'.
+pub(super) struct Strikes {
+    pub(super) worlds: Vec<NodeWorld>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) struck: BTreeMap<String, u32>,
+    /// Nodes whose disk is gone for good.
+    pub(super) lost: Vec<usize>,
+    /// What the processes that ended by themselves said, newest last.
+    pub(super) last_words: Vec<String>,
+    /// Nodes whose clock or timers ever were wrong.
+    pub(super) wrong_clocks: BTreeSet<usize>,
+    net: Network,
+    trace: Trace,
+    seed: u64,
+    plan: std::vec::IntoIter<Planned>,
+    next: Option<Planned>,
+    began: Option<Duration>,
+    now: Duration,
+    undo: Vec<(Duration, Undo)>,
+    weather: Vec<(u64, Weather)>,
+    slow: Vec<(u64, usize, Duration)>,
+    armed: BTreeMap<usize, Duration>,
+    crashes: u64,
+    ids: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Undo {
+    Start(usize),
+    /// Starts into the next power cut, at this many disk operations from then.
+    StartInto(usize, u64),
+    Resume(usize),
+    Mend(Vec<(usize, usize)>),
+    Release(usize, usize),
+    Weather(u64),
+    FastDisk(u64),
+    Space(usize),
+    Clock(usize),
+    Timer(usize),
+    Strobe {
+        node: usize,
+        by_ms: i64,
+        every_ms: u64,
+        until: Duration,
+    },
+}
+
+impl Strikes {
+    pub(super) fn new(
+        seed: u64,
+        plan: Vec<Planned>,
+        worlds: Vec<NodeWorld>,
+        hosts: Vec<Host>,
+        net: Network,
+        trace: Trace,
+    ) -> Self {
+        let mut plan = plan.into_iter();
+        Self {
+            worlds,
+            hosts,
+            struck: BTreeMap::new(),
+            lost: Vec::new(),
+            last_words: Vec::new(),
+            wrong_clocks: BTreeSet::new(),
+            net,
+            trace,
+            seed,
+            next: plan.next(),
+            plan,
+            began: None,
+            now: Duration::ZERO,
+            undo: Vec::new(),
+            weather: Vec::new(),
+            slow: Vec::new(),
+            armed: BTreeMap::new(),
+            crashes: 0,
+            ids: 0,
+        }
+    }
+
+    fn nodes(&self) -> usize {
+        self.worlds.len()
+    }
+
+    /// What is over is undone, processes that ended are started again; and while `striking`, what is due strikes.
+    pub(super) fn tick(&mut self, now: Duration, striking: bool) {
+        self.now = now;
+        let (due, later): (Vec<_>, Vec<_>) = self.undo.drain(..).partition(|(at, _)| *at <= now);
+        self.undo = later;
+        due.into_iter().for_each(|(_, undo)| self.undo_one(undo));
+        self.power_cuts();
+        if !striking {
+            return;
+        }
+        let began = *self.began.get_or_insert(now);
+        while let Some(planned) = self.next.take_if(|p| began + Duration::from_millis(p.at_ms) <= now) {
+            if self.strike(&planned.fault) {
+                self.trace.note(format_args!("fault {:?}", planned.fault));
+                tracing::debug!(fault = ?planned.fault, ?now, "fault");
+                *self.struck.entry(planned.fault.name().to_owned()).or_default() += 1;
+            }
+            self.next = self.plan.next();
+        }
+    }
+
+    /// Everything is well again, but for what is lost.
+    pub(super) fn heal(&mut self) {
+        self.next = None;
+        for (_, undo) in std::mem::take(&mut self.undo) {
+            if !matches!(undo, Undo::Start(_) | Undo::StartInto(..) | Undo::Strobe { .. }) {
+                self.undo_one(undo);
+            }
+        }
+        for node in 0..self.nodes() {
+            self.worlds[node].disk.stop_at(None);
+            self.worlds[node].disk.fail_at(None);
+            self.worlds[node].clock.mend();
+        }
+        self.power_cuts();
+        self.undo.clear();
+        self.armed.clear();
+        (0..self.nodes()).for_each(|node| self.undo_one(Undo::Start(node)));
+    }
+
+    /// A process ended by itself.
+    pub(super) fn ended(&mut self, host: usize, how: Ended) {
+        if host >= self.nodes() {
+            return;
+        }
+        let why = how.err().unwrap_or_else(|| "it returned".to_owned());
+        self.trace.note(format_args!("ended n{} {why}", host + 1));
+        self.last_words.push(format!("n{} at {} ms: {why}", host + 1, self.now.as_millis()));
+        self.worlds[host].set_running(None);
+        self.net.down(host, false);
+        if !self.worlds[host].disk.stopped() {
+            self.worlds[host].disk.kill();
+            self.undo.push((self.now + RESTART_AFTER, Undo::Start(host)));
+        }
+    }
+
+    /// Disks whose power went at a write: their machines follow.
+    fn power_cuts(&mut self) {
+        for node in 0..self.nodes() {
+            if self.worlds[node].disk.stopped() {
+                let back = self.armed.remove(&node).unwrap_or(RESTART_AFTER);
+                self.power_off(node);
+                self.undo.push((self.now + back, Undo::Start(node)));
+            }
+        }
+    }
+
+    /// What was not synced is lost or torn, and nobody is told.
+    fn power_off(&mut self, node: usize) {
+        self.crashes += 1;
+        self.worlds[node].disk.crash(self.seed.rotate_left(17) ^ self.crashes);
+        self.net.down(node, true);
+        self.worlds[node].set_running(None);
+        self.hosts[node].stop();
+    }
+
+    fn id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    fn until(&mut self, ms: u64, undo: Undo) {
+        self.undo.push((self.now + Duration::from_millis(ms), undo));
+    }
+
+    fn who(&self, who: Who) -> usize {
+        match who {
+            Who::Node(node) => node.min(self.nodes() - 1),
+            Who::Leader => self.leader_of(0).unwrap_or(0),
+        }
+    }
+
+    /// Who leads the shard of this place among the shards.
+    fn leader_of(&self, shard: usize) -> Option<usize> {
+        (0..self.nodes()).find(|node| {
+            let running = self.worlds[*node].running();
+            running.is_some_and(|node| node.shards().get(shard).is_some_and(|shard| shard.leads()))
+        })
+    }
+
+    fn others(&self, node: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.nodes()).filter(move |other| *other != node)
+    }
+
+    /// Whether it struck: a process that is down cannot die, and nothing rots where nothing is.
+    fn strike(&mut self, fault: &Fault) -> bool {
+        match *fault {
+            Fault::Crash { who, ms } => self.crash(who, ms, Undo::Start),
+            Fault::CrashInRecovery { who, ops, ms } => self.crash(who, ms, |node| Undo::StartInto(node, ops)),
+            Fault::CrashAll { ms } => {
+                let up = (0..self.nodes()).filter(|node| self.crash(Who::Node(*node), ms, Undo::Start)).count();
+                up > 0
+            }
+            Fault::Kill { who, ms } => {
+                let node = self.who(who);
+                let up = self.hosts[node].is_running();
+                if up {
+                    self.kill(node);
+                    self.until(ms, Undo::Start(node));
+                }
+                up
+            }
+            Fault::CrashAtWrite { who, ops, ms } => {
+                let node = self.who(who);
+                let disk = &self.worlds[node].disk;
+                let at = disk.ops() + ops;
+                disk.stop_at(Some(if ops % 2 == 0 { CrashPoint::During(at) } else { CrashPoint::After(at) }));
+                self.armed.insert(node, Duration::from_millis(ms));
+                self.hosts[node].is_running()
+            }
+            Fault::DiskError { who, ops, .. } => {
+                let node = self.who(who);
+                let disk = &self.worlds[node].disk;
+                disk.fail_at(Some(disk.ops() + ops));
+                self.hosts[node].is_running()
+            }
+            Fault::Pause { who, ms } => {
+                let node = self.who(who);
+                self.hosts[node].pause(true);
+                self.until(ms, Undo::Resume(node));
+                self.hosts[node].is_running()
+            }
+            Fault::Isolate { who, clients, ms } => self.part(&[self.who(who)], clients, ms),
+            Fault::Minority { ref nodes, clients, ms } => self.part(nodes, clients, ms),
+            Fault::Ring { from, ms } => {
+                let cuts = ring(self.nodes(), from);
+                self.cut(both_ways(cuts), ms)
+            }
+            Fault::OneWay { from, to, ms } => self.cut(vec![(from, to)], ms),
+            Fault::Deaf { who, hears, ms } => {
+                let node = self.who(who);
+                let cuts = self.others(node).map(|o| if hears { (node, o) } else { (o, node) }).collect();
+                self.cut(cuts, ms)
+            }
+            Fault::Hold { a, b, ms } => {
+                self.net.hold(a, b, true);
+                self.until(ms, Undo::Release(a, b));
+                true
+            }
+            Fault::Reset { who, clients } => {
+                let node = self.who(who);
+                let clients = clients.then_some(self.nodes());
+                let ends: Vec<usize> = self.others(node).chain(clients).collect();
+                ends.into_iter().map(|end| self.net.reset_between(node, end)).sum::<usize>() > 0
+            }
+            Fault::SlowNet { latency_ms, ms } => {
+                self.bad_weather(Weather { max: Duration::from_millis(latency_ms), ..Weather::FAIR }, ms)
+            }
+            Fault::Loss { percent, ms } => {
+                self.bad_weather(Weather { loss: percent.min(90) as f64 / 100.0, ..Weather::FAIR }, ms)
+            }
+            Fault::SlowDisk { who, latency_ms, ms } => {
+                let (node, id) = (self.who(who), self.id());
+                self.slow.push((id, node, Duration::from_millis(latency_ms)));
+                self.slow_disks();
+                self.until(ms, Undo::FastDisk(id));
+                true
+            }
+            Fault::FullDisk { who, left_bytes, ms } => {
+                let node = self.who(who);
+                let disk = &self.worlds[node].disk;
+                disk.set_capacity(disk.used_bytes() + left_bytes);
+                self.until(ms, Undo::Space(node));
+                true
+            }
+            Fault::Rot { node, of, place, ms } => self.rot(node, of, place, ms),
+            Fault::ClockJump { who, by_ms } => {
+                let node = self.who(who);
+                self.wrong_clocks.insert(node);
+                self.worlds[node].clock.jump(by_ms);
+                // Set right at the end of the run's faults.
+                self.undo.push((Duration::MAX, Undo::Clock(node)));
+                true
+            }
+            Fault::ClockStrobe { who, by_ms, every_ms, ms } => {
+                let (node, until) = (self.who(who), self.now + Duration::from_millis(ms));
+                self.wrong_clocks.insert(node);
+                self.undo_one(Undo::Strobe { node, by_ms, every_ms: every_ms.max(1), until });
+                true
+            }
+            Fault::ClockDrift { who, ppm, ms } => {
+                let node = self.who(who);
+                self.wrong_clocks.insert(node);
+                self.worlds[node].clock.drift(ppm);
+                self.until(ms, Undo::Clock(node));
+                true
+            }
+            Fault::TimerDrift { who, ppm, ms } => {
+                let node = self.who(who);
+                self.wrong_clocks.insert(node);
+                self.hosts[node].drift(ppm);
+                self.until(ms, Undo::Timer(node));
+                true
+            }
+            Fault::Transfer { shard, to } => self.transfer(shard, to),
+            Fault::Snapshot { who } => self.snapshot(self.who(who)),
+            Fault::Lost { node } => {
+                let node = node.min(self.nodes() - 1);
+                if self.lost.contains(&node) || self.lost.len() >= (self.nodes() - 1) / 2 {
+                    return false;
+                }
+                self.power_off(node);
+                self.worlds[node].disk.wipe();
+                self.lost.push(node);
+                true
+            }
+        }
+    }
+
+    fn crash(&mut self, who: Who, ms: u64, then: impl FnOnce(usize) -> Undo) -> bool {
+        let node = self.who(who);
+        let up = self.hosts[node].is_running();
+        if up {
+            self.power_off(node);
+            self.until(ms, then(node));
+        }
+        up
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.net.down(node, false);
+        self.worlds[node].disk.kill();
+        self.worlds[node].set_running(None);
+        self.hosts[node].stop();
+    }
+
+    fn cut(&mut self, cuts: Vec<(usize, usize)>, ms: u64) -> bool {
+        cuts.iter().for_each(|(from, to)| self.net.cut(*from, *to, true));
+        self.until(ms, Undo::Mend(cuts));
+        true
+    }
+
+    /// Two parts that do not hear each other.
+    fn part(&mut self, inside: &[usize], clients: Clients, ms: u64) -> bool {
+        let outside: Vec<usize> = (0..self.nodes()).filter(|node| !inside.contains(node)).collect();
+        let apart = inside.iter().flat_map(|a| outside.iter().map(|b| (*a, *b)));
+        let unreached = match clients {
+            Clients::Both => &[][..],
+            Clients::Inside => &outside[..],
+            Clients::Outside => inside,
+        };
+        let cuts = apart.chain(unreached.iter().map(|node| (self.nodes(), *node))).collect();
+        self.cut(both_ways(cuts), ms)
+    }
+
+    fn bad_weather(&mut self, weather: Weather, ms: u64) -> bool {
+        let id = self.id();
+        self.weather.push((id, weather));
+        self.set_weather();
+        self.until(ms, Undo::Weather(id));
+        true
+    }
+
+    fn set_weather(&self) {
+        self.net.set_weather(self.weather.iter().fold(Weather::FAIR, |worst, (_, weather)| worst.with(*weather)));
+    }
+
+    fn slow_disks(&self) {
+        for (node, world) in self.worlds.iter().enumerate() {
+            let latencies = self.slow.iter().filter(|(_, of, _)| *of == node).map(|(.., latency)| *latency);
+            world.disk.set_latency(latencies.max().unwrap_or_default());
+        }
+    }
+
+    /// A bit flips where something is written, while the process is down; it reads it when it starts.
+    fn rot(&mut self, node: usize, of: Rotten, place: u64, ms: u64) -> bool {
+        let node = node.min(self.nodes() - 1);
+        let disk = self.worlds[node].disk.clone();
+        let part = match of {
+            Rotten::Log => "wal",
+            Rotten::Snapshot => "snapshots",
+        };
+        if !self.hosts[node].is_running() {
+            return false;
+        }
+        let written = |path: &std::path::PathBuf| {
+            let content = disk.content(path).unwrap_or_default();
+            let places: Vec<usize> = content.iter().enumerate().filter(|(_, b)| **b != 0).map(|(at, _)| at).collect();
+            (!places.is_empty()).then(|| (path.clone(), places))
+        };
+        let files: Vec<_> = disk.files().iter().filter(|p| p.iter().any(|c| c == part)).filter_map(written).collect();
+        if files.is_empty() {
+            return false;
+        }
+        self.power_off(node);
+        let (path, places) = &files[place as usize % files.len()];
+        let at = places[(place >> 8) as usize % places.len()];
+        // The power cut may have taken the file with it.
+        let flipped = disk.flip_bit(path, at as u64, (place >> 3) as u8).is_ok();
+        self.until(ms, Undo::Start(node));
+        flipped
+    }
+
+    fn transfer(&mut self, shard: usize, to: usize) -> bool {
+        let Some(from) = self.leader_of(shard) else { return false };
+        let Some(node) = self.worlds[from].running() else { return false };
+        let shards = node.shards();
+        let Some(group) = shards.get(shard).map(|shard| shard.group()) else { return false };
+        let to = NodeId(to.min(self.nodes() - 1) as u64 + 1);
+        self.hosts[from].inside(async move {
+            if let Err(error) = group.transfer_leader(to, HAND_OVER_WITHIN).await {
+                tracing::debug!(%error, "the leader was not handed over");
+            }
+        });
+        true
+    }
+
+    fn snapshot(&mut self, node: usize) -> bool {
+        let Some(running) = self.worlds[node].running() else { return false };
+        self.hosts[node].inside(async move {
+            for shard in running.shards() {
+                if let Err(error) = shard.group().snapshot_now().await {
+                    tracing::debug!(%error, "no snapshot was built");
+                }
+            }
+        });
+        true
+    }
+
+    fn undo_one(&mut self, undo: Undo) {
+        match undo {
+            Undo::Start(node) if !self.lost.contains(&node) && !self.hosts[node].is_running() => {
+                self.trace.note(format_args!("start n{}", node + 1));
+                self.net.up(node);
+                self.hosts[node].start();
+            }
+            Undo::StartInto(node, ops) => {
+                let disk = &self.worlds[node].disk;
+                disk.stop_at(Some(CrashPoint::During(disk.ops() + ops)));
+                self.undo_one(Undo::Start(node));
+            }
+            Undo::Start(_) => {}
+            Undo::Resume(node) => self.hosts[node].pause(false),
+            Undo::Mend(cuts) => cuts.into_iter().for_each(|(from, to)| self.net.cut(from, to, false)),
+            Undo::Release(a, b) => self.net.hold(a, b, false),
+            Undo::Weather(id) => {
+                self.weather.retain(|(of, _)| *of != id);
+                self.set_weather();
+            }
+            Undo::FastDisk(id) => {
+                self.slow.retain(|(of, ..)| *of != id);
+                self.slow_disks();
+            }
+            Undo::Space(node) => self.worlds[node].disk.set_capacity(ROOMY),
+            Undo::Clock(node) => self.worlds[node].clock.mend(),
+            Undo::Timer(node) => self.hosts[node].drift(0),
+            Undo::Strobe { node, until, .. } if self.now >= until => self.worlds[node].clock.mend(),
+            Undo::Strobe { node, by_ms, every_ms, until } => {
+                self.worlds[node].clock.jump(by_ms);
+                self.until(every_ms, Undo::Strobe { node, by_ms: -by_ms, every_ms, until });
+            }
+        }
+    }
+}
+
+fn both_ways(cuts: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    cuts.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+}
+
+/// The links that are gone when each node hears only its two neighbours; of three nodes, the one from `from`.
+fn ring(nodes: usize, from: usize) -> Vec<(usize, usize)> {
+    if nodes < 4 {
+        return vec![(from % nodes, (from + 1) % nodes)];
+    }
+    // Around the circle, or along its star.
+    let step = if from % 2 == 0 || nodes % 2 == 0 { 1 } else { 2 };
+    let neighbours = |a: usize, b: usize| (a + step) % nodes == b || (b + step) % nodes == a;
+    (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).filter(|(a, b)| !neighbours(*a, *b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_ring_everybody_hears_two() {
+        for from in 0..5 {
+            let gone = ring(5, from);
+            for node in 0..5 {
+                let deaf_to = gone.iter().filter(|(a, b)| *a == node || *b == node).count();
+                assert_eq!(4 - deaf_to, 2, "from {from}: {gone:?}");
+            }
+        }
+        assert_eq!(ring(3, 2), vec![(2, 0)]);
+    }
+}
