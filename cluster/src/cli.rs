@@ -119,6 +119,37 @@ pub enum ClusterVerb {
         #[arg(long, default_value_t = 0)]
         replicas: u32,
     },
+    /// How long what has ended is remembered, in all shards.
+    #[command(subcommand)]
+    Settings(SettingsVerb),
+}
+
+/// `cluster settings …`
+#[derive(Debug, Subcommand)]
+pub enum SettingsVerb {
+    /// What is set, and whether every shard has it.
+    Show,
+    /// Change some of it in every shard; what is not named stays. Safe to repeat.
+    #[command(after_help = "Example:\n  ledgerctl cluster settings set --retain-sold 45d --remembered-max 5000000")]
+    Set(SettingsArgs),
+}
+
+/// What is remembered for how long.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct SettingsArgs {
+    /// Confirmed reservations, from their confirmation: the window for returns; as 30d.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub retain_sold: Option<Duration>,
+    /// Released and expired reservations, from their end.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub retain_ended: Option<Duration>,
+    /// Refusals and fences.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub retain_refused: Option<Duration>,
+    /// Most ids of one shard that are neither live nor sold; the oldest are forgotten first.
+    #[arg(long)]
+    pub remembered_max: Option<u64>,
 }
 
 /// What an offer allows, as flags.

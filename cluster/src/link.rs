@@ -159,7 +159,8 @@ impl From<NotOk> for Failure {
     }
 }
 
-fn is_final(status: &tonic::Status) -> bool {
+/// Whether asking again, or another node, would be answered the same.
+pub(crate) fn is_final(status: &tonic::Status) -> bool {
     use tonic::Code;
     matches!(
         status.code(),

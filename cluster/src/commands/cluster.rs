@@ -9,13 +9,18 @@ use client_sdk::v1;
 use serde::Serialize;
 
 use super::Desk;
-use crate::cli::{ClusterVerb, SnapshotArgs, TransferArgs};
+use crate::cli::{SnapshotArgs, TransferArgs};
 use crate::limits;
 use crate::link::{ClusterLink, NodeLink, brief, timed};
 use crate::output::{Failure, Outcome, Printer, grouped, maybe, num, table, text, unit};
 
-pub(super) async fn run(verb: ClusterVerb, endpoints: &[String], printer: Printer) -> Outcome {
-    let ClusterVerb::Init { members, shards, replicas } = verb;
+pub(super) async fn init(
+    members: Vec<(u64, String)>,
+    shards: u32,
+    replicas: u32,
+    endpoints: &[String],
+    printer: Printer,
+) -> Outcome {
     let mut ids: Vec<u64> = members.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     ids.dedup();

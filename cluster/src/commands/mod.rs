@@ -10,6 +10,7 @@ mod import;
 mod product;
 mod reservation;
 mod sale;
+mod settings;
 mod stock;
 mod watch;
 
@@ -22,7 +23,7 @@ pub use sale::{SalePlan, create_sale};
 
 use client_sdk::{Client, OfferKey, SaleId, Sku};
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, ClusterVerb, Verb};
 use crate::link::{ClusterLink, connect};
 use crate::output::{Failure, Outcome, Printer};
 
@@ -56,7 +57,10 @@ pub async fn run(cli: Cli) -> Outcome {
         Verb::Dev(args) => dev::run(args, printer).await,
         Verb::Bench(args) if args.spawn || args.catch_up => crate::bench::run(args, Vec::new(), printer).await,
         Verb::Bench(args) => crate::bench::run(args, desk()?.endpoints, printer).await,
-        Verb::Cluster(verb) => cluster::run(verb, &cli.endpoints, printer).await,
+        Verb::Cluster(ClusterVerb::Init { members, shards, replicas }) => {
+            cluster::init(members, shards, replicas, &cli.endpoints, printer).await
+        }
+        Verb::Cluster(ClusterVerb::Settings(verb)) => settings::run(&desk()?, verb).await,
         Verb::Status => cluster::status(&desk()?).await,
         Verb::TransferLeader(args) => cluster::transfer(&desk()?, args).await,
         Verb::Snapshot(args) => cluster::snapshot(&desk()?, args).await,
