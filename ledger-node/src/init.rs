@@ -3,6 +3,7 @@
 //! **What it is.** The node that is asked (1) asks every other for its addresses, (2) stamps itself with a new cluster id, (3) sends
 //! every other the whole plan, upon which it stamps itself, and (4) waits until every shard is led and knows its slots. The rest is
 //! [`crate::reconcile`]'s, out of the stamps. Repeating the command after a crash anywhere finishes the work: the stamp of step 2 keeps the id.
+//! Of several inits at once at most one gets through step 1: each holds its own node and needs all the others.
 //! **Owns** those steps. **Must never** stamp a node that belongs to somebody else, or make two clusters of one list of members.
 //! **Read next**: [`crate::data_dir`].
 
@@ -17,7 +18,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::data_dir::{DataDirError, Stamp, hex};
 use crate::limits;
 use crate::meta::MemberEntry;
-use crate::node::{AdminError, Node, lock};
+use crate::node::{AdminError, Node, NodeState, lock};
 use crate::serve;
 use crate::status::member;
 
@@ -28,29 +29,29 @@ impl Node {
     /// [`AdminError`].
     pub async fn init(self: &Arc<Self>, request: v1::InitRequest) -> Result<v1::InitResponse, AdminError> {
         let members = checked_members(&request)?;
-        let created;
-        {
-            let Ok(_one_at_a_time) = self.joining.try_lock() else {
-                return Err(AdminError::NotNow(
-                    "another init or join is under way here; repeat the command".to_owned(),
-                ));
-            };
-            let stamp = match self.running() {
-                Some(running) if running.stamp.has_members(&members) => {
-                    created = false;
-                    running.stamp.clone()
+        let step = {
+            let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
+            let step = match self.identity()? {
+                Some(stamp) if stamp.has_members(&members) => {
+                    self.run_as(&stamp).await?;
+                    Step::Join { stamp, created: false }
                 }
-                Some(running) => return Err(other_members(&running.stamp)),
-                None => {
-                    created = true;
-                    match self.found(&request, members).await? {
-                        Found::Stamp(stamp) => stamp,
-                        Found::Elsewhere(answer) => return Ok(answer),
-                    }
-                }
+                Some(stamp) => return Err(other_members(&stamp)),
+                None => self.found(&request, members).await?,
             };
-            self.send_joins(&stamp).await?;
-        }
+            if let Step::Join { stamp, .. } = &step {
+                self.send_joins(stamp).await?;
+            }
+            step
+        };
+        let created = match step {
+            Step::Join { created, .. } => created,
+            // Not under the lock: that node asks this one to join.
+            Step::PassOn(to) => {
+                let answer = self.dial(&to.client).await?.init(request).await;
+                return answer.map(tonic::Response::into_inner).map_err(|status| of_peer(&to, &status));
+            }
+        };
         self.kick.notify_one();
         self.settled().await?;
         let (cluster, _) = self.cluster().unwrap_or_default();
@@ -58,50 +59,36 @@ impl Node {
         Ok(v1::InitResponse { cluster: cluster.to_vec().into(), created, members })
     }
 
-    /// First round, then this node's own stamp.
-    async fn found(
-        self: &Arc<Self>,
-        request: &v1::InitRequest,
-        members: Vec<MemberEntry>,
-    ) -> Result<Found, AdminError> {
-        let mut whole = Vec::new();
-        let mut me = None;
-        let prepare =
-            |node| v1::JoinRequest { node, prepare: true, members: request.members.clone(), ..Default::default() };
-        for asked in &members {
-            if me.is_none() && self.is_me(asked) {
-                me = Some(asked.node);
-                whole.push(self.entry(asked.node, &asked.client));
-                continue;
-            }
-            let mut client = self.dial(&asked.client).await?;
-            let until = Instant::now() + limits::JOIN_WITHIN;
-            match timeout_at(until, client.join(prepare(asked.node))).await {
-                Ok(Ok(answer)) => {
-                    let told = answer.into_inner().member.unwrap_or_default();
-                    let entry = MemberEntry {
-                        node: asked.node,
-                        client: asked.client.clone(),
-                        peer: told.peer,
-                        http: told.http,
-                    };
-                    whole.push(entry);
-                }
-                // It has a stamp already: if it is of this very list, an earlier init got so far, and it goes on from there.
-                Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
-                    let answer = client.init(request.clone()).await.map_err(|s| of_peer(asked, &s))?;
-                    return Ok(Found::Elsewhere(answer.into_inner()));
-                }
-                Ok(Err(status)) => return Err(of_peer(asked, &status)),
-                Err(_) => return Err(silent(asked)),
-            }
+    /// What this node is: as it runs, or as its directory says when it could not be run as that.
+    fn identity(&self) -> Result<Option<Stamp>, AdminError> {
+        if let Some(running) = self.running() {
+            return Ok(Some(running.stamp.clone()));
         }
-        let Some(node) = me else {
+        match lock(&self.dir).as_ref() {
+            Some(dir) => dir.present().map_err(|e| AdminError::Failed(told_with_causes(&e))),
+            None => Err(stopping()),
+        }
+    }
+
+    /// First round, then this node's own stamp.
+    async fn found(self: &Arc<Self>, request: &v1::InitRequest, members: Vec<MemberEntry>) -> Result<Step, AdminError> {
+        let Some(me) = members.iter().find(|member| self.is_me(member)).map(|member| member.node) else {
             return Err(AdminError::Invalid(format!(
                 "none of the members has this node's client address {}; hint: list it as the other nodes reach it",
                 self.client_addr()
             )));
         };
+        let mut whole = Vec::new();
+        for asked in &members {
+            if asked.node == me {
+                whole.push(self.entry(me, &asked.client));
+                continue;
+            }
+            match self.prepare(asked, me, request).await? {
+                Some(entry) => whole.push(entry),
+                None => return Ok(Step::PassOn(asked.clone())),
+            }
+        }
         let random = &self.seams().raft.random;
         let mut cluster = [0; 16];
         cluster[..8].copy_from_slice(&random.next_u64().to_be_bytes());
@@ -112,15 +99,53 @@ impl Node {
             format: Stamp::FORMAT,
             cluster,
             incarnation: 1,
-            node,
+            node: me,
             ports: self.ports,
             initiator: true,
             members: whole,
             shards: or(request.shards, config.shards),
             replicas: or(request.replicas, config.replicas),
         };
-        self.take_identity(stamp.clone()).await?;
-        Ok(Found::Stamp(stamp))
+        self.take_identity(&stamp).await?;
+        Ok(Step::Join { stamp, created: true })
+    }
+
+    /// Asks another node for its addresses. None: it has a stamp already. If that is of this very list, an earlier init got so
+    /// far, and it goes on from there.
+    ///
+    /// A node under an init of its own says *not now*, so that of several inits at once at most one gets through this round: each
+    /// holds its own node and needs all the others. The one at the lower id waits, the others give way.
+    async fn prepare(
+        &self,
+        asked: &MemberEntry,
+        me: u64,
+        request: &v1::InitRequest,
+    ) -> Result<Option<MemberEntry>, AdminError> {
+        let until = Instant::now() + limits::JOIN_WITHIN;
+        let mut client = self.dial(&asked.client).await?;
+        loop {
+            let prepare = v1::JoinRequest {
+                node: asked.node,
+                prepare: true,
+                members: request.members.clone(),
+                ..v1::JoinRequest::default()
+            };
+            match timeout_at(until, client.join(prepare)).await {
+                Ok(Ok(answer)) => {
+                    let told = answer.into_inner().member.unwrap_or_default();
+                    let (node, client) = (asked.node, asked.client.clone());
+                    return Ok(Some(MemberEntry { node, client, peer: told.peer, http: told.http }));
+                }
+                Ok(Err(status)) => match status.code() {
+                    tonic::Code::FailedPrecondition => return Ok(None),
+                    tonic::Code::Unavailable if me < asked.node && Instant::now() < until => {
+                        tokio::time::sleep(limits::TICK_LOOK).await;
+                    }
+                    _ => return Err(of_peer(asked, &status)),
+                },
+                Err(_) => return Err(silent(asked)),
+            }
+        }
     }
 
     /// Second round: everybody learns everything. Repeating it is harmless.
@@ -181,7 +206,7 @@ impl Node {
             return Err(AdminError::Invalid("a node id is 1 or above".to_owned()));
         }
         if let Some(wanted) = self.config().node_id.filter(|&wanted| wanted != request.node) {
-            return Err(AdminError::Refused(format!(
+            return Err(invalid(&format!(
                 "this node is configured with node_id = {wanted}, not {}; hint: list it under that id",
                 request.node
             )));
@@ -189,8 +214,11 @@ impl Node {
         let asked = request.members.iter().find(|member| member.node == request.node);
         let client = asked.map_or_else(|| self.client_addr(), |member| member.client.clone());
         if request.prepare {
-            return match self.running() {
-                Some(running) => Err(other_members(&running.stamp)),
+            if self.joining.try_lock().is_err() {
+                return Err(under_way());
+            }
+            return match self.identity()? {
+                Some(stamp) => Err(other_members(&stamp)),
                 None => Ok(answer(self.entry(request.node, &client))),
             };
         }
@@ -199,9 +227,7 @@ impl Node {
         if members.is_empty() || members.len() > limits::MEMBERS_MAX || asked.is_none() || request.incarnation == 0 {
             return Err(invalid("join names the incarnation, all members, and this node among them"));
         }
-        let Ok(_one_at_a_time) = self.joining.try_lock() else {
-            return Err(AdminError::NotNow("another init or join is under way here; repeat the command".to_owned()));
-        };
+        let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
         let stamp = Stamp {
             format: Stamp::FORMAT,
             cluster,
@@ -213,28 +239,41 @@ impl Node {
             shards: request.shards,
             replicas: request.replicas,
         };
-        match self.running() {
-            Some(running) if running.stamp.cluster == cluster && running.stamp.node == request.node => {}
-            Some(running) => return Err(other_members(&running.stamp)),
-            None => self.take_identity(stamp).await?,
+        match self.identity()? {
+            Some(known) if known.cluster == cluster && known.node == request.node => self.run_as(&known).await?,
+            Some(known) => return Err(other_members(&known)),
+            None => self.take_identity(&stamp).await?,
         }
         self.kick.notify_one();
         Ok(answer(self.entry(request.node, &client)))
     }
 
     /// Stamps the directory, then runs as what the stamp says.
-    async fn take_identity(self: &Arc<Self>, stamp: Stamp) -> Result<(), AdminError> {
+    async fn take_identity(self: &Arc<Self>, stamp: &Stamp) -> Result<(), AdminError> {
         let stamped = match lock(&self.dir).as_ref() {
-            Some(dir) => dir.stamp(&stamp),
-            None => return Err(AdminError::NotNow("the node is stopping".to_owned())),
+            Some(dir) => dir.stamp(stamp),
+            None => return Err(stopping()),
         };
         stamped.map_err(|e| match e {
             DataDirError::OtherCluster { .. } => AdminError::Refused(e.to_string()),
-            _ => AdminError::Failed(e.to_string()),
+            _ => AdminError::Failed(told_with_causes(&e)),
         })?;
-        let (node, cluster) = (stamp.node, hex(&stamp.cluster));
-        serve::activate(self, stamp).await.map_err(|e| AdminError::Failed(format!("{e:#}")))?;
-        tracing::info!(node, cluster, "this node joined a cluster");
+        self.run_as(stamp).await
+    }
+
+    /// Runs as what the stamp says, unless it does already.
+    async fn run_as(self: &Arc<Self>, stamp: &Stamp) -> Result<(), AdminError> {
+        if self.running().is_some() {
+            return Ok(());
+        }
+        if let Err(error) = serve::activate(self, stamp.clone()).await {
+            self.set_state(NodeState::Uninitialised);
+            return Err(AdminError::Failed(format!(
+                "{}; repeat the command once that is mended",
+                told_with_causes(&error)
+            )));
+        }
+        tracing::info!(node = stamp.node, cluster = hex(&stamp.cluster), "this node joined a cluster");
         Ok(())
     }
 
@@ -282,9 +321,26 @@ impl Node {
     }
 }
 
-enum Found {
-    Stamp(Stamp),
-    Elsewhere(v1::InitResponse),
+/// How an init goes on.
+enum Step {
+    /// This node has its stamp; the others are sent the plan.
+    Join { stamp: Stamp, created: bool },
+    /// That node has a stamp already: it is asked to go on.
+    PassOn(MemberEntry),
+}
+
+fn under_way() -> AdminError {
+    AdminError::NotNow("another init or join is under way here; repeat the command".to_owned())
+}
+
+fn stopping() -> AdminError {
+    AdminError::NotNow("the node is stopping".to_owned())
+}
+
+/// An error with what caused it: operators see no more of it than this text.
+fn told_with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn entry_of(member: &v1::Member) -> MemberEntry {

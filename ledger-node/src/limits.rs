@@ -47,14 +47,14 @@ pub const BALANCE_BACK_OFF: Duration = Duration::from_secs(30);
 pub const JOIN_WITHIN: Duration = Duration::from_secs(5);
 /// How long `init` waits until every shard has a leader and its slots.
 pub const INIT_WITHIN: Duration = Duration::from_secs(30);
-/// Members of a cluster: Raft groups of three to five replicas, spread over at most so many nodes.
-pub const MEMBERS_MAX: usize = 64;
-/// Members of the meta group: all nodes up to here, the first ones beyond.
-pub const META_VOTERS_MAX: usize = 5;
+/// Members of a cluster: each is a voter of the meta group, where it learns what to run, and more voters than that only slow it down.
+pub const MEMBERS_MAX: usize = 5;
 /// Replicas of a shard.
 pub const REPLICAS_MAX: u32 = 5;
 /// Shards of a cluster; each group costs tasks and wake-ups, so tens, not thousands.
 pub const SHARDS_MAX: u32 = 256;
+/// Largest message of the node's own to a peer or in the meta group.
+pub const META_BYTES_MAX: usize = 1 << 20;
 /// Tries of a change of the placement while others change it, too.
 pub const CHANGE_TRIES: usize = 8;
 /// Shortest retention an operator may set: below it the ledger remembers longer anyway.
@@ -67,13 +67,11 @@ pub const REMEMBERED_MIN: u64 = 10_000;
 pub const REMEMBERED_MAX: u64 = 1_000_000_000;
 /// A ledger of at most so many records is audited as it stands, too: a few milliseconds under its lock.
 pub const AUDIT_IN_PLACE_RECORDS: u64 = 1_024;
-/// Largest message of the node's own to a peer or in the meta group.
-pub const META_BYTES_MAX: usize = 1 << 20;
 /// History may lag so many entries behind before the log stops waiting for it and it becomes gapped.
-const _: () = assert!(RETAIN_MS_MIN < ledger_core::limits::RETAIN_REFUSED_MS_DEFAULT);
-const _: () = assert!(REMEMBERED_MIN < ledger_core::limits::REMEMBERED_MAX_DEFAULT);
 pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
 
+const _: () = assert!(RETAIN_MS_MIN < ledger_core::limits::RETAIN_REFUSED_MS_DEFAULT);
+const _: () = assert!(REMEMBERED_MIN < ledger_core::limits::REMEMBERED_MAX_DEFAULT);
 const _: () = assert!(ENTRY_BYTES_SOFT_MAX * 2 <= ledger_core::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(TICK_AFTER_DUE.as_millis() + TICK_LOOK.as_millis() < 50);
 const _: () = assert!(QUEUE_CALLS_DEFAULT >= ledger_core::limits::COMMANDS_PER_ENTRY_MAX * ENTRIES_IN_FLIGHT_MAX);
@@ -175,14 +173,14 @@ pub const GRPC_HEADER_BYTES: u32 = 16 << 10;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a linearizable read waits for the leader's word when its caller names no time.
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.
+pub const HTTP_BODY_BYTES: usize = 64 << 10;
 /// A client has so long for the headers of a request; also how long a connection may stay idle between two.
 pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// A client has so long for the body of a request, counted from its headers.
 pub const HTTP_BODY_WITHIN: Duration = Duration::from_secs(10);
 /// HTTP connections open at once; more wait to be accepted.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
-/// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.
-pub const HTTP_BODY_BYTES: usize = 64 << 10;
 /// Samples of histograms are folded together that often, whether or not anybody reads the page.
 pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 

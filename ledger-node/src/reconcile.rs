@@ -77,15 +77,14 @@ async fn keep_addresses(node: &Node, running: &Running, placement: &Placement) -
     futures::future::join_all(each).await.into_iter().collect()
 }
 
-/// The initiator makes all members (the first five) voters of the meta group, once.
+/// The initiator makes all members voters of the meta group, once.
 async fn begin_meta(node: &Node, running: &Running, initialised: &mut BTreeSet<u32>) -> io::Result<()> {
     let number = meta::META_GROUP.0;
     if !running.stamp.initiator || initialised.contains(&number) || lock_joining(node) {
         return Ok(());
     }
     if !running.meta.is_initialized().await {
-        let voters = running.stamp.members.iter().take(limits::META_VOTERS_MAX);
-        running.meta.initialize(voters.map(voter).collect()).await?;
+        running.meta.initialize(running.stamp.members.iter().map(voter).collect()).await?;
     }
     initialised.insert(number);
     Ok(())
@@ -129,9 +128,9 @@ async fn begin_shard(running: &Running, placement: &Placement, wanted: &ShardPla
 }
 
 async fn start_shard(node: &Arc<Node>, running: &Running, id: u32) -> io::Result<()> {
+    let sabotage = node.seams().sabotage.clone();
     #[cfg(holdfast_known_bad)]
     let sabotage = crate::shard::machine::by_wall_clock(node.seams().raft.clock.clone(), sabotage);
-    let sabotage = node.seams().sabotage.clone();
     let state = ShardState::new(id, running.stamp.incarnation, running.history.clone(), sabotage);
     let group = running.raft.start_group(GroupId(id), node.machine(state.clone())).await?;
     let shard = Shard::new(state, node.door_bounds(), group);

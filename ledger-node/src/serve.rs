@@ -204,12 +204,25 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
         tuning: config.raft.clone(),
     };
     let handler = peers::handler(Arc::downgrade(node));
-    let raft = RaftNode::open(raft_config, node.seams().raft.clone(), handler).await.map_err(log)?;
+    let raft = match RaftNode::open(raft_config, node.seams().raft.clone(), handler).await {
+        Ok(raft) => raft,
+        Err(source) => {
+            history.close();
+            return Err(log(source));
+        }
+    };
     for member in stamp.members.iter().filter(|member| member.node != stamp.node) {
         raft.know_peer(NodeId(member.node), &member.peer);
     }
     let machine = MetaMachine::new(node.placement.clone());
-    let meta = raft.start_group(META_GROUP, machine).await.map_err(log)?;
+    let meta = match raft.start_group(META_GROUP, machine).await {
+        Ok(meta) => meta,
+        Err(source) => {
+            raft.shutdown(Duration::ZERO).await;
+            history.close();
+            return Err(log(source));
+        }
+    };
     let poisoned = raft.wal_poisoned();
     let running = Arc::new(Running { stamp, raft, meta, history });
     node.set_running(Some(running.clone()));
@@ -281,6 +294,14 @@ pub(crate) fn advertised(port: &Port, bound: u16) -> String {
     }
 }
 
+/// How others reach a port that they know under an address already: as the configuration says, if it does. The listening address takes
+/// the place of another address or port, but not of a name for the same port, which is how `cluster init` was told to reach the node.
+pub(crate) fn announced(port: &Port, bound: u16, known: &str) -> String {
+    let is_name = |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err();
+    let named = split_address(known).is_some_and(|(host, known_port)| known_port == bound && is_name(host));
+    if port.advertise.is_none() && named { known.to_owned() } else { advertised(port, bound) }
+}
+
 /// The network with one listener that is open already.
 struct Bound {
     net: Arc<dyn Net>,
@@ -294,14 +315,6 @@ impl Net for Bound {
         let port = |text: &str| split_address(text).map(|(_, port)| port);
         let ours = port(addr) == Some(0) || port(addr) == port(&self.address);
         let open = if ours { lock(&self.listener).take() } else { None };
-/// How others reach a port that they know under an address already: as the configuration says, if it does. The listening address takes
-/// the place of another address or port, but not of a name for the same port, which is how `cluster init` was told to reach the node.
-pub(crate) fn announced(port: &Port, bound: u16, known: &str) -> String {
-    let is_name = |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err();
-    let named = split_address(known).is_some_and(|(host, known_port)| known_port == bound && is_name(host));
-    if port.advertise.is_none() && named { known.to_owned() } else { advertised(port, bound) }
-}
-
         match open {
             Some(listener) => Ok(listener),
             None => self.net.listen(addr).await,

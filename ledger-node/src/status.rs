@@ -56,7 +56,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.state().name().to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            shards: self.shards().iter().map(|shard| shard_status(shard, placement.as_deref())).collect(),
+            shards: self.shards().iter().map(|shard| shard_status(self, shard, placement.as_deref())).collect(),
             members: self.members().iter().map(member).collect(),
             wal_syncs: running.as_ref().map_or(0, |r| r.raft.wal_syncs()),
             disk_free_bytes: free.unwrap_or(0),
@@ -116,7 +116,7 @@ impl Node {
     }
 }
 
-fn shard_status(shard: &Shard, placement: Option<&Placement>) -> v1::ShardStatus {
+fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1::ShardStatus {
     let status = shard.status();
     let slots = placement.and_then(|p| p.shards.iter().find(|s| s.shard == shard.id())).map(|s| ranges(&s.slots));
     let (time, sums) = shard.with_ledger(|ledger| (ledger.time(), ledger.totals()));
@@ -139,6 +139,7 @@ fn shard_status(shard: &Shard, placement: Option<&Placement>) -> v1::ShardStatus
         totals: Some(totals(&sums)),
         history_index: kept.written,
         history_gapped: kept.is_gapped(),
+        diverged: node.digest_counts.diverged(shard),
     }
 }
 

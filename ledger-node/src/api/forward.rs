@@ -13,17 +13,39 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use ledger_core::LedgerTime;
 use ledger_proto::v1::ledger_client::LedgerClient;
-use ledger_proto::{At, Reply, answers, calls, names, v1};
+use ledger_proto::{At, Invalid, Reply, answers, calls, names, v1};
 use ledger_raft::seam::Net;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 use super::submit::{Group, Item, not_reached};
 use crate::door::PendingCall;
-use crate::limits::{FORWARD_CHANNELS_MAX, FORWARD_CONNECT_WITHIN, FORWARD_GRACE};
+use crate::limits::{FORWARD_CHANNELS_MAX, FORWARD_CONNECT_WITHIN, FORWARD_GRACE, SHARDS_MAX};
 
 /// Marks a call that another node passed on.
 pub const FORWARDED: &str = "holdfast-forwarded";
+
+/// Names the shards that another node wants of a list or a watch: what it lacks itself. Such a request is never passed on.
+pub const SHARDS: &str = "holdfast-shards";
+
+/// Marks a request as of these shards only.
+pub fn mark_shards<T>(request: &mut tonic::Request<T>, shards: &[u32]) {
+    let text = shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    if let Ok(value) = text.parse() {
+        request.metadata_mut().insert(SHARDS, value);
+    }
+}
+
+/// The shards that a request is marked with.
+///
+/// # Errors
+/// The mark is not a list of shards.
+pub fn marked_shards<T>(request: &tonic::Request<T>) -> Result<Option<Vec<u32>>, Invalid> {
+    let Some(mark) = request.metadata().get(SHARDS) else { return Ok(None) };
+    let shards = mark.to_str().ok().and_then(|text| text.split(',').map(|one| one.parse().ok()).collect());
+    let shards: Option<Vec<u32>> = shards.filter(|shards: &Vec<u32>| shards.len() <= SHARDS_MAX as usize);
+    shards.map(Some).ok_or_else(|| Invalid::new("holdfast-shards", "is no list of shards"))
+}
 
 /// Kept connections to other nodes.
 #[derive(Clone)]
@@ -65,6 +87,13 @@ impl Forwarder {
         Some(channel)
     }
 
+    /// A client of a node's Ledger service; none when the address is none.
+    pub fn ledger(&self, addr: &Arc<str>) -> Option<LedgerClient<Channel>> {
+        let client = LedgerClient::new(self.channel(addr)?);
+        let most = ledger_proto::limits::ANSWER_BYTES_MAX;
+        Some(client.max_decoding_message_size(most).max_encoding_message_size(most))
+    }
+
     /// Passes calls on; every call gets an answer.
     pub async fn submit(&self, leader: Arc<str>, pending: Vec<PendingCall>) -> Vec<Group> {
         let now = Instant::now();
@@ -78,12 +107,9 @@ impl Forwarder {
         });
         let mut request = tonic::Request::new(v1::CallFrame { calls: frame.collect() });
         request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
-        let Some(channel) = self.channel(&leader) else {
+        let Some(mut client) = self.ledger(&leader) else {
             return vec![not_reached(&pending, &leader, "it is no address")];
         };
-        let mut client = LedgerClient::new(channel)
-            .max_decoding_message_size(ledger_proto::limits::ANSWER_BYTES_MAX)
-            .max_encoding_message_size(ledger_proto::limits::ANSWER_BYTES_MAX);
         let within = latest.saturating_duration_since(now) + FORWARD_GRACE;
         match tokio::time::timeout(within, client.submit_batch(request)).await {
             Ok(Ok(answered)) => complete(&pending, groups_of(answered.into_inner())),

@@ -4,9 +4,10 @@
 //!
 //! **Owns** deadlines, the grouping of calls by shard, the one forward to a leader, the consistency of reads.
 //! **Must never** decide about stock, forward what was forwarded already, or turn *unknown* into *no*.
-//! **Read next**: [`submit`], [`reads`], [`forward`].
+//! **Read next**: [`submit`], [`reads`], [`lists`], [`forward`].
 
 pub mod forward;
+pub mod lists;
 pub mod reads;
 pub mod submit;
 

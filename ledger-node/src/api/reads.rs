@@ -2,13 +2,13 @@
 //!
 //! **Owns** which replica state a read sees. **Must never** answer a linearizable read from a state that was not confirmed, or hold
 //! the ledger for longer than one look.
-//! **Read next**: [`crate::shard`].
+//! **Read next**: [`super::lists`], [`crate::shard`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use ledger_core::types::{OfferKey, SaleId, Sku, Slot};
+use ledger_core::types::{OfferKey, Sku, Slot};
 use ledger_core::view::{IdView, OfferView, ProductView};
 use ledger_core::{Ledger, ReservationId};
 use ledger_proto::{At, Cause, Invalid, NotNow, Reply, Why};
@@ -72,16 +72,23 @@ impl From<ReadFailure> for Reply {
 /// Reads of one call.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
-    api: &'a Api,
-    consistency: Consistency,
-    within: Duration,
+    pub(super) api: &'a Api,
+    pub(super) consistency: Consistency,
+    pub(super) within: Duration,
+    /// Lists are of these shards only, asked by another node; of all shards otherwise.
+    pub(super) only: Option<&'a [u32]>,
 }
 
 impl<'a> Reader<'a> {
     /// With a consistency and the time that the caller gives it.
     pub fn new(api: &'a Api, consistency: Consistency, within: Option<Duration>) -> Self {
         let longest = api.node.config().call_within_max;
-        Self { api, consistency, within: within.unwrap_or(READ_WITHIN).min(longest) }
+        Self { api, consistency, within: within.unwrap_or(READ_WITHIN).min(longest), only: None }
+    }
+
+    /// Lists are of these shards only, if some are named: another node asks for what it lacks.
+    pub fn only(self, shards: Option<&'a [u32]>) -> Self {
+        Self { only: shards, ..self }
     }
 
     /// The shard of a slot, with its replica here.
@@ -98,9 +105,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Waits until the shard's replica here may be read.
-    async fn confirmed(&self, shard: &Shard) -> Result<(), NotNow> {
+    pub(super) async fn confirmed(&self, shard: &Shard) -> Result<(), NotNow> {
         if self.consistency == Consistency::Stale || ledger_core::bad!("stale-read-as-linearizable") {
-            return Ok(());
+            // Old is what was asked for; a state that was found wrong, or is being replaced, is not.
+            return match shard.status().stopped {
+                None => Ok(()),
+                Some(why) => Err(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)),
+            };
         }
         match shard.read_index(self.within).await {
             Ok(_) => Ok(()),
@@ -113,7 +124,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn look<T>(&self, shard: &Shard, look: impl FnOnce(&Ledger) -> T) -> (T, AsOf) {
+    pub(super) fn look<T>(&self, shard: &Shard, look: impl FnOnce(&Ledger) -> T) -> (T, AsOf) {
         let (seen, at) =
             shard.with_ledger(|ledger| (look(ledger), At { position: ledger.position(), time: ledger.time() }));
         let age_ms = (self.consistency == Consistency::Stale).then(|| shard.age_ms()).flatten();
@@ -170,57 +181,6 @@ impl<'a> Reader<'a> {
         Ok((view, as_of))
     }
 
-    /// All shards of the cluster, which must all have a replica here.
-    fn all_shards(&self) -> Result<Vec<Arc<Shard>>, NotNow> {
-        self.api.serving()?;
-        let shards = self.api.node.shards();
-        let missing =
-            self.api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard));
-        match missing {
-            Some(route) => Err(elsewhere(self.api, route.shard)),
-            None => Ok(shards),
-        }
-    }
-
-    /// Products by SKU over all shards, after `after`, at most `max`; and whether there are more.
-    ///
-    /// # Errors
-    /// [`ReadFailure`].
-    pub async fn products(&self, after: Option<&Sku>, max: usize) -> Result<(Vec<ProductView>, bool), ReadFailure> {
-        let shards = self.all_shards()?;
-        try_join_all(shards.iter().map(|shard| self.confirmed(shard))).await?;
-        let mut all = Vec::new();
-        for shard in &shards {
-            all.extend(self.look(shard, |ledger| ledger.products(after, max + 1)).0);
-        }
-        all.sort_by(|a, b| a.sku.cmp(&b.sku));
-        let more = all.len() > max;
-        all.truncate(max);
-        Ok((all, more))
-    }
-
-    /// Offers in sales by (sale, SKU) over all shards, after `after`, at most `max`; and whether there are more.
-    ///
-    /// # Errors
-    /// [`ReadFailure`].
-    pub async fn sales(
-        &self,
-        sale: Option<&SaleId>,
-        after: Option<(&SaleId, &Sku)>,
-        max: usize,
-    ) -> Result<(Vec<OfferView>, bool), ReadFailure> {
-        let shards = self.all_shards()?;
-        try_join_all(shards.iter().map(|shard| self.confirmed(shard))).await?;
-        let mut all = Vec::new();
-        for shard in &shards {
-            all.extend(self.look(shard, |ledger| ledger.sales(sale, after, max + 1)).0);
-        }
-        all.sort_by(|a, b| (&a.offer.sale, &a.offer.sku).cmp(&(&b.offer.sale, &b.offer.sku)));
-        let more = all.len() > max;
-        all.truncate(max);
-        Ok((all, more))
-    }
-
     /// The changes of one product or reservation, newest first.
     ///
     /// # Errors
@@ -265,7 +225,7 @@ pub fn not_here(api: &Api, shard: u32, error: &HistoryError) -> NotNow {
     why
 }
 
-fn elsewhere(api: &Api, shard: u32) -> NotNow {
+pub(super) fn elsewhere(api: &Api, shard: u32) -> NotNow {
     let leader = api.node.leader_addr_of(shard).map(|addr| addr.to_string());
     let mut why = NotNow::not_leader(leader);
     why.message = format!("shard {shard} has no replica on this node; ask a node that has one");

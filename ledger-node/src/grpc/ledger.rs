@@ -1,6 +1,6 @@
 //! The Ledger service: messages to [`crate::api`] and back.
 //!
-//! **Owns** the translation. **Must never** hold a rule. **Read next**: [`super::stream`], [`crate::api`].
+//! **Owns** the translation. **Must never** hold a rule. **Read next**: [`super::stream`], [`super::watch`], [`crate::api`].
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use std::time::Duration;
 use futures::Stream;
 use ledger_core::types::{OfferKey, SaleId, Sku};
 use ledger_proto::framed::ledger_server::Ledger;
-use ledger_proto::limits::{CURSOR_BYTES_MAX, OFFERS_PER_READ_MAX, SKUS_PER_WATCH_MAX, page_size};
-use ledger_proto::{Answers, Calls, Cause, DecodedCall, Invalid, NotNow, OneCall, Why, feed, names, status, v1, views};
+use ledger_proto::limits::{OFFERS_PER_READ_MAX, page_size};
+use ledger_proto::{Answers, Calls, DecodedCall, Invalid, OneCall, Why, feed, names, status, v1, views};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Peer;
 use super::stream::SubmitFlow;
+use super::watch;
 use crate::access::Right;
-use crate::api::forward::FORWARDED;
+use crate::api::forward::{FORWARDED, marked_shards};
 use crate::api::reads::{AsOf, Consistency, ReadFailure, Reader};
 use crate::api::{Api, submit};
-use crate::feed::watch::{Frame, From, ShardFeed, WatchError, Watcher};
 use crate::history::explain::Subject;
-use crate::limits::{EXPLAIN_DEFAULT, EXPLAIN_MAX, RETRY_UNWELL_MS, WATCH_FRAMES_WAITING};
+use crate::limits::{EXPLAIN_DEFAULT, EXPLAIN_MAX, WATCH_FRAMES_WAITING};
 use crate::metrics::Outcomes;
 
 /// The service.
@@ -166,7 +166,8 @@ impl Ledger for LedgerService {
     }
 
     async fn list_products(&self, request: Request<v1::ListProductsRequest>) -> Answered<v1::ListProductsResponse> {
-        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let only = marked_shards(&request).map_err(status::invalid)?;
+        let reader = self.reader(&request, request.get_ref().consistency)?.only(only.as_deref());
         let asked = request.get_ref();
         let after = (!asked.after.is_empty()).then(|| sku("after", &asked.after)).transpose()?;
         let (products, more) = reader.products(after.as_ref(), page_size(asked.max)).await.map_err(failure)?;
@@ -176,7 +177,8 @@ impl Ledger for LedgerService {
     }
 
     async fn list_sales(&self, request: Request<v1::ListSalesRequest>) -> Answered<v1::ListSalesResponse> {
-        let reader = self.reader(&request, request.get_ref().consistency)?;
+        let only = marked_shards(&request).map_err(status::invalid)?;
+        let reader = self.reader(&request, request.get_ref().consistency)?.only(only.as_deref());
         let asked = request.get_ref();
         let sale = names::sale("sale", &asked.sale).map_err(status::invalid)?;
         let after = sale_token(&asked.after)?;
@@ -223,10 +225,10 @@ impl Ledger for LedgerService {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answered<Self::WatchStream> {
         self.admit(&request, Right::Read)?;
-        self.api.serving().map_err(status::not_now)?;
-        let watcher = begin_watch(&self.api, request.get_ref()).map_err(|why| watch_status(&self.api, why))?;
+        let only = marked_shards(&request).map_err(status::invalid)?;
+        let sources = watch::begin(&self.api, request.get_ref(), only.as_deref()).await?;
         let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
-        tokio::spawn(run_watch(self.api.clone(), watcher, frames));
+        tokio::spawn(watch::run(self.api.clone(), sources, frames));
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(waiting))))
     }
 
@@ -244,106 +246,4 @@ fn sale_token(text: &str) -> Result<Option<(SaleId, Sku)>, Status> {
     let bad = || status::invalid(Invalid::new("after", "is no page token; take `next` of the page before"));
     let (sale, sku) = text.split_once(' ').ok_or_else(bad)?;
     Ok(Some((SaleId::new(sale).map_err(|_| bad())?, Sku::new(sku).map_err(|_| bad())?)))
-}
-
-/// Why a watch was not begun.
-enum NotBegun {
-    Invalid(Invalid),
-    Watch(WatchError),
-}
-
-fn begin_watch(api: &Api, asked: &v1::WatchRequest) -> Result<Watcher, NotBegun> {
-    let invalid = |field, why: String| NotBegun::Invalid(Invalid::new(field, why));
-    if asked.skus.len() > SKUS_PER_WATCH_MAX {
-        return Err(invalid(
-            "skus",
-            format!("has {} items, at most {SKUS_PER_WATCH_MAX} are allowed", asked.skus.len()),
-        ));
-    }
-    if asked.cursor.len() > CURSOR_BYTES_MAX {
-        return Err(invalid(
-            "cursor",
-            format!("has {} bytes, at most {CURSOR_BYTES_MAX} are allowed", asked.cursor.len()),
-        ));
-    }
-    let skus = asked.skus.iter().map(|text| names::sku("skus", text)).collect::<Result<Vec<_>, _>>();
-    let skus = skus.map_err(NotBegun::Invalid)?;
-    let from = match (asked.cursor.is_empty(), asked.from_now) {
-        (false, _) => From::Cursor(asked.cursor.clone()),
-        (true, true) => From::Now,
-        (true, false) => From::Oldest,
-    };
-    let incarnation = api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
-    let shards = api.node.shards();
-    if let Some(route) =
-        api.node.routing().shards.into_iter().find(|route| !shards.iter().any(|s| s.id() == route.shard))
-    {
-        return Err(NotBegun::Watch(WatchError::ShardElsewhere { shard: route.shard }));
-    }
-    let feed = |shard: &std::sync::Arc<crate::shard::Shard>| ShardFeed {
-        ring: shard.feed().clone(),
-        history: shard.history().clone(),
-    };
-    Watcher::begin(incarnation, shards.iter().map(feed).collect(), &from, skus).map_err(NotBegun::Watch)
-}
-
-fn watch_status(api: &Api, why: NotBegun) -> Status {
-    match why {
-        NotBegun::Invalid(why) => status::invalid(why),
-        NotBegun::Watch(why) => watch_error(api, &why),
-    }
-}
-
-/// `INVALID_ARGUMENT`: mend the cursor. `OUT_OF_RANGE`: what it names is gone, start from a read. `UNAVAILABLE`: another node.
-fn watch_error(api: &Api, why: &WatchError) -> Status {
-    match why {
-        WatchError::Malformed(_) => status::invalid(Invalid::new("cursor", why.to_string())),
-        WatchError::OtherIncarnation { .. } | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
-        WatchError::NotHere { shard, .. } | WatchError::ShardElsewhere { shard } => {
-            let mut not_now = NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS);
-            not_now.leader = api.node.leader_addr_of(*shard).map(|addr| addr.to_string());
-            status::not_now(not_now)
-        }
-        WatchError::Broken(_) => status::not_now(NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS)),
-    }
-}
-
-/// Feeds one watch until its caller goes away, it cannot go on, or the node stops.
-async fn run_watch(api: Api, mut watcher: Watcher, frames: mpsc::Sender<Result<v1::WatchFrame, Status>>) {
-    api.metrics.watches.increment(1.0);
-    let mut state = api.node.watch_state();
-    let stopping = async move {
-        drop(state.wait_for(|state| *state == crate::node::NodeState::Stopping).await);
-    };
-    let feeding = async {
-        loop {
-            let next = watcher.next().await;
-            let over = next.is_err();
-            let frame = next.map(|frame| wire_frame(&frame)).map_err(|why| watch_error(&api, &why));
-            if frames.send(frame).await.is_err() || over {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = feeding => {}
-        () = stopping => {
-            let why = NotNow::new(Cause::NotServing, "the node is stopping; go on with the same cursor elsewhere", 0);
-            drop(frames.try_send(Err(status::not_now(why))));
-        }
-        () = frames.closed() => {}
-    }
-    api.metrics.watches.decrement(1.0);
-}
-
-fn wire_frame(frame: &Frame) -> v1::WatchFrame {
-    v1::WatchFrame {
-        changes: frame
-            .changes
-            .iter()
-            .map(|told| feed::change_to_wire(told.position, told.time, &told.change))
-            .collect(),
-        cursor: frame.cursor.clone(),
-        shard_time_ms: frame.times.iter().map(|(&shard, time)| (shard, time.0)).collect(),
-    }
 }

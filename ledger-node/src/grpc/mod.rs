@@ -10,6 +10,7 @@ pub mod admin;
 pub mod connection;
 pub mod ledger;
 pub mod stream;
+mod watch;
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Three nodes in one process, on loopback and real disks in temporary directories.
+//! Nodes in one process, on loopback: three on real disks in temporary directories, unless a test asks for others.
 
 pub mod clients;
 
@@ -11,9 +11,13 @@ use ledger_core::types::{Line, OfferKey, Quantity, Reference, ReservationId, Sku
 use ledger_core::{Command, Outcome, Policy};
 use ledger_node::config::{NodeConfig, Port};
 use ledger_node::door::Answer;
+use ledger_node::history::MemoryHistory;
+use ledger_node::node::AdminError;
 use ledger_node::shard::Shard;
 use ledger_node::{Node, NodeSeams, NodeState, RunningNode, serve};
 use ledger_proto::v1;
+use ledger_raft::disk::SimDisk;
+use ledger_raft::seam::Seams;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -35,40 +39,76 @@ pub fn config(dir: &Path) -> NodeConfig {
     config
 }
 
+/// Gives a node a disk and a history in memory: quick, and with knobs.
+pub fn in_memory(seams: &mut NodeSeams, seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    *seams = NodeSeams::new(Seams::with_disk(Arc::new(disk.clone())), Arc::new(MemoryHistory::default()));
+    disk
+}
+
+/// How many of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub nodes: usize,
+    pub shards: u32,
+    pub replicas: u32,
+}
+
 pub struct Cluster {
     pub dirs: Vec<TempDir>,
     pub nodes: Vec<Option<RunningNode>>,
+    /// What each node is started with, again too.
+    given: Vec<(NodeConfig, NodeSeams)>,
 }
 
 impl Cluster {
     /// Starts and initialises three nodes.
-    pub async fn start(shards: u32, change: impl Fn(usize, &mut NodeConfig, &mut NodeSeams)) -> Self {
-        let cluster = Self::empty(change).await;
-        let created = cluster.init(0, shards).await.expect("a fresh cluster is initialised");
+    pub async fn start(shards: u32, change: impl FnMut(usize, &mut NodeConfig, &mut NodeSeams)) -> Self {
+        Self::of(Shape { nodes: 3, shards, replicas: 0 }, change).await
+    }
+
+    /// Starts and initialises so many nodes.
+    pub async fn of(shape: Shape, change: impl FnMut(usize, &mut NodeConfig, &mut NodeSeams)) -> Self {
+        let cluster = Self::nodes(shape.nodes, change).await;
+        let created = cluster.init_as(0, shape.shards, shape.replicas).await.expect("a fresh cluster is initialised");
         assert!(created.created);
         cluster
     }
 
-    pub async fn empty(change: impl Fn(usize, &mut NodeConfig, &mut NodeSeams)) -> Self {
-        let mut cluster = Self { dirs: Vec::new(), nodes: Vec::new() };
-        for i in 0..3 {
+    pub async fn empty(change: impl FnMut(usize, &mut NodeConfig, &mut NodeSeams)) -> Self {
+        Self::nodes(3, change).await
+    }
+
+    async fn nodes(n: usize, mut change: impl FnMut(usize, &mut NodeConfig, &mut NodeSeams)) -> Self {
+        let mut cluster = Self { dirs: Vec::new(), nodes: Vec::new(), given: Vec::new() };
+        for i in 0..n {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let (mut config, mut seams) = (config(dir.path()), NodeSeams::real());
             change(i, &mut config, &mut seams);
+            cluster.given.push((config.clone(), seams.clone()));
             cluster.nodes.push(Some(serve(config, seams).await.expect("an empty node starts")));
             cluster.dirs.push(dir);
         }
         cluster
     }
 
-    pub async fn init(&self, through: usize, shards: u32) -> Result<v1::InitResponse, ledger_node::node::AdminError> {
-        let member = |(i, node): (usize, &Option<RunningNode>)| v1::Member {
-            node: i as u64 + 1,
-            client: node.as_ref().expect("runs").client_addr().to_string(),
-            ..Default::default()
-        };
-        let members = self.nodes.iter().enumerate().map(member).collect();
-        self.node(through).init(v1::InitRequest { members, shards, replicas: 0 }).await
+    pub async fn init(&self, through: usize, shards: u32) -> Result<v1::InitResponse, AdminError> {
+        self.init_as(through, shards, 0).await
+    }
+
+    async fn init_as(&self, through: usize, shards: u32, replicas: u32) -> Result<v1::InitResponse, AdminError> {
+        self.node(through).init(v1::InitRequest { members: self.members(), shards, replicas }).await
+    }
+
+    /// The members as `cluster init` names them: node 1 is at place 0.
+    pub fn members(&self) -> Vec<v1::Member> {
+        let member = |i: usize| v1::Member { node: i as u64 + 1, client: self.client_addr(i), ..v1::Member::default() };
+        (0..self.nodes.len()).map(member).collect()
+    }
+
+    /// Where clients reach a node that runs.
+    pub fn client_addr(&self, i: usize) -> String {
+        self.nodes[i].as_ref().expect("the node runs").client_addr().to_string()
     }
 
     pub fn node(&self, i: usize) -> &Arc<Node> {
@@ -81,8 +121,8 @@ impl Cluster {
 
     /// Starts a node again, without waiting for more than its log.
     pub async fn restart_later(&mut self, i: usize) {
-        let node = serve(config(self.dirs[i].path()), NodeSeams::real()).await.expect("the node starts again");
-        self.nodes[i] = Some(node);
+        let (config, seams) = self.given[i].clone();
+        self.nodes[i] = Some(serve(config, seams).await.expect("the node starts again"));
     }
 
     pub async fn restart(&mut self, i: usize) {

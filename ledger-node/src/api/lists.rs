@@ -1,0 +1,172 @@
+//! Pages of products and sales over all shards: of the shards with a replica here, and of the others from the nodes that lead them.
+//!
+//! **Owns** the asking of those nodes and the joining of their pages. **Must never** leave a shard out, or ask on behalf of a node that asks.
+//! **Read next**: [`super::reads`], [`super::forward`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::{join, try_join_all};
+use ledger_core::types::{SaleId, Sku};
+use ledger_core::view::{OfferView, ProductView};
+use ledger_proto::{Cause, Invalid, NotNow, Reply, names, status, v1, views};
+use tokio::time::timeout;
+use tonic::{Request, Status};
+
+use super::Api;
+use super::forward::mark_shards;
+use super::reads::{Consistency, ReadFailure, Reader, elsewhere};
+use crate::limits::{FORWARD_GRACE, RETRY_ELECTION_MS};
+use crate::shard::Shard;
+
+/// Shards with a replica here, and those without by the client address of their leader.
+pub struct Spread {
+    /// With a replica here.
+    pub here: Vec<Arc<Shard>>,
+    /// Led there, no replica here.
+    pub away: BTreeMap<Arc<str>, Vec<u32>>,
+}
+
+/// Where the shards of a list or a watch are: all of the cluster, or `only` these, which must be here.
+///
+/// # Errors
+/// The node does not serve, or a shard is not here and its leader is not known (or may not be asked).
+pub fn spread(api: &Api, only: Option<&[u32]>) -> Result<Spread, NotNow> {
+    api.serving()?;
+    let placement = api.node.placement();
+    let all = placement.iter().flat_map(|placement| &placement.shards).map(|shard| shard.shard);
+    let wanted: Vec<u32> = only.map_or_else(|| all.collect(), <[u32]>::to_vec);
+    let table = api.node.table();
+    let mut spread = Spread { here: Vec::new(), away: BTreeMap::new() };
+    for shard in wanted {
+        if let Some(here) = table.shards().iter().find(|here| here.id() == shard) {
+            spread.here.push(here.clone());
+            continue;
+        }
+        match api.node.leader_addr_of(shard).filter(|_| only.is_none()) {
+            Some(leader) => spread.away.entry(leader).or_default().push(shard),
+            None => return Err(elsewhere(api, shard)),
+        }
+    }
+    Ok(spread)
+}
+
+/// Items of some shards, and whether there are more behind them.
+type Page<T> = (Vec<T>, bool);
+
+impl Reader<'_> {
+    /// Products by SKU over all shards, after `after`, at most `max`; and whether there are more.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn products(&self, after: Option<&Sku>, max: usize) -> Result<Page<ProductView>, ReadFailure> {
+        let Spread { here, away } = spread(self.api, self.only)?;
+        let ask = |(leader, shards): (Arc<str>, Vec<u32>)| {
+            let request = v1::ListProductsRequest {
+                after: after.map(|sku| sku.as_str().to_owned()).unwrap_or_default(),
+                max: max as u32,
+                consistency: self.wire_consistency(),
+            };
+            async move {
+                let Some(mut client) = self.api.forward.ledger(&leader) else { return Err(unanswered(&leader)) };
+                let asked = client.list_products(self.marked(request, &shards));
+                let answer = self.answered(&leader, asked).await?;
+                let views = answer.products.into_iter().map(views::product_from_wire).collect::<Result<Vec<_>, _>>();
+                Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
+            }
+        };
+        let mine = self.pages(&here, |shard| self.look(shard, |ledger| ledger.products(after, max + 1)).0);
+        let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
+        Ok(joined(mine?, theirs?, max, |product| product.sku.clone()))
+    }
+
+    /// Offers in sales by (sale, SKU) over all shards, after `after`, at most `max`; and whether there are more.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn sales(
+        &self,
+        sale: Option<&SaleId>,
+        after: Option<(&SaleId, &Sku)>,
+        max: usize,
+    ) -> Result<Page<OfferView>, ReadFailure> {
+        let Spread { here, away } = spread(self.api, self.only)?;
+        let ask = |(leader, shards): (Arc<str>, Vec<u32>)| {
+            let request = v1::ListSalesRequest {
+                sale: names::sale_to_wire(sale),
+                after: after.map(|(sale, sku)| format!("{sale} {sku}")).unwrap_or_default(),
+                max: max as u32,
+                consistency: self.wire_consistency(),
+            };
+            async move {
+                let Some(mut client) = self.api.forward.ledger(&leader) else { return Err(unanswered(&leader)) };
+                let asked = client.list_sales(self.marked(request, &shards));
+                let answer = self.answered(&leader, asked).await?;
+                let views = answer.offers.into_iter().map(views::offer_from_wire).collect::<Result<Vec<_>, _>>();
+                Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
+            }
+        };
+        let mine = self.pages(&here, |shard| self.look(shard, |ledger| ledger.sales(sale, after, max + 1)).0);
+        let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
+        Ok(joined(mine?, theirs?, max, |offer| (offer.offer.sale.clone(), offer.offer.sku.clone())))
+    }
+
+    /// Pages of the shards here, each confirmed first.
+    async fn pages<T>(&self, here: &[Arc<Shard>], page: impl Fn(&Shard) -> Vec<T>) -> Result<Vec<T>, NotNow> {
+        try_join_all(here.iter().map(|shard| self.confirmed(shard))).await?;
+        Ok(here.iter().flat_map(|shard| page(shard)).collect())
+    }
+
+    fn wire_consistency(&self) -> i32 {
+        match self.consistency {
+            Consistency::Linearizable => v1::Consistency::Linearizable.into(),
+            Consistency::Stale => v1::Consistency::Stale.into(),
+        }
+    }
+
+    fn marked<T>(&self, request: T, shards: &[u32]) -> Request<T> {
+        let mut request = Request::new(request);
+        request.set_timeout(self.within);
+        mark_shards(&mut request, shards);
+        request
+    }
+
+    /// What the other node answered in time; its own *not now* is passed through.
+    async fn answered<T>(
+        &self,
+        leader: &str,
+        asked: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, NotNow> {
+        match timeout(self.within + FORWARD_GRACE, asked).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(told)) => match status::reply(&told) {
+                Some(Reply::NotNow(why)) => Err(why),
+                _ => Err(unanswered(leader)),
+            },
+            Err(_) => Err(unanswered(leader)),
+        }
+    }
+}
+
+/// One page of many, in order.
+fn joined<T, K: Ord>(mine: Vec<T>, theirs: Vec<Page<T>>, max: usize, key: impl Fn(&T) -> K) -> Page<T> {
+    let mut all = mine;
+    let mut more = false;
+    for (items, behind) in theirs {
+        all.extend(items);
+        more |= behind;
+    }
+    all.sort_by_cached_key(key);
+    more |= all.len() > max;
+    all.truncate(max);
+    (all, more)
+}
+
+fn unanswered(leader: &str) -> NotNow {
+    let why = format!("the node at {leader}, which leads shards that have no replica here, did not answer");
+    NotNow::new(Cause::NotServing, why, RETRY_ELECTION_MS)
+}
+
+fn misunderstood(leader: &str, why: &Invalid) -> NotNow {
+    NotNow::new(Cause::Other, format!("the answer of the node at {leader} is not understood: {why}"), RETRY_ELECTION_MS)
+}

@@ -1,0 +1,239 @@
+//! `Watch`: one feed over all shards, whichever nodes keep them.
+//!
+//! **What it is.** The shards with a replica here are watched here; the others on the nodes that lead them, by a watch of those shards
+//! alone. Their frames are passed on as they come, each with the cursor over all shards behind it.
+//!
+//! **Owns** the joining of cursors: a place moves only with a frame that was passed on. **Must never** skip a source, or go on without
+//! one: when a source ends, the watch ends, and its caller goes on with the last cursor elsewhere.
+//! **Read next**: [`crate::feed::watch`], [`crate::api::lists`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use futures::stream::{self, BoxStream, StreamExt};
+use ledger_core::types::Sku;
+use ledger_proto::limits::{CURSOR_BYTES_MAX, SKUS_PER_WATCH_MAX};
+use ledger_proto::{Cause, Invalid, NotNow, feed, names, status, v1};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::api::Api;
+use crate::api::forward::mark_shards;
+use crate::api::lists::{Spread, spread};
+use crate::feed::cursor::{Cursor, Place};
+use crate::feed::watch::{Frame, From, ShardFeed, WatchError, Watcher};
+use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS};
+use crate::node::NodeState;
+
+type Frames = BoxStream<'static, Result<v1::WatchFrame, Status>>;
+/// Of several sources, each frame with the number of its own.
+type Numbered = BoxStream<'static, (usize, Result<v1::WatchFrame, Status>)>;
+
+/// A watch that has begun: where it is in every shard, and what comes.
+pub(super) struct Sources {
+    incarnation: u64,
+    places: BTreeMap<u32, Place>,
+    /// Ledger time of each shard, as its source said last.
+    times: BTreeMap<u32, u64>,
+    frames: Numbered,
+    /// Whose last frame said that nothing happens.
+    idle: Vec<bool>,
+    /// Another node asked: it wants to know at once where it begins.
+    for_a_node: bool,
+}
+
+/// Begins a watch of all shards, or of `only` these for another node.
+pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u32]>) -> Result<Sources, Status> {
+    let skus = checked(asked).map_err(status::invalid)?;
+    let Spread { here, away } = spread(api, only).map_err(status::not_now)?;
+    let incarnation = api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
+    let ended = |why: WatchError| watch_error(api, &why);
+    let told = match asked.cursor.is_empty() {
+        true => None,
+        false => Some(Cursor::decode(&asked.cursor).map_err(|why| ended(why.into()))?),
+    };
+
+    let part = |shards: &[u32]| {
+        let cursor = told.as_ref()?;
+        let places = cursor.places.iter().filter(|(shard, _)| shards.contains(shard));
+        Some(Cursor { incarnation: cursor.incarnation, places: places.map(|(&s, &p)| (s, p)).collect() }.encode())
+    };
+    let ids: Vec<u32> = here.iter().map(|shard| shard.id()).collect();
+    let from = match (part(&ids), asked.from_now) {
+        (Some(cursor), _) => From::Cursor(cursor),
+        (None, true) => From::Now,
+        (None, false) => From::Oldest,
+    };
+    let ring = |shard: &std::sync::Arc<crate::shard::Shard>| ShardFeed {
+        ring: shard.feed().clone(),
+        history: shard.history().clone(),
+    };
+    let watcher = Watcher::begin(incarnation, here.iter().map(ring).collect(), &from, skus).map_err(ended)?;
+    let known = |shard: u32| here.iter().any(|s| s.id() == shard) || away.values().flatten().any(|s| *s == shard);
+    let stranger = told.iter().flat_map(|cursor| cursor.places.keys()).find(|shard| !known(**shard));
+    if let Some(&shard) = stranger {
+        return Err(ended(WatchError::ShardElsewhere { shard }));
+    }
+
+    let mut places = cursor_of(&watcher.cursor())?.places;
+    let others = away.into_iter().map(|(leader, shards)| {
+        let cursor = part(&shards).unwrap_or_default();
+        let request = v1::WatchRequest { cursor, from_now: asked.from_now, skus: asked.skus.clone() };
+        watch_at(api, leader, shards, request)
+    });
+    let mut all: Vec<Frames> = Vec::new();
+    for (first, rest) in try_join_all(others).await? {
+        places.extend(cursor_of(&first.cursor)?.places);
+        all.push(rest);
+    }
+    // A watcher that is dropped between two awaits would lose what it read: the stream keeps it until it is done.
+    let mine = stream::unfold(Some((watcher, api.clone())), |state| async move {
+        let (mut watcher, api) = state?;
+        let next = watcher.next().await;
+        let frame = next.map(|frame| wire_frame(&frame)).map_err(|why| watch_error(&api, &why));
+        let go_on = frame.is_ok();
+        Some((frame, go_on.then_some((watcher, api))))
+    });
+    if !ids.is_empty() || all.is_empty() {
+        all.push(mine.boxed());
+    }
+    let idle = vec![false; all.len()];
+    let numbered = all.into_iter().enumerate().map(|(n, frames)| frames.map(move |frame| (n, frame)).boxed());
+    let frames = stream::select_all(numbered).boxed();
+    Ok(Sources { incarnation, places, times: BTreeMap::new(), frames, idle, for_a_node: only.is_some() })
+}
+
+fn checked(asked: &v1::WatchRequest) -> Result<Vec<Sku>, Invalid> {
+    let bound = |field, what: &str, n: usize, max: usize| match n > max {
+        true => Err(Invalid::new(field, format!("has {n} {what}, at most {max} are allowed"))),
+        false => Ok(()),
+    };
+    bound("skus", "items", asked.skus.len(), SKUS_PER_WATCH_MAX)?;
+    bound("cursor", "bytes", asked.cursor.len(), CURSOR_BYTES_MAX)?;
+    asked.skus.iter().map(|text| names::sku("skus", text)).collect()
+}
+
+/// Watches shards on the node that leads them; its first frame says where it begins and nothing else.
+async fn watch_at(
+    api: &Api,
+    leader: std::sync::Arc<str>,
+    shards: Vec<u32>,
+    request: v1::WatchRequest,
+) -> Result<(v1::WatchFrame, Frames), Status> {
+    let gone = || {
+        let why = format!("the node at {leader}, which leads shards that have no replica here, did not answer");
+        status::not_now(NotNow::new(Cause::NotServing, why, RETRY_ELECTION_MS))
+    };
+    // What it says itself is passed through; a broken connection is *not now*.
+    let said = |told: Status| if is_said(&told) { told } else { gone() };
+    let mut request = tonic::Request::new(request);
+    mark_shards(&mut request, &shards);
+    let began = async {
+        let mut client = api.forward.ledger(&leader).ok_or_else(gone)?;
+        let mut frames = client.watch(request).await.map_err(said)?.into_inner();
+        let first = frames.message().await.map_err(said)?.ok_or_else(gone)?;
+        Ok::<_, Status>((first, frames))
+    };
+    let (first, frames) = timeout(READ_WITHIN, began).await.map_err(|_| gone())??;
+    let ended = gone();
+    let frames = frames.map(move |frame| frame.map_err(|told| if is_said(&told) { told } else { ended.clone() }));
+    let end = gone();
+    Ok((first, frames.chain(stream::once(async move { Err(end) })).boxed()))
+}
+
+/// Whether a node's watch says so itself.
+fn is_said(told: &Status) -> bool {
+    status::reply(told).is_some() || told.code() == tonic::Code::OutOfRange
+}
+
+fn cursor_of(bytes: &Bytes) -> Result<Cursor, Status> {
+    Cursor::decode(bytes).map_err(|why| Status::internal(why.to_string()))
+}
+
+/// `INVALID_ARGUMENT`: mend the cursor. `OUT_OF_RANGE`: what it names is gone, start from a read. `UNAVAILABLE`: another node.
+fn watch_error(api: &Api, why: &WatchError) -> Status {
+    match why {
+        WatchError::Malformed(_) => status::invalid(Invalid::new("cursor", why.to_string())),
+        WatchError::OtherIncarnation { .. } | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
+        WatchError::NotHere { shard, .. } | WatchError::ShardElsewhere { shard } => {
+            let mut not_now = NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS);
+            not_now.leader = api.node.leader_addr_of(*shard).map(|addr| addr.to_string());
+            status::not_now(not_now)
+        }
+        WatchError::Broken(_) => status::not_now(NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS)),
+    }
+}
+
+/// Feeds one watch until its caller goes away, it cannot go on, or the node stops.
+pub(super) async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<Result<v1::WatchFrame, Status>>) {
+    api.metrics.watches.increment(1.0);
+    let mut state = api.node.watch_state();
+    let stopping = async move {
+        drop(state.wait_for(|state| *state == NodeState::Stopping).await);
+    };
+    let feeding = async {
+        if sources.for_a_node {
+            let begins = v1::WatchFrame { cursor: sources.cursor(), ..v1::WatchFrame::default() };
+            drop(frames.send(Ok(begins)).await);
+        }
+        loop {
+            let frame = sources.next().await;
+            let over = frame.is_err();
+            if frames.send(frame).await.is_err() || over {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = feeding => {}
+        () = stopping => {
+            let why = NotNow::new(Cause::NotServing, "the node is stopping; go on with the same cursor elsewhere", 0);
+            drop(frames.try_send(Err(status::not_now(why))));
+        }
+        () = frames.closed() => {}
+    }
+    api.metrics.watches.decrement(1.0);
+}
+
+impl Sources {
+    fn cursor(&self) -> Bytes {
+        Cursor { incarnation: self.incarnation, places: self.places.clone() }.encode()
+    }
+
+    /// The next frame of any source, with the cursor over all of them behind it. An empty one says that nothing happens: it is
+    /// passed on once all sources say so.
+    async fn next(&mut self) -> Result<v1::WatchFrame, Status> {
+        loop {
+            let Some((source, frame)) = self.frames.next().await else {
+                return Err(status::not_now(NotNow::new(Cause::NotServing, "the watch ended", RETRY_UNWELL_MS)));
+            };
+            let mut frame = frame?;
+            self.places.extend(cursor_of(&frame.cursor)?.places);
+            self.times.extend(std::mem::take(&mut frame.shard_time_ms));
+            self.idle[source] = frame.changes.is_empty();
+            if frame.changes.is_empty() {
+                if !self.idle.iter().all(|idle| *idle) {
+                    continue;
+                }
+                self.idle.fill(false);
+                frame.shard_time_ms = self.times.iter().map(|(&shard, &time)| (shard, time)).collect();
+            }
+            frame.cursor = self.cursor();
+            return Ok(frame);
+        }
+    }
+}
+
+fn wire_frame(frame: &Frame) -> v1::WatchFrame {
+    v1::WatchFrame {
+        changes: frame
+            .changes
+            .iter()
+            .map(|told| feed::change_to_wire(told.position, told.time, &told.change))
+            .collect(),
+        cursor: frame.cursor.clone(),
+        shard_time_ms: frame.times.iter().map(|(&shard, time)| (shard, time.0)).collect(),
+    }
+}

@@ -1,0 +1,86 @@
+//! `cluster init` that meets other inits, other numbers and disks that fail: one cluster comes of it, or a word that says what to mend.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ledger_node::NodeState;
+use ledger_node::node::AdminError;
+use ledger_proto::v1;
+use ledger_raft::disk::SimDisk;
+use tokio::time::Instant;
+
+use crate::common::{Cluster, PATIENCE, create, in_memory};
+
+/// Init through a node, repeated as long as it says *not now*.
+async fn init_until_done(cluster: &Cluster, through: usize) -> v1::InitResponse {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match cluster.init(through, 1).await {
+            Ok(done) => return done,
+            Err(AdminError::NotNow(why)) => assert!(Instant::now() < until, "node {} still says: {why}", through + 1),
+            Err(other) => panic!("through node {}: {other}", through + 1),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn inits_through_all_nodes_at_once_make_one_cluster() {
+    let cluster = Cluster::empty(|i, _, seams| drop(in_memory(seams, i as u64))).await;
+    let all = futures::future::join_all((0..3).map(|i| init_until_done(&cluster, i))).await;
+    let ids: BTreeSet<_> = all.iter().map(|done| done.cluster.clone()).collect();
+    assert_eq!(ids.len(), 1, "{all:?}");
+    for i in 0..3 {
+        assert_eq!(cluster.node(i).cluster(), cluster.node(0).cluster(), "node {}", i + 1);
+    }
+    cluster.ask(create("shoe")).await;
+}
+
+#[tokio::test]
+async fn swapped_node_ids_are_named_and_leave_every_node_empty() {
+    // As configured, nodes 2 and 3 are the other way round.
+    let cluster = Cluster::empty(|i, config, seams| {
+        drop(in_memory(seams, i as u64));
+        config.node_id = Some([1, 3, 2][i]);
+    })
+    .await;
+    let refused = cluster.init(0, 1).await;
+    let Err(AdminError::Invalid(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("node 2 at") && why.contains("node_id = 3"), "{why}");
+    for i in 0..3 {
+        assert_eq!(cluster.node(i).state(), NodeState::Uninitialised, "node {}", i + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_open_its_log_is_named_and_joins_when_the_command_is_repeated() {
+    for broken in 0..3 {
+        let mut disks: Vec<SimDisk> = Vec::new();
+        let cluster = Cluster::empty(|i, _, seams| disks.push(in_memory(seams, i as u64))).await;
+        // Room for the stamp, and none for the log.
+        disks[broken].set_capacity(disks[broken].used_bytes() + (64 << 10));
+        let failed = cluster.init(0, 1).await;
+        let Err(AdminError::Failed(why)) = &failed else { panic!("{failed:?}") };
+        assert!(why.contains("log"), "{why}");
+        assert_eq!(broken == 0, !why.contains(&format!("node {} at", broken + 1)), "who it was: {why}");
+        disks[broken].set_capacity(1 << 40);
+        // Through another node than before, too.
+        let done = init_until_done(&cluster, (broken + 1) % 3).await;
+        assert_eq!(done.members.len(), 3);
+        for i in 0..3 {
+            assert_eq!(cluster.node(i).cluster(), cluster.node(0).cluster(), "node {}", i + 1);
+        }
+        cluster.ask(create("shoe")).await;
+    }
+}
+
+#[tokio::test]
+async fn more_members_than_a_cluster_can_have_are_refused_before_anything_is_asked() {
+    let cluster = Cluster::empty(|i, _, seams| drop(in_memory(seams, i as u64))).await;
+    let mut members = cluster.members();
+    members.extend((4..=6).map(|node| v1::Member { node, client: format!("nobody-{node}:1"), ..Default::default() }));
+    let refused = cluster.node(0).init(v1::InitRequest { members, shards: 1, replicas: 0 }).await;
+    let Err(AdminError::Invalid(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("1 to 5 members, 6 were named"), "{why}");
+    assert_eq!(cluster.node(0).state(), NodeState::Uninitialised);
+}

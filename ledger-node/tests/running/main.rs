@@ -1,0 +1,11 @@
+//! Clusters that run, and what may come over them: nodes without a replica, full disks, a replica that differs, half an init.
+
+#[path = "../common/mod.rs"]
+#[expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+mod common;
+
+mod diverged;
+mod five_nodes;
+mod init;
+mod low_space;
+mod through;
