@@ -8,7 +8,7 @@ use clap::Parser;
 use client_sdk::{Client, Outcome, Policy, Refusal, Sku};
 
 #[derive(Parser)]
-struct Args {
+pub(crate) struct Args {
     /// Addresses of some nodes, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "localhost:7101")]
     endpoints: Vec<String>,
@@ -20,18 +20,25 @@ struct Args {
     units: u32,
 }
 
+/// What the crowd was told.
 #[derive(Default, Debug)]
-struct Tally {
-    held: u32,
-    sold_out: u32,
-    refused: u32,
-    not_now: u32,
-    unknown: u32,
+pub(crate) struct Tally {
+    pub(crate) held: u32,
+    pub(crate) sold_out: u32,
+    pub(crate) refused: u32,
+    pub(crate) not_now: u32,
+    pub(crate) unknown: u32,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Args { endpoints, buyers, units } = Args::parse();
+    let tally = run(Args::parse()).await?;
+    println!("{tally:?}");
+    Ok(())
+}
+
+/// Lets everybody try at once.
+pub(crate) async fn run(Args { endpoints, buyers, units }: Args) -> anyhow::Result<Tally> {
     let client = Client::connect(endpoints).await?;
     // A product of its own for each run.
     let sku = Sku::new(format!("flash-{}", client.ledger_time().0))?;
@@ -58,9 +65,8 @@ async fn main() -> anyhow::Result<()> {
             Outcome::Unknown(_) => tally.unknown += 1,
         }
     }
-    println!("{tally:?}");
     println!("stock: {:?}", client.stock(&sku).await.into_result()?.map(|offer| offer.balance));
     client.close().await;
     anyhow::ensure!(tally.held <= units, "{} held of {units}", tally.held);
-    Ok(())
+    Ok(tally)
 }

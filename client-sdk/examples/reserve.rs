@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use clap::Parser;
-use client_sdk::{Client, Outcome, Policy, Sku};
+use client_sdk::{Balance, Client, Outcome, Policy, Sku};
 
 #[derive(Parser)]
-struct Args {
+pub(crate) struct Args {
     /// Addresses of some nodes, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "localhost:7101")]
     endpoints: Vec<String>,
@@ -19,7 +19,13 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Args { endpoints, sku } = Args::parse();
+    let stock = run(Args::parse()).await?;
+    println!("stock: {stock:?}");
+    Ok(())
+}
+
+/// Sells one unit; answers what is in stock then.
+pub(crate) async fn run(Args { endpoints, sku }: Args) -> anyhow::Result<Option<Balance>> {
     let client = Client::connect(endpoints).await?;
 
     // Both are safe to repeat: the same content again changes nothing.
@@ -45,7 +51,6 @@ async fn main() -> anyhow::Result<()> {
     let sold = client.confirm(id).await.into_result()?;
     println!("{:?}, replayed: {}", sold.status, sold.replayed);
     let stock = client.stock(&sku).await.into_result()?;
-    println!("stock: {:?}", stock.map(|offer| offer.balance));
     client.close().await;
-    Ok(())
+    Ok(stock.map(|offer| offer.balance))
 }
