@@ -217,6 +217,9 @@ fn shard_document(
     if leader.is_some_and(|(_, s)| !s.clock_sure) {
         problems.push(format!("the leader of shard {shard} is not sure of its clock"));
     }
+    if leader.is_some_and(|(_, s)| s.diverged && s.stopped.is_empty()) {
+        problems.push(format!("shard {shard} takes no writes: no majority of its replicas agrees on its state"));
+    }
     let committed = replicas.iter().map(|(_, s)| s.committed_index).max().unwrap_or(0);
     let shared = digests.iter().filter(|((s, _), told)| *s == shard && told.len() > 1);
     let differing = shared.clone().find(|(_, told)| told.iter().any(|(_, v)| *v != told[0].1));
