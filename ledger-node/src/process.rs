@@ -125,7 +125,7 @@ fn keep_memory(bytes: u64) {
     if bytes == 0 {
         return;
     }
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let mut taken = Vec::new();
     for _ in 0..bytes.div_ceil(RESERVE_STEP as u64) {
         let mut step = vec![0_u8; RESERVE_STEP];

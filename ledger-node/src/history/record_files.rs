@@ -61,6 +61,14 @@ fn bad(why: impl Into<String>) -> io::Error {
 /// The last index of each shard in one file: once retention has passed them all, the file can go.
 pub(super) type Newest = BTreeMap<u32, u64>;
 
+/// What an append did.
+pub(super) struct Appended {
+    /// Where each record lies.
+    pub(super) places: Vec<Place>,
+    /// A file that is full now, with what is in it.
+    pub(super) sealed: Option<(u32, Newest)>,
+}
+
 /// The record files of one node.
 pub(super) struct RecordFiles {
     dir: PathBuf,
@@ -133,9 +141,11 @@ impl RecordFiles {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends records, in one write; they can be read at once. Answers where they lie, and files that are full now with what
-    /// is in them.
-    pub(super) fn append(&self, records: &[Stored]) -> io::Result<(Vec<Place>, Option<(u32, Newest)>)> {
+    /// Appends records, in one write; they can be read at once.
+    ///
+    /// # Errors
+    /// As the file system says; nothing of these records counts then.
+    pub(super) fn append(&self, records: &[Stored]) -> io::Result<Appended> {
         let inner = &mut *self.lock();
         let mut sealed = None;
         if inner.writing.as_ref().is_some_and(|writing| writing.len >= HISTORY_FILE_BYTES) {
@@ -147,7 +157,7 @@ impl RecordFiles {
         }
         let writing = inner.writing.as_mut().expect("just begun");
         let places = writing.append(records, &mut inner.buffer)?;
-        Ok((places, sealed))
+        Ok(Appended { places, sealed })
     }
 
     /// Reads a record.
@@ -303,7 +313,7 @@ mod tests {
         let files = open(dir.path());
         let mut places = Vec::new();
         for pair in records.chunks(3) {
-            places.extend(files.append(pair).expect("appended").0);
+            places.extend(files.append(pair).expect("appended").places);
             for (place, record) in places.iter().zip(&records) {
                 assert_eq!(files.read(*place).expect("there"), record.bytes);
             }
@@ -321,7 +331,7 @@ mod tests {
     fn other_bytes_than_were_appended_are_never_handed_out() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = open(dir.path());
-        let (places, _) = files.append(&[record(1, 1, 100), record(1, 2, 100)]).expect("appended");
+        let places = files.append(&[record(1, 1, 100), record(1, 2, 100)]).expect("appended").places;
         let file = OpenOptions::new().write(true).open(path_of(dir.path(), 1)).expect("the file");
         file.write_all_at(&[0xff], 150).expect("spoilt");
         assert!(files.read(places[0]).is_ok());

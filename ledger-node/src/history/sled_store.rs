@@ -209,11 +209,11 @@ impl Opened {
     }
 
     fn put(&self, records: &[Stored]) -> io::Result<()> {
-        let (places, full) = self.files.append(records)?;
-        for (record, place) in records.iter().zip(places) {
+        let appended = self.files.append(records)?;
+        for (record, place) in records.iter().zip(appended.places) {
             self.places.insert(key(record.shard, record.index), &place.encode()).map_err(io::Error::from)?;
         }
-        if let Some((number, newest)) = full {
+        if let Some((number, newest)) = appended.sealed {
             self.full.insert(number.to_be_bytes(), encode_newest(&newest)).map_err(io::Error::from)?;
         }
         Ok(())
