@@ -2,10 +2,12 @@
 
 #[path = "checkers/made.rs"]
 mod made;
+#[path = "checkers/replicas.rs"]
+mod replicas_and_feed;
 
 use jepsen_like_tests::checkers::{self, *};
-use jepsen_like_tests::history::{Answer, BEHIND, FinalDigest, No, Op, Out, Run, State, Told, Units};
-use made::{Made, good, plain, terms};
+use jepsen_like_tests::history::{Answer, BEHIND, No, Op, Out, Run, State, Told, Units};
+use made::{Made, good, plain, reserve, terms};
 
 /// A checker by its function, for messages.
 type Check = fn(&Run) -> Vec<String>;
@@ -114,6 +116,9 @@ fn a_held_unit_without_a_hold_is_found() {
 fn a_hold_that_outlives_its_deadline_is_found() {
     let mut made = good();
     made.final_id("b").state = "held".into();
+    made.wait(1_000);
+    let id = made.id("nobody");
+    made.refused(Op::Release { id }, No::UnknownReservation);
     finds(stranded::check, &made.run, "though it was due");
 }
 
@@ -148,7 +153,7 @@ fn an_id_that_executes_twice_is_found() {
 #[test]
 fn a_second_verdict_is_found() {
     let mut made = good();
-    let (op, _) = made.reserve_op("c", 5, 100);
+    let op = reserve(&made.id("c"), 2, "carl", 100);
     let told = made.held(100);
     made.ok(op, told, None);
     finds(answered_once::check, &made.run, "was answered `refused");
@@ -207,10 +212,13 @@ fn a_position_from_the_past_is_found() {
 #[test]
 fn a_sale_of_what_is_not_there_is_found_by_the_replay() {
     let mut made = good();
-    let (op, id) = made.reserve_op("d", 9, 100);
-    let told = made.held(100);
-    let change = made.change_of(&op, &id, Units { available: 0, held: 9, sold: 1 });
-    made.ok(op, told, Some(change));
+    for (name, quantity, after) in [("d", 2, (0, 2, 1)), ("e", 1, (0, 3, 1))] {
+        let (available, held, sold) = after;
+        let (op, id) = made.reserve_op(name, quantity, 100);
+        let told = made.held(100);
+        let change = made.change_of(&op, &id, Units { available, held, sold });
+        made.ok(op, told, Some(change));
+    }
     finds(replay::check, &made.run, "by the model it is Err(SoldOut");
     finds(general::check, &made.run, "no order of its");
 }
@@ -343,86 +351,14 @@ fn an_end_at_another_time_than_the_deadline_is_found() {
 #[test]
 fn ledger_time_that_is_wrong_or_goes_back_is_found() {
     let mut made = good();
+    let id = made.id("nobody");
     made.time_ms += 60_000;
-    let (op, _) = made.reserve_op("d", 1, 100);
-    let told = made.held(100);
-    made.ok(op, told, None);
+    made.refused(Op::Release { id: id.clone() }, No::UnknownReservation);
     finds(clock::check, &made.run, "the bound is 500 ms");
     made.time_ms -= 30_000;
-    let (op, _) = made.reserve_op("e", 1, 100);
-    let told = made.held(100);
-    made.ok(op, told, None);
+    made.refused(Op::Release { id }, No::UnknownReservation);
     finds(clock::check, &made.run, "goes back");
     finds(replay::check, &made.run, "ledger time goes back");
-}
-
-#[test]
-fn a_gap_a_double_and_a_stranger_in_the_feed_are_found() {
-    let mut made = good();
-    made.run.watched[1].changes.remove(2);
-    finds(feed::check, &made.run, "but the feed has");
-    let mut made = good();
-    let again = made.run.watched[1].changes[2].clone();
-    made.run.watched[1].changes.insert(2, again);
-    finds(feed::check, &made.run, "consumer 0 on node 2");
-    let mut made = good();
-    made.run.watched[1].changes.pop();
-    finds(feed::check, &made.run, "ends before");
-}
-
-#[test]
-fn a_consumer_that_goes_on_elsewhere_than_its_cursor_is_found() {
-    let mut made = good();
-    let changes = made.changes().to_vec();
-    made.watch(3, "oldest", vec![], changes[..2].to_vec());
-    made.watch(3, "cursor", vec![(1, 2)], changes[2..].to_vec());
-    assert_eq!(feed::check(&made.run), Vec::<String>::new());
-    made.watch(3, "cursor", vec![(1, 2)], changes[3..].to_vec());
-    finds(feed::check, &made.run, "consumer 3 on node 1 from cursor");
-}
-
-#[test]
-fn a_change_that_names_another_before_it_is_found() {
-    let mut made = good();
-    for watched in &mut made.run.watched {
-        watched.changes.last_mut().unwrap().before_on_product = Some((1, 0));
-    }
-    finds(feed::check, &made.run, "as the change before on");
-}
-
-#[test]
-fn a_differing_digest_is_found() {
-    let mut made = good();
-    let digest = |node, value: &str| FinalDigest { node, shard: 1, index: 1024, value: value.into() };
-    made.run.digests = vec![digest(1, "aa"), digest(2, "aa"), digest(3, "bb")];
-    finds(replicas::check, &made.run, "shard 1 at index 1024");
-}
-
-#[test]
-fn a_replica_that_stays_behind_is_found() {
-    let mut made = good();
-    made.run.stock[2].index -= 1;
-    finds(replicas::check, &made.run, "ends at index");
-}
-
-#[test]
-fn a_stale_read_older_than_it_says_is_found() {
-    let mut made = good();
-    made.wait(1_000);
-    let units = Units { available: 3, held: 0, sold: 0 };
-    made.ok(
-        Op::ReadOffer { offer: plain(), stale: true },
-        Told::Seen { units, version: 1, out: None, ended: false },
-        None,
-    );
-    let last = made.run.events.len() - 1;
-    (made.at_of(last).index, made.at_of(last).place) = (2, BEHIND);
-    let Answer::Ok { age_ms, time_ms, .. } = &mut made.run.events[last].answer else { panic!("just made") };
-    (*age_ms, *time_ms) = (Some(10), made::EPOCH_MS + 15);
-    finds(stale::check, &made.run, "says it is 10 ms old");
-    let Answer::Ok { age_ms, .. } = &mut made.run.events[last].answer else { panic!("just made") };
-    *age_ms = Some(1_100);
-    assert_eq!(stale::check(&made.run), Vec::<String>::new());
 }
 
 #[test]

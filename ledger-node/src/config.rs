@@ -62,6 +62,8 @@ pub struct NodeConfig {
     pub call_within_max: Duration,
     /// Raft's and the log's numbers.
     pub raft: RaftTuning,
+    /// Lowest cap on remembered ids that operators may set. No key: only simulations go below the default.
+    pub remembered_min: u64,
     /// How long history is kept.
     pub history_keep: Duration,
     /// Most bytes of history kept on this node.
@@ -101,6 +103,7 @@ impl Default for NodeConfig {
             call_within_default: Duration::from_secs(5),
             call_within_max: Duration::from_secs(60),
             raft: RaftTuning::default(),
+            remembered_min: crate::limits::REMEMBERED_MIN,
             history_keep: Duration::from_secs(7 * 24 * 3600),
             history_bytes_max: 10 << 30,
             trusted: crate::access::Network::loopback(),

@@ -45,7 +45,7 @@ impl Node {
         &self,
         request: &v1::SetSettingsRequest,
     ) -> Result<v1::SetSettingsResponse, ChangeError> {
-        checked(request)?;
+        checked(request, self.config().remembered_min)?;
         let (placement, changed) = self
             .change_placement(|placement| {
                 if let Some(expected) = request.expected_generation.filter(|&e| e != placement.generation) {
@@ -86,13 +86,13 @@ fn to_wire(settings: &Settings) -> v1::ShardSettings {
 }
 
 /// Every number named lies within its bounds, and at least one is named.
-fn checked(request: &v1::SetSettingsRequest) -> Result<(), AdminError> {
+fn checked(request: &v1::SetSettingsRequest, remembered_min: u64) -> Result<(), AdminError> {
     let retain = (limits::RETAIN_MS_MIN, limits::RETAIN_MS_MAX);
     let all = [
         ("retain_sold_ms", request.retain_sold_ms, retain),
         ("retain_ended_ms", request.retain_ended_ms, retain),
         ("retain_refused_ms", request.retain_refused_ms, retain),
-        ("remembered_max", request.remembered_max, (limits::REMEMBERED_MIN, limits::REMEMBERED_MAX)),
+        ("remembered_max", request.remembered_max, (remembered_min, limits::REMEMBERED_MAX)),
     ];
     if all.iter().all(|(_, given, _)| given.is_none()) {
         return Err(AdminError::Invalid("no setting is named; nothing to change".to_owned()));
@@ -112,6 +112,7 @@ mod tests {
     #[test]
     fn settings_have_bounds_and_an_empty_change_is_none() {
         let empty = v1::SetSettingsRequest::default();
+        let checked = |request: &_| checked(request, limits::REMEMBERED_MIN);
         assert!(matches!(checked(&empty), Err(AdminError::Invalid(_))));
         let day = 24 * 3_600_000;
         assert_eq!(checked(&v1::SetSettingsRequest { retain_sold_ms: Some(day), ..empty }), Ok(()));

@@ -142,12 +142,13 @@ impl From<&Happened> for Change {
 }
 
 impl Change {
-    /// Whether it was caused by a command, not by time nor by another change of the same command.
+    /// Whether it was caused by a command, not by time nor by another change of the same command. The end of a sale may be either: [`Self::may_be_edge`].
     pub fn is_caused(&self) -> bool {
-        !matches!(self.name.as_str(), "ReservationExpired" | "SaleStarted" | "StockLow" | "SoldOut") && !self.is_edge()
+        !matches!(self.name.as_str(), "ReservationExpired" | "SaleStarted" | "StockLow" | "SoldOut")
     }
-    /// A window that ended by itself moves nothing back; told as the sale's end by hand is, but under no command.
-    fn is_edge(&self) -> bool {
+
+    /// Whether it may be a window that ended by itself: told as the end by hand is, but nothing moves back.
+    pub fn may_be_edge(&self) -> bool {
         self.name == "SaleEnded" && self.number == Some(0) && self.at.place == 0
     }
 }

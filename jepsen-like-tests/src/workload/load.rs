@@ -202,6 +202,9 @@ pub fn tune(load: Load, config: &mut NodeConfig) {
     if load.queue_calls > 0 {
         config.queue_calls = load.queue_calls;
     }
+    if load.remembered_max > 0 {
+        config.remembered_min = 1;
+    }
     if load.history_bytes_max > 0 {
         config.history_bytes_max = load.history_bytes_max;
     }

@@ -9,34 +9,34 @@ use jepsen_like_tests::history::{
 };
 
 /// Ledger time and true time at millisecond 0.
-pub const EPOCH_MS: u64 = 1_767_225_600_000;
+pub(crate) const EPOCH_MS: u64 = 1_767_225_600_000;
 /// The one product.
-pub const SKU: &str = "hot";
+pub(crate) const SKU: &str = "hot";
 
 /// A run being made.
-pub struct Made {
+pub(crate) struct Made {
     /// The run so far.
-    pub run: Run,
+    pub(crate) run: Run,
     /// The clients' clock.
-    pub ms: u64,
+    pub(crate) ms: u64,
     /// Ledger time less the epoch.
-    pub time_ms: u64,
+    pub(crate) time_ms: u64,
     index: u64,
     last_on_product: Option<(u64, u32)>,
 }
 
 /// The plain offer.
-pub fn plain() -> Offer {
+pub(crate) fn plain() -> Offer {
     Offer::plain(SKU)
 }
 
 /// So many units of it.
-pub fn line(quantity: u32) -> Line {
+pub(crate) fn line(quantity: u32) -> Line {
     Line { offer: plain(), quantity }
 }
 
 /// A limit of two a key.
-pub fn terms() -> Terms {
+pub(crate) fn terms() -> Terms {
     Terms {
         open: true,
         opens_at_ms: None,
@@ -50,13 +50,13 @@ pub fn terms() -> Terms {
 }
 
 /// A reserve of so many units under a key.
-pub fn reserve(id: &str, quantity: u32, key: &str, hold_ms: u64) -> Op {
+pub(crate) fn reserve(id: &str, quantity: u32, key: &str, hold_ms: u64) -> Op {
     Op::Reserve { id: id.into(), lines: vec![line(quantity)], keys: vec![key.into()], hold_ms: Some(hold_ms) }
 }
 
 impl Made {
     /// Nothing yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let about =
             About { seed: 1, epoch_ms: EPOCH_MS, clock_bound_ms: Some(500), remembered_max: None, history_cut: false };
         let watched = |node| Watched {
@@ -74,24 +74,24 @@ impl Made {
     }
 
     /// The id that a name stands for.
-    pub fn id(&self, name: &str) -> String {
+    pub(crate) fn id(&self, name: &str) -> String {
         let random = name.bytes().fold(0, |sum, b| sum * 256 + u64::from(b));
         ReservationId::from_parts(Slot::of(&Sku::new(SKU).unwrap()), EPOCH_MS, random).to_string()
     }
 
     /// Time passes.
-    pub fn wait(&mut self, ms: u64) {
+    pub(crate) fn wait(&mut self, ms: u64) {
         self.ms += ms;
         self.time_ms += ms;
     }
 
     /// Behind every deadline.
-    pub fn after_deadlines(&mut self) {
+    pub(crate) fn after_deadlines(&mut self) {
         self.wait(100_000);
     }
 
     /// The index of the next op.
-    pub fn next_index(&self) -> u64 {
+    pub(crate) fn next_index(&self) -> u64 {
         self.index + 1
     }
 
@@ -106,7 +106,7 @@ impl Made {
     }
 
     /// An op that is answered ok, and what the feed tells of it.
-    pub fn ok(&mut self, op: Op, told: Told, change: Option<Change>) {
+    pub(crate) fn ok(&mut self, op: Op, told: Told, change: Option<Change>) {
         let at = self.next();
         let time_ms = EPOCH_MS + self.time_ms;
         self.event(op, Answer::Ok { at: Some(at), time_ms, replayed: false, told, age_ms: None });
@@ -116,25 +116,25 @@ impl Made {
     }
 
     /// An op that is refused.
-    pub fn refused(&mut self, op: Op, no: No) {
+    pub(crate) fn refused(&mut self, op: Op, no: No) {
         let at = self.next();
         self.event(op, Answer::Refused { at: Some(at), time_ms: EPOCH_MS + self.time_ms, no });
     }
 
     /// An op that did not happen.
-    pub fn not_now(&mut self, op: Op) {
+    pub(crate) fn not_now(&mut self, op: Op) {
         self.wait(10);
         self.event(op, Answer::NotNow { cause: "NotLeader".into(), why: "an election".into() });
     }
 
     /// An op in doubt.
-    pub fn unknown(&mut self, op: Op) {
+    pub(crate) fn unknown(&mut self, op: Op) {
         self.wait(10);
         self.event(op, Answer::Unknown { why: "the deadline passed".into() });
     }
 
     /// A change at the next index that no op was answered with.
-    pub fn tell(&mut self, change: Change) {
+    pub(crate) fn tell(&mut self, change: Change) {
         let at = self.next();
         let time_ms = EPOCH_MS + self.time_ms;
         // A hold is told with the deadline that it gets at this very moment.
@@ -155,12 +155,12 @@ impl Made {
     }
 
     /// The whole feed.
-    pub fn changes(&self) -> &[Change] {
+    pub(crate) fn changes(&self) -> &[Change] {
         &self.run.watched[0].changes
     }
 
     /// What a consumer was told.
-    pub fn watch(&mut self, consumer: u32, began: &str, behind: Vec<(u32, u64)>, changes: Vec<Change>) {
+    pub(crate) fn watch(&mut self, consumer: u32, began: &str, behind: Vec<(u32, u64)>, changes: Vec<Change>) {
         let (began, ended) = (began.to_owned(), "stopped".to_owned());
         let watched = Watched { consumer, node: 1, began, behind, from_ms: 0, to_ms: 0, changes, ended };
         self.run.watched.push(watched);
@@ -185,7 +185,7 @@ impl Made {
     }
 
     /// What the feed tells of a reserve, if it comes next.
-    pub fn change_of(&self, op: &Op, id: &str, after: Units) -> Change {
+    pub(crate) fn change_of(&self, op: &Op, id: &str, after: Units) -> Change {
         let Op::Reserve { lines, hold_ms, .. } = op else { panic!("only of a reserve") };
         Change {
             id: Some(id.to_owned()),
@@ -196,25 +196,25 @@ impl Made {
     }
 
     /// What a reserve of so long a hold tells, if it comes next.
-    pub fn held(&self, hold_ms: u64) -> Told {
+    pub(crate) fn held(&self, hold_ms: u64) -> Told {
         let now = EPOCH_MS + self.time_ms + 10;
         Told::Reservation { state: State::Held, deadline_ms: now + hold_ms, reserved_at_ms: now }
     }
 
     /// A reserve and its id; everybody uses a key of their own.
-    pub fn reserve_op(&self, name: &str, quantity: u32, hold_ms: u64) -> (Op, String) {
+    pub(crate) fn reserve_op(&self, name: &str, quantity: u32, hold_ms: u64) -> (Op, String) {
         let id = self.id(name);
         (reserve(&id, quantity, name, hold_ms), id)
     }
 
     /// The product is created.
-    pub fn create(&mut self, terms: Terms) {
+    pub(crate) fn create(&mut self, terms: Terms) {
         let change = Change { offer: Some(plain()), ..self.change("ProductCreated") };
         self.ok(Op::CreateProduct { sku: SKU.into(), terms }, Told::Offer { version: 1 }, Some(change));
     }
 
     /// Units are received; nothing else has them yet.
-    pub fn receive(&mut self, units: u64, reference: &str) {
+    pub(crate) fn receive(&mut self, units: u64, reference: &str) {
         let had: u64 =
             self.changes().iter().filter(|c| c.name == "UnitsReceived").map(|c| c.number.unwrap() as u64).sum();
         let after = Units { available: had + units, held: 0, sold: 0 };
@@ -230,7 +230,7 @@ impl Made {
     }
 
     /// The position of an event.
-    pub fn at_of(&mut self, event: usize) -> &mut At {
+    pub(crate) fn at_of(&mut self, event: usize) -> &mut At {
         match &mut self.run.events[event].answer {
             Answer::Ok { at: Some(at), .. } | Answer::Refused { at: Some(at), .. } => at,
             other => panic!("{other:?} has no position"),
@@ -238,14 +238,14 @@ impl Made {
     }
 
     /// What is known at the end of the id that a name stands for.
-    pub fn final_id(&mut self, name: &str) -> &mut FinalId {
+    pub(crate) fn final_id(&mut self, name: &str) -> &mut FinalId {
         let id = self.id(name);
         self.run.ids.iter_mut().find(|f| f.id == id).expect("it was read")
     }
 }
 
 /// Three units received, `a` sold, `b` held and expired, `c` refused: a run in which everything holds.
-pub fn good() -> Made {
+pub(crate) fn good() -> Made {
     let mut made = Made::new();
     made.create(terms());
     made.receive(3, "opening");
@@ -263,7 +263,7 @@ pub fn good() -> Made {
     let Told::Reservation { deadline_ms: due_b, reserved_at_ms: from_b, .. } = told else { unreachable!() };
 
     let no = No::SoldOut { offer: plain(), out: Out::Open { available: 1 } };
-    made.refused(reserve(&id_c, 5, "carl", 100), no.clone());
+    made.refused(reserve(&id_c, 2, "carl", 100), no.clone());
 
     let confirmed = Change {
         id: Some(id_a.clone()),

@@ -2,7 +2,7 @@
 //!
 //! **Owns** which effect belongs to which call. **Must never** give an effect to a call that was told nothing happened. **Read next**: [`super::doubts`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkers::model::summed;
 use crate::checkers::whole::Whole;
@@ -44,11 +44,13 @@ impl Step<'_> {
 /// Two commands at one position, an answer whose effect the feed does not have, an effect that nobody can have asked for.
 pub(crate) fn steps<'a>(run: &'a Run, whole: &Whole<'a>, shard: u32) -> Result<Vec<Step<'a>>, String> {
     let by_id = events_by_id(run);
+    let ended: BTreeSet<Option<&Offer>> = run.events.iter().map(|e| ended_by(&e.op)).collect();
     let mut caused: BTreeMap<(u64, u32), &'a [Change]> = BTreeMap::new();
     for (_, record) in whole.records.range((shard, 0)..=(shard, u64::MAX)) {
         for group in record.chunk_by(|a, b| a.at.place == b.at.place) {
             // Expiries and window edges come before place 0's own, under the same place.
-            let own = group.iter().position(Change::is_caused).map_or(&group[..0], |n| &group[n..]);
+            let by_command = |c: &Change| c.is_caused() && (!c.may_be_edge() || ended.contains(&c.offer.as_ref()));
+            let own = group.iter().position(by_command).map_or(&group[..0], |n| &group[n..]);
             if let Some(first) = own.first() {
                 caused.insert((first.at.index, first.at.place), own);
             }
@@ -64,6 +66,14 @@ pub(crate) fn steps<'a>(run: &'a Run, whole: &Whole<'a>, shard: u32) -> Result<V
     }
     with_windows(run, &by_id, &mut steps);
     Ok(steps)
+}
+
+/// The offer that an op ends by hand.
+fn ended_by(op: &Op) -> Option<&Offer> {
+    match op {
+        Op::EndSale { offer } => Some(offer),
+        _ => None,
+    }
 }
 
 fn events_by_id(run: &Run) -> BTreeMap<&str, Vec<&Event>> {
