@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex};
 
 use ledger_core::ledger::Digest;
 use ledger_raft::{GroupId, NodeId, Role};
+use tokio::task::JoinHandle;
 
 use crate::limits;
-use crate::node::{Node, lock};
+use crate::meta::{META_GROUP, MetaMachine};
+use crate::node::{Node, NodeState, lock};
 use crate::peers::{self, Question};
 use crate::reconcile;
 use crate::shard::Shard;
@@ -119,6 +121,7 @@ pub fn judge(answers: &BTreeMap<NodeId, Vec<Digest>>, replicas: usize) -> Verdic
 /// Runs until the node stops.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut compared = BTreeMap::new();
+    let (mut meta_repair, mut tries) = (None, 0);
     loop {
         tokio::select! {
             () = node.stop.cancelled() => return,
@@ -131,6 +134,10 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         for shard in reconcile::stopped_replicas(&node) {
             repair_from_anyone(&node, &shard);
+        }
+        if meta_repair.as_ref().is_none_or(JoinHandle::is_finished) {
+            meta_repair = repair_meta(&node, tries);
+            tries += usize::from(meta_repair.is_some());
         }
     }
 }
@@ -252,6 +259,29 @@ fn repair_from_anyone(node: &Arc<Node>, shard: &Arc<Shard>) {
     if let Some(from) = from {
         repair(node, shard, from, None);
     }
+}
+
+/// The meta group's replica is rebuilt like any other, from another member each time: without it a node does not even learn which
+/// shards it has.
+fn repair_meta(node: &Arc<Node>, tries: usize) -> Option<JoinHandle<()>> {
+    let running = node.running().filter(|_| node.state() != NodeState::Stopping)?;
+    let why = running.meta().status().stopped?;
+    let members = running.stamp.members.iter().map(|member| NodeId(member.node));
+    let others: Vec<NodeId> = members.filter(|member| member.0 != running.stamp.node).collect();
+    let from = *others.get(tries % others.len().max(1))?;
+    let (node, tracker) = (node.clone(), node.tasks.clone());
+    Some(tracker.spawn(async move {
+        let machine = MetaMachine::new(node.placement.clone());
+        match running.raft.reinstall(META_GROUP, from, machine).await {
+            Ok(_) => {
+                node.digest_counts.reinstalled.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%why, from = from.0, "the meta group's replica was reinstalled");
+            }
+            Err(error) => {
+                tracing::error!(%why, from = from.0, %error, "the meta group's replica could not be reinstalled; trying again");
+            }
+        }
+    }))
 }
 
 /// Whether a repair of the replica is under way.

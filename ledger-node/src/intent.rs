@@ -48,7 +48,7 @@ impl Node {
         running: &Running,
         within: Duration,
     ) -> Result<Arc<Placement>, AdminError> {
-        let confirmed = running.meta.read_index(within).await;
+        let confirmed = running.meta().read_index(within).await;
         confirmed.map_err(|e| AdminError::NotNow(format!("the meta group: {e}; repeat the command")))?;
         self.placement().ok_or_else(|| AdminError::NotNow("the cluster has no placement yet".to_owned()))
     }
@@ -63,7 +63,7 @@ impl Node {
             return Err(AdminError::NotNow("this node belongs to no cluster yet".to_owned()).into());
         };
         for _ in 0..limits::CHANGE_TRIES {
-            let status = running.meta.status();
+            let status = running.meta().status();
             if status.role != Role::Leader {
                 return Err(ChangeError::NotLeader { leader: status.leader });
             }
@@ -75,7 +75,7 @@ impl Node {
             }
             wanted.generation = present.generation + 1;
             let bytes = meta::encode(&wanted).map_err(|e| AdminError::Invalid(e.to_string()))?;
-            let committed = match tokio::time::timeout(limits::OWN_COMMAND_WITHIN, running.meta.propose(bytes)).await {
+            let committed = match tokio::time::timeout(limits::OWN_COMMAND_WITHIN, running.meta().propose(bytes)).await {
                 Ok(Ok(committed)) => committed,
                 Ok(Err(ledger_raft::ProposeError::NotLeader { leader, .. })) => {
                     return Err(ChangeError::NotLeader { leader });

@@ -26,7 +26,7 @@ use crate::door::DoorBounds;
 use crate::history::{History, HistoryFactory};
 use crate::limits;
 use crate::measured::Measured;
-use crate::meta::{MemberEntry, Placement};
+use crate::meta::{META_GROUP, MemberEntry, Placement};
 use crate::peers::Question;
 use crate::shard::machine::ShardMachine;
 use crate::shard::{Sabotage, Shard, ShardState};
@@ -142,8 +142,16 @@ impl ShardTable {
 pub(crate) struct Running {
     pub(crate) stamp: Stamp,
     pub(crate) raft: RaftNode,
-    pub(crate) meta: Group,
+    /// As it was started first; see [`Running::meta`].
+    pub(crate) first_meta: Group,
     pub(crate) history: Arc<dyn History>,
+}
+
+impl Running {
+    /// The meta group. It is another one after its replica here was rebuilt: do not keep it.
+    pub(crate) fn meta(&self) -> Group {
+        self.raft.group(META_GROUP).unwrap_or_else(|| self.first_meta.clone())
+    }
 }
 
 /// One node.

@@ -69,7 +69,7 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
 async fn keep_addresses(node: &Node, running: &Running, placement: &Placement) -> io::Result<()> {
     let addresses = placement.members.iter().map(voter).collect();
     let shards = node.shards();
-    let groups = shards.iter().map(|shard| shard.group()).chain([running.meta.clone()]);
+    let groups = shards.iter().map(|shard| shard.group()).chain([running.meta()]);
     let each = groups.map(|group| {
         let addresses = &addresses;
         async move { group.set_addresses(addresses, limits::OWN_COMMAND_WITHIN).await }
@@ -83,8 +83,8 @@ async fn begin_meta(node: &Node, running: &Running, initialised: &mut BTreeSet<u
     if !running.stamp.initiator || initialised.contains(&number) || lock_joining(node) {
         return Ok(());
     }
-    if !running.meta.is_initialized().await {
-        running.meta.initialize(running.stamp.members.iter().map(voter).collect()).await?;
+    if !running.meta().is_initialized().await {
+        running.meta().initialize(running.stamp.members.iter().map(voter).collect()).await?;
     }
     initialised.insert(number);
     Ok(())
@@ -98,12 +98,12 @@ fn lock_joining(node: &Node) -> bool {
 /// The meta group's leader proposes the placement that `cluster init` asked for. Everybody carries it in the stamp, so that
 /// whoever wins the first election can.
 async fn propose_first(node: &Node, running: &Running) -> io::Result<()> {
-    if running.meta.status().role != Role::Leader {
+    if running.meta().status().role != Role::Leader {
         return Ok(());
     }
     let stamp = &running.stamp;
     let first = plan(&stamp.members, stamp.shards, stamp.replicas);
-    let proposal = running.meta.propose(meta::encode(&first)?);
+    let proposal = running.meta().propose(meta::encode(&first)?);
     let committed = tokio::time::timeout(limits::OWN_COMMAND_WITHIN, proposal).await?.map_err(io::Error::other)?;
     if let Ok(placed) = committed.reply.downcast::<Placed>()
         && !placed.taken

@@ -224,7 +224,7 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
         }
     };
     let poisoned = raft.wal_poisoned();
-    let running = Arc::new(Running { stamp, raft, meta, history });
+    let running = Arc::new(Running { stamp, raft, first_meta: meta, history });
     node.set_running(Some(running.clone()));
     node.tasks.spawn(reconcile::run(node.clone(), running));
     node.tasks.spawn(digest::run(node.clone()));
