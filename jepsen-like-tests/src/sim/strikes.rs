@@ -3,7 +3,11 @@
 //! **What it is.** A list of what is planned, what is under way and until when; [`Strikes::tick`] goes through both each millisecond.
 //! Faults of the same kind may overlap: cuts are counted, of several latencies the worst holds.
 //!
-//! **Owns** crashing, starting and the hands on network, disks and clocks. **Must never** judge. **Read next**: [`crate::faults`].
+//! **Owns** crashing, starting and the hands on network, disks and clocks. **Must never** judge. **Read next**: [`crate::faults`], then [`undo`].
+
+mod links;
+mod rot;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,14 +17,14 @@ use ledger_raft::disk::CrashPoint;
 
 use super::host::{Ended, Host};
 use super::trace::Trace;
-use crate::faults::{Clients, Fault, Planned, Rotten, Who};
+use crate::faults::{Clients, Fault, Planned, Who};
 use crate::net::{Network, Weather};
 use crate::world::NodeWorld;
+use links::{both_ways, ring};
+use undo::Undo;
 
 /// A process that ended by itself is started again after so long, as a supervisor would.
 const RESTART_AFTER: Duration = Duration::from_millis(400);
-/// The disk's usual size.
-const ROOMY: u64 = 1 << 40;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The machines, by number; the last one is the clients'.
@@ -47,27 +51,6 @@ pub(super) struct Strikes {
     armed: BTreeMap<usize, Duration>,
     crashes: u64,
     ids: u64,
-}
-
-#[derive(Debug, Clone)]
-enum Undo {
-    Start(usize),
-    /// Starts into the next power cut, at this many disk operations from then.
-    StartInto(usize, u64),
-    Resume(usize),
-    Mend(Vec<(usize, usize)>),
-    Release(usize, usize),
-    Weather(u64),
-    FastDisk(u64),
-    Space(usize),
-    Clock(usize),
-    Timer(usize),
-    Strobe {
-        node: usize,
-        by_ms: i64,
-        every_ms: u64,
-        until: Duration,
-    },
 }
 
 impl Strikes {
@@ -126,25 +109,6 @@ impl Strikes {
             }
             self.next = self.plan.next();
         }
-    }
-
-    /// Everything is well again, but for what is lost.
-    pub(super) fn heal(&mut self) {
-        self.next = None;
-        for (_, undo) in std::mem::take(&mut self.undo) {
-            if !matches!(undo, Undo::Start(_) | Undo::StartInto(..) | Undo::Strobe { .. }) {
-                self.undo_one(undo);
-            }
-        }
-        for node in 0..self.nodes() {
-            self.worlds[node].disk.stop_at(None);
-            self.worlds[node].disk.fail_at(None);
-            self.worlds[node].clock.mend();
-        }
-        self.power_cuts();
-        self.undo.clear();
-        self.armed.clear();
-        (0..self.nodes()).for_each(|node| self.undo_one(Undo::Start(node)));
     }
 
     /// A process ended by itself.
@@ -233,7 +197,7 @@ impl Strikes {
                 let node = self.who(who);
                 let disk = &self.worlds[node].disk;
                 let at = disk.ops() + ops;
-                disk.stop_at(Some(if ops % 2 == 0 { CrashPoint::During(at) } else { CrashPoint::After(at) }));
+                disk.stop_at(Some(if ops.is_multiple_of(2) { CrashPoint::During(at) } else { CrashPoint::After(at) }));
                 self.armed.insert(node, Duration::from_millis(ms));
                 self.hosts[node].is_running()
             }
@@ -391,35 +355,6 @@ impl Strikes {
         }
     }
 
-    /// A bit flips where something is written, while the process is down; it reads it when it starts.
-    fn rot(&mut self, node: usize, of: Rotten, place: u64, ms: u64) -> bool {
-        let node = node.min(self.nodes() - 1);
-        let disk = self.worlds[node].disk.clone();
-        let part = match of {
-            Rotten::Log => "wal",
-            Rotten::Snapshot => "snapshots",
-        };
-        if !self.hosts[node].is_running() {
-            return false;
-        }
-        let written = |path: &std::path::PathBuf| {
-            let content = disk.content(path).unwrap_or_default();
-            let places: Vec<usize> = content.iter().enumerate().filter(|(_, b)| **b != 0).map(|(at, _)| at).collect();
-            (!places.is_empty()).then(|| (path.clone(), places))
-        };
-        let files: Vec<_> = disk.files().iter().filter(|p| p.iter().any(|c| c == part)).filter_map(written).collect();
-        if files.is_empty() {
-            return false;
-        }
-        self.power_off(node);
-        let (path, places) = &files[place as usize % files.len()];
-        let at = places[(place >> 8) as usize % places.len()];
-        // The power cut may have taken the file with it.
-        let flipped = disk.flip_bit(path, at as u64, (place >> 3) as u8).is_ok();
-        self.until(ms, Undo::Start(node));
-        flipped
-    }
-
     fn transfer(&mut self, shard: usize, to: usize) -> bool {
         let Some(from) = self.leader_of(shard) else { return false };
         let Some(node) = self.worlds[from].running() else { return false };
@@ -444,72 +379,5 @@ impl Strikes {
             }
         });
         true
-    }
-
-    fn undo_one(&mut self, undo: Undo) {
-        match undo {
-            Undo::Start(node) if !self.lost.contains(&node) && !self.hosts[node].is_running() => {
-                self.trace.note(format_args!("start n{}", node + 1));
-                self.net.up(node);
-                self.hosts[node].start();
-            }
-            Undo::StartInto(node, ops) => {
-                let disk = &self.worlds[node].disk;
-                disk.stop_at(Some(CrashPoint::During(disk.ops() + ops)));
-                self.undo_one(Undo::Start(node));
-            }
-            Undo::Start(_) => {}
-            Undo::Resume(node) => self.hosts[node].pause(false),
-            Undo::Mend(cuts) => cuts.into_iter().for_each(|(from, to)| self.net.cut(from, to, false)),
-            Undo::Release(a, b) => self.net.hold(a, b, false),
-            Undo::Weather(id) => {
-                self.weather.retain(|(of, _)| *of != id);
-                self.set_weather();
-            }
-            Undo::FastDisk(id) => {
-                self.slow.retain(|(of, ..)| *of != id);
-                self.slow_disks();
-            }
-            Undo::Space(node) => self.worlds[node].disk.set_capacity(ROOMY),
-            Undo::Clock(node) => self.worlds[node].clock.mend(),
-            Undo::Timer(node) => self.hosts[node].drift(0),
-            Undo::Strobe { node, until, .. } if self.now >= until => self.worlds[node].clock.mend(),
-            Undo::Strobe { node, by_ms, every_ms, until } => {
-                self.worlds[node].clock.jump(by_ms);
-                self.until(every_ms, Undo::Strobe { node, by_ms: -by_ms, every_ms, until });
-            }
-        }
-    }
-}
-
-fn both_ways(cuts: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
-    cuts.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect()
-}
-
-/// The links that are gone when each node hears only its two neighbours; of three nodes, the one from `from`.
-fn ring(nodes: usize, from: usize) -> Vec<(usize, usize)> {
-    if nodes < 4 {
-        return vec![(from % nodes, (from + 1) % nodes)];
-    }
-    // Around the circle, or along its star.
-    let step = if from % 2 == 0 || nodes % 2 == 0 { 1 } else { 2 };
-    let neighbours = |a: usize, b: usize| (a + step) % nodes == b || (b + step) % nodes == a;
-    (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).filter(|(a, b)| !neighbours(*a, *b)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn in_a_ring_everybody_hears_two() {
-        for from in 0..5 {
-            let gone = ring(5, from);
-            for node in 0..5 {
-                let deaf_to = gone.iter().filter(|(a, b)| *a == node || *b == node).count();
-                assert_eq!(4 - deaf_to, 2, "from {from}: {gone:?}");
-            }
-        }
-        assert_eq!(ring(3, 2), vec![(2, 0)]);
     }
 }
