@@ -30,7 +30,7 @@ pub(crate) enum Landed {
     Answer(Reply, Option<At>),
     /// The stream broke; whether the call had been handed over.
     Broken { sent: bool },
-    /// Its time was up; whether the call had been handed over.
+    /// Its time was up; whether the call had been handed over, or goes out yet with those beside it in its frame.
     Late { sent: bool },
 }
 
@@ -234,10 +234,7 @@ impl Lane {
             let Entry { generation, order, .. } = state.entries[place];
             wakers.extend(state.land(place as u32, generation, Landed::Broken { sent: order < handed_over }));
         }
-        state.filling.clear();
-        state.filling_calls = 0;
-        state.closed.clear();
-        state.handed_over = state.next_order;
+        state.withdraw();
         wakers.extend(state.puller.take());
         self.unlock_and_wake(state, &mut wakers);
     }
@@ -262,18 +259,22 @@ impl Lane {
         let mut wakers = Vec::new();
         let mut state = self.lock();
         let handed_over = state.handed_over;
-        let mut next = None;
-        for place in 0..state.entries.len() {
-            let entry = &state.entries[place];
-            if !matches!(entry.slot, Slot::Waiting) {
-                continue;
-            }
+        let (mut next, mut late, mut unsent_waits) = (None, Vec::new(), false);
+        for (place, entry) in state.entries.iter().enumerate().filter(|(_, e)| matches!(e.slot, Slot::Waiting)) {
+            let sent = entry.order < handed_over;
             if entry.deadline <= now {
-                let (generation, sent) = (entry.generation, entry.order < handed_over);
-                wakers.extend(state.land(place as u32, generation, Landed::Late { sent }));
+                late.push((place as u32, entry.generation, sent));
             } else {
+                unsent_waits |= !sent;
                 next = Some(next.map_or(entry.deadline, |due: Instant| due.min(entry.deadline)));
             }
+        }
+        // A call cannot be taken out of a frame that others wait for: it goes out with them, so that it is in doubt.
+        if !unsent_waits && late.iter().any(|(.., sent)| !sent) {
+            state.withdraw();
+        }
+        for (place, generation, sent) in late {
+            wakers.extend(state.land(place, generation, Landed::Late { sent: sent || unsent_waits }));
         }
         state.next_due = next;
         self.unlock_and_wake(state, &mut wakers);
@@ -349,6 +350,14 @@ impl State {
         entry.slot = Slot::Landed(landed);
         self.waiting -= 1;
         entry.waker.take()
+    }
+
+    /// Nothing that was not handed over yet is sent later.
+    fn withdraw(&mut self) {
+        self.filling.clear();
+        self.filling_calls = 0;
+        self.closed.clear();
+        self.handed_over = self.next_order;
     }
 
     fn close_frame(&mut self) {
@@ -518,6 +527,25 @@ mod tests {
         lane.broken(true);
         let command = Command::Release { id: ReservationId::from_parts(Slot::new(0).unwrap(), 1, 1) };
         assert_eq!(lane.queue(&command, 0, Instant::now()).err(), Some(NotQueued::Down));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_call_that_was_not_handed_over_is_not_sent_later_or_is_in_doubt() {
+        let lane = Lane::new();
+        let mut outgoing = lane.outgoing();
+        let mut alone = queue(&lane, Duration::from_secs(1));
+        lane.sweep_once(Instant::now() + Duration::from_secs(1));
+        assert!(matches!(landed(&mut alone), Some(Landed::Late { sent: false })));
+        assert!(outgoing.next().now_or_never().is_none(), "it was withdrawn");
+
+        let mut late = queue(&lane, Duration::from_secs(1));
+        let mut waits = queue(&lane, Duration::from_secs(9));
+        lane.sweep_once(Instant::now() + Duration::from_secs(1));
+        assert!(matches!(landed(&mut late), Some(Landed::Late { sent: true })));
+        let tags = pull(&mut outgoing).await;
+        assert_eq!(tags.len(), 2, "it goes out with the one beside it");
+        answer(&lane, tags[1]);
+        assert!(matches!(landed(&mut waits), Some(Landed::Answer(..))));
     }
 
     #[tokio::test(start_paused = true)]
