@@ -188,6 +188,7 @@ impl GroupCore {
                 Err(ProposeError::NotLeader { group, leader: f.leader_id.map(NodeId) })
             }
             Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => {
+                tracing::debug!(group = group.0, "leadership was lost while an entry was in flight");
                 unknown("leadership was lost while the entry was in flight")
             }
             Ok(Err(e)) => unknown(&e.to_string()),
