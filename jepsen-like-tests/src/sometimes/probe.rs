@@ -20,6 +20,7 @@ const LINES: &[(&str, &str)] = &[
     ("no quorum of clock readings within the bound: stamping nothing", "clock-quorum-lost"),
     ("handing leadership over: unsure of the clock", "handed-over-unsure-of-clock"),
     ("a snapshot was installed", "snapshot-installed"),
+    ("leadership was lost while an entry was in flight", "leadership-lost-in-flight"),
     ("a torn round was cut off", "torn-round-cut"),
     ("the log is damaged", "rot-found"),
     ("snapshot is rotten; an older one or a peer must serve", "snapshot-rotten"),

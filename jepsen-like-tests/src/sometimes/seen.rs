@@ -19,7 +19,6 @@ pub fn of(run: &Run) -> Counts {
     let events = |of: &dyn Fn(&Event) -> bool| run.events.iter().filter(|e| of(e)).count();
     let refused = |of: &dyn Fn(&No) -> bool| events(&|e| matches!(&e.answer, Answer::Refused { no, .. } if of(no)));
     let not_now = |of: &str| events(&|e| matches!(&e.answer, Answer::NotNow { cause, .. } if cause == of));
-    let unknown = |of: &str| events(&|e| matches!(&e.answer, Answer::Unknown { why } if why.contains(of)));
 
     more("confirmed-in-last-ms", events(&in_last_ms));
     more("expired-when-confirmed", events(&|e| matches!(e.op, Op::Confirm { .. }) && is_expired(&e.answer)));
@@ -29,8 +28,7 @@ pub fn of(run: &Run) -> Counts {
     more("limit-on-second-key", refused(&|no| matches!(no, No::LimitReached { key_index: 1.., .. })));
     more("first-back-told", refused(&|no| matches!(no, No::SoldOut { out: Out::FirstBack { .. }, .. })));
     more("gone-told", refused(&|no| matches!(no, No::SoldOut { out: Out::Gone, .. })));
-    more("unknown", unknown(""));
-    more("leadership-lost-in-flight", unknown("leadership"));
+    more("unknown", events(&|e| matches!(e.answer, Answer::Unknown { .. })));
     more("reference-replayed", events(&|e| matches!(e.op, Op::Receive { .. }) && e.answer.is_replay()));
     more(
         "fenced-then-asked",

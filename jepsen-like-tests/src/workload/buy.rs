@@ -5,7 +5,7 @@
 use rand::RngExt;
 
 use super::journal::{Journalled, Want};
-use super::stocked::{CART, SALE, plain};
+use super::stocked::{CART, ENDING, SALE, plain};
 use crate::history::{Line, Offer};
 
 /// Nearly everybody wants the one hot product.
@@ -22,7 +22,11 @@ pub(super) async fn many(asking: &mut Journalled<'_>) {
     let skus = plain(asking.load);
     let sku = &skus[asking.rng.random_range(0..skus.len())];
     // Beyond the second product nothing is in a sale: the refusal is an answer too.
-    let offer = if asking.rng.random_bool(0.4) { Offer::of_sale(sku, SALE) } else { Offer::plain(sku) };
+    let offer = match asking.rng.random_range(0..10) {
+        0..3 => Offer::of_sale(sku, SALE),
+        3 => Offer::of_sale(sku, ENDING),
+        _ => Offer::plain(sku),
+    };
     let quantity = asking.rng.random_range(1..=4);
     let mut want = asking.want(&offer, quantity);
     if asking.rng.random_bool(0.3) {

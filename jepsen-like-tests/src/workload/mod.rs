@@ -58,7 +58,7 @@ pub async fn press(client: &Client, site: &Site, seed: u64, load: Load, journal:
         one(asking, kinds[n as usize % kinds.len()])
     });
     let done = tokio::sync::watch::Sender::new(false);
-    let watchers = (1..=load.watchers).map(|n| watching::follow(site, seed, n, journal, done.subscribe()));
+    let watchers = (1..=load.watchers).map(|n| watching::follow(site, seed, load, n, journal, done.subscribe()));
     let asking = async {
         join_all(askers).await;
         done.send_replace(true);

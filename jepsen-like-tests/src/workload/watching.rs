@@ -12,11 +12,14 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
-use super::{Failure, Journal, Site, now_ms};
+use super::{Failure, Journal, Load, Site, now_ms};
 use crate::history::{Change, Watched};
 
 /// A cursor, and how many changes of each shard were told before it.
 type Kept = (Bytes, BTreeMap<u32, u64>);
+
+/// After this a node has dropped the history that it has no room for.
+const RETAINED: Duration = Duration::from_secs(12);
 
 /// How a watch begins.
 #[derive(Clone)]
@@ -30,7 +33,14 @@ pub(crate) enum Begin {
 }
 
 /// Follows the feed until the load is done: from any node to any other, sometimes going back to an old cursor.
-pub(super) async fn follow(site: &Site, seed: u64, consumer: u32, journal: &Journal, done: watch::Receiver<bool>) {
+pub(super) async fn follow(
+    site: &Site,
+    seed: u64,
+    load: Load,
+    consumer: u32,
+    journal: &Journal,
+    done: watch::Receiver<bool>,
+) {
     let mut rng = SmallRng::seed_from_u64(seed ^ (u64::from(consumer) << 32));
     let mut kept: Vec<Kept> = Vec::new();
     while !*done.borrow() {
@@ -52,6 +62,14 @@ pub(super) async fn follow(site: &Site, seed: u64, consumer: u32, journal: &Jour
         let watched = one_watch(site, consumer, node, begin.clone(), enough, &mut kept).await;
         journal.lock().expect("never poisoned").watched.push(watched);
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..200))).await;
+    }
+    if let Some(oldest) = kept.first().cloned().filter(|_| load.history_bytes_max > 0) {
+        // Where little history is kept, the oldest cursor is too old after a while, and must be told so.
+        tokio::time::sleep(RETAINED).await;
+        let node = site.node(rng.random_range(0..1_000));
+        let enough = tokio::time::sleep(Duration::from_secs(2));
+        let watched = one_watch(site, consumer, node, Begin::Cursor(oldest), enough, &mut kept).await;
+        journal.lock().expect("never poisoned").watched.push(watched);
     }
 }
 
