@@ -41,13 +41,21 @@ const KINDS: [(&str, Draw); 26] = [
         let of = if d.rng.random_bool(0.7) { Rotten::Log } else { Rotten::Snapshot };
         Fault::Rot { node: d.frail(), of, place: d.rng.next_u64() >> 16, ms: d.ms() }
     }),
-    ("clock-jump", |d| Fault::ClockJump { who: d.who(), by_ms: d.wrong_by() }),
+    ("clock-jump", |d| Fault::ClockJump { who: d.whose_clock(), by_ms: d.wrong_by() }),
     ("clock-strobe", |d| {
         let every_ms = d.rng.random_range(20..400);
-        Fault::ClockStrobe { who: d.who(), by_ms: d.wrong_by(), every_ms, ms: d.ms() }
+        Fault::ClockStrobe { who: d.whose_clock(), by_ms: d.wrong_by(), every_ms, ms: d.ms() }
     }),
-    ("clock-drift", |d| Fault::ClockDrift { who: d.who(), ppm: d.rng.random_range(-200_000..200_000), ms: d.ms() }),
-    ("timer-drift", |d| Fault::TimerDrift { who: d.who(), ppm: d.rng.random_range(-50_000..50_000), ms: d.ms() }),
+    ("clock-drift", |d| Fault::ClockDrift {
+        who: d.whose_clock(),
+        ppm: d.rng.random_range(-200_000..200_000),
+        ms: d.ms(),
+    }),
+    ("timer-drift", |d| Fault::TimerDrift {
+        who: d.whose_clock(),
+        ppm: d.rng.random_range(-50_000..50_000),
+        ms: d.ms(),
+    }),
     ("transfer", |d| Fault::Transfer { shard: d.rng.random_range(0..2), to: d.node() }),
     ("snapshot", |d| Fault::Snapshot { who: d.who() }),
     ("lost", |d| Fault::Lost { node: d.frail() }),
@@ -61,8 +69,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 struct Drawing<'a> {
     rng: &'a mut SmallRng,
     nodes: usize,
-    /// The nodes that may rot or be lost: no more than may fail at once.
+    /// The nodes that may rot, be lost, or (in most runs) have a wrong clock: no more than may fail at once.
     frail: Vec<usize>,
+    /// Whether one node alone has a wrong clock, so that ledger time must stay right.
+    few_clocks: bool,
     /// How often the leader is the victim of this run.
     leader: f64,
     ms_max: u64,
@@ -80,6 +90,11 @@ impl Drawing<'_> {
 
     fn who(&mut self) -> Who {
         if self.rng.random_bool(self.leader) { Who::Leader } else { Who::Node(self.node()) }
+    }
+
+    fn whose_clock(&mut self) -> Who {
+        let anybody = self.who();
+        if self.few_clocks { Who::Node(self.frail[0]) } else { anybody }
     }
 
     fn frail(&mut self) -> usize {
@@ -134,13 +149,14 @@ pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     frail.shuffle(rng);
     frail.truncate((nodes - 1) / 2);
     let pace = rng.random_range(300..3_000);
+    let few_clocks = seed % 10 < 7;
     let (leader, ms_max) = (rng.random_range(0.0..0.8), rng.random_range(200..4_000));
     let mut plan = Vec::new();
     if weights == 0 {
         return plan;
     }
     let mut at_ms = rng.random_range(100..1_500);
-    let mut drawing = Drawing { rng, nodes, frail, leader, ms_max };
+    let mut drawing = Drawing { rng, nodes, frail, few_clocks, leader, ms_max };
     while at_ms < for_ms {
         let mut ticket = drawing.rng.random_range(0..weights);
         let mut fault = None;
