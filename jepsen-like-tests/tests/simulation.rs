@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use jepsen_like_tests::faults::{Fault, Planned, Rotten};
 use jepsen_like_tests::history::Answer;
 use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Setting, meta};
@@ -53,4 +54,23 @@ fn a_run_that_hangs_or_dies_is_a_failed_run() {
     assert_eq!(hung.violations.len(), 1, "{:?}", hung.violations);
     let died = Apart::new(PathBuf::from("false")).run(&Setting::of(1)).expect("a process");
     assert_eq!(died.violations.len(), 1, "{:?}", died.violations);
+}
+
+#[test]
+fn a_bit_that_flips_anywhere_in_a_log_is_healed_by_the_peers() {
+    // Whichever group the sector belongs to, the meta group's too.
+    for place in (0..8u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a)) {
+        let rot = Planned { at_ms: 3_000, fault: Fault::Rot { node: 1, of: Rotten::Log, place, ms: 500 } };
+        let report = apart().run(&Setting { faults: Some(vec![rot]), ..Setting::of(3) }).expect("a process");
+        assert_eq!(report.violations, vec![], "place {place}");
+        assert_eq!(report.struck.get("rot"), Some(&1), "place {place}");
+    }
+}
+
+#[test]
+fn a_quorum_goes_on_without_a_node_that_is_lost_for_good() {
+    let lost = Planned { at_ms: 1_000, fault: Fault::Lost { node: 2 } };
+    let report = apart().run(&Setting { faults: Some(vec![lost]), ..Setting::of(3) }).expect("a process");
+    assert_eq!(report.violations, vec![]);
+    assert_eq!(report.lost, vec![2]);
 }
