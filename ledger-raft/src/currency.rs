@@ -1,7 +1,8 @@
 //! How current a replica knows itself to be: for stale reads, which say their age.
 //!
 //! **What it is.** A leader knows when a quorum last followed it. It tells its followers with every question for their clocks, and what was
-//! committed then; a follower that has applied as much was current at that moment.
+//! committed then; a follower that has applied as much was current at that moment. A word may travel for long, so it carries
+//! a moment of the follower's own that came with its last answer: the word was said after that one.
 //! **Owns** that moment. **Must never** make a replica younger than it is: what is not known to be applied does not count.
 //! **Read next**: [`crate::leading`].
 
@@ -10,6 +11,15 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
+/// A moment of a follower's own elapsed time, in one run of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Tells this run from one before a restart.
+    pub(crate) run: u64,
+    /// Milliseconds since that run began.
+    pub(crate) ms: u64,
+}
+
 /// A leader's word to a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word {
@@ -17,19 +27,33 @@ pub(crate) struct Word {
     pub(crate) quorum_age_ms: u64,
     /// Everything committed until then is at or below this index.
     pub(crate) committed: u64,
+    /// It was said after this moment of the follower's; none before the follower's first answer.
+    pub(crate) after: Option<Moment>,
 }
+
+/// Bytes of a word without a moment, and with one.
+const WORD_BYTES: [usize; 2] = [16, 32];
 
 impl Word {
     pub(crate) fn encode(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(16);
+        let mut out = BytesMut::with_capacity(WORD_BYTES[1]);
         out.put_u64_le(self.quorum_age_ms);
         out.put_u64_le(self.committed);
+        if let Some(after) = self.after {
+            out.put_u64_le(after.run);
+            out.put_u64_le(after.ms);
+        }
         out.freeze()
     }
 
     /// None when the leader had nothing to say.
     pub(crate) fn decode(mut body: &[u8]) -> Option<Self> {
-        (body.len() == 16).then(|| Self { quorum_age_ms: body.get_u64_le(), committed: body.get_u64_le() })
+        if !WORD_BYTES.contains(&body.len()) {
+            return None;
+        }
+        let (quorum_age_ms, committed) = (body.get_u64_le(), body.get_u64_le());
+        let after = (!body.is_empty()).then(|| Moment { run: body.get_u64_le(), ms: body.get_u64_le() });
+        Some(Self { quorum_age_ms, committed, after })
     }
 }
 
@@ -42,10 +66,10 @@ pub(crate) struct Currency {
 }
 
 impl Currency {
-    /// A leader's word arrived; so much is applied here.
-    pub(crate) fn heard(&mut self, word: Word, applied: u64, now: Instant) {
+    /// A leader's word arrived that was said after a moment; so much is applied here.
+    pub(crate) fn heard(&mut self, word: Word, applied: u64, said_after: Instant) {
         self.settle(applied);
-        let Some(then) = now.checked_sub(Duration::from_millis(word.quorum_age_ms)) else { return };
+        let Some(then) = said_after.checked_sub(Duration::from_millis(word.quorum_age_ms)) else { return };
         if applied >= word.committed {
             self.current_at = self.current_at.max(Some(then));
         } else if self.ahead.is_none() {
@@ -71,7 +95,7 @@ mod tests {
     use super::*;
 
     fn word(quorum_age_ms: u64, committed: u64) -> Word {
-        Word { quorum_age_ms, committed }
+        Word { quorum_age_ms, committed, after: None }
     }
 
     #[test]
@@ -93,7 +117,11 @@ mod tests {
 
     #[test]
     fn words_come_back_as_they_went() {
-        assert_eq!(Word::decode(&word(7, u64::MAX).encode()), Some(word(7, u64::MAX)));
+        let with = Word { after: Some(Moment { run: 3, ms: 9 }), ..word(7, u64::MAX) };
+        for word in [word(7, u64::MAX), with] {
+            assert_eq!(Word::decode(&word.encode()), Some(word));
+        }
+        assert_eq!(Word::decode(&with.encode()[..31]), None);
         assert_eq!(Word::decode(&[]), None);
         assert_eq!(Word::decode(&[0; 15]), None);
     }

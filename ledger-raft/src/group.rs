@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Committed, GroupId, GroupStatus, NodeId, ProposeError, RaftTuning, Role};
 use crate::clock::ClockQuorum;
-use crate::currency::{Currency, Word};
+use crate::currency::{Currency, Moment, Word};
 use crate::limits::{ENTRY_BYTES_MAX, STATUS_EVERY};
 use crate::machine::{Machine, Progress};
 use crate::reads::ReadAsked;
@@ -60,6 +60,10 @@ pub(crate) struct GroupCore {
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) stamper: Mutex<Stamper>,
     pub(crate) currency: Mutex<Currency>,
+    /// Of each follower that answered: the moment that came with its last answer.
+    pub(crate) moments: Mutex<BTreeMap<NodeId, Moment>>,
+    /// Tells this run of the replica from those before.
+    pub(crate) run: u64,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
     pub(crate) reads: mpsc::Sender<ReadAsked>,
@@ -232,14 +236,14 @@ impl GroupCore {
     fn word(m: &Metrics) -> Option<Word> {
         let committed = m.cluster_committed.as_ref().map(position).filter(|at| at.term == m.current_term)?;
         let quorum_age_ms = m.last_quorum_acked.as_ref()?.elapsed().as_millis() as u64;
-        (m.state == ServerState::Leader).then_some(Word { quorum_age_ms, committed: committed.index })
+        (m.state == ServerState::Leader).then_some(Word { quorum_age_ms, committed: committed.index, after: None })
     }
 
     /// The leader's word for its followers; this replica hears it, too.
     pub(crate) fn say(&self) -> Option<Word> {
         let metrics = self.raft.as_ref()?.metrics().borrow_watched().clone();
         let word = Self::word(&metrics)?;
-        self.heard(word);
+        lock(&self.currency).heard(word, self.progress.applied.borrow().index, Instant::now());
         Some(word)
     }
 
@@ -251,10 +255,18 @@ impl GroupCore {
         }
     }
 
-    /// A leader says how current it is, and so how current this replica is.
+    /// A leader says how current it is, and so how current this replica is. A word that is not known to have been said after
+    /// some moment of this run says nothing: it may have been on its way for long.
     pub(crate) fn heard(&self, word: Word) {
+        let Some(after) = word.after.filter(|after| after.run == self.run) else { return };
+        let Some(said_after) = self.origin.checked_add(Duration::from_millis(after.ms)) else { return };
         let applied = self.progress.applied.borrow().index;
-        lock(&self.currency).heard(word, applied, Instant::now());
+        lock(&self.currency).heard(word, applied, said_after.min(Instant::now()));
+    }
+
+    /// This moment, for the leader to send back.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { run: self.run, ms: self.elapsed_ms() }
     }
 
     pub(crate) fn status_now(&self) -> GroupStatus {

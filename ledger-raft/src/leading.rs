@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::api::NodeId;
 use crate::clock::{ClockQuorum, Verdict};
-use crate::currency::Word;
+use crate::currency::{Moment, Word};
 use crate::group::{GroupCore, Stamper};
 use crate::limits::{
     CLOCK_ASK_EVERY, CLOCK_ASK_EVERY_UNSURE, CLOCK_HANDOVER_EVERY, CLOCK_ROUND_TRIP_MAX, CLOCK_UNSURE_HANDOVER,
@@ -138,16 +138,22 @@ fn judge(core: &GroupCore, accepted: bool) -> bool {
 
 /// Asks every other voter for its clock, and says how current this leader is.
 fn ask_all(core: &Arc<GroupCore>, heard: &mpsc::Sender<Heard>) {
-    let word = core.say().map(Word::encode).unwrap_or_default();
+    let word = core.say();
     for (peer, addr) in core.status_now().voters.into_iter().filter(|(id, _)| *id != core.node) {
         let link = core.links.to(peer, &addr).control;
-        let (core, heard, word) = (core.clone(), heard.clone(), word.clone());
+        let after = lock(&core.moments).get(&peer).copied();
+        let word = word.map(|word| Word { after, ..word }.encode()).unwrap_or_default();
+        let (core, heard) = (core.clone(), heard.clone());
         tokio::spawn(async move {
             let asked = core.elapsed_ms();
             if let Ok(mut b) = link.call(Kind::Clock, core.id.0, word, CLOCK_ROUND_TRIP_MAX).await
-                && b.len() == 8
+                && b.len() >= 8
             {
-                let _leader_no_more = heard.send(Heard(peer.0, b.get_u64_le(), asked, core.elapsed_ms())).await;
+                let wall = b.get_u64_le();
+                if b.len() == 16 {
+                    lock(&core.moments).insert(peer, Moment { run: b.get_u64_le(), ms: b.get_u64_le() });
+                }
+                let _leader_no_more = heard.send(Heard(peer.0, wall, asked, core.elapsed_ms())).await;
             }
         });
     }

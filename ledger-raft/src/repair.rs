@@ -100,7 +100,9 @@ impl Marks {
     pub(crate) fn quarantined(&self) -> io::Result<Option<String>> {
         match self.get("quarantined") {
             Ok(why) => Ok(why.map(|w| String::from_utf8_lossy(&w).into_owned())),
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(Some("the reason cannot be read".into())),
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                Ok(Some("the reason cannot be read".into()))
+            }
             Err(e) => Err(e),
         }
     }
@@ -109,10 +111,17 @@ impl Marks {
         self.put("quarantined", &why.as_bytes()[..why.len().min(4096)])
     }
 
-    /// The term that must be passed before the replica may vote again.
+    /// The term that must be passed before the replica may vote again. A rotten mark is none: the log says that it is damaged
+    /// until the repair is done, so that the repair begins anew.
     pub(crate) fn repairing(&self) -> io::Result<Option<u64>> {
-        let body = self.get("repairing")?;
-        body.map(|b| <[u8; 8]>::try_from(b).map(u64::from_le_bytes).map_err(|_| malformed("mark"))).transpose()
+        match self.get("repairing") {
+            Ok(body) => Ok(body.and_then(|b| <[u8; 8]>::try_from(b).ok()).map(u64::from_le_bytes)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                tracing::warn!(group = self.group.0, error = %e, "the mark of a repair is rotten; the repair begins anew");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -197,4 +206,29 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term:
         raft.runtime_config().elect(true);
     }
     tracing::info!(group = core.id.0, "the damaged replica is repaired and votes again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::real::RealDisk;
+
+    #[test]
+    fn a_rotten_mark_of_a_repair_is_none_and_a_rotten_quarantine_still_is_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let marks = Marks::new(Arc::new(RealDisk::new()), dir.path(), GroupId(3));
+        assert_eq!(marks.repairing().expect("readable"), None);
+        marks.put("repairing", &7_u64.to_le_bytes()).expect("written");
+        marks.quarantine("differs").expect("written");
+        assert_eq!(marks.repairing().expect("readable"), Some(7));
+        for name in ["repairing", "quarantined"] {
+            let mut bytes = std::fs::read(marks.path(name)).expect("there");
+            bytes[9] ^= 1;
+            std::fs::write(marks.path(name), &bytes).expect("spoilt");
+        }
+        assert_eq!(marks.repairing().expect("readable"), None);
+        assert!(marks.quarantined().expect("readable").is_some());
+        std::fs::write(marks.path("repairing"), [1]).expect("cut");
+        assert_eq!(marks.repairing().expect("readable"), None);
+    }
 }

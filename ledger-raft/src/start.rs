@@ -133,6 +133,8 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         snapshots,
         stamper: Mutex::new(Stamper::default()),
         currency: Mutex::default(),
+        moments: Mutex::default(),
+        run: seed,
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
         reads,

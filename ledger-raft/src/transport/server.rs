@@ -146,12 +146,17 @@ impl Served {
             match frame.kind {
                 Kind::Ping => self.queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new())),
                 Kind::Clock => {
-                    if let (Some(word), Some(core)) =
-                        (Word::decode(&frame.body), self.registry.group(GroupId(frame.group)))
-                    {
-                        core.heard(word);
+                    let mut clock = BytesMut::with_capacity(24);
+                    clock.put_u64_le(self.registry.seams.clock.now_ms());
+                    if let Some(core) = self.registry.group(GroupId(frame.group)) {
+                        if let Some(word) = Word::decode(&frame.body) {
+                            core.heard(word);
+                        }
+                        let moment = core.moment();
+                        clock.put_u64_le(moment.run);
+                        clock.put_u64_le(moment.ms);
                     }
-                    self.answer(&frame, Ok(u64_bytes(self.registry.seams.clock.now_ms()))).await?;
+                    self.answer(&frame, Ok(clock.freeze())).await?;
                 }
                 Kind::StreamOpen => self.open_stream(&frame)?,
                 Kind::StreamAppend => {
