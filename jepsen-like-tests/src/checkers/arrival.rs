@@ -62,13 +62,13 @@ fn one_shard(changes: &[&Change], steps: &[Step<'_>]) -> Vec<String> {
         let [line] = lines.as_slice() else { continue };
         let quantity = u64::from(line.quantity);
         match step.answer {
-            Some(Answer::Refused { no: No::SoldOut { .. }, .. }) => {
-                // It may repeat a verdict of since it was first asked: then nothing may have come back since.
-                if back.get(line.offer.sku.as_str()).is_none_or(|at| *at < step.since.min(n)) {
-                    let least = refused.entry(&line.offer).or_insert((quantity, step.time_ms, step.label()));
-                    if quantity < least.0 {
-                        *least = (quantity, step.time_ms, step.label());
-                    }
+            // It may repeat a verdict of since it was first asked: then nothing may have come back since.
+            Some(Answer::Refused { no: No::SoldOut { .. }, .. })
+                if back.get(line.offer.sku.as_str()).is_none_or(|at| *at < step.since.min(n)) =>
+            {
+                let least = refused.entry(&line.offer).or_insert((quantity, step.time_ms, step.label()));
+                if quantity < least.0 {
+                    *least = (quantity, step.time_ms, step.label());
                 }
             }
             None | Some(Answer::Ok { replayed: false, .. }) => {
