@@ -116,7 +116,7 @@ async fn operate(first: usize, seen: Rc<RefCell<Seen>>) -> turmoil::Result {
 /// One init in which the victim loses power; answers how many disk operations the victim did until the cluster stood.
 fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
     let what = format!("through node {}, power of node {} goes {power:?}", first + 1, victim + 1);
-    let worlds: Vec<NodeWorld> = (0..NODES).map(|n| NodeWorld::new(n)).collect();
+    let worlds: Vec<NodeWorld> = (0..NODES).map(NodeWorld::new).collect();
     worlds[victim].disk.stop_at(power);
     let mut sim = turmoil::Builder::new()
         .epoch(UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
