@@ -75,7 +75,8 @@ impl Node {
             }
             wanted.generation = present.generation + 1;
             let bytes = meta::encode(&wanted).map_err(|e| AdminError::Invalid(e.to_string()))?;
-            let committed = match tokio::time::timeout(limits::OWN_COMMAND_WITHIN, running.meta().propose(bytes)).await {
+            let committed = match tokio::time::timeout(limits::OWN_COMMAND_WITHIN, running.meta().propose(bytes)).await
+            {
                 Ok(Ok(committed)) => committed,
                 Ok(Err(ledger_raft::ProposeError::NotLeader { leader, .. })) => {
                     return Err(ChangeError::NotLeader { leader });
