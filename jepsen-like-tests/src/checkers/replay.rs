@@ -4,7 +4,7 @@
 //! witness. With [`super::order`], which holds the positions against real time, an order in which the model gives every answer is a linearization.
 //! A refusal may repeat the verdict of an earlier attempt of the same call: then some moment since the call was first asked must explain it.
 //!
-//! **Owns** the replay. **Must never** excuse an effect that a client was told did not happen. **Read next**: [`steps`], [`super::model`].
+//! **Owns** the replay. **Must never** excuse an effect that a client was told did not happen. **Read next**: [`mod@steps`], [`super::model`].
 
 mod doubts;
 mod steps;

@@ -1,6 +1,6 @@
 //! `jepsen meta`: is a run a function of its seed?
 //!
-//! **Owns** these arguments. **Must never** call two different traces equal. **Read next**: [`jepsen_like_tests::sim::meta`].
+//! **Owns** these arguments. **Must never** call two different traces equal. **Read next**: [`mod@jepsen_like_tests::sim::meta`].
 
 use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Setting, meta};

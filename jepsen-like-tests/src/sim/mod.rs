@@ -1,7 +1,7 @@
 //! One run: several nodes and clients in one thread, under simulated time, network and disks, out of one seed.
 //!
 //! First a safety phase, in which the plan's faults strike while clients buy; then everything heals, and all must converge
-//! within a bound; then the run is read out and judged. The same seed gives the same run, byte for byte ([`meta`]): each host has its own runtime whose
+//! within a bound; then the run is read out and judged. The same seed gives the same run, byte for byte ([`mod@meta`]): each host has its own runtime whose
 //! time stands still between ticks ([`host`]), everything of the world is behind seams or answered by [`interpose`], and a campaign gives
 //! each run a process of its own ([`apart`]).
 //!

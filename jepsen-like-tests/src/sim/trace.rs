@@ -2,8 +2,8 @@
 //!
 //! **What it is.** A running hash over lines of text, and on demand the lines. Two runs of one seed must give the same bytes.
 //!
-//! **Owns** what is compared by [`super::meta`]. **Must never** hold a thing that differs between runs and decides nothing (an
-//! address in memory, a real time). **Read next**: [`super::meta`].
+//! **Owns** what is compared by [`mod@super::meta`]. **Must never** hold a thing that differs between runs and decides nothing (an
+//! address in memory, a real time). **Read next**: [`mod@super::meta`].
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
