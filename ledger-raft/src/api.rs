@@ -151,7 +151,7 @@ pub struct GroupStatus {
     /// Leader only: how far each follower's log matches.
     pub matched: BTreeMap<NodeId, u64>,
     /// Milliseconds since this replica was current, as far as it knows: since a quorum last followed this leader, or the leader whose word
-    /// (up to the network's delay ago) is applied here. None: not known.
+    /// is applied here, counted from a moment before it was said. None: not known.
     pub quorum_age_ms: Option<u64>,
     /// Leader only: whether its clock may stamp.
     pub clock_sure: bool,
