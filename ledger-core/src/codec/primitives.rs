@@ -304,3 +304,19 @@ impl<'a> In<'a> {
         Ok(ranges)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_written_by_the_short_way_are_bincodes_own() {
+        for n in [0, 1, SINGLE_BYTE_MAX - 1, SINGLE_BYTE_MAX, SINGLE_BYTE_MAX + 1, 255, 256, 1 << 16, 1 << 32, u64::MAX]
+        {
+            let (mut short, mut whole) = (Vec::new(), Vec::new());
+            Out::new(&mut short).n(n);
+            Out::new(&mut whole).put(n);
+            assert_eq!(short, whole, "{n}");
+        }
+    }
+}

@@ -84,6 +84,8 @@ struct Inner {
     floors: BTreeMap<u32, u64>,
     /// Block-aligned room for one write, used again.
     buffer: Vec<u8>,
+    /// A sync failed: what the system kept of it is not known, and asking again would be answered with *clean*.
+    failed: Option<String>,
 }
 
 struct Sealed {
@@ -133,7 +135,7 @@ impl RecordFiles {
             sealed.insert(number, Sealed { file: Arc::new(file), bytes, newest });
         }
         let next = sealed.keys().next_back().map_or(1, |last| last + 1);
-        let inner = Inner { sealed, writing: None, next, floors: BTreeMap::new(), buffer: Vec::new() };
+        let inner = Inner { sealed, writing: None, next, floors: BTreeMap::new(), buffer: Vec::new(), failed: None };
         Ok(Self { dir: dir.to_owned(), inner: Mutex::new(inner) })
     }
 
@@ -147,6 +149,7 @@ impl RecordFiles {
     /// As the file system says; nothing of these records counts then.
     pub(super) fn append(&self, records: &[Stored]) -> io::Result<Appended> {
         let inner = &mut *self.lock();
+        inner.usable()?;
         let mut sealed = None;
         if inner.writing.as_ref().is_some_and(|writing| writing.len >= HISTORY_FILE_BYTES) {
             sealed = inner.seal()?;
@@ -185,13 +188,18 @@ impl RecordFiles {
         Ok(bytes.into())
     }
 
-    /// Makes everything appended durable.
+    /// Makes everything appended durable. A sync that fails is never asked for again: nothing more is written in this run.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let dirty = match &mut self.lock().writing {
-            Some(writing) => std::mem::take(&mut writing.dirty).then(|| writing.file.clone()),
-            None => None,
+        let dirty = {
+            let inner = &mut *self.lock();
+            inner.usable()?;
+            inner.writing.as_mut().filter(|writing| writing.dirty).map(|writing| {
+                writing.dirty = false;
+                writing.file.clone()
+            })
         };
-        dirty.map_or(Ok(()), |file| file.sync_data())
+        let synced = dirty.map_or(Ok(()), |file| file.sync_data());
+        synced.inspect_err(|error| self.lock().failed = Some(error.to_string()))
     }
 
     /// Retention dropped what lies below an index of a shard: files that nothing needs any more are removed, and named.
@@ -219,10 +227,15 @@ impl RecordFiles {
 }
 
 impl Inner {
+    fn usable(&self) -> io::Result<()> {
+        let Some(why) = &self.failed else { return Ok(()) };
+        Err(io::Error::other(format!("the record files are left alone until a restart: a sync failed: {why}")))
+    }
+
     /// Nothing more is written into the present file.
     fn seal(&mut self) -> io::Result<Option<(u32, Newest)>> {
         let Some(full) = self.writing.take() else { return Ok(None) };
-        full.file.sync_data()?;
+        full.file.sync_data().inspect_err(|error| self.failed = Some(error.to_string()))?;
         let told = (full.number, full.newest.clone());
         let sealed = Sealed { file: full.file, bytes: full.len as u64, newest: full.newest };
         self.sealed.insert(full.number, sealed);
@@ -339,6 +352,23 @@ mod tests {
         file.set_len(120).expect("cut");
         assert_eq!(files.read(places[1]).expect_err("cut").kind(), io::ErrorKind::InvalidData);
         assert!(Place::decode(&[0; 15]).is_err() && Place::decode(&[0; 20]).is_err());
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_called_durable() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = open(dir.path());
+        let places = files.append(&[record(1, 1, 10)]).expect("appended").places;
+        let written = {
+            // A file that the system refuses to sync.
+            let stubborn = Arc::new(File::open("/proc/self/status").expect("a file of the system"));
+            std::mem::replace(&mut files.lock().writing.as_mut().expect("just written").file, stubborn)
+        };
+        assert!(files.sync().is_err());
+        files.lock().writing.as_mut().expect("still there").file = written;
+        assert!(files.sync().is_err(), "it would only hear that the cache is clean");
+        assert!(files.append(&[record(1, 2, 10)]).is_err());
+        assert!(files.read(places[0]).is_ok(), "what can be read is read");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where records lie: an ordered map from (shard, index) to bytes, and one small note a shard.
 //!
-//! **Owns** the trait, the note's encoding. **Must never** decide what is missing.
+//! **Owns** the trait and the note's encoding. **Must never** decide what is missing.
 //! **Read next**: [`super::sled_store`], [`super::memory`].
 
 use std::io;
