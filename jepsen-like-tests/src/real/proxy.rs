@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -42,6 +42,9 @@ pub struct Link {
 
 /// An ordered pair of nodes.
 pub type Pair = (u64, u64);
+
+/// The link of strangers: nothing is ever done to it, and it never ends.
+static UNTOUCHED: LazyLock<watch::Sender<Link>> = LazyLock::new(watch::Sender::default);
 
 /// The links between all pairs; a cheap handle.
 #[derive(Clone)]
@@ -90,8 +93,7 @@ impl Links {
     fn watch(&self, pair: Pair) -> watch::Receiver<Link> {
         match self.0.get(&pair) {
             Some(link) => link.subscribe(),
-            // A stranger: nothing is ever done to it.
-            None => watch::channel(Link::default()).1,
+            None => UNTOUCHED.subscribe(),
         }
     }
 }
@@ -282,6 +284,8 @@ mod tests {
         assert!(early.is_err(), "the way back is cut");
         let mut other = call(&proxy, 3, 2).await;
         other.read_exact(&mut hello).await.unwrap();
+        let mut stranger = call(&proxy, 9, 2).await;
+        stranger.read_exact(&mut hello).await.unwrap();
     }
 
     #[tokio::test]
