@@ -23,6 +23,7 @@ mod digest;
 mod fingerprint;
 pub mod ledger;
 pub mod limits;
+pub mod order;
 pub mod outcome;
 mod reads;
 mod snapshot;

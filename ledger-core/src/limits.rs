@@ -18,6 +18,32 @@ pub const REFERENCE_BYTES_MAX: usize = 64;
 pub const REASON_BYTES_MAX: usize = 128;
 /// Longest opaque price note on an offer.
 pub const PRICE_BYTES_MAX: usize = 64;
+/// Longest name of a worker.
+pub const WORKER_ID_BYTES_MAX: usize = 64;
+/// Longest id of a payment provider (Stripe's have at most 255, in practice below 70).
+pub const PROVIDER_ID_BYTES_MAX: usize = 128;
+/// Most minor units one order may cost: exact in every language's doubles.
+pub const AMOUNT_MAX: u64 = (1 << 53) - 1;
+/// Most bytes of one sealed content (a token or an address, with the overhead of sealing).
+pub const SEALED_BYTES_MAX: usize = 1_024;
+/// Longest secret a client is given to act at the provider.
+pub const SECRET_BYTES_MAX: usize = 512;
+/// Payments one order may have: more than a provider ever reports for one.
+pub const PAYMENTS_MAX: usize = 16;
+/// Orders one claim may ask for.
+pub const CLAIM_MAX: u32 = 1_000;
+/// Shortest and longest lease.
+pub const LEASE_MS_MIN: u64 = 100;
+/// See [`LEASE_MS_MIN`].
+pub const LEASE_MS_MAX: u64 = 3_600_000;
+/// Longest time a worker may put an order off.
+pub const DELAY_MS_MAX: u64 = 24 * 3_600_000;
+/// Leases of one step that may end without a report before the order is parked.
+pub const LEASES_LOST_MAX: u32 = 20;
+/// Leases and delays swept by one entry; claims never wait for it.
+pub const WAKES_PER_ENTRY_MAX: usize = 4_096;
+/// Every so many claims the suspect lane goes first.
+pub const SUSPECTS_EVERY: u64 = 16;
 /// Offers one product may be in, the plain one included.
 pub const OFFERS_PER_PRODUCT_MAX: usize = 64;
 /// Lines one reservation may have after summing.

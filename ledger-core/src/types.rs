@@ -50,6 +50,12 @@ pub enum InvalidValue {
         /// Largest allowed.
         max: i128,
     },
+    /// Not a currency code.
+    #[error("{got:?} is not a currency: it must be three letters as in ISO 4217")]
+    NotACurrency {
+        /// The text given, shortened.
+        got: String,
+    },
     /// Not a UUIDv7 of the RFC 9562 variant.
     #[error("{got:?} is not a reservation id: it must be a UUIDv7 whose rand_a bits are the slot of its product")]
     NotAReservationId {
@@ -98,7 +104,7 @@ macro_rules! name_type {
     };
 }
 
-fn check_text(what: &'static str, text: &str, max: usize, spaces: bool) -> Result<(), InvalidValue> {
+pub(crate) fn check_text(what: &'static str, text: &str, max: usize, spaces: bool) -> Result<(), InvalidValue> {
     if text.is_empty() {
         return Err(InvalidValue::Empty { what });
     }
@@ -115,6 +121,8 @@ fn check_text(what: &'static str, text: &str, max: usize, spaces: bool) -> Resul
     }
     Ok(())
 }
+
+pub(crate) use name_type;
 
 name_type!(
     /// A product's stock-keeping unit, up to 64 bytes. A `{tag}` in it decides the slot alone, as in Redis Cluster.
