@@ -299,6 +299,8 @@ impl Books {
             | ChangeKind::OfferClosed { .. }
             | ChangeKind::SaleStarted { .. }
             | ChangeKind::StockLow { .. } => {}
+            // What happens to orders beside their stock.
+            _ => {}
         }
     }
 
@@ -625,7 +627,8 @@ pub fn sku_of(kind: &ChangeKind) -> Option<&Sku> {
         ChangeKind::ReservationConfirmed { lines, given_back, .. } => {
             lines.first().or(given_back.first()).map(|l| &l.line.offer.sku)
         }
-        ChangeKind::ReservationExtended { .. } => None,
+        // Extensions, and what happens to orders beside their stock.
+        _ => None,
     }
 }
 

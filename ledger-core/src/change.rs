@@ -6,6 +6,7 @@
 use smallvec::SmallVec;
 
 use crate::ledger::Position;
+use crate::order::{ByHand, Money, ParkReason, ProviderId, RefundWhy, SettlingWhy, Step, WorkerId};
 use crate::outcome::{Balance, SoldOut};
 use crate::types::{LedgerTime, Line, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Sku, Units};
 
@@ -47,7 +48,7 @@ pub struct LineChange {
 /// Lines of a change.
 pub type LineChanges = SmallVec<[LineChange; 1]>;
 
-/// What happened. Codec numbers are frozen; orders get the numbers from 64 on (`PurchaseAttempted`, `PaymentProcessed`, …).
+/// What happened. Codec numbers are frozen; those of orders begin at 64.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names used everywhere")]
 pub enum ChangeKind {
@@ -138,10 +139,121 @@ pub enum ChangeKind {
         offer: OfferKey,
         truth: SoldOut,
     },
+    /// Placing an order was refused with its units; `reason` is the refusal's name.
+    PurchaseAttempted {
+        id: ReservationId,
+        reason: Reason,
+    },
+    /// `deadline` is the payment deadline.
+    OrderPlaced {
+        id: ReservationId,
+        deadline: LedgerTime,
+        amount: Money,
+        suspect: bool,
+    },
+    OrderClaimed {
+        id: ReservationId,
+        worker: WorkerId,
+        epoch: u32,
+        step: Step,
+        until: LedgerTime,
+    },
+    /// A lease ended without a report.
+    LeaseLost {
+        id: ReservationId,
+        worker: WorkerId,
+        epoch: u32,
+    },
+    IntentCreated {
+        id: ReservationId,
+        intent: ProviderId,
+        generation: u32,
+    },
+    BuyerAwaited {
+        id: ReservationId,
+    },
+    OrderRetried {
+        id: ReservationId,
+        reason: Reason,
+        until: LedgerTime,
+        attempts: u32,
+    },
+    OrderGivenBack {
+        id: ReservationId,
+        until: LedgerTime,
+    },
+    /// A payment was taken; not `kept` means that it must go back.
+    PaymentProcessed {
+        id: ReservationId,
+        payment: ProviderId,
+        amount: Money,
+        kept: bool,
+    },
+    /// Nothing was paid, for certain.
+    PaymentFailed {
+        id: ReservationId,
+        reason: Reason,
+    },
+    /// The units are free again while it is not known whether anything was paid.
+    OrderSettling {
+        id: ReservationId,
+        why: SettlingWhy,
+    },
+    /// Paid and sold; `linked` is the reservation that a late payment was given instead.
+    OrderConfirmed {
+        id: ReservationId,
+        linked: Option<ReservationId>,
+    },
+    RefundRequested {
+        id: ReservationId,
+        payment: ProviderId,
+        reason: RefundWhy,
+    },
+    OrderRefunded {
+        id: ReservationId,
+        payment: ProviderId,
+        refund: ProviderId,
+    },
+    OrderNotified {
+        id: ReservationId,
+    },
+    OrderParked {
+        id: ReservationId,
+        reason: ParkReason,
+    },
+    OrderByHandDone {
+        id: ReservationId,
+        what: ByHand,
+        reason: Reason,
+    },
 }
 
 /// The change kinds by number, for filters and metrics.
 impl ChangeKind {
+    /// The order it is about; none for the changes of stock and reservations.
+    pub fn order(&self) -> Option<ReservationId> {
+        match self {
+            Self::PurchaseAttempted { id, .. }
+            | Self::OrderPlaced { id, .. }
+            | Self::OrderClaimed { id, .. }
+            | Self::LeaseLost { id, .. }
+            | Self::IntentCreated { id, .. }
+            | Self::BuyerAwaited { id }
+            | Self::OrderRetried { id, .. }
+            | Self::OrderGivenBack { id, .. }
+            | Self::PaymentProcessed { id, .. }
+            | Self::PaymentFailed { id, .. }
+            | Self::OrderSettling { id, .. }
+            | Self::OrderConfirmed { id, .. }
+            | Self::RefundRequested { id, .. }
+            | Self::OrderRefunded { id, .. }
+            | Self::OrderNotified { id }
+            | Self::OrderParked { id, .. }
+            | Self::OrderByHandDone { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
     /// The event's published name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -162,6 +274,23 @@ impl ChangeKind {
             Self::UnitsReturned { .. } => "UnitsReturned",
             Self::StockLow { .. } => "StockLow",
             Self::SoldOut { .. } => "SoldOut",
+            Self::PurchaseAttempted { .. } => "PurchaseAttempted",
+            Self::OrderPlaced { .. } => "OrderPlaced",
+            Self::OrderClaimed { .. } => "OrderClaimed",
+            Self::LeaseLost { .. } => "LeaseLost",
+            Self::IntentCreated { .. } => "IntentCreated",
+            Self::BuyerAwaited { .. } => "BuyerAwaited",
+            Self::OrderRetried { .. } => "OrderRetried",
+            Self::OrderGivenBack { .. } => "OrderGivenBack",
+            Self::PaymentProcessed { .. } => "PaymentProcessed",
+            Self::PaymentFailed { .. } => "PaymentFailed",
+            Self::OrderSettling { .. } => "OrderSettling",
+            Self::OrderConfirmed { .. } => "OrderConfirmed",
+            Self::RefundRequested { .. } => "RefundRequested",
+            Self::OrderRefunded { .. } => "OrderRefunded",
+            Self::OrderNotified { .. } => "OrderNotified",
+            Self::OrderParked { .. } => "OrderParked",
+            Self::OrderByHandDone { .. } => "OrderByHandDone",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use crate::order::{ByHand, Fact, OrderDetails, Report, WorkClass, WorkerId};
 use crate::types::{
     LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, SaleId, ShardSettings,
     Sku, Slot, Units,
@@ -26,7 +27,7 @@ pub type LimitKeys = SmallVec<[LimitKey; 1]>;
 
 /// One thing asked of the ledger.
 ///
-/// The discriminants of the codec are frozen (`codec`); orders (place, claim, report, …) get the numbers from 64 on.
+/// The discriminants of the codec are frozen (`codec`); orders (place, claim, report, …) have the numbers from 64 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Nothing but the passing of time: expires what is due, opens and closes windows.
@@ -160,6 +161,65 @@ pub enum Command {
         /// The new version.
         version: u16,
     },
+    /// Make an order of a reservation: from now on workers drive it (docs/decisions/0007). Idempotent by id and content.
+    PlaceOrder {
+        /// The reservation, and the order.
+        id: ReservationId,
+        /// What is ordered beyond the stock.
+        details: Box<OrderDetails>,
+        /// Some: reserve these lines under these limit keys first, for as long as there is to pay; all or nothing. None: the id's live hold, whose
+        /// deadline becomes the payment deadline.
+        reserve: Option<(LimitKeys, Lines)>,
+    },
+    /// Give a worker up to `max` orders that are ready, under leases. Not idempotent: a lost answer costs the leases' time.
+    ClaimOrders {
+        /// Any slot of the shard that is asked: claims are of a whole shard, and this routes them to it.
+        slot: Slot,
+        /// Who.
+        worker: WorkerId,
+        /// Which of the two queues.
+        class: WorkClass,
+        /// At most so many; 1 to [`crate::limits::CLAIM_MAX`].
+        max: u32,
+        /// How long the leases last, milliseconds from ledger time.
+        lease_ms: u64,
+        /// What one attempt to pay needs, milliseconds: orders whose payment deadline is nearer are not given.
+        attempt_ms: u64,
+    },
+    /// Make a lease last until now + `lease_ms`. Safe to repeat.
+    Heartbeat {
+        /// The order.
+        id: ReservationId,
+        /// As claimed.
+        epoch: u32,
+        /// From ledger time, milliseconds.
+        lease_ms: u64,
+    },
+    /// Say what came of a claimed order. The same again right after is the same answer.
+    ReportOrder {
+        /// The order.
+        id: ReservationId,
+        /// As claimed.
+        epoch: u32,
+        /// What came of it.
+        report: Report,
+    },
+    /// Record what the provider says has happened to money. Needs no lease; idempotent by the provider's id of the payment.
+    RecordFact {
+        /// The order.
+        id: ReservationId,
+        /// What happened.
+        fact: Fact,
+    },
+    /// An operator's (or webhook's) word on an order.
+    OrderByHand {
+        /// The order.
+        id: ReservationId,
+        /// What is to be done.
+        what: ByHand,
+        /// Why, for the explanation.
+        reason: Reason,
+    },
 }
 
 /// Which verb a command is, for metrics, precedence and logs.
@@ -183,6 +243,12 @@ pub enum Verb {
     Configure,
     OwnSlots,
     SwitchBehaviour,
+    PlaceOrder,
+    ClaimOrders,
+    Heartbeat,
+    ReportOrder,
+    RecordFact,
+    OrderByHand,
 }
 
 impl Command {
@@ -206,10 +272,16 @@ impl Command {
             Self::Configure { .. } => Verb::Configure,
             Self::OwnSlots { .. } => Verb::OwnSlots,
             Self::SwitchBehaviour { .. } => Verb::SwitchBehaviour,
+            Self::PlaceOrder { .. } => Verb::PlaceOrder,
+            Self::ClaimOrders { .. } => Verb::ClaimOrders,
+            Self::Heartbeat { .. } => Verb::Heartbeat,
+            Self::ReportOrder { .. } => Verb::ReportOrder,
+            Self::RecordFact { .. } => Verb::RecordFact,
+            Self::OrderByHand { .. } => Verb::OrderByHand,
         }
     }
 
-    /// The reservation the command is about, if it is about one.
+    /// The reservation (or order, under the same id) the command is about, if it is about one.
     pub fn reservation(&self) -> Option<ReservationId> {
         match self {
             Self::Reserve { id, .. }
@@ -217,7 +289,12 @@ impl Command {
             | Self::Confirm { id, .. }
             | Self::Release { id }
             | Self::Fence { id }
-            | Self::Return { id, .. } => Some(*id),
+            | Self::Return { id, .. }
+            | Self::PlaceOrder { id, .. }
+            | Self::Heartbeat { id, .. }
+            | Self::ReportOrder { id, .. }
+            | Self::RecordFact { id, .. }
+            | Self::OrderByHand { id, .. } => Some(*id),
             _ => None,
         }
     }
@@ -230,7 +307,12 @@ impl Command {
             | Self::Confirm { id, .. }
             | Self::Release { id }
             | Self::Fence { id }
-            | Self::Return { id, .. } => Some(id.slot()),
+            | Self::Return { id, .. }
+            | Self::PlaceOrder { id, .. }
+            | Self::Heartbeat { id, .. }
+            | Self::ReportOrder { id, .. }
+            | Self::RecordFact { id, .. }
+            | Self::OrderByHand { id, .. } => Some(id.slot()),
             Self::CreateProduct { sku, .. } | Self::EndSale { sku, .. } | Self::Allot { sku, .. } => {
                 Some(Slot::of(sku))
             }
@@ -238,7 +320,11 @@ impl Command {
             | Self::SetOpen { offer, .. }
             | Self::Receive { offer, .. }
             | Self::Adjust { offer, .. } => Some(Slot::of(&offer.sku)),
-            Self::Tick | Self::Configure { .. } | Self::OwnSlots { .. } | Self::SwitchBehaviour { .. } => None,
+            Self::Tick
+            | Self::Configure { .. }
+            | Self::OwnSlots { .. }
+            | Self::SwitchBehaviour { .. } => None,
+            Self::ClaimOrders { slot, .. } => Some(*slot),
         }
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::apply::{Scratch, decide};
 use crate::codec::CodecError;
 use crate::command::Entry;
+use crate::order::{OrderPage, OrderView, Phase, QueueStats};
 use crate::outcome::Outcome;
 use crate::state::State;
 use crate::state::ids::Found;
@@ -131,6 +132,23 @@ impl Ledger {
     /// What is known of an id.
     pub fn id(&self, id: ReservationId) -> IdView {
         self.state.id_view(id)
+    }
+    /// All that is known of an order.
+    pub fn order(&self, id: ReservationId) -> Option<OrderView> {
+        self.state.order_view(id)
+    }
+    /// Orders in the order of their ids, after `after`, at most `max`: all, or those in one phase. A bounded number is looked at, so a page may be short and
+    /// still name where to go on.
+    pub fn orders(&self, phase: Option<Phase>, after: Option<ReservationId>, max: usize) -> OrderPage {
+        self.state.orders_after(phase, after, max)
+    }
+    /// Dead letters in the order of their ids, after `after`, at most `max`.
+    pub fn parked(&self, after: Option<ReservationId>, max: usize) -> Vec<OrderView> {
+        self.state.parked_after(after, max)
+    }
+    /// Depth and age of the queues.
+    pub fn queue_stats(&self) -> QueueStats {
+        self.state.queue_stats()
     }
     /// Index and place of the last change on a product: where its explanation begins.
     pub fn head_of_product(&self, sku: &Sku) -> Option<(u64, u16)> {

@@ -3,7 +3,7 @@
 //! **What it is.** `Ledger::apply(position, entry)` decides every command of an entry, in order, and
 //! answers with one [`Outcome`] a command and the [`Change`]s that happened. Same log, same bytes.
 //!
-//! **Owns** the words of the domain (products, offers, reservations, limits, ledger time), the state,
+//! **Owns** the words of the domain (products, offers, reservations, orders, limits, ledger time), the state,
 //! its codec, its digest and its audit.
 //!
 //! **Must never** do I/O, read a clock, draw a random number, spawn, iterate a hash map for a

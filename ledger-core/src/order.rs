@@ -297,6 +297,40 @@ pub enum PaymentState {
     RefundDue = 2,
     /// It went back.
     Refunded = 3,
+    /// It was refund due when an operator closed the order: nothing is done about it any more.
+    Closed = 4,
+}
+
+/// Why money must go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum RefundWhy {
+    /// Its amount or currency is not the order's.
+    WrongAmount = 1,
+    /// The order was paid for already, or its money went back before.
+    SecondPayment = 2,
+    /// It came when the units were given back, and there are not enough any more.
+    SoldOut = 3,
+    /// The same, and a limit key has reached its limit.
+    LimitReached = 4,
+    /// The same, and the offer no longer sells such an order (its sale was ended, or its policy changed).
+    NotForSale = 5,
+    /// An operator asked for it.
+    ByHand = 6,
+    /// No order of that id was known.
+    UnknownOrder = 7,
+}
+
+/// Why an order's units were given back while it was not known whether it was paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum SettlingWhy {
+    /// Its payment deadline passed.
+    Deadline = 1,
+    /// Its caller released it.
+    Released = 2,
+    /// An operator redrove it after it was parked.
+    Redriven = 3,
 }
 
 /// One payment of an order.
@@ -331,7 +365,7 @@ pub struct Claimed {
     pub attempts: u32,
     /// The payment deadline (of a held one), ledger time.
     pub deadline: LedgerTime,
-    /// What is to be paid.
+    /// What is to be paid; of an order that is known by a stray payment alone, what was paid.
     pub amount: Money,
     /// Sealed: payment token.
     pub payment: Sealed,
@@ -399,6 +433,15 @@ pub struct OrderView {
     pub parked: Option<ParkReason>,
     /// Served behind all others.
     pub suspect: bool,
+}
+
+/// Orders in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OrderPage {
+    /// Those that were asked for; perhaps fewer than asked, even none, since a bounded number is looked at.
+    pub orders: Vec<OrderView>,
+    /// Where to go on: ask for those after it; none when there are no more.
+    pub next: Option<ReservationId>,
 }
 
 /// Depth and age of the queues of one shard.

@@ -3,6 +3,7 @@
 //! **Owns** the closed set of answers and the precedence of refusals. **Must never** say *no* for what may have happened:
 //! *unknown* is not here since the core always knows; the SDK adds it. **Read next**: [`crate::change`].
 
+use crate::order::{Claimed, Money, OrderBrief, Phase};
 use crate::types::{LedgerTime, OfferKey};
 
 /// The answer to one command.
@@ -96,6 +97,10 @@ pub enum Settled {
         /// Whether this repeats an earlier verdict.
         replayed: bool,
     },
+    /// Place, heartbeat, report, fact, by hand.
+    Order(OrderBrief),
+    /// Claim: none, one or more; fewer than asked when there are no more, or when their content is large.
+    Claimed(Vec<Claimed>),
 }
 
 /// What *sold out* means just now.
@@ -286,6 +291,44 @@ pub enum Refusal {
         /// Now.
         present: u64,
     },
+    /// A reservation's verb on one that is an order.
+    #[error("the reservation belongs to an order; workers confirm it, and its deadline is the payment deadline")]
+    Ordered,
+    /// No order of that id.
+    #[error("no such order; place it first")]
+    NoSuchOrder,
+    /// The order was claimed again since.
+    #[error("the order is at epoch {present}: it was claimed again, so drop it and claim anew")]
+    StaleEpoch {
+        /// The order's epoch.
+        present: u32,
+    },
+    /// The worker's lease has ended, by time or because the order went on without it.
+    #[error("the lease has ended and the order is {phase:?}; drop it and claim anew")]
+    LeaseEnded {
+        /// Where the order stands.
+        phase: Phase,
+    },
+    /// That cannot be done where the order stands.
+    #[error("the order is {phase:?}, where this cannot be done; look at the order")]
+    WrongPhase {
+        /// Where it stands.
+        phase: Phase,
+    },
+    /// An intent of another generation than the present or the next, or another intent of the present one.
+    #[error(
+        "the order's intent is of generation {present}; look it up, and make the next one only when it is certain to have failed"
+    )]
+    WrongGeneration {
+        /// The order's generation.
+        present: u32,
+    },
+    /// The payment is known with another amount, or the refund with another id.
+    #[error("the payment is known with other content; look it up at the provider")]
+    PaymentDiffers {
+        /// What is known of its amount.
+        amount: Option<Money>,
+    },
 }
 
 /// Bounds that a command may run into.
@@ -295,6 +338,7 @@ pub enum Bound {
     UnitsPerProduct,
     OffersPerProduct,
     ReferencesPerProduct,
+    PaymentsPerOrder,
 }
 
 impl std::fmt::Display for Bound {
@@ -303,6 +347,7 @@ impl std::fmt::Display for Bound {
             Self::UnitsPerProduct => "units per product",
             Self::OffersPerProduct => "offers per product",
             Self::ReferencesPerProduct => "references per product",
+            Self::PaymentsPerOrder => "payments per order",
         })
     }
 }
@@ -319,6 +364,11 @@ pub enum NotNow {
     },
     /// Too many young ids are remembered; the cap may not rise above ledger time − 10 s.
     MemoryFull {
+        /// Milliseconds to wait.
+        retry_ms: u64,
+    },
+    /// The order's hold is due, and the sweep of the next entries decides first what becomes of it: retry after this many milliseconds.
+    SweepPending {
         /// Milliseconds to wait.
         retry_ms: u64,
     },

@@ -4,6 +4,7 @@
 
 use std::ops::Bound;
 
+use crate::order::{OrderPage, OrderView, Phase, QueueStats};
 use crate::outcome::{Balance, Refusal, Status};
 use crate::state::State;
 use crate::state::ids::Found;
@@ -113,6 +114,22 @@ impl State {
             None if self.is_forgotten(id) => IdView::Forgotten,
             None => IdView::Unknown,
         }
+    }
+
+    pub(crate) fn order_view(&self, _id: ReservationId) -> Option<OrderView> {
+        None
+    }
+
+    pub(crate) fn orders_after(&self, _phase: Option<Phase>, _after: Option<ReservationId>, _max: usize) -> OrderPage {
+        OrderPage::default()
+    }
+
+    pub(crate) fn parked_after(&self, _after: Option<ReservationId>, _max: usize) -> Vec<OrderView> {
+        Vec::new()
+    }
+
+    pub(crate) fn queue_stats(&self) -> QueueStats {
+        QueueStats::default()
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -113,13 +113,17 @@ pub struct Totals {
     pub remembered: u64,
     /// Limit counters.
     pub limit_counts: u64,
+    /// Orders known.
+    pub orders: u64,
+    /// Of those, not done.
+    pub orders_open: u64,
 }
 
 /// A broken invariant, found by the audit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant}: {what}")]
 pub struct Finding {
-    /// The invariant's name, as in the contract: conserved, oversold, stranded, ends-once, limits, expiry, memory, index.
+    /// The invariant's name, as in the contract: conserved, oversold, stranded, ends-once, limits, expiry, memory, index, orders, money, queue.
     pub invariant: &'static str,
     /// Both sides of what disagrees.
     pub what: String,

@@ -225,6 +225,13 @@ impl From<&Refusal> for No {
             Refusal::BehaviourUnknown { .. } | Refusal::StaleGeneration { .. } => {
                 Self::Other { what: refusal.to_string() }
             }
+            Refusal::Ordered
+            | Refusal::NoSuchOrder
+            | Refusal::StaleEpoch { .. }
+            | Refusal::LeaseEnded { .. }
+            | Refusal::WrongPhase { .. }
+            | Refusal::WrongGeneration { .. }
+            | Refusal::PaymentDiffers { .. } => Self::Other { what: refusal.to_string() },
         }
     }
 }

@@ -143,6 +143,12 @@ impl Deciding<'_> {
                 self.state.own(*generation, ranges);
                 Ok(Settled::Done)
             }
+            Command::PlaceOrder { .. }
+            | Command::ClaimOrders { .. }
+            | Command::Heartbeat { .. }
+            | Command::ReportOrder { .. }
+            | Command::RecordFact { .. }
+            | Command::OrderByHand { .. } => Err(Refusal::NoSuchOrder.into()),
             Command::SwitchBehaviour { version } => {
                 let present = self.state.behaviour;
                 if *version < present || *version > limits::BEHAVIOUR_VERSION_MAX {

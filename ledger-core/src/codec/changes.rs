@@ -2,9 +2,10 @@
 //!
 //! A record is: format version, how many changes, position, ledger time, the chain before it, the changes. [`Recorder`] writes changes
 //! straight into the buffer while the entry is decided; nothing is collected first.
-//! **Owns** the numbers of changes (frozen; orders from 64 on). **Must never** follow a renaming of the enum.
+//! **Owns** the numbers of changes (frozen; those of orders are in `orders`). **Must never** follow a renaming of the enum.
 //! **Read next**: [`crate::apply`].
 
+use super::orders::{self, Told};
 use super::primitives::{In, Out};
 use super::{COUNT_BYTES, CodecError, RECORD_VERSION, get_count, put_count};
 use crate::change::{Change, ChangeKind, LineChange, LineChanges, Record};
@@ -116,6 +117,10 @@ pub(crate) enum Said<'a> {
         offer: &'a [u8],
         truth: SoldOut,
     },
+    Order {
+        id: ReservationId,
+        told: Told<'a>,
+    },
 }
 
 /// A line about to be written.
@@ -208,6 +213,7 @@ impl Recorder {
                 out.text(reference.as_str());
                 put_lines(&mut out, lines);
             }
+            Said::Order { id, told } => orders::put_told(&mut out, id, told),
             said => put_stock(&mut out, said),
         }
     }
@@ -413,7 +419,7 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<ChangeKind, CodecError> {
         },
         STOCK_LOW => ChangeKind::StockLow { offer: from.offer()?, available: from.n()? },
         SOLD_OUT => ChangeKind::SoldOut { offer: from.offer()?, truth: get_sold_out(from)? },
-        number => return Err(from.malformed(format!("no change has the number {number}"))),
+        number => orders::get_kind(from, number)?,
     })
 }
 

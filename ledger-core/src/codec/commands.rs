@@ -1,9 +1,10 @@
 //! Commands as bytes. The numbers are frozen: a number is never given to another command, and a command's fields never change
-//! but under a new number. Orders get the numbers from 64 on.
+//! but under a new number. Those of orders are in `orders`.
 //!
 //! **Owns** the numbers of commands. **Must never** follow a renaming or reordering of the enum. **Read next**: [`super::changes`].
 
 use super::CodecError;
+use super::orders;
 use super::primitives::{In, Out};
 use crate::command::{Command, LimitKeys, Lines};
 use crate::limits;
@@ -124,12 +125,12 @@ fn put_stock(out: &mut Out<'_>, command: &Command) {
             out.byte(SWITCH_BEHAVIOUR);
             out.n((*version).into());
         }
-        _ => unreachable!("the verbs on reservations are put by the caller"),
+        _ => orders::put(out, command),
     }
 }
 
 #[inline]
-fn lines(from: &mut In<'_>) -> Result<Lines, CodecError> {
+pub(super) fn lines(from: &mut In<'_>) -> Result<Lines, CodecError> {
     let count = from.count(limits::LINES_MAX)?;
     if count == 0 {
         return Err(from.malformed("no lines"));
@@ -142,7 +143,7 @@ fn lines(from: &mut In<'_>) -> Result<Lines, CodecError> {
 }
 
 #[inline]
-fn keys(from: &mut In<'_>) -> Result<LimitKeys, CodecError> {
+pub(super) fn keys(from: &mut In<'_>) -> Result<LimitKeys, CodecError> {
     let count = from.count(limits::LIMIT_KEYS_MAX)?;
     let mut keys = LimitKeys::new();
     for _ in 0..count {
@@ -207,6 +208,6 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<Command, CodecError> {
         CONFIGURE => Command::Configure { settings: from.settings()? },
         OWN_SLOTS => Command::OwnSlots { generation: from.n()?, ranges: from.ranges()? },
         SWITCH_BEHAVIOUR => Command::SwitchBehaviour { version: from.small()? },
-        number => return Err(from.malformed(format!("no command has the number {number}"))),
+        number => orders::get(from, number)?,
     })
 }

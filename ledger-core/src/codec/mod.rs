@@ -5,10 +5,11 @@
 //! allocated, and every value is made by its own constructor: any bytes give a value or a [`CodecError`], never a panic.
 //!
 //! **Owns** format versions. **Must never** be asked to guess: an unknown version or number is an error.
-//! **Read next**: `primitives`, `commands`, `changes`.
+//! **Read next**: `primitives`, `commands`, `changes`, `orders`.
 
 pub(crate) mod changes;
 mod commands;
+pub(crate) mod orders;
 pub(crate) mod primitives;
 
 use bytes::Bytes;

@@ -147,7 +147,7 @@ impl<'a> In<'a> {
     fn failed(what: &'static str, why: &DecodeError) -> CodecError {
         CodecError::Malformed { what, why: why.to_string() }
     }
-    fn value<T>(&self, value: Result<T, InvalidValue>) -> Read<T> {
+    pub(crate) fn value<T>(&self, value: Result<T, InvalidValue>) -> Read<T> {
         value.map_err(|why| self.malformed(why))
     }
     pub(crate) fn is_at_end(&mut self) -> bool {
@@ -198,7 +198,7 @@ impl<'a> In<'a> {
         Ok(got as usize)
     }
     #[inline]
-    fn text(&mut self, max: usize) -> Read<&'a str> {
+    pub(crate) fn text(&mut self, max: usize) -> Read<&'a str> {
         let len = self.count(max)?;
         let bytes = self.raw(len)?;
         std::str::from_utf8(bytes).map_err(|why| self.malformed(why))

@@ -18,6 +18,7 @@
 //!
 //! **Owns** the text forms. **Must never** decide anything. **Read next**: `parse`, `print`.
 
+pub(crate) mod orders;
 pub(crate) mod parse;
 pub(crate) mod print;
 

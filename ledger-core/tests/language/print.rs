@@ -10,7 +10,7 @@ use ledger_core::outcome::{Balance, Brief, Fenced, NotNow, Outcome, Refusal, Set
 use ledger_core::view::{IdView, OfferView, ProductView, ReservationView, Totals};
 use ledger_core::{ChangeKind, LedgerTime, OfferKey, Policy, SaleId};
 
-use super::{Names, START_MS};
+use super::{Names, START_MS, orders};
 
 /// Milliseconds as they read best.
 pub(crate) fn span(ms: i64) -> String {
@@ -80,6 +80,9 @@ pub(crate) fn outcome(o: &Outcome) -> String {
         Outcome::NotNow(NotNow::MemoryFull { retry_ms }) => {
             format!("not now: memory full, retry in {}", span(*retry_ms as i64))
         }
+        Outcome::NotNow(NotNow::SweepPending { retry_ms }) => {
+            format!("not now: sweep pending, retry in {}", span(*retry_ms as i64))
+        }
     }
 }
 
@@ -95,6 +98,8 @@ fn settled(s: &Settled) -> String {
         Settled::Stocked { balance: b, version, replayed } => {
             format!("{} version {version}{}", balance(*b), again(*replayed))
         }
+        Settled::Order(b) => orders::brief(b),
+        Settled::Claimed(claimed) => orders::claimed(claimed),
     }
 }
 
@@ -133,6 +138,15 @@ pub(crate) fn refusal(r: &Refusal) -> String {
         Refusal::TooMany { what, max } => format!("TooMany {what}: at most {max}"),
         Refusal::BehaviourUnknown { version, present } => format!("BehaviourUnknown {version}, now {present}"),
         Refusal::StaleGeneration { present } => format!("StaleGeneration now {present}"),
+        Refusal::Ordered => "Ordered".into(),
+        Refusal::NoSuchOrder => "NoSuchOrder".into(),
+        Refusal::StaleEpoch { present } => format!("StaleEpoch now {present}"),
+        Refusal::LeaseEnded { phase } => format!("LeaseEnded is {}", orders::phase(*phase)),
+        Refusal::WrongPhase { phase } => format!("WrongPhase is {}", orders::phase(*phase)),
+        Refusal::WrongGeneration { present } => format!("WrongGeneration now {present}"),
+        Refusal::PaymentDiffers { amount } => {
+            format!("PaymentDiffers is {}", amount.map_or("-".to_string(), |a| a.to_string()))
+        }
     }
 }
 
@@ -198,6 +212,7 @@ fn kind(names: &Names, kind: &ChangeKind) -> String {
         }
         ChangeKind::StockLow { offer: o, available } => format!(" {} {available} available", offer(o)),
         ChangeKind::SoldOut { offer: o, truth } => format!(" {}: {}", offer(o), sold_out(*truth)),
+        order => orders::kind(names, order),
     }
 }
 

@@ -345,5 +345,6 @@ fn about(kind: &ChangeKind) -> (BTreeSet<Sku>, Option<ReservationId>) {
             (of(lines).union(&of(given_back)).cloned().collect(), Some(*id))
         }
         ChangeKind::ReservationExtended { id, .. } => (BTreeSet::new(), Some(*id)),
+        order => (BTreeSet::new(), order.order()),
     }
 }

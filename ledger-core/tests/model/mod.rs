@@ -185,6 +185,12 @@ impl Model {
             }
             Command::OwnSlots { generation, ranges } => self.own(*generation, ranges),
             Command::SwitchBehaviour { version } => self.switch(*version),
+            Command::PlaceOrder { .. }
+            | Command::ClaimOrders { .. }
+            | Command::Heartbeat { .. }
+            | Command::ReportOrder { .. }
+            | Command::RecordFact { .. }
+            | Command::OrderByHand { .. } => Err(Refusal::NoSuchOrder),
         };
         decided.map_or_else(Outcome::Refused, Outcome::Ok)
     }
