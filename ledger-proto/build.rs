@@ -7,7 +7,7 @@ const FRAMES: &str = "crate::frames::FrameCodec";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["holdfast/v1/ledger.proto", "holdfast/v1/admin.proto"];
+    let files = ["holdfast/v1/ledger.proto", "holdfast/v1/orders.proto", "holdfast/v1/admin.proto"];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;

@@ -7,6 +7,7 @@ use ledger_core::outcome::{Brief, Fenced};
 use ledger_core::{LedgerTime, Settled};
 
 use crate::names;
+use crate::orders;
 use crate::refusals;
 use crate::reply::{Cause, NotNow, Reply};
 use crate::v1::{self, answer, fenced, settled};
@@ -55,6 +56,8 @@ pub fn settled_to_wire(settled: &Settled) -> v1::Settled {
             version: *version,
             replayed: *replayed,
         }),
+        Settled::Order(brief) => settled::What::Order(orders::brief_to_wire(*brief)),
+        Settled::Claimed(claimed) => settled::What::Claimed(orders::claimed_to_wire(claimed)),
     };
     v1::Settled { what: Some(what) }
 }
@@ -70,6 +73,8 @@ pub fn settled_from_wire(wire: v1::Settled) -> Option<Settled> {
         settled::What::Stocked(v1::Stocked { balance, version, replayed }) => {
             Settled::Stocked { balance: names::balance(balance), version, replayed }
         }
+        settled::What::Order(brief) => Settled::Order(orders::brief_from_wire(brief).ok()?),
+        settled::What::Claimed(claimed) => Settled::Claimed(orders::claimed_from_wire(claimed).ok()?),
     })
 }
 
@@ -123,6 +128,7 @@ pub fn not_now_to_wire(not_now: &NotNow) -> v1::NotNow {
         Cause::NotServing | Cause::Unreachable => v1::NotNowCode::NotServing,
         Cause::Diverged => v1::NotNowCode::Diverged,
         Cause::RateLimited => v1::NotNowCode::RateLimited,
+        Cause::SweepPending => v1::NotNowCode::SweepPending,
         Cause::Other => v1::NotNowCode::Unspecified,
     };
     v1::NotNow {
@@ -147,6 +153,7 @@ pub fn not_now_from_wire(wire: v1::NotNow) -> NotNow {
         v1::NotNowCode::NotServing => Cause::NotServing,
         v1::NotNowCode::Diverged => Cause::Diverged,
         v1::NotNowCode::RateLimited => Cause::RateLimited,
+        v1::NotNowCode::SweepPending => Cause::SweepPending,
     };
     let leader = Some(wire.leader).filter(|leader| !leader.is_empty());
     NotNow { cause, message: wire.message, retry_ms: wire.retry_ms, leader }

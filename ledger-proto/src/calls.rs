@@ -6,6 +6,7 @@
 use ledger_core::{Command, LedgerTime, Reason, Reference, Units, limits};
 
 use crate::names;
+use crate::orders;
 use crate::reply::Invalid;
 use crate::v1::{self, call::Verb};
 
@@ -98,12 +99,7 @@ fn stock_command(verb: Verb) -> Result<Command, Invalid> {
                 reference: reference(&text)?,
             })
         }
-        Verb::Reserve(_)
-        | Verb::Extend(_)
-        | Verb::Confirm(_)
-        | Verb::Release(_)
-        | Verb::Fence(_)
-        | Verb::ReturnUnits(_) => Err(Invalid::new("verb", "is not about stock")),
+        other => orders::command(other).unwrap_or_else(|| Err(Invalid::new("verb", "is not about stock"))),
     }
 }
 
@@ -152,6 +148,13 @@ pub fn check(command: &Command) -> Result<(), Invalid> {
         Command::Extend { .. } | Command::Adjust { .. } | Command::Allot { .. } => {
             self::command(verb(command)).map(drop)
         }
+        Command::PlaceOrder { reserve: Some((_, given)), .. } if given.is_empty() => lines(given),
+        Command::PlaceOrder { .. }
+        | Command::ClaimOrders { .. }
+        | Command::Heartbeat { .. }
+        | Command::ReportOrder { .. }
+        | Command::RecordFact { .. }
+        | Command::OrderByHand { .. } => self::command(verb(command)).map(drop),
         Command::Tick | Command::Configure { .. } | Command::OwnSlots { .. } | Command::SwitchBehaviour { .. } => {
             Err(Invalid::new("verb", "is not for callers"))
         }
@@ -222,6 +225,6 @@ fn stock_verb(command: &Command) -> Option<Verb> {
             units: units.get() as i64,
             reference: reference.as_str().to_owned(),
         }),
-        _ => return None,
+        other => return orders::verb(other),
     })
 }

@@ -9,6 +9,7 @@ use ledger_core::{
 };
 
 use crate::names;
+use crate::orders;
 use crate::reply::Invalid;
 use crate::v1;
 
@@ -30,7 +31,7 @@ pub fn change_to_wire(entry: Position, time: LedgerTime, change: &Change) -> v1:
         previous_on_reservation: previous(change.previous_on_reservation),
         ..Default::default()
     };
-    if !offer_kind_to_wire(&change.kind, &mut wire) {
+    if !offer_kind_to_wire(&change.kind, &mut wire) && !orders::change_to_wire(&change.kind, &mut wire) {
         reservation_kind_to_wire(&change.kind, &mut wire);
     }
     wire
@@ -251,6 +252,9 @@ fn kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
 }
 
 fn reservation_kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
+    if let Some(kind) = orders::change_from_wire(wire) {
+        return kind;
+    }
     let of = Fields(wire);
     Ok(match wire.name.as_str() {
         "InventoryReserved" => {

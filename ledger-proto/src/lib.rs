@@ -10,6 +10,7 @@ pub mod feed;
 pub mod frames;
 pub mod limits;
 pub mod names;
+pub mod orders;
 pub mod refusals;
 pub mod reply;
 pub mod routing;

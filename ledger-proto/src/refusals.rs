@@ -6,6 +6,7 @@ use ledger_core::outcome::Bound;
 use ledger_core::{LedgerTime, OfferKey, Refusal};
 
 use crate::names;
+use crate::orders;
 use crate::reply::{Invalid, Why};
 use crate::v1::{self, RefusalCode as Code};
 
@@ -99,6 +100,21 @@ pub fn to_wire(refusal: &Refusal) -> v1::Refusal {
             v1::Refusal { bound: (*version).into(), actual: (*present).into(), ..coded(Code::BehaviourUnknown) }
         }
         Refusal::StaleGeneration { present } => v1::Refusal { actual: *present, ..coded(Code::StaleGeneration) },
+        Refusal::Ordered => coded(Code::Ordered),
+        Refusal::NoSuchOrder => coded(Code::NoSuchOrder),
+        Refusal::StaleEpoch { present } => v1::Refusal { actual: (*present).into(), ..coded(Code::StaleEpoch) },
+        Refusal::LeaseEnded { phase } => {
+            v1::Refusal { phase: orders::phase_to_wire(*phase), ..coded(Code::LeaseEnded) }
+        }
+        Refusal::WrongPhase { phase } => {
+            v1::Refusal { phase: orders::phase_to_wire(*phase), ..coded(Code::WrongPhase) }
+        }
+        Refusal::WrongGeneration { present } => {
+            v1::Refusal { actual: (*present).into(), ..coded(Code::WrongGeneration) }
+        }
+        Refusal::PaymentDiffers { amount } => {
+            v1::Refusal { amount: amount.map(orders::money_to_wire), ..coded(Code::PaymentDiffers) }
+        }
     };
     v1::Refusal { message: refusal.to_string(), ..wire }
 }
@@ -154,13 +170,24 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
         Code::TooMany => Refusal::TooMany { what: bound_named(&wire.what)?, max: wire.bound },
         Code::BehaviourUnknown => Refusal::BehaviourUnknown { version: tiny(wire.bound)?, present: tiny(wire.actual)? },
         Code::StaleGeneration => Refusal::StaleGeneration { present: wire.actual },
+        Code::Ordered => Refusal::Ordered,
+        Code::NoSuchOrder => Refusal::NoSuchOrder,
+        Code::StaleEpoch => Refusal::StaleEpoch { present: small(wire.actual)? },
+        Code::LeaseEnded => Refusal::LeaseEnded { phase: orders::phase(wire.phase)? },
+        Code::WrongPhase => Refusal::WrongPhase { phase: orders::phase(wire.phase)? },
+        Code::WrongGeneration => Refusal::WrongGeneration { present: small(wire.actual)? },
+        Code::PaymentDiffers => {
+            let amount = wire.amount.clone().map(|amount| orders::money("amount", Some(amount)));
+            Refusal::PaymentDiffers { amount: amount.transpose().ok()? }
+        }
     })
 }
 
-const BOUNDS: [(Bound, &str); 3] = [
+const BOUNDS: [(Bound, &str); 4] = [
     (Bound::UnitsPerProduct, "units per product"),
     (Bound::OffersPerProduct, "offers per product"),
     (Bound::ReferencesPerProduct, "references per product"),
+    (Bound::PaymentsPerOrder, "payments per order"),
 ];
 
 fn bound_name(bound: Bound) -> &'static str {

@@ -73,6 +73,8 @@ pub enum Cause {
     Diverged,
     /// The caller sends more than its share.
     RateLimited,
+    /// An order's hold is due; the next entries decide what becomes of it.
+    SweepPending,
     /// No node could be reached within the deadline, and nothing was sent. Only callers say this.
     Unreachable,
     /// A newer node's cause that this build does not know.
@@ -118,6 +120,11 @@ impl From<outcome::NotNow> for NotNow {
             outcome::NotNow::MemoryFull { retry_ms } => {
                 Self::new(Cause::MemoryFull, "too many young ids are remembered", ms(retry_ms))
             }
+            outcome::NotNow::SweepPending { retry_ms } => Self::new(
+                Cause::SweepPending,
+                "the order's hold is due; what becomes of it is being decided",
+                ms(retry_ms),
+            ),
         }
     }
 }

@@ -136,6 +136,7 @@ impl From<&Happened> for Change {
             K::StockLow { offer, available } => {
                 (told.offer, told.number) = (Some(offer.into()), Some(*available as i64));
             }
+            order => told.id = order.order().map(|id| id.to_string()),
         }
         told
     }

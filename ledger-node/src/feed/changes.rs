@@ -30,32 +30,6 @@ pub fn concerns_product(kind: &ChangeKind, sku: &Sku) -> bool {
         K::ReservationExtended { id, .. } => id.slot() == Slot::of(sku),
         // Neither do the changes of orders.
         order => order.order().is_some_and(|id| id.slot() == Slot::of(sku)),
-        of_order => order_of(of_order).is_some_and(|id| id.slot() == Slot::of(sku)),
-    }
-}
-
-/// The order that a change is about, if it is about more than its stock.
-pub fn order_of(kind: &ChangeKind) -> Option<ReservationId> {
-    use ChangeKind as K;
-    match kind {
-        K::PurchaseAttempted { id, .. }
-        | K::OrderPlaced { id, .. }
-        | K::OrderClaimed { id, .. }
-        | K::LeaseLost { id, .. }
-        | K::IntentCreated { id, .. }
-        | K::BuyerAwaited { id }
-        | K::OrderRetried { id, .. }
-        | K::OrderGivenBack { id, .. }
-        | K::PaymentProcessed { id, .. }
-        | K::PaymentFailed { id, .. }
-        | K::OrderSettling { id, .. }
-        | K::OrderConfirmed { id, .. }
-        | K::RefundRequested { id, .. }
-        | K::OrderRefunded { id, .. }
-        | K::OrderNotified { id }
-        | K::OrderParked { id, .. }
-        | K::OrderByHandDone { id, .. } => Some(*id),
-        order => order.order(),
     }
 }
 
@@ -69,6 +43,6 @@ pub fn reservation_of(kind: &ChangeKind) -> Option<ReservationId> {
         | K::ReservationReleased { id, .. }
         | K::ReservationExpired { id, .. }
         | K::UnitsReturned { id, .. } => Some(*id),
-        other => order_of(other),
+        order => order.order(),
     }
 }
