@@ -15,7 +15,7 @@ use std::str::FromStr;
 pub enum Right {
     /// Read stock, reservations, the feed, routing.
     Read,
-    /// Reserve, extend, confirm, release, fence, return.
+    /// Reserve, extend, confirm, release, fence, return, place; claims, reports and facts of workers too, until there are roles.
     Order,
     /// Products, offers, sales, receive, adjust, allot.
     Stock,

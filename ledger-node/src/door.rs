@@ -119,7 +119,7 @@ pub struct DoorCounts {
 pub enum Class {
     /// What takes stock, and what operators do.
     Bulk,
-    /// What ends holds or keeps the shard going; it gets in when bulk is turned away.
+    /// What ends holds, moves orders on, or keeps the shard going; it gets in when bulk is turned away.
     Reserved,
 }
 
@@ -132,6 +132,10 @@ impl Class {
             | Command::Release { .. }
             | Command::Fence { .. }
             | Command::Return { .. }
+            | Command::Heartbeat { .. }
+            | Command::ReportOrder { .. }
+            | Command::RecordFact { .. }
+            | Command::OrderByHand { .. }
             | Command::Configure { .. }
             | Command::OwnSlots { .. }
             | Command::SwitchBehaviour { .. } => Self::Reserved,

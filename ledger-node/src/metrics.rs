@@ -30,7 +30,7 @@ const ENTRY_COMMANDS: &[f64] =
 const _: () = assert!(ledger_core::limits::COMMANDS_PER_ENTRY_MAX == 8_192);
 
 /// The verbs that callers use, by their published names.
-const VERBS: [(Verb, &str); 13] = [
+const VERBS: [(Verb, &str); 19] = [
     (Verb::Reserve, "reserve"),
     (Verb::Extend, "extend"),
     (Verb::Confirm, "confirm"),
@@ -44,6 +44,12 @@ const VERBS: [(Verb, &str); 13] = [
     (Verb::Receive, "receive"),
     (Verb::Adjust, "adjust"),
     (Verb::Allot, "allot"),
+    (Verb::PlaceOrder, "place_order"),
+    (Verb::ClaimOrders, "claim_orders"),
+    (Verb::Heartbeat, "heartbeat"),
+    (Verb::ReportOrder, "report_order"),
+    (Verb::RecordFact, "record_fact"),
+    (Verb::OrderByHand, "order_by_hand"),
 ];
 /// Place of calls that are no command in the counts by verb.
 const INVALID: usize = VERBS.len();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use ledger_core::order::{OrderPage, OrderView, Phase, QueueStats};
 use ledger_core::types::{OfferKey, Sku, Slot};
 use ledger_core::view::{IdView, OfferView, ProductView};
 use ledger_core::{Ledger, ReservationId};
@@ -164,6 +165,43 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(out.into_iter().flatten().collect())
+    }
+
+    /// Looks at the shard of a slot.
+    async fn at_slot<T>(&self, slot: Slot, look: impl FnOnce(&Ledger) -> T) -> Result<(T, AsOf), ReadFailure> {
+        let shard = self.shard_of(slot)?;
+        self.confirmed(&shard).await?;
+        Ok(self.look(&shard, look))
+    }
+
+    /// All that is known of an order.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn order(&self, id: ReservationId) -> Result<(Option<OrderView>, AsOf), ReadFailure> {
+        self.at_slot(id.slot(), |ledger| ledger.order(id)).await
+    }
+
+    /// Orders of the slot's shard, in the order of their ids: all, or those in one phase.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn orders(
+        &self,
+        slot: Slot,
+        phase: Option<Phase>,
+        after: Option<ReservationId>,
+        max: usize,
+    ) -> Result<(OrderPage, AsOf), ReadFailure> {
+        self.at_slot(slot, |ledger| ledger.orders(phase, after, max)).await
+    }
+
+    /// Depth and age of the queues of the slot's shard.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub async fn queue(&self, slot: Slot) -> Result<(QueueStats, AsOf), ReadFailure> {
+        self.at_slot(slot, Ledger::queue_stats).await
     }
 
     /// What is known of an id.

@@ -30,7 +30,7 @@ pub struct LedgerService {
     api: Api,
 }
 
-type Answered<T> = Result<Response<T>, Status>;
+pub(super) type Answered<T> = Result<Response<T>, Status>;
 
 impl LedgerService {
     /// Over a node.
@@ -44,13 +44,7 @@ impl LedgerService {
     }
 
     fn reader<T>(&self, request: &Request<T>, consistency: i32) -> Result<Reader<'_>, Status> {
-        self.admit(request, Right::Read)?;
-        let consistency = match v1::Consistency::try_from(consistency) {
-            Ok(v1::Consistency::Linearizable) => Consistency::Linearizable,
-            Ok(v1::Consistency::Stale) => Consistency::Stale,
-            Err(_) => return Err(status::invalid(Invalid::new("consistency", "not known to this node"))),
-        };
-        Ok(Reader::new(&self.api, consistency, deadline(request)))
+        reader(&self.api, request, consistency)
     }
 
     /// Submits the calls of one message and packs all their answers.
@@ -70,6 +64,17 @@ impl LedgerService {
         self.api.metrics.submit_seconds.record(began.elapsed().as_secs_f64());
         frame
     }
+}
+
+/// For a read: whether the caller may, how current it must be, and how long it may take.
+pub(super) fn reader<'a, T>(api: &'a Api, request: &Request<T>, consistency: i32) -> Result<Reader<'a>, Status> {
+    admit(api, request, Right::Read)?;
+    let consistency = match v1::Consistency::try_from(consistency) {
+        Ok(v1::Consistency::Linearizable) => Consistency::Linearizable,
+        Ok(v1::Consistency::Stale) => Consistency::Stale,
+        Err(_) => return Err(status::invalid(Invalid::new("consistency", "not known to this node"))),
+    };
+    Ok(Reader::new(api, consistency, deadline(request)))
 }
 
 /// Identity and role, decided before anything else is looked at.
@@ -103,14 +108,14 @@ fn forwarded<T>(request: &Request<T>) -> bool {
     request.metadata().contains_key(FORWARDED)
 }
 
-fn failure(why: ReadFailure) -> Status {
+pub(super) fn failure(why: ReadFailure) -> Status {
     match why {
         ReadFailure::Invalid(why) => status::invalid(why),
         ReadFailure::NotNow(why) => status::not_now(why),
     }
 }
 
-fn as_of(as_of: AsOf) -> Option<v1::AsOf> {
+pub(super) fn as_of(as_of: AsOf) -> Option<v1::AsOf> {
     Some(names::as_of(as_of.at, as_of.age_ms))
 }
 

@@ -1,4 +1,4 @@
-//! The gRPC servers: Ledger, Admin, health, reflection.
+//! The gRPC servers: Ledger, Orders, Admin, health, reflection.
 //!
 //! **What it is.** tonic over the network seam. `SubmitStream` is the fast way in: whole frames, decoded straight to commands, and
 //! answered in frames that carry whatever has come.
@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod connection;
 pub mod ledger;
+pub mod orders;
 pub mod stream;
 mod watch;
 
@@ -17,6 +18,7 @@ use std::io;
 use ledger_proto::framed::ledger_server::LedgerServer;
 use ledger_proto::limits::{ANSWER_BYTES_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
 use ledger_proto::v1::admin_server::AdminServer;
+use ledger_proto::v1::orders_server::OrdersServer;
 use ledger_raft::seam::NetListener;
 use tonic::transport::Server;
 
@@ -38,6 +40,7 @@ pub async fn serve(
     let ledger = LedgerServer::new(ledger::LedgerService::new(api.clone()))
         .max_decoding_message_size(FRAME_BYTES_MAX + (1 << 16))
         .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let orders = OrdersServer::new(orders::OrdersService::new(api.clone())).max_encoding_message_size(ANSWER_BYTES_MAX);
     let admin = AdminServer::new(admin::AdminService::new(api.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -61,6 +64,7 @@ pub async fn serve(
         .http2_max_header_list_size(GRPC_HEADER_BYTES)
         .max_frame_size(1 << 20)
         .add_service(ledger)
+        .add_service(orders)
         .add_service(admin)
         .add_service(health_service)
         .add_service(reflection)
