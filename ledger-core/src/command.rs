@@ -320,10 +320,7 @@ impl Command {
             | Self::SetOpen { offer, .. }
             | Self::Receive { offer, .. }
             | Self::Adjust { offer, .. } => Some(Slot::of(&offer.sku)),
-            Self::Tick
-            | Self::Configure { .. }
-            | Self::OwnSlots { .. }
-            | Self::SwitchBehaviour { .. } => None,
+            Self::Tick | Self::Configure { .. } | Self::OwnSlots { .. } | Self::SwitchBehaviour { .. } => None,
             Self::ClaimOrders { slot, .. } => Some(*slot),
         }
     }

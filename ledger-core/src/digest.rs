@@ -9,8 +9,10 @@ use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use crate::ledger::Digest;
 use crate::limits;
+use crate::order::{Money, ParkReason};
 use crate::outcome::Status;
 use crate::state::State;
+use crate::state::orders::Order;
 use crate::state::records::{LineRecord, NONE, Offer, Phase, Product, Refused, Reservation, UsedReference};
 use crate::types::{LimitKey, OfferKey, Policy};
 
@@ -20,6 +22,8 @@ pub(crate) struct Running {
     sum: u128,
     pub(crate) dirty_offers: Vec<u32>,
     pub(crate) dirty_products: Vec<u32>,
+    /// Room for an order's bytes, kept.
+    order_bytes: Vec<u8>,
 }
 
 /// Seeds keep records of different kinds apart.
@@ -31,6 +35,7 @@ enum Kind {
     Reference = 5,
     Kept = 6,
     Shard = 7,
+    Order = 8,
 }
 
 #[derive(Default)]
@@ -63,6 +68,48 @@ impl Canon {
         self.n(p.hold_ms_max);
         self.n(p.low_stock_at);
         self.text(p.price.as_ref().map_or("", |p| p.as_str()));
+    }
+    fn money(&mut self, money: Option<Money>) {
+        self.n(money.map_or(0, Money::minor));
+        self.0.extend_from_slice(money.as_ref().map_or("", Money::currency).as_bytes());
+    }
+    fn opt_text(&mut self, text: Option<&str>) {
+        self.0.push(u8::from(text.is_some()));
+        self.text(text.unwrap_or(""));
+    }
+    fn order(&mut self, o: &Order) {
+        self.0.extend_from_slice(&o.id);
+        let counts = u64::from(o.epoch) | u64::from(o.attempts) << 32;
+        let states = [o.phase() as u8, o.parked_from.map_or(0, |p| p as u8), o.ending as u8, o.standing as u8];
+        let states = u64::from(u32::from_le_bytes(states)) | u64::from(o.suspect) << 32;
+        let lost = u64::from(o.lost) | u64::from(o.head.place) << 32;
+        let numbers = [o.fingerprint, o.placed_at, o.done_at, o.ready_at, o.due, o.reported, o.by_hand];
+        for n in numbers.into_iter().chain([o.head.index, counts, states, lost]) {
+            self.n(n);
+        }
+        let cold = o.cold();
+        self.n(cold.sealed_hash);
+        self.n(cold.generation.into());
+        self.money(cold.amount);
+        self.opt_text(cold.intent.as_ref().map(|t| t.as_str()));
+        self.opt_text(cold.secret.as_deref());
+        self.opt_text(cold.worker.as_ref().map(|t| t.as_str()));
+        self.n(cold.payments.len() as u64);
+        for payment in &cold.payments {
+            self.text(payment.id.as_str());
+            self.money(payment.amount);
+            self.0.push(payment.state as u8);
+            self.opt_text(payment.refund.as_ref().map(|t| t.as_str()));
+        }
+        if let Some(linked) = cold.linked {
+            self.0.extend_from_slice(linked.as_bytes());
+        }
+        match &cold.parked {
+            None => self.0.push(0),
+            Some(ParkReason::Worker(reason)) => self.opt_text(Some(reason.as_str())),
+            Some(ParkReason::LeasesLost) => self.0.push(2),
+            Some(ParkReason::UnknownOrder) => self.0.push(3),
+        }
     }
     fn hash(&self, kind: Kind) -> u128 {
         xxh3_128_with_seed(&self.0, kind as u64)
@@ -125,6 +172,10 @@ fn canonical_product(p: &Product) -> u128 {
         [p.received, p.adjusted as u64, p.returned, p.ever_sold, p.references.into(), p.head.index, p.head.place.into()]
     {
         canon.n(n);
+    }
+    // Absent as long as no order was ever claimed.
+    for n in p.turns.iter().filter(|_| p.turns.iter().any(|&turn| turn > 0)) {
+        canon.n(*n);
     }
     canon.hash(Kind::Product)
 }
@@ -191,6 +242,16 @@ impl State {
         xxh3_128_with_seed(&flat, Kind::Refused as u64)
     }
 
+    /// The same for an order.
+    pub(crate) fn digest_order(&mut self, at: u32, present: bool) {
+        let mut canon = Canon(std::mem::take(&mut self.digest.order_bytes));
+        canon.0.clear();
+        canon.order(self.orders.get(at));
+        let part = canon.hash(Kind::Order);
+        self.digest.order_bytes = canon.0;
+        self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
+    }
+
     /// Adds a used reference; they never go.
     pub(crate) fn digest_reference(&mut self, used: &UsedReference) {
         let mut canon = Canon::default();
@@ -250,6 +311,11 @@ impl State {
         }
         for &below in &self.forgotten_below {
             canon.n(below);
+        }
+        let o = &self.orders;
+        let counters = [o.sequence, o.turns, o.given[0], o.given[1]];
+        for n in counters.into_iter().filter(|_| o.sequence > 0) {
+            canon.n(n);
         }
         canon.hash(Kind::Shard)
     }

@@ -7,7 +7,9 @@
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::codec::orders;
 use crate::codec::primitives::Out;
+use crate::order::{ByHand, OrderDetails, ProviderId, Report};
 use crate::types::{LimitKey, OfferKey, Policy, Reason, ReservationId, SaleId, Sku};
 
 /// One normalised line.
@@ -79,6 +81,46 @@ impl Fingerprints {
             out.opt(from, |out, sale| out.text(sale.as_str()));
             out.opt(to, |out, sale| out.text(sale.as_str()));
             out.n(units);
+        })
+    }
+}
+
+/// What an order asks for: the same content again is the same order.
+impl Fingerprints {
+    pub(crate) fn place<'a>(
+        &mut self,
+        details: &OrderDetails,
+        reserve: Option<(&[LimitKey], impl ExactSizeIterator<Item = Summed<'a>>)>,
+    ) -> u64 {
+        self.of(7, |out| {
+            orders::put_details(out, details);
+            out.opt(reserve, |out, (keys, lines)| {
+                put_keys(out, keys);
+                put_lines(out, lines);
+            });
+        })
+    }
+
+    /// Never zero, which says that none was taken.
+    pub(crate) fn report(&mut self, report: &Report) -> u64 {
+        self.of(8, |out| orders::put_report(out, report)).max(1)
+    }
+
+    /// Never zero.
+    pub(crate) fn by_hand(&mut self, what: ByHand, reason: &Reason) -> u64 {
+        let fingerprint = self.of(9, |out| {
+            out.byte(what as u8);
+            out.text(reason.as_str());
+        });
+        fingerprint.max(1)
+    }
+
+    /// The 64 bits that the id of a late payment's reservation is minted from; `again` counts those that were taken.
+    pub(crate) fn link(&mut self, order: ReservationId, payment: &ProviderId, again: u64) -> u64 {
+        self.of(10, |out| {
+            out.id(order);
+            out.text(payment.as_str());
+            out.n(again);
         })
     }
 }

@@ -42,8 +42,20 @@ pub const DELAY_MS_MAX: u64 = 24 * 3_600_000;
 pub const LEASES_LOST_MAX: u32 = 20;
 /// Leases and delays swept by one entry; claims never wait for it.
 pub const WAKES_PER_ENTRY_MAX: usize = 4_096;
-/// Every so many claims the suspect lane goes first.
+/// Every so many orders given to workers, the suspect lane goes first.
 pub const SUSPECTS_EVERY: u64 = 16;
+/// Bytes of content after which a claim is answered with what it has: an answer stays far below a frame of the wire.
+pub const CLAIMED_BYTES_MAX: usize = 1 << 20;
+/// Orders that all claims of one entry may give: with sealed content and a change each, an entry's answers and its record stay bounded.
+pub const CLAIMED_PER_ENTRY_MAX: usize = 16_384;
+/// Orders too near to their payment deadline that one claim puts aside; the next one goes on.
+pub const LATE_PER_CLAIM_MAX: usize = 4_096;
+/// Late payments of one entry that may be given stock anew: each tells of all its lines twice. More are *not now*.
+pub const LINKED_PER_ENTRY_MAX: usize = 2_048;
+/// When to ask again about an order whose hold is due and not swept: an entry or two later.
+pub const SWEEP_RETRY_MS: u64 = 10;
+/// Orders that one page of a listing looks at.
+pub const ORDERS_LOOKED_AT_MAX: usize = 65_536;
 /// Offers one product may be in, the plain one included.
 pub const OFFERS_PER_PRODUCT_MAX: usize = 64;
 /// Lines one reservation may have after summing.

@@ -331,6 +331,51 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Its name, as records, metrics and dashboards have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::LinesSpanSlots => "LinesSpanSlots",
+            Self::IdWrongSlot { .. } => "IdWrongSlot",
+            Self::QuantityTooLarge { .. } => "QuantityTooLarge",
+            Self::IdTaken => "IdTaken",
+            Self::Forgotten => "Forgotten",
+            Self::Fenced => "Fenced",
+            Self::UnknownReservation => "UnknownReservation",
+            Self::UnknownProduct { .. } => "UnknownProduct",
+            Self::UnknownOffer { .. } => "UnknownOffer",
+            Self::AlreadyExists => "AlreadyExists",
+            Self::SaleHasEnded => "SaleHasEnded",
+            Self::OfferClosed => "OfferClosed",
+            Self::SaleNotOpenYet { .. } => "SaleNotOpenYet",
+            Self::SaleOver { .. } => "SaleOver",
+            Self::HoldTooLong { .. } => "HoldTooLong",
+            Self::BelowOrderMin { .. } => "BelowOrderMin",
+            Self::AboveOrderMax { .. } => "AboveOrderMax",
+            Self::LimitReached { .. } => "LimitReached",
+            Self::SoldOut { .. } => "SoldOut",
+            Self::NotHeld { .. } => "NotHeld",
+            Self::NotSold { .. } => "NotSold",
+            Self::DeadlineMoved { .. } => "DeadlineMoved",
+            Self::NoSuchLine { .. } => "NoSuchLine",
+            Self::MoreThanLine { .. } => "MoreThanLine",
+            Self::ReferenceTaken => "ReferenceTaken",
+            Self::VersionMismatch { .. } => "VersionMismatch",
+            Self::NotEnoughAvailable { .. } => "NotEnoughAvailable",
+            Self::TooMany { .. } => "TooMany",
+            Self::BehaviourUnknown { .. } => "BehaviourUnknown",
+            Self::StaleGeneration { .. } => "StaleGeneration",
+            Self::Ordered => "Ordered",
+            Self::NoSuchOrder => "NoSuchOrder",
+            Self::StaleEpoch { .. } => "StaleEpoch",
+            Self::LeaseEnded { .. } => "LeaseEnded",
+            Self::WrongPhase { .. } => "WrongPhase",
+            Self::WrongGeneration { .. } => "WrongGeneration",
+            Self::PaymentDiffers { .. } => "PaymentDiffers",
+        }
+    }
+}
+
 /// Bounds that a command may run into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "named after the constants in limits")]

@@ -4,21 +4,21 @@
 
 use std::ops::Bound;
 
-use crate::order::{OrderPage, OrderView, Phase, QueueStats};
+use crate::limits;
+use crate::order::{Ending, OrderBrief, OrderPage, OrderView, Phase};
 use crate::outcome::{Balance, Refusal, Status};
 use crate::state::State;
 use crate::state::ids::Found;
-use crate::state::records::Reservation;
-use crate::types::{LedgerTime, ReservationId, SaleId, Sku};
+use crate::state::orders::{Order, Standing, step_in};
+use crate::state::records::{NONE, Reservation};
+use crate::types::{LedgerTime, Line, Quantity, ReservationId, SaleId, Sku};
 use crate::view::{IdView, LineView, OfferView, ProductView, ReservationView, Totals};
 
 impl State {
     pub(crate) fn next_due(&self) -> Option<LedgerTime> {
         let edge = self.edges.first().map(|&(edge, _)| edge);
-        let due = match (self.expiry.first_time(), edge) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
+        let wake = self.orders.queues.first_wake().map(|(at, _)| at);
+        let due = [self.expiry.first_time(), edge, wake].into_iter().flatten().min()?;
         Some(LedgerTime(due.max(self.time)))
     }
 
@@ -116,20 +116,84 @@ impl State {
         }
     }
 
-    pub(crate) fn order_view(&self, _id: ReservationId) -> Option<OrderView> {
-        None
+    /// An order in brief. A hold that is due counts as swept.
+    pub(crate) fn order_brief(&self, order: &Order, replayed: bool) -> OrderBrief {
+        let (phase, ending) = match order.phase() {
+            phase if !self.is_unswept(order) => (phase, order.ending),
+            Phase::Queued => (Phase::Expired, Ending::Expired),
+            _ => (Phase::Settling, Ending::Open),
+        };
+        let deadline = LedgerTime(self.order_deadline(order));
+        OrderBrief { phase, ending, epoch: order.epoch, deadline, replayed }
     }
 
-    pub(crate) fn orders_after(&self, _phase: Option<Phase>, _after: Option<ReservationId>, _max: usize) -> OrderPage {
-        OrderPage::default()
+    pub(crate) fn order_lines(&self, order: &Order) -> Vec<Line> {
+        if order.reservation == NONE {
+            return Vec::new();
+        }
+        let lines = self.lines(self.reservations.get(order.reservation)).into_iter().map(|l| Line {
+            offer: self.offer_key(l.offer),
+            quantity: Quantity::new(l.reserved().into()).expect("a line has a quantity"),
+        });
+        lines.collect()
     }
 
-    pub(crate) fn parked_after(&self, _after: Option<ReservationId>, _max: usize) -> Vec<OrderView> {
-        Vec::new()
+    fn view_of_order(&self, order: &Order) -> OrderView {
+        let brief = self.order_brief(order, false);
+        let cold = order.cold();
+        let moved = brief.phase != order.phase();
+        // The sweep will make it ready for another step, but for a refund that goes on.
+        let step = step_in(brief.phase, || cold.owes());
+        let anew = step != order.step();
+        let in_time = |standing: Standing| (order.standing == standing && !anew).then_some(LedgerTime(order.due));
+        OrderView {
+            id: order.id(),
+            step,
+            attempts: if anew { 0 } else { order.attempts },
+            not_before: in_time(Standing::Delayed),
+            lease: in_time(Standing::Leased).and_then(|until| Some((cold.worker.clone()?, until))),
+            placed_at: LedgerTime(order.placed_at),
+            amount: cold.amount,
+            intent: cold.intent.clone(),
+            generation: cold.generation,
+            secret: cold.secret.clone().filter(|_| !moved),
+            payments: cold.payments.clone(),
+            lines: self.order_lines(order),
+            linked: cold.linked,
+            parked: cold.parked.clone(),
+            suspect: order.suspect,
+            brief,
+        }
     }
 
-    pub(crate) fn queue_stats(&self) -> QueueStats {
-        QueueStats::default()
+    pub(crate) fn order_view(&self, id: ReservationId) -> Option<OrderView> {
+        self.order_of(id).map(|at| self.view_of_order(self.orders.get(at)))
+    }
+
+    pub(crate) fn orders_after(&self, phase: Option<Phase>, after: Option<ReservationId>, max: usize) -> OrderPage {
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(*id.as_bytes()));
+        let mut page = OrderPage::default();
+        let mut rest = self.orders.queues.by_id.range((from, Bound::Unbounded));
+        for (_, &at) in rest.by_ref().take(limits::ORDERS_LOOKED_AT_MAX) {
+            let order = self.orders.get(at);
+            if page.orders.len() == max {
+                return page;
+            }
+            page.next = Some(order.id());
+            if phase.is_none_or(|phase| self.order_brief(order, false).phase == phase) {
+                page.orders.push(self.view_of_order(order));
+            }
+        }
+        if rest.next().is_none() {
+            page.next = None;
+        }
+        page
+    }
+
+    pub(crate) fn parked_after(&self, after: Option<ReservationId>, max: usize) -> Vec<OrderView> {
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(*id.as_bytes()));
+        let parked = self.orders.queues.parked.range((from, Bound::Unbounded)).take(max);
+        parked.map(|id| self.view_of_order(self.orders.get(self.orders.queues.by_id[id]))).collect()
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -138,6 +202,8 @@ impl State {
             offers: self.offers.len() as u64,
             sold: self.memory.sold(),
             limit_counts: self.keys.counts(),
+            orders: self.orders.records.len() as u64,
+            orders_open: self.orders.queues.open,
             ..Totals::default()
         };
         for (_, product) in self.products.iter() {

@@ -13,21 +13,24 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::CodecError;
 use crate::codec::changes::{get_position, put_position};
+use crate::codec::orders;
 use crate::codec::primitives::{In, Out};
 use crate::ledger::{Digest, Position};
 use crate::limits;
+use crate::order::{Money, Payment, Phase as OrderPhase};
 use crate::outcome::Status;
 use crate::state::State;
 use crate::state::ids::Found;
 use crate::state::keys::FrozenKeys;
+use crate::state::orders::{Cold, Order, Standing};
 use crate::state::records::{
     Extra, Head, LineRecord, NONE, Offer, Phase, Product, Refused, Reservation, UnknownName, UsedReference, Why,
 };
-use crate::state::slab::FrozenSlab;
+use crate::state::slab::{FrozenSlab, Placed};
 use crate::types::{OfferKey, ShardSettings, Slot};
 
 /// First bytes of a snapshot: name and format version.
-pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x01";
+pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x02";
 const WHAT: &str = "snapshot";
 /// A frame is closed when it has grown to this.
 const FRAME_BYTES: usize = 256 << 10;
@@ -40,7 +43,8 @@ const KEPT: u8 = 5;
 const REFERENCES: u8 = 6;
 const RESERVATIONS: u8 = 7;
 const REFUSED: u8 = 8;
-const END: u8 = 9;
+const ORDERS: u8 = 9;
+const END: u8 = 255;
 
 struct FrozenShard {
     position: Position,
@@ -52,6 +56,8 @@ struct FrozenShard {
     settings: ShardSettings,
     forgotten_below: Vec<u64>,
     digests: VecDeque<Digest>,
+    /// Counters of orders: sequence, turns, given by class.
+    orders: [u64; 4],
 }
 
 /// A frozen state.
@@ -65,6 +71,7 @@ pub(crate) struct FrozenState {
     extras: FrozenSlab<Extra>,
     refused: FrozenSlab<Refused>,
     unknown_names: FrozenSlab<UnknownName>,
+    orders: FrozenSlab<Order>,
     digest: Digest,
 }
 
@@ -83,6 +90,7 @@ impl State {
                 settings: self.settings.clone(),
                 forgotten_below: self.forgotten_below.clone(),
                 digests: self.digests.clone(),
+                orders: [self.orders.sequence, self.orders.turns, self.orders.given[0], self.orders.given[1]],
             },
             products: self.products.freeze(),
             offers: self.offers.freeze(),
@@ -92,6 +100,7 @@ impl State {
             extras: self.extras.freeze(),
             refused: self.refused.freeze(),
             unknown_names: self.unknown_names.freeze(),
+            orders: self.orders.records.freeze(),
             digest,
         }
     }
@@ -164,6 +173,7 @@ impl FrozenState {
             let name = r.why.names_unknown().then(|| self.unknown_names.get(r.offer));
             put_refused(out, r, name.and_then(|name| name.0.as_ref()));
         })?;
+        frames.section(ORDERS, self.orders.iter(), |out, (_, o)| put_order(out, o))?;
         frames.section(END, std::iter::once(self.digest), |out, digest| {
             out.n(digest.index);
             out.wide(digest.value);
@@ -190,6 +200,7 @@ fn put_shard(out: &mut Out<'_>, s: &FrozenShard) {
         out.n(digest.index);
         out.wide(digest.value);
     }
+    s.orders.iter().for_each(|&n| out.n(n));
 }
 
 fn put_head(out: &mut Out<'_>, head: Head) {
@@ -205,6 +216,7 @@ fn put_product(out: &mut Out<'_>, p: &Product) {
     out.n(p.returned);
     out.n(p.ever_sold);
     out.n(p.references.into());
+    p.turns.iter().for_each(|&turn| out.n(turn));
     put_head(out, p.head);
 }
 
@@ -269,6 +281,38 @@ fn put_refused(out: &mut Out<'_>, r: &Refused, name: Option<&OfferKey>) {
         Some(name) => out.offer(name),
         None => out.n(r.offer.into()),
     }
+}
+
+fn put_order(out: &mut Out<'_>, o: &Order) {
+    let cold = o.cold();
+    out.raw(&o.id);
+    out.opt(cold.amount, orders::put_money);
+    out.raw(&o.fingerprint.to_le_bytes());
+    for n in [o.phase() as u8, o.parked_from.map_or(0, |p| p as u8), o.ending as u8, o.standing as u8] {
+        out.byte(n);
+    }
+    out.byte(u8::from(o.suspect));
+    for n in [o.placed_at, o.done_at, o.ready_at, o.due, o.epoch.into(), o.attempts.into(), o.lost.into()] {
+        out.n(n);
+    }
+    out.raw(&o.reported.to_le_bytes());
+    out.raw(&o.by_hand.to_le_bytes());
+    put_head(out, o.head);
+    orders::put_sealed(out, &cold.payment);
+    orders::put_sealed(out, &cold.contact);
+    out.opt(cold.intent.as_ref(), |out, intent| out.text(intent.as_str()));
+    out.n(cold.generation.into());
+    out.opt(cold.secret.as_ref(), |out, secret| out.text(secret));
+    out.n(cold.payments.len() as u64);
+    for payment in &cold.payments {
+        out.text(payment.id.as_str());
+        out.opt(payment.amount, orders::put_money);
+        out.byte(payment.state as u8);
+        out.opt(payment.refund.as_ref(), |out, refund| out.text(refund.as_str()));
+    }
+    out.opt(cold.linked, Out::id);
+    out.opt(cold.worker.as_ref(), |out, worker| out.text(worker.as_str()));
+    out.opt(cold.parked.as_ref(), orders::put_park_reason);
 }
 
 type Read<T> = Result<T, CodecError>;
@@ -354,6 +398,7 @@ impl Reading {
             REFERENCES => self.reference(from),
             RESERVATIONS => self.reservation(from),
             REFUSED => self.refused(from),
+            ORDERS => self.order(from),
             other => Err(wrong(format!("no section has the number {other}"))),
         }
     }
@@ -379,6 +424,8 @@ impl Reading {
         for _ in 0..from.count(limits::DIGESTS_KEPT)? {
             s.digests.push_back(Digest { index: from.n()?, value: from.wide()? });
         }
+        let o = &mut s.orders;
+        (o.sequence, o.turns, o.given) = (from.n()?, from.n()?, [from.n()?, from.n()?]);
         Ok(())
     }
 
@@ -394,6 +441,7 @@ impl Reading {
             returned: from.n()?,
             ever_sold: from.n()?,
             references: from.small()?,
+            turns: [from.n()?, from.n()?, from.n()?, from.n()?],
             head: get_head(from)?,
         };
         let at = self.state.products.insert(product);
@@ -531,6 +579,7 @@ impl Reading {
             line,
             key: key.unwrap_or(NONE),
             extra,
+            order: NONE,
             status: Some(status),
         });
         self.state.digest_reservation(at, true);
@@ -562,10 +611,9 @@ impl Reading {
                 _ => {}
             }
         }
+        // What has ended is remembered once the orders are read: they decide when that begins.
         if r.is_held() {
             s.expiry.insert(r.deadline, &r.id, at);
-        } else {
-            s.remember(Found::Reservation(at));
         }
         Ok(())
     }
@@ -598,6 +646,86 @@ impl Reading {
         Ok(())
     }
 
+    fn cold(amount: Option<Money>, from: &mut In<'_>) -> Read<Cold> {
+        let mut cold = Cold { amount, ..Cold::default() };
+        cold.seal(orders::sealed(from)?, orders::sealed(from)?);
+        cold.intent = from.opt(orders::provider_id)?;
+        cold.generation = from.small()?;
+        cold.secret = from.opt(orders::secret)?;
+        for _ in 0..from.count(limits::PAYMENTS_MAX)? {
+            cold.payments.push(Payment {
+                id: orders::provider_id(from)?,
+                amount: from.opt(orders::money)?,
+                state: orders::payment_state(from)?,
+                refund: from.opt(orders::provider_id)?,
+            });
+        }
+        cold.linked = from.opt(In::id)?;
+        cold.worker = from.opt(orders::worker)?;
+        cold.parked = from.opt(orders::park_reason)?;
+        Ok(cold)
+    }
+
+    fn order(&mut self, from: &mut In<'_>) -> Read<()> {
+        let id = from.id()?;
+        let amount = from.opt(orders::money)?;
+        let mut order = Order {
+            id: *id.as_bytes(),
+            fingerprint: get_word(from)?,
+            phase: Some(orders::phase(from)?.ok_or_else(|| wrong("an order without phase"))?),
+            parked_from: orders::phase(from)?,
+            ending: orders::ending(from)?,
+            standing: match from.byte()? {
+                n @ 1..=5 => Standing::ALL[usize::from(n) - 1],
+                n => return Err(wrong(format!("no standing has the number {n}"))),
+            },
+            suspect: from.flag()?,
+            placed_at: from.n()?,
+            done_at: from.n()?,
+            ready_at: from.n()?,
+            due: from.n()?,
+            epoch: from.small()?,
+            attempts: from.small()?,
+            lost: from.small()?,
+            reported: get_word(from)?,
+            by_hand: get_word(from)?,
+            head: get_head(from)?,
+            ..Order::vacant()
+        };
+        order.cold = Some(Self::cold(amount, from)?.into());
+        self.place_order(&mut order)?;
+        self.state.add_order(order);
+        Ok(())
+    }
+
+    /// Finds an order's reservations, and checks what its place in the queues is taken for granted by.
+    fn place_order(&self, order: &mut Order) -> Read<()> {
+        let s = &self.state;
+        let id = order.id();
+        let cold = order.cold().clone();
+        let reservation_of = |id| match s.find(id) {
+            Some(Found::Reservation(at)) if s.reservations.get(at).order == NONE => Some(at),
+            _ => None,
+        };
+        if !order.is_stray() {
+            order.reservation = reservation_of(id).ok_or_else(|| wrong(format!("order {id} without reservation")))?;
+            order.linked = cold.linked.and_then(reservation_of).unwrap_or(NONE);
+        }
+        let held = order.reservation != NONE && s.reservations.get(order.reservation).is_held();
+        let works = order.standing != Standing::Idle;
+        let fits = order.phase().holds() == held
+            && works == order.step().is_some()
+            && (order.standing == Standing::Leased) == cold.worker.is_some()
+            && (order.phase() == OrderPhase::Parked) == cold.parked.is_some()
+            && (order.standing != Standing::Late || held)
+            && (!matches!(order.standing, Standing::Ready | Standing::Late) || order.due <= s.orders.sequence)
+            && (!order.is_stray() || cold.payments.iter().any(|p| p.amount.is_some()))
+            && (order.linked == NONE || order.linked != order.reservation)
+            && !s.orders.queues.by_id.contains_key(&order.id);
+        let seat = s.seat_is_free(order);
+        if fits && seat { Ok(()) } else { Err(wrong(format!("order {id} does not fit itself"))) }
+    }
+
     /// Checks that the derived sums fit the records, and the digest.
     fn end(mut self, from: &mut In<'_>) -> Read<State> {
         let written = Digest { index: from.n()?, value: from.wide()? };
@@ -606,6 +734,10 @@ impl Reading {
         }
         for &key in self.keys.iter().filter(|&&key| key != NONE) {
             self.state.keys.drop_carried(key);
+        }
+        let ended = self.state.reservations.iter().filter(|(_, r)| !r.is_held()).map(|(at, _)| at);
+        for at in ended.collect::<Vec<u32>>() {
+            self.state.remember(Found::Reservation(at));
         }
         let products: Vec<u32> = self.state.products.iter().map(|(at, _)| at).collect();
         for at in products {

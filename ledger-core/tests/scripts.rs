@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use language::parse::{Read, Spoken};
-use language::{Names, START_MS, print};
+use language::{Names, START_MS, orders as print_orders, print};
 use ledger_core::view::IdView;
 use ledger_core::{Command, OfferKey, Sku, Slot, limits};
 use model::beside::Beside;
@@ -64,7 +64,7 @@ impl Runner {
         let (applied, record) = self.shard.apply(self.names.now(), commands);
         for (place, outcome) in applied.outcomes.iter().enumerate() {
             let place = if many { format!("{place} ") } else { String::new() };
-            let _ = writeln!(text, "{place}{}", print::outcome(outcome));
+            let _ = writeln!(text, "{place}{}", print::outcome(&self.names, outcome));
         }
         if let Some(record) = record {
             *text += &print::record(&self.names, &record, many);
@@ -112,6 +112,20 @@ impl Runner {
                 "thawed".to_string()
             }
             Read::Sweep => self.sweep(),
+            Read::Order(id) => match self.shard.ledger.order(id) {
+                Some(view) => print_orders::view(&self.names, &view),
+                None => format!("{}: no such order", self.names.name(id)),
+            },
+            Read::Orders(phase) => {
+                let page = self.shard.ledger.orders(phase, None, 100);
+                let briefs = page.orders.iter().map(|o| format!("{} {:?}", self.names.name(o.id), o.brief.phase));
+                briefs.collect::<Vec<_>>().join(", ")
+            }
+            Read::Parked => {
+                let parked = self.shard.ledger.parked(None, 100);
+                parked.iter().map(|o| print_orders::view(&self.names, o)).collect::<Vec<_>>().join("\n")
+            }
+            Read::Queue => print_orders::stats(&self.shard.ledger.queue_stats()),
         };
         let _ = writeln!(text, "{}", line.trim_end());
     }

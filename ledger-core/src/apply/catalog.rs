@@ -7,6 +7,7 @@ use super::{Deciding, Verdict};
 use crate::codec::changes::Said;
 use crate::limits;
 use crate::outcome::{Bound, Refusal, Settled};
+use crate::state::orders::LANES;
 use crate::state::records::{Head, Offer, Phase, Product};
 use crate::types::{OfferKey, Policy, Sku, Slot};
 
@@ -49,6 +50,7 @@ impl Deciding<'_> {
             returned: 0,
             ever_sold: 0,
             references: 0,
+            turns: [0; LANES],
             head: Head::default(),
         });
         self.state.by_sku.insert(sku.clone(), product);

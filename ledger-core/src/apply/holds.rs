@@ -12,7 +12,7 @@ use crate::outcome::{Fenced, Refusal, Settled, SoldOut, Status};
 use crate::state::State;
 use crate::state::due::DueQueue;
 use crate::state::ids::Found;
-use crate::state::records::{LineRecord, NONE, Why};
+use crate::state::records::{LineRecord, NONE, Reservation, Why};
 use crate::types::{Line, OfferKey, ReservationId};
 
 impl Deciding<'_> {
@@ -34,6 +34,7 @@ impl Deciding<'_> {
     pub(super) fn extend(&mut self, id: ReservationId, replaces: u64, hold_ms: u64) -> Verdict {
         let at = self.reservation(id)?;
         let r = self.state.reservations.get(at).clone();
+        must_not_be_ordered(&r)?;
         let status = r.status_at(self.state.time);
         if status != Status::Held {
             return Err(Refusal::NotHeld { status }.into());
@@ -41,12 +42,7 @@ impl Deciding<'_> {
         if r.extra != NONE && self.state.extras.get(r.extra).extended == Some((replaces, hold_ms)) {
             return self.brief(at, true);
         }
-        let lines = self.state.lines(&r);
-        let longest = |l: &LineRecord| self.state.offers.get(l.offer).policy.hold_ms_max;
-        let max_ms = lines.iter().map(longest).min().expect("a reservation has a line");
-        if hold_ms > max_ms {
-            return Err(Refusal::HoldTooLong { max_ms }.into());
-        }
+        self.must_not_be_longer(&r, hold_ms)?;
         if r.deadline != replaces {
             let deadline = crate::types::LedgerTime(r.deadline);
             return Err(Refusal::DeadlineMoved { deadline }.into());
@@ -55,21 +51,7 @@ impl Deciding<'_> {
         let deadline = self.state.time.saturating_add(hold_ms);
         let extra = self.state.extra_of(at);
         self.state.extras.get_mut(extra).extended = Some((replaces, hold_ms));
-        self.state.reservations.get_mut(at).deadline = deadline;
-        if deadline != r.deadline {
-            leave_expiry(self.state, r.deadline);
-            self.state.expiry.insert(deadline, id.as_bytes(), at);
-            let keys = self.state.key_list(&r);
-            for line in &lines {
-                let sums = &mut self.state.sums[line.offer as usize];
-                sums.unhold(r.deadline, line.reserved());
-                sums.hold(deadline, line.reserved());
-                for &key in counted_keys(self.state, line, &keys) {
-                    self.state.keys.hold(key, line.offer, deadline, line.reserved());
-                    self.state.keys.unhold(key, line.offer, r.deadline, line.reserved());
-                }
-            }
-        }
+        self.move_deadline(at, deadline);
         let on_reservation = self.link_reservation(at);
         self.state.digest_reservation(at, true);
         let links = Links { place: self.place, on_product: None, on_reservation };
@@ -77,9 +59,38 @@ impl Deciding<'_> {
         self.brief(at, false)
     }
 
+    /// A hold may not be made to last longer than the policies of its lines let it.
+    pub(super) fn must_not_be_longer(&self, r: &Reservation, hold_ms: u64) -> Result<(), Refusal> {
+        let longest = |l: LineRecord| self.state.offers.get(l.offer).policy.hold_ms_max;
+        let max_ms = self.state.lines(r).into_iter().map(longest).min().expect("a reservation has a line");
+        if hold_ms > max_ms { Err(Refusal::HoldTooLong { max_ms }) } else { Ok(()) }
+    }
+
+    /// Moves a live hold's deadline, and all that counts by it. The caller keeps the reservation's digest right.
+    pub(super) fn move_deadline(&mut self, at: u32, deadline: u64) {
+        let r = self.state.reservations.get(at).clone();
+        if deadline == r.deadline {
+            return;
+        }
+        self.state.reservations.get_mut(at).deadline = deadline;
+        leave_expiry(self.state, r.deadline);
+        self.state.expiry.insert(deadline, &r.id, at);
+        let keys = self.state.key_list(&r);
+        for line in &self.state.lines(&r) {
+            let sums = &mut self.state.sums[line.offer as usize];
+            sums.unhold(r.deadline, line.reserved());
+            sums.hold(deadline, line.reserved());
+            for &key in counted_keys(self.state, line, &keys) {
+                self.state.keys.hold(key, line.offer, deadline, line.reserved());
+                self.state.keys.unhold(key, line.offer, r.deadline, line.reserved());
+            }
+        }
+    }
+
     pub(super) fn confirm(&mut self, id: ReservationId, lines: Option<&SmallVec<[Line; 1]>>) -> Verdict {
         let at = self.reservation(id)?;
         let r = self.state.reservations.get(at).clone();
+        must_not_be_ordered(&r)?;
         let mut held = self.state.lines(&r);
         let asked =
             lines.filter(|l| !l.is_empty()).map(|l| normalise(l, |offer| self.state.find_offer(offer))).transpose()?;
@@ -99,34 +110,43 @@ impl Deciding<'_> {
                 return Err(Refusal::MoreThanLine { offer: asked.offer.clone(), has: line.reserved() }.into());
             }
         }
-        let keys = self.state.key_list(&r);
         for line in &mut held {
             line.sold = asked_of(asked.as_ref(), line).unwrap_or(line.reserved());
+        }
+        self.sell(at, &held);
+        self.brief(at, false)
+    }
+
+    /// Sells what the lines say is sold of a live hold; the rest of it is available.
+    pub(super) fn sell(&mut self, at: u32, held: &[LineRecord]) {
+        let r = self.state.reservations.get(at).clone();
+        let keys = self.state.key_list(&r);
+        for line in held {
             // Bought before no longer held: the count stays where it is.
             for &key in counted_keys(self.state, line, &keys).iter().filter(|_| line.sold > 0) {
                 self.state.keys.buy(key, line.offer, line.sold);
             }
         }
-        self.end_hold(at, Status::Confirmed, &held);
-        for line in &held {
+        self.end_hold(at, Status::Confirmed, held);
+        for line in held {
             self.state.offer_mut(line.offer).sold += u64::from(line.sold);
             let product = self.state.offers.get(line.offer).product;
             self.state.product_mut(product).ever_sold += u64::from(line.sold);
         }
-        self.state.put_lines(at, &held);
-        let links = self.links(at, &held);
+        self.state.put_lines(at, held);
+        let links = self.links(at, held);
         self.state.digest_reservation(at, true);
         self.state.remember(Found::Reservation(at));
         let sold = said_lines(self.state, held.iter().map(|l| (l.offer, l.sold)));
         let given_back = said_lines(self.state, held.iter().map(|l| (l.offer, l.reserved() - l.sold)));
-        self.recorder.say(links, Said::ReservationConfirmed { id, lines: &sold, given_back: &given_back });
+        let said = Said::ReservationConfirmed { id: r.id(), lines: &sold, given_back: &given_back };
+        self.recorder.say(links, said);
         drop((sold, given_back));
         for line in held.iter().filter(|l| l.sold > 0) {
             if self.state.sold_out(line.offer) == SoldOut::Gone && !self.state.offers.get(line.offer).ended {
                 self.say_sold_out(line.offer);
             }
         }
-        self.brief(at, false)
     }
 
     pub(super) fn release(&mut self, id: ReservationId) -> Verdict {
@@ -137,15 +157,26 @@ impl Deciding<'_> {
             Status::Released => return self.brief(at, true),
             status => return Err(Refusal::NotHeld { status }.into()),
         }
+        self.give_up(at);
+        if r.order != NONE {
+            self.order_released(r.order);
+        }
+        self.brief(at, false)
+    }
+
+    /// Gives all of a live hold back. An order keeps its limit keys: they count again if a late payment is given stock anew.
+    pub(super) fn give_up(&mut self, at: u32) {
+        let r = self.state.reservations.get(at).clone();
         let held = self.state.lines(&r);
         self.end_hold(at, Status::Released, &held);
-        self.drop_keys(at);
+        if r.order == NONE {
+            self.drop_keys(at);
+        }
         let links = self.links(at, &held);
         self.state.digest_reservation(at, true);
         self.state.remember(Found::Reservation(at));
         let lines = said_lines(self.state, held.iter().map(|l| (l.offer, l.reserved())));
-        self.recorder.say(links, Said::ReservationReleased { id, lines: &lines });
-        self.brief(at, false)
+        self.recorder.say(links, Said::ReservationReleased { id: r.id(), lines: &lines });
     }
 
     pub(super) fn fence(&mut self, id: ReservationId) -> Verdict {
@@ -209,6 +240,11 @@ impl Deciding<'_> {
             self.state.extras.get_mut(r.extra).keys.clear();
         }
     }
+}
+
+/// Workers confirm orders, and the payment deadline is not a caller's to move.
+fn must_not_be_ordered(r: &Reservation) -> Result<(), Refusal> {
+    if r.order == NONE { Ok(()) } else { Err(Refusal::Ordered) }
 }
 
 /// The keys under which a line counts: none once its sale has ended.

@@ -3,11 +3,12 @@
 //! **What it is.** [`decide`] advances ledger time, sweeps a bounded number of what time ended (expiries in (deadline, id) order, then window
 //! edges, then memory), decides the commands, and closes the record and the digest. One file a family of verbs.
 //! **Owns** the order of things in an entry, and the links between changes. **Must never** fail: it answers, or a broken invariant stops
-//! the replica. **Read next**: `time`, `reserve`, `holds`, `returns`, `stock`, `catalog`.
+//! the replica. **Read next**: `time`, `reserve`, `holds`, `returns`, `orders`, `stock`, `catalog`.
 
 mod catalog;
 mod holds;
 mod normal;
+mod orders;
 mod refusals;
 mod reserve;
 mod returns;
@@ -61,6 +62,15 @@ struct Deciding<'a> {
     scratch: &'a mut Scratch,
     recorder: Recorder,
     place: u16,
+    /// What the entry has done so far of what is bounded.
+    spent: Spent,
+}
+
+/// Work of one entry that is bounded by number: [`limits::CLAIMED_PER_ENTRY_MAX`], [`limits::LINKED_PER_ENTRY_MAX`].
+#[derive(Default)]
+struct Spent {
+    claimed: usize,
+    linked: usize,
 }
 
 /// Commands whose places in memory are fetched together: few enough to stay in the nearest cache until they are decided.
@@ -75,7 +85,7 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
     }
     let chain_before = state.chain;
     let recorder = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
-    let mut deciding = Deciding { state, scratch, recorder, place: 0 };
+    let mut deciding = Deciding { state, scratch, recorder, place: 0, spent: Spent::default() };
     deciding.pass_time();
     let mut outcomes = Vec::with_capacity(entry.commands.len());
     for (place, command) in entry.commands.iter().enumerate() {
@@ -143,12 +153,14 @@ impl Deciding<'_> {
                 self.state.own(*generation, ranges);
                 Ok(Settled::Done)
             }
-            Command::PlaceOrder { .. }
-            | Command::ClaimOrders { .. }
-            | Command::Heartbeat { .. }
-            | Command::ReportOrder { .. }
-            | Command::RecordFact { .. }
-            | Command::OrderByHand { .. } => Err(Refusal::NoSuchOrder.into()),
+            Command::PlaceOrder { id, details, reserve } => self.place_order(*id, details, reserve.as_ref()),
+            Command::ClaimOrders { slot: _, worker, class, max, lease_ms, attempt_ms } => {
+                Ok(self.claim_orders(worker, *class, *max, *lease_ms, *attempt_ms))
+            }
+            Command::Heartbeat { id, epoch, lease_ms } => self.heartbeat(*id, *epoch, *lease_ms),
+            Command::ReportOrder { id, epoch, report } => self.report_order(*id, *epoch, report),
+            Command::RecordFact { id, fact } => self.record_fact(*id, fact),
+            Command::OrderByHand { id, what, reason } => self.order_by_hand(*id, *what, reason),
             Command::SwitchBehaviour { version } => {
                 let present = self.state.behaviour;
                 if *version < present || *version > limits::BEHAVIOUR_VERSION_MAX {

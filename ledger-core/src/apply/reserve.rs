@@ -37,7 +37,7 @@ impl Deciding<'_> {
         }
         self.usable(id)?;
         let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
-        match self.check(&lines, &looked, hold_ms) {
+        match self.check(&lines, &looked, hold_ms, &RULES) {
             Ok(()) => {
                 let keys = self.carry(keys, &looked);
                 Ok(self.take(id, fingerprint, &keys, &lines, hold_ms))
@@ -48,7 +48,7 @@ impl Deciding<'_> {
 
     /// Normalises the lines and refuses what depends on the command alone: nothing of that is remembered.
     #[inline]
-    fn shape<'l>(&self, id: ReservationId, lines: &'l [Line]) -> Result<NormalLines<'l>, Refusal> {
+    pub(super) fn shape<'l>(&self, id: ReservationId, lines: &'l [Line]) -> Result<NormalLines<'l>, Refusal> {
         let slot_of = |at: Option<u32>, line: &Line| match at {
             Some(at) => self.state.products.get(self.state.offers.get(at).product).slot,
             None => Slot::of(&line.offer.sku),
@@ -73,7 +73,7 @@ impl Deciding<'_> {
         Ok(normal)
     }
 
-    fn reserved_before(&self, found: Found, fingerprint: u64) -> Verdict {
+    pub(super) fn reserved_before(&self, found: Found, fingerprint: u64) -> Verdict {
         match found {
             Found::Reservation(at) => {
                 let r = self.state.reservations.get(at);
@@ -95,7 +95,13 @@ impl Deciding<'_> {
 
     /// The first rule that any line breaks.
     #[inline]
-    fn check(&mut self, lines: &[Normal<'_>], keys: &[Looked], hold_ms: Option<u64>) -> Result<(), Refusal> {
+    pub(super) fn check(
+        &mut self,
+        lines: &[Normal<'_>],
+        keys: &[Looked],
+        hold_ms: Option<u64>,
+        rules: &[Rule],
+    ) -> Result<(), Refusal> {
         for line in lines.iter().filter(|l| l.at.is_none()) {
             if self.state.find_product(line.offer).is_none() {
                 return Err(Refusal::UnknownProduct { offer: line.offer.clone() });
@@ -108,9 +114,9 @@ impl Deciding<'_> {
         match lines {
             // One line: one look at its offer decides all rules of the policy.
             [_] => offers().try_for_each(|(offer, n)| {
-                RULES.iter().try_for_each(|rule| rule(offer, n, self.state.time, hold_ms))
+                rules.iter().try_for_each(|rule| rule(offer, n, self.state.time, hold_ms))
             })?,
-            _ => RULES
+            _ => rules
                 .iter()
                 .try_for_each(|rule| offers().try_for_each(|(offer, n)| rule(offer, n, self.state.time, hold_ms)))?,
         }
@@ -150,7 +156,7 @@ impl Deciding<'_> {
 
     /// The places of distinct keys, each carried once more.
     #[inline]
-    fn carry(&mut self, keys: &[LimitKey], looked: &[Looked]) -> KeyList {
+    pub(super) fn carry(&mut self, keys: &[LimitKey], looked: &[Looked]) -> KeyList {
         let mut places = KeyList::new();
         for (n, (key, looked)) in keys.iter().zip(looked).enumerate() {
             if !keys[..n].contains(key) {
@@ -162,7 +168,7 @@ impl Deciding<'_> {
 
     /// Holds the units. Every check has passed.
     #[inline]
-    fn take(
+    pub(super) fn take(
         &mut self,
         id: ReservationId,
         fingerprint: u64,
@@ -228,10 +234,10 @@ impl Deciding<'_> {
     }
 }
 
-type Rule = fn(&Offer, u32, u64, Option<u64>) -> Result<(), Refusal>;
+pub(super) type Rule = fn(&Offer, u32, u64, Option<u64>) -> Result<(), Refusal>;
 
 /// The rules of a policy in their precedence: offer, units, ledger time, hold asked for.
-const RULES: [Rule; 7] = [
+pub(super) const RULES: [Rule; 7] = [
     |offer, _, _, _| if offer.ended { Err(Refusal::SaleHasEnded) } else { Ok(()) },
     |offer, _, _, _| if offer.policy.open { Ok(()) } else { Err(Refusal::OfferClosed) },
     |offer, _, time, _| match offer.policy.opens_at {
@@ -255,3 +261,6 @@ const RULES: [Rule; 7] = [
         _ => Ok(()),
     },
 ];
+
+/// Of those, what holds for a late payment: the buyer was in time, so the window and whether the offer is open do not count.
+pub(super) const RULES_WHEN_LATE: [Rule; 3] = [RULES[0], RULES[5], RULES[6]];

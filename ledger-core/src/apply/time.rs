@@ -1,4 +1,5 @@
-//! What the passing of time does at the beginning of an entry: a bounded number of expiries, window edges and ids to forget.
+//! What the passing of time does at the beginning of an entry: a bounded number of expiries, window edges, leases and delays, and ids to
+//! forget.
 //!
 //! No verdict waits for any of it. **Owns** the sweeps. **Must never** change an answer: what is due counted as ended already.
 //! **Read next**: [`crate::state::memory`].
@@ -10,7 +11,7 @@ use crate::limits;
 use crate::outcome::Status;
 use crate::state::State;
 use crate::state::ids::Found;
-use crate::state::records::Phase;
+use crate::state::records::{NONE, Phase};
 use crate::types::ReservationId;
 
 impl Deciding<'_> {
@@ -31,6 +32,12 @@ impl Deciding<'_> {
             }
             let before = self.set_phase(at);
             self.say_phase(at, before);
+        }
+        for _ in 0..limits::WAKES_PER_ENTRY_MAX {
+            match self.state.orders.queues.first_wake() {
+                Some((at, order)) if at <= self.state.time => self.wake(order),
+                _ => break,
+            }
         }
         self.state.forget_past();
         self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
@@ -56,13 +63,19 @@ impl Deciding<'_> {
                 self.state.keys.settle(key, line.offer, now);
             }
         }
-        self.drop_keys(at);
+        if r.order == NONE {
+            self.drop_keys(at);
+        }
         let links = self.links(at, &lines);
         self.state.digest_reservation(at, true);
         self.state.remember(Found::Reservation(at));
         let said = said_lines(self.state, lines.iter().map(|l| (l.offer, l.reserved())));
         let id: ReservationId = r.id();
         self.recorder.say(links, Said::ReservationExpired { id, deadline: r.deadline, lines: &said });
+        drop(said);
+        if r.order != NONE {
+            self.order_expired(r.order);
+        }
     }
 
     /// Brings an offer's phase and its next edge up to ledger time; tells the phase before.

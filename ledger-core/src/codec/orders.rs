@@ -13,8 +13,8 @@ use crate::change::ChangeKind;
 use crate::command::Command;
 use crate::limits;
 use crate::order::{
-    ByHand, Fact, Money, OrderDetails, ParkReason, ProviderId, RefundWhy, Report, Sealed, SettlingWhy, Step, WorkClass,
-    WorkerId,
+    ByHand, Ending, Fact, Money, OrderDetails, ParkReason, PaymentState, Phase, ProviderId, RefundWhy, Report, Sealed,
+    SettlingWhy, Step, WorkClass, WorkerId,
 };
 use crate::types::{Reason, ReservationId};
 
@@ -154,6 +154,23 @@ pub(crate) fn refund_why(from: &mut In<'_>) -> Read<RefundWhy> {
 fn settling_why(from: &mut In<'_>) -> Read<SettlingWhy> {
     let all = [SettlingWhy::Deadline, SettlingWhy::Released, SettlingWhy::Redriven];
     numbered(from, "reason to settle", &all, |w| w as u8)
+}
+
+pub(crate) fn payment_state(from: &mut In<'_>) -> Read<PaymentState> {
+    let all = [PaymentState::Kept, PaymentState::RefundDue, PaymentState::Refunded, PaymentState::Closed];
+    numbered(from, "payment's state", &all, |s| s as u8)
+}
+
+/// Zero says none.
+pub(crate) fn phase(from: &mut In<'_>) -> Read<Option<Phase>> {
+    let all = Phase::ALL.map(Some);
+    let with_none = [&[None], all.as_slice()].concat();
+    numbered(from, "phase", &with_none, |p| p.map_or(0, |p| p as u8))
+}
+
+pub(crate) fn ending(from: &mut In<'_>) -> Read<Ending> {
+    let all = [Ending::Open, Ending::Sold, Ending::Released, Ending::Expired, Ending::Refunded, Ending::Closed];
+    numbered(from, "ending", &all, |e| e as u8)
 }
 
 pub(crate) fn put_sealed(out: &mut Out<'_>, sealed: &Sealed) {

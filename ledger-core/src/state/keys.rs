@@ -203,6 +203,13 @@ pub(crate) struct Looked {
     pub(crate) place: Option<u32>,
 }
 
+impl Looked {
+    /// A key that has its place; it needs no other.
+    pub(crate) fn at(place: u32) -> Self {
+        Self { hash: 0, place: Some(place) }
+    }
+}
+
 fn pair_hash(key: u32, offer: u32) -> u64 {
     xxh3_64(&(u64::from(key) << 32 | u64::from(offer)).to_le_bytes())
 }

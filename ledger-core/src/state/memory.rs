@@ -3,15 +3,16 @@
 //! Sold reservations are kept for `retain_sold_ms` after they were confirmed, other ended ones for `retain_ended_ms` after their end, refusals
 //! and fences for `retain_refused_ms`; each for [`limits::RETAIN_MS_MIN`] at least, so that `forgotten_to` cannot come near the time of ids
 //! still in use. Above `remembered_max` (ended ones, refusals and fences) the lowest id goes first, whatever its age, unless its time is above
-//! ledger time − [`limits::FORGET_GUARD_MS`]. Forgetting an id raises its slot's `forgotten_to` to the id's time. What is past its time
+//! ledger time − [`limits::FORGET_GUARD_MS`]. What belongs to an order is remembered from the moment the order is done, and goes with it. Forgetting an id raises its slot's `forgotten_to` to the id's time. What is past its time
 //! goes at the beginning of an entry, what the cap presses out at its end, [`limits::FORGOTTEN_PER_ENTRY_MAX`] at most each; and
 //! at once when a command needs a place.
 //!
 //! **Owns** the order of forgetting, a function of the records alone: by second of ending, then id; under the cap by id.
-//! **Must never** forget a live hold. **Read next**: [`crate::digest`].
+//! **Must never** forget a live hold, or an order that is not done. **Read next**: [`crate::digest`].
 
 use super::due::DueQueue;
 use super::ids::Found;
+use super::orders::Order;
 use super::records::{NONE, Refused, Reservation};
 use super::slab::Slab;
 use super::{State, id_of};
@@ -33,6 +34,14 @@ enum Class {
     Sold,
     Ended,
     Refused,
+}
+
+/// Where something stands in the memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Remembered {
+    class: Class,
+    at: u64,
+    id_time: u64,
 }
 
 const CLASSES: [Class; 3] = [Class::Sold, Class::Ended, Class::Refused];
@@ -71,19 +80,40 @@ impl Memory {
     }
 }
 
-/// Class and coarse time of ending of what the index found; none for a live hold.
-fn class_of(reservations: &Slab<Reservation>, refused: &Slab<Refused>, found: Found) -> Option<(Class, u64)> {
+/// The records that may be forgotten.
+#[derive(Clone, Copy)]
+struct Records<'a> {
+    reservations: &'a Slab<Reservation>,
+    orders: &'a Slab<Order>,
+    refused: &'a Slab<Refused>,
+}
+
+/// Class and coarse time of ending of what the index found; none for a live hold, and for what an order is not done with.
+fn class_of(of: Records<'_>, found: Found) -> Option<(Class, u64)> {
     match found {
-        Found::Reservation(at) => reservations.try_get(at).and_then(class_of_reservation),
-        Found::Refused(at) => refused.try_get(at).map(|r| (Class::Refused, r.at_coarse())),
+        Found::Reservation(at) => class_of_reservation(of.orders, of.reservations.try_get(at)?),
+        Found::Refused(at) => of.refused.try_get(at).map(|r| (Class::Refused, r.at_coarse())),
     }
 }
 
-fn class_of_reservation(r: &Reservation) -> Option<(Class, u64)> {
+fn class_of_reservation(orders: &Slab<Order>, r: &Reservation) -> Option<(Class, u64)> {
+    if r.order != NONE {
+        // As long as its order: the return window from the moment it is done, if either of its reservations was sold.
+        let order = orders.try_get(r.order).filter(|order| order.is_finished())?;
+        let sold = r.status? == Status::Confirmed || order.linked != NONE;
+        return Some((if sold { Class::Sold } else { Class::Ended }, coarse_after(order.done_at)));
+    }
     match r.status? {
         Status::Held => None,
         Status::Confirmed => Some((Class::Sold, coarse_after(r.ended_at))),
         Status::Released | Status::Expired => Some((Class::Ended, coarse_after(r.ended_at))),
+    }
+}
+
+impl Reservation {
+    /// For the audit: whether it is remembered as sold, as ended, or not yet.
+    pub(crate) fn remembered_sold(&self, orders: &Slab<Order>) -> Option<bool> {
+        class_of_reservation(orders, self).map(|(class, _)| class == Class::Sold)
     }
 }
 
@@ -94,10 +124,13 @@ fn coarse_id_time(id: &[u8; 16]) -> u64 {
 }
 
 impl State {
-    /// An ended reservation, a refusal or a fence begins to be remembered.
+    fn records(&self) -> Records<'_> {
+        Records { reservations: &self.reservations, orders: &self.orders.records, refused: &self.refused }
+    }
+
+    /// An ended reservation, a refusal or a fence begins to be remembered; what belongs to an order, when that is done.
     pub(crate) fn remember(&mut self, found: Found) {
-        let (class, at) =
-            class_of(&self.reservations, &self.refused, found).expect("only what has ended is remembered");
+        let Some((class, at)) = class_of(self.records(), found) else { return };
         let id = id_of(&self.reservations, &self.refused)(found);
         self.memory.queue(class).insert(at, &id, found.tagged());
         if class != Class::Sold {
@@ -127,6 +160,13 @@ impl State {
                 left -= 1;
             }
         }
+        let Some(past) = self.time.checked_sub(self.retention(Class::Ended)) else { return };
+        while left > 0
+            && let Some(stray) = self.first_stray_done(past)
+        {
+            self.remove_order(stray);
+            left -= 1;
+        }
     }
 
     /// Forgets what the cap presses out; a bounded number.
@@ -142,21 +182,23 @@ impl State {
         if self.memory.queue(class).first_time().is_none_or(|t| t > to) {
             return None;
         }
-        let Self { memory, reservations, refused, .. } = self;
+        let Self { memory, reservations, orders, refused, .. } = self;
+        let of = Records { reservations, orders: &orders.records, refused };
         let counts = |tagged: u32, at: u64| {
             let found = Found::untagged(tagged);
-            (class_of(reservations, refused, found) == Some((class, at))).then(|| id_of(reservations, refused)(found))
+            (class_of(of, found) == Some((class, at))).then(|| id_of(of.reservations, of.refused)(found))
         };
         memory.queue(class).first_due(to, counts).map(|(_, _, tagged)| Found::untagged(tagged))
     }
 
     /// The lowest remembered id of what the cap counts.
     fn lowest(&mut self) -> Option<Found> {
-        let Self { memory, reservations, refused, .. } = self;
+        let Self { memory, reservations, orders, refused, .. } = self;
+        let of = Records { reservations, orders: &orders.records, refused };
         let counts = |tagged: u32, at: u64| {
             let found = Found::untagged(tagged);
-            let (class, _) = class_of(reservations, refused, found)?;
-            let id = id_of(reservations, refused)(found);
+            let (class, _) = class_of(of, found)?;
+            let id = id_of(of.reservations, of.refused)(found);
             (class != Class::Sold && coarse_id_time(&id) == at).then_some(id)
         };
         memory.by_id.first_due(u64::MAX, counts).map(|(_, _, tagged)| Found::untagged(tagged))
@@ -191,7 +233,7 @@ impl State {
 
     /// Forgets a record that has ended: from now on its id, and every older one not remembered, is `Forgotten`.
     fn forget(&mut self, found: Found) {
-        let (class, at) = class_of(&self.reservations, &self.refused, found).expect("a live hold is never forgotten");
+        let (class, at) = class_of(self.records(), found).expect("a live hold is never forgotten");
         let id = self.id_of(found);
         let guard = self.time.saturating_sub(limits::FORGET_GUARD_MS);
         assert!(id.time_ms() <= guard, "{id} is forgotten before the guard {guard}");
@@ -199,7 +241,10 @@ impl State {
         self.forgotten_below[slot] = self.forgotten_below[slot].max(id.time_ms() + 1);
         self.ids.remove(id.as_bytes(), found);
         match found {
-            Found::Reservation(at) => self.remove_reservation(at),
+            Found::Reservation(at) => {
+                self.leave_order(at);
+                self.remove_reservation(at);
+            }
             Found::Refused(at) => {
                 self.digest_refused(at, false);
                 let gone = self.refused.remove(at);
@@ -209,25 +254,49 @@ impl State {
             }
         }
         // The record is gone: queues drop it when they come to it.
-        self.leave_queue(class, at);
-        if class != Class::Sold {
-            self.leave_by_id(coarse_id_time(id.as_bytes()));
+        self.leave_memory(Remembered { class, at, id_time: coarse_id_time(id.as_bytes()) });
+    }
+
+    /// An order goes with its reservation; the reservation that a late payment was given stays for its own time.
+    fn leave_order(&mut self, at: u32) {
+        let order = self.reservations.get(at).order;
+        if order == NONE {
+            return;
         }
+        if self.orders.get(order).linked == at {
+            self.orders.records.get_mut(order).linked = NONE;
+            return;
+        }
+        let linked = self.orders.get(order).linked;
+        let before = self.remembered_as(linked);
+        self.remove_order(order);
+        if let Some(before) = before {
+            self.leave_memory(before);
+            self.remember(Found::Reservation(linked));
+        }
+        self.reservations.get_mut(at).order = NONE;
     }
 
-    fn leave_queue(&mut self, class: Class, at: u64) {
-        let Self { memory, reservations, refused, .. } = self;
-        memory
-            .queue(class)
-            .leave(at, |tagged| class_of(reservations, refused, Found::untagged(tagged)) == Some((class, at)));
+    /// Where a reservation stands in the memory, if it is in it.
+    pub(crate) fn remembered_as(&self, at: u32) -> Option<Remembered> {
+        let r = self.reservations.try_get(at).filter(|_| at != NONE)?;
+        let (class, time) = class_of_reservation(&self.orders.records, r)?;
+        Some(Remembered { class, at: time, id_time: coarse_id_time(&r.id) })
     }
 
-    fn leave_by_id(&mut self, at: u64) {
-        let Self { memory, reservations, refused, .. } = self;
-        memory.by_id.leave(at, |tagged| {
+    /// What stood there no longer does: its record is gone, or says so.
+    pub(crate) fn leave_memory(&mut self, was: Remembered) {
+        let Remembered { class, at, id_time } = was;
+        let Self { memory, reservations, orders, refused, .. } = self;
+        let of = Records { reservations, orders: &orders.records, refused };
+        memory.queue(class).leave(at, |tagged| class_of(of, Found::untagged(tagged)) == Some((class, at)));
+        if class == Class::Sold {
+            return;
+        }
+        memory.by_id.leave(id_time, |tagged| {
             let found = Found::untagged(tagged);
-            class_of(reservations, refused, found).is_some_and(|(class, _)| class != Class::Sold)
-                && coarse_id_time(&id_of(reservations, refused)(found)) == at
+            class_of(of, found).is_some_and(|(class, _)| class != Class::Sold)
+                && coarse_id_time(&id_of(of.reservations, of.refused)(found)) == id_time
         });
     }
 

@@ -1,6 +1,6 @@
 //! The state of one shard: primary records in slabs, and what is derived from them.
 //!
-//! **What it is.** Reservations, refusals, offers, products, keys and references are primary; indexes, deadlines, counts and
+//! **What it is.** Reservations, orders, refusals, offers, products, keys and references are primary; indexes, deadlines, counts and
 //! sums are derived, kept as it goes, rebuilt when a snapshot is read, and compared by the audit.
 //!
 //! *Exactness without a sweep.* A hold is due when its deadline is at or before ledger time. Its record stays `Held` until a later entry
@@ -9,13 +9,14 @@
 //! distinct (offer, deadline) at once, and one for each hold when it is swept.
 //!
 //! **Owns** every byte that decides. **Must never** let the order of a hash table or a place in a slab decide anything.
-//! **Read next**: [`records`], [`due`], [`offers`], [`memory`].
+//! **Read next**: [`records`], [`due`], [`offers`], [`orders`], [`memory`].
 
 pub(crate) mod due;
 pub(crate) mod ids;
 pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod offers;
+pub(crate) mod orders;
 pub(crate) mod records;
 pub(crate) mod references;
 pub(crate) mod slab;
@@ -33,6 +34,7 @@ use due::DueQueue;
 use ids::{Found, IdIndex};
 use keys::Keys;
 use offers::OfferSums;
+use orders::Orders;
 use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, UnknownName, UsedReference};
 use slab::Slab;
 
@@ -63,6 +65,8 @@ pub(crate) struct State {
     pub(crate) unknown_names: Slab<UnknownName>,
     pub(crate) references: Slab<UsedReference>,
     pub(crate) keys: Keys,
+    /// Orders, and the queues derived from them.
+    pub(crate) orders: Orders,
     // derived
     pub(crate) owned: Vec<bool>,
     pub(crate) sums: Vec<OfferSums>,
@@ -97,6 +101,7 @@ impl State {
             unknown_names: Slab::new(),
             references: Slab::new(),
             keys: Keys::new(),
+            orders: Orders::new(),
             owned: vec![false; usize::from(limits::SLOTS)],
             sums: Vec::new(),
             by_sku: BTreeMap::new(),
@@ -142,7 +147,9 @@ impl State {
         let mut seen = 0;
         let mut counted = 0_u64;
         for command in commands {
-            if let Command::Reserve { id, keys, .. } = command {
+            if let Command::Reserve { id, keys, .. } | Command::PlaceOrder { id, reserve: Some((keys, _)), .. } =
+                command
+            {
                 seen += usize::from(self.find(*id).is_some());
                 keys.iter().for_each(|key| counted = counted.wrapping_add(self.keys.warm(key)));
             } else if let Some(id) = command.reservation() {

@@ -5,6 +5,7 @@
 
 use smallvec::SmallVec;
 
+use super::orders::LANES;
 use super::slab::Placed;
 use crate::ledger::Position;
 use crate::outcome::{Brief, Status};
@@ -43,6 +44,8 @@ pub(crate) struct Product {
     pub(crate) returned: u64,
     pub(crate) ever_sold: u64,
     pub(crate) references: u32,
+    /// The turn at which each lane of ready work served it last.
+    pub(crate) turns: [u64; LANES],
     pub(crate) head: Head,
 }
 
@@ -130,6 +133,8 @@ pub(crate) struct Reservation {
     pub(crate) key: u32,
     /// Further lines, further keys and the last extension, if there are any.
     pub(crate) extra: u32,
+    /// Place of the order it is, or was given a late payment of; derived.
+    pub(crate) order: u32,
     pub(crate) head_place: u16,
     pub(crate) status: Option<Status>,
 }
@@ -177,6 +182,7 @@ impl Placed for Reservation {
             line: LineRecord::default(),
             key: NONE,
             extra: NONE,
+            order: NONE,
             head_place: 0,
             status: None,
         }

@@ -114,6 +114,11 @@ impl<T: Placed> Slab<T> {
         }
     }
 
+    /// Takes the record out for a moment: the caller puts it, or another, back at once.
+    pub(crate) fn replace(&mut self, at: u32) -> T {
+        std::mem::replace(self.get_mut(at), T::vacant())
+    }
+
     pub(crate) fn remove(&mut self, at: u32) -> T {
         let gone = std::mem::replace(self.get_mut(at), T::vacant());
         assert!(!gone.is_vacant(), "place {at} was emptied twice");

@@ -11,7 +11,13 @@
 //! confirm a
 //! release b
 //! ]
-//! stock shirt                               a read
+//! place b 1999EUR shirt 1 within=10m        an order with its units; without lines, of a live hold
+//! claim w1 max=2 lease=30s attempt=5s       the money queue; `claim w1 mail` the other
+//! heartbeat b 1 lease=30s                   the epoch, as in every report:
+//! report b 1 intent pi1 1                   also await SECRET, unpaid, notified, retry after=1s, give-back, park
+//! paid b p1 1999EUR                         facts: the provider's id of the payment; `refunded b p1 r1`
+//! redrive b                                 by hand; also close-order, refund, resume
+//! stock shirt                               a read; of orders: order b, orders [Phase], parked, queue
 //! ---
 //! what the ledger answered                  ids by name, times from the start, balances available/held/sold
 //! ```

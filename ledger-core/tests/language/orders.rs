@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use ledger_core::ChangeKind;
-use ledger_core::order::{Claimed, OrderBrief, OrderView, ParkReason, Payment, Phase, QueueStats};
+use ledger_core::order::{Claimed, Ending, OrderBrief, OrderView, ParkReason, Payment, Phase, QueueStats};
 
 use super::Names;
 use super::print::instant;
@@ -35,14 +35,13 @@ fn payments(all: &[Payment]) -> String {
 }
 
 /// What a claim gave: a line an order.
-pub(crate) fn claimed(all: &[Claimed]) -> String {
+pub(crate) fn claimed(names: &Names, all: &[Claimed]) -> String {
     let mut text = format!("claimed {}", all.len());
     for c in all {
-        let id = c.id.to_string();
         let _ = write!(
             text,
             "\n    {} {:?} in {:?}, epoch {}, lease until {}, attempts {}, {}",
-            &id[id.len() - 12..],
+            names.name(c.id),
             c.step,
             c.phase,
             c.epoch,
@@ -51,7 +50,17 @@ pub(crate) fn claimed(all: &[Claimed]) -> String {
             c.amount
         );
         let sealed = (c.payment.as_bytes().len(), c.contact.as_bytes().len());
-        let _ = write!(text, ", sealed {}+{}{}", sealed.0, sealed.1, payments(&c.payments));
+        let _ = write!(text, ", sealed {}+{}", sealed.0, sealed.1);
+        if let Some(intent) = &c.intent {
+            let _ = write!(text, ", intent {intent} of generation {}", c.generation);
+        }
+        text += &payments(&c.payments);
+        if c.ending != Ending::Open {
+            let _ = write!(text, ", ended {:?}", c.ending);
+        }
+        for line in &c.lines {
+            let _ = write!(text, ", {} {}", line.offer.sku, line.quantity.get());
+        }
     }
     text
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ledger_core::command::{Command, LimitKeys, Lines};
+use ledger_core::order::{ByHand, Fact, Money, OrderDetails, Phase, Report, Sealed, WorkClass};
 use ledger_core::{
     LedgerTime, LimitKey, Line, OfferKey, Policy, Price, Quantity, Reason, Reference, ReservationId, SaleId,
     ShardSettings, Sku, Slot, Units,
@@ -42,6 +43,10 @@ pub(crate) enum Read {
     Thaw,
     /// Tick at the present stamp until nothing is left to sweep; tells how many entries that took.
     Sweep,
+    Order(ReservationId),
+    Orders(Option<Phase>),
+    Parked,
+    Queue,
 }
 
 struct Words<'a> {
@@ -191,6 +196,7 @@ impl Names {
             .runner_word(verb, &mut words)
             .or_else(|| self.read(verb, &mut words).map(Spoken::Read))
             .or_else(|| self.on_reservation(verb, &mut words).map(Spoken::Command))
+            .or_else(|| self.on_order(verb, &mut words).map(Spoken::Command))
             .or_else(|| self.on_stock(verb, &mut words).map(Spoken::Command))
             .or_else(|| on_shard(verb, &mut words).map(Spoken::Command))
             .unwrap_or_else(|| panic!("unknown word {verb:?} in {line:?}"));
@@ -228,6 +234,10 @@ impl Names {
             "owned" => Read::Owned,
             "thaw" => Read::Thaw,
             "sweep" => Read::Sweep,
+            "order" => Read::Order(self.known(words.next())),
+            "orders" => Read::Orders(words.more().then(|| phase(words.next()))),
+            "parked" => Read::Parked,
+            "queue" => Read::Queue,
             _ => return None,
         })
     }
@@ -256,6 +266,79 @@ impl Names {
             "fence" => Command::Fence { id: self.known(alias) },
             _ => Command::Return { id: self.known(alias), reference: words.reference(), lines: some(lines(words)) },
         })
+    }
+
+    fn on_order(&mut self, verb: &str, words: &mut Words<'_>) -> Option<Command> {
+        let why =
+            |words: &mut Words<'_>, usual: &str| Reason::new(words.take("why").unwrap_or(usual)).expect("a reason");
+        let by_hand = |what| move |id, reason| Command::OrderByHand { id, what, reason };
+        let hand = match verb {
+            "place" => return Some(self.place(words)),
+            "claim" => return Some(self.claim(words)),
+            "heartbeat" => {
+                let (id, epoch) = (self.known(words.next()), name(words.next()));
+                return Some(Command::Heartbeat { id, epoch, lease_ms: span(words, "lease").unwrap_or(30_000) });
+            }
+            "report" => {
+                let (id, epoch) = (self.known(words.next()), name(words.next()));
+                return Some(Command::ReportOrder { id, epoch, report: report(words) });
+            }
+            "paid" => {
+                let id = self.known(words.next());
+                let fact = Fact::Paid { payment: name(words.next()), amount: money(words.next()) };
+                return Some(Command::RecordFact { id, fact });
+            }
+            "refunded" => {
+                let id = self.known(words.next());
+                let fact = Fact::Refunded { payment: name(words.next()), refund: name(words.next()) };
+                return Some(Command::RecordFact { id, fact });
+            }
+            "redrive" => by_hand(ByHand::Redrive),
+            "close-order" => by_hand(ByHand::Close),
+            "refund" => by_hand(ByHand::Refund),
+            "resume" => by_hand(ByHand::Resume),
+            _ => return None,
+        };
+        let id = self.known(words.next());
+        Some(hand(id, why(words, "by-hand")))
+    }
+
+    /// `place a 1999EUR [shirt 2 keys=ann] within=10m token=8 contact=8 [suspect=yes]`: with lines it reserves them.
+    fn place(&mut self, words: &mut Words<'_>) -> Command {
+        let (alias, amount) = (words.next(), money(words.next()));
+        let lines = lines(words);
+        let reserve = lines.first().map(|line| line.offer.sku.clone()).map(|sku| {
+            self.speak(&sku);
+            let keys: LimitKeys =
+                words.take("keys").map(|k| k.split(',').map(name::<LimitKey>).collect()).unwrap_or_default();
+            (keys, lines)
+        });
+        let sealed = |words: &mut Words<'_>, key: &str| {
+            let len = words.take(key).map_or(4, name);
+            Sealed::new(vec![b'x'; len].into()).expect("sealed")
+        };
+        let details = OrderDetails {
+            amount,
+            pay_within_ms: span(words, "within").unwrap_or(60_000),
+            payment: sealed(words, "token"),
+            contact: sealed(words, "contact"),
+            suspect: words.take("suspect").is_some_and(|s| s == "yes"),
+        };
+        Command::PlaceOrder { id: self.known(alias), details: Box::new(details), reserve }
+    }
+
+    /// `claim w1 [mail] max=10 lease=30s attempt=5s`.
+    fn claim(&mut self, words: &mut Words<'_>) -> Command {
+        let worker = name(words.next());
+        let class = if words.more() && words.next() == "mail" { WorkClass::Mail } else { WorkClass::Money };
+        Command::ClaimOrders {
+            slot: self.last_sku.as_ref().map_or(Slot::new(0).expect("a slot"), Slot::of),
+            worker,
+            class,
+            max: words.take("max").map_or(1, name),
+            lease_ms: span(words, "lease").unwrap_or(30_000),
+            attempt_ms: span(words, "attempt").unwrap_or(5_000),
+        }
     }
 
     fn on_stock(&mut self, verb: &str, words: &mut Words<'_>) -> Option<Command> {
@@ -325,4 +408,32 @@ fn on_shard(verb: &str, words: &mut Words<'_>) -> Option<Command> {
         "behaviour" => Command::SwitchBehaviour { version: name(words.next()) },
         _ => return None,
     })
+}
+
+fn span(words: &mut Words<'_>, key: &str) -> Option<u64> {
+    words.take(key).map(|t| millis(t).unsigned_abs())
+}
+
+/// `1999EUR`.
+fn money(text: &str) -> Money {
+    let (minor, currency) = text.split_at(text.len() - 3);
+    Money::new(name(minor), currency).expect("an amount")
+}
+
+fn phase(text: &str) -> Phase {
+    Phase::ALL.into_iter().find(|p| format!("{p:?}") == text).unwrap_or_else(|| panic!("no phase {text:?}"))
+}
+
+fn report(words: &mut Words<'_>) -> Report {
+    let why = |words: &mut Words<'_>, usual: &str| Reason::new(words.take("why").unwrap_or(usual)).expect("a reason");
+    match words.next() {
+        "intent" => Report::Intent { intent: name(words.next()), generation: name(words.next()) },
+        "await" => Report::AwaitBuyer { secret: words.next().into() },
+        "unpaid" => Report::Unpaid { reason: why(words, "declined") },
+        "notified" => Report::Notified,
+        "retry" => Report::Retry { after_ms: span(words, "after").unwrap_or(1_000), reason: why(words, "timeout") },
+        "give-back" => Report::GiveBack { after_ms: span(words, "after").unwrap_or(0) },
+        "park" => Report::Park { reason: why(words, "hopeless") },
+        other => panic!("no report {other:?}"),
+    }
 }

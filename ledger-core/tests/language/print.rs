@@ -69,9 +69,9 @@ fn sold_out(s: SoldOut) -> String {
 }
 
 /// One answer.
-pub(crate) fn outcome(o: &Outcome) -> String {
+pub(crate) fn outcome(names: &Names, o: &Outcome) -> String {
     match o {
-        Outcome::Ok(settled) => format!("ok {}", self::settled(settled)),
+        Outcome::Ok(settled) => format!("ok {}", self::settled(names, settled)),
         Outcome::Refused(why) => format!("refused {}", refusal(why)),
         Outcome::NotNow(NotNow::SlotElsewhere) => "not now: slot elsewhere".to_string(),
         Outcome::NotNow(NotNow::IdTooFarAhead { retry_ms }) => {
@@ -86,7 +86,7 @@ pub(crate) fn outcome(o: &Outcome) -> String {
     }
 }
 
-fn settled(s: &Settled) -> String {
+fn settled(names: &Names, s: &Settled) -> String {
     match s {
         Settled::Done => "done".to_string(),
         Settled::Reservation(b) => brief(b),
@@ -99,7 +99,7 @@ fn settled(s: &Settled) -> String {
             format!("{} version {version}{}", balance(*b), again(*replayed))
         }
         Settled::Order(b) => orders::brief(b),
-        Settled::Claimed(claimed) => orders::claimed(claimed),
+        Settled::Claimed(claimed) => orders::claimed(names, claimed),
     }
 }
 
@@ -315,5 +315,8 @@ pub(crate) fn totals(t: &Totals) -> String {
         t.sold,
         t.remembered,
         t.limit_counts
-    )
+    ) + &match t.orders {
+        0 => String::new(),
+        n => format!(", orders {n}, open {}", t.orders_open),
+    }
 }

@@ -1,0 +1,124 @@
+//! Place: a reservation becomes an order, or is made as one.
+//!
+//! **Owns** that placing is idempotent as a whole: the same content again is the order as it stands, other content is taken, and a refused reserve is
+//! remembered as any is. **Must never** make an order without a live hold. **Read next**: `claim`.
+
+use smallvec::SmallVec;
+
+use super::super::reserve::RULES;
+use super::super::{Deciding, No, Verdict};
+use crate::codec::changes::{Links, Said};
+use crate::codec::orders::Told;
+use crate::command::{LimitKeys, Lines};
+use crate::order::{OrderDetails, Phase};
+use crate::outcome::{Refusal, Status};
+use crate::state::ids::Found;
+use crate::state::keys::Looked;
+use crate::state::orders::{Cold, Order};
+use crate::state::records::NONE;
+use crate::state::slab::Placed;
+use crate::types::{LimitKey, OfferKey, Reason, ReservationId};
+
+impl Deciding<'_> {
+    pub(in super::super) fn place_order(
+        &mut self,
+        id: ReservationId,
+        details: &OrderDetails,
+        reserve: Option<&(LimitKeys, Lines)>,
+    ) -> Verdict {
+        let Some((keys, lines)) = reserve else {
+            let nothing: Option<(&[LimitKey], std::iter::Empty<(&OfferKey, u32)>)> = None;
+            let fingerprint = self.scratch.fingerprints.place(details, nothing);
+            return match self.state.order_of(id) {
+                Some(order) => self.placed_before(order, fingerprint),
+                None => self.place_held(id, details, fingerprint),
+            };
+        };
+        let lines = self.shape(id, lines)?;
+        let content: SmallVec<[_; 2]> = lines.iter().map(|l| (l.offer, l.quantity)).collect();
+        let fingerprint = self.scratch.fingerprints.place(details, Some((keys, content.into_iter())));
+        if let Some(order) = self.state.order_of(id) {
+            return self.placed_before(order, fingerprint);
+        }
+        if let Some(found) = self.state.find(id) {
+            return self.reserved_before(found, fingerprint);
+        }
+        self.usable(id)?;
+        let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
+        let hold_ms = Some(details.pay_within_ms);
+        if let Err(why) = self.check(&lines, &looked, hold_ms, &RULES) {
+            let no = self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer));
+            self.tell_attempted(id, &no);
+            return Err(no);
+        }
+        let keys = self.carry(keys, &looked);
+        self.take(id, fingerprint, &keys, &lines, hold_ms);
+        let at = match self.state.find(id) {
+            Some(Found::Reservation(at)) => at,
+            found => unreachable!("{id} was just taken, not {found:?}"),
+        };
+        self.open_order(at, details, fingerprint)
+    }
+
+    fn placed_before(&mut self, order: u32, fingerprint: u64) -> Verdict {
+        self.must_be_swept(order)?;
+        let known = self.state.orders.get(order);
+        if known.is_stray() {
+            return Err(self.wrong_phase(order));
+        }
+        if known.fingerprint != fingerprint {
+            return Err(Refusal::IdTaken.into());
+        }
+        self.order_brief(order, true)
+    }
+
+    /// An existing live hold becomes an order; its deadline becomes the payment deadline.
+    fn place_held(&mut self, id: ReservationId, details: &OrderDetails, fingerprint: u64) -> Verdict {
+        let at = self.reservation(id)?;
+        let r = self.state.reservations.get(at).clone();
+        if r.order != NONE {
+            return Err(Refusal::Ordered.into());
+        }
+        let status = r.status_at(self.state.time);
+        if status != Status::Held {
+            return Err(Refusal::NotHeld { status }.into());
+        }
+        self.must_not_be_longer(&r, details.pay_within_ms)?;
+        self.state.digest_reservation(at, false);
+        let deadline = self.state.time.saturating_add(details.pay_within_ms);
+        self.move_deadline(at, deadline);
+        self.state.digest_reservation(at, true);
+        self.open_order(at, details, fingerprint)
+    }
+
+    fn open_order(&mut self, reservation: u32, details: &OrderDetails, fingerprint: u64) -> Verdict {
+        let r = self.state.reservations.get(reservation);
+        let (id, deadline) = (r.id, r.deadline);
+        let mut cold = Cold { amount: Some(details.amount), ..Cold::default() };
+        cold.seal(details.payment.clone(), details.contact.clone());
+        let at = self.state.add_new_order(Order {
+            id,
+            fingerprint,
+            placed_at: self.state.time,
+            reservation,
+            phase: Some(Phase::Queued),
+            suspect: details.suspect,
+            cold: Some(cold.into()),
+            ..Order::vacant()
+        });
+        let (amount, suspect) = (details.amount, details.suspect);
+        self.tell(at, Told::Placed { deadline, amount, suspect });
+        self.order_brief(at, false)
+    }
+
+    /// A refusal that was remembered is told: somebody tried to buy.
+    fn tell_attempted(&mut self, id: ReservationId, no: &No) {
+        let No::Refused(why) = no else { return };
+        if *why == Refusal::Forgotten {
+            return;
+        }
+        let reason = Reason::new(why.name()).expect("a refusal's name is a reason");
+        let links = Links { place: self.place, on_product: None, on_reservation: None };
+        self.recorder.say(links, Said::Order { id, told: Told::Attempted { reason: &reason } });
+    }
+}
