@@ -29,6 +29,8 @@ mod calling;
 mod chance;
 mod client;
 mod dial;
+#[cfg(feature = "documents")]
+pub mod document;
 mod doubt;
 mod given;
 mod lane;
