@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::breaker::BreakerSettings;
 use crate::chance::Chance;
 use crate::client::Client;
 use crate::dial::{self, Connector, Dial};
@@ -42,6 +43,7 @@ pub struct Builder {
     deadline: Duration,
     streams: usize,
     seed: Option<u64>,
+    breaker: BreakerSettings,
     dial: Dial,
 }
 
@@ -53,6 +55,7 @@ impl Default for Builder {
             deadline: limits::DEADLINE_DEFAULT,
             streams: 1,
             seed: None,
+            breaker: BreakerSettings::default(),
             dial: Dial { connector: dial::tcp(), user_agent },
         }
     }
@@ -77,6 +80,11 @@ impl Builder {
     /// Seeds what chance the client needs (ids, jitter), for simulations; from the system otherwise.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+    /// When reads of stock that may fall back ([`crate::ReadOf::or_stale`]) stop asking the leader, and for how long.
+    pub fn stock_breaker(mut self, settings: BreakerSettings) -> Self {
+        self.breaker = settings;
         self
     }
     /// Named in the `user-agent` header.
@@ -111,6 +119,6 @@ impl Builder {
             tokio::time::sleep(pause).await;
             tries += 1;
         }
-        Ok(Client::new(routes, self.deadline))
+        Ok(Client::new(routes, self.deadline, self.breaker))
     }
 }

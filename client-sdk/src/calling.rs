@@ -136,7 +136,7 @@ fn within(now: Instant, until: Instant) -> u32 {
 }
 
 pub(crate) fn at(at: WireAt) -> At {
-    At { position: at.position, time: at.time, age: None }
+    At { position: at.position, time: at.time, stale: false, age: None }
 }
 pub(crate) fn ok(value: Settled, when: Option<WireAt>) -> Outcome<Settled> {
     Outcome::Ok(Answered { value, at: when.map(at) })

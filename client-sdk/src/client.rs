@@ -6,21 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ledger_core::order::{ByHand, Fact, OrderView, Report, WorkClass, WorkerId};
 use ledger_core::{
     Command, LedgerTime, LimitKey, OfferKey, Policy, Reason, Reference, ReservationId, SaleId, Settled, Sku, Slot,
 };
-use ledger_proto::v1;
-
+use ledger_proto::{Cause, v1};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+use crate::breaker::{Breaker, BreakerSettings};
 use crate::builder::{Builder, ConnectError};
 use crate::given::Given;
-use crate::many;
-use crate::outcome::Outcome;
+use crate::orders::{Claim, OnOrder, PlaceOrder, is_news, no_such_order};
+use crate::outcome::{Answered, NotNow, Outcome, Refused};
 use crate::read::*;
 use crate::routes::Routes;
+use crate::waiting::Waiting;
 use crate::watch::{self, Cursor, Watch};
 use crate::write::*;
+use crate::{limits, many};
 
 /// A connection to a Holdfast cluster. Clones share connections, batches and routing; make one per process.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ struct Inner {
     deadline: Duration,
     closed: AtomicBool,
     keep_fresh: AbortHandle,
+    breaker: Breaker,
+    waiting: Waiting,
 }
 
 impl Drop for Inner {
@@ -49,9 +55,10 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub(crate) fn new(routes: Arc<Routes>, deadline: Duration) -> Self {
+    pub(crate) fn new(routes: Arc<Routes>, deadline: Duration, breaker: BreakerSettings) -> Self {
         let keep_fresh = tokio::spawn(routes.clone().keep_fresh()).abort_handle();
-        Self { inner: Arc::new(Inner { routes, deadline, closed: AtomicBool::new(false), keep_fresh }) }
+        let (closed, breaker, waiting) = (AtomicBool::new(false), Breaker::new(breaker), Waiting::default());
+        Self { inner: Arc::new(Inner { routes, deadline, closed, keep_fresh, breaker, waiting }) }
     }
     pub(crate) fn routes(&self) -> &Arc<Routes> {
         &self.inner.routes
@@ -180,13 +187,88 @@ impl Client {
     pub fn sales(&self) -> ReadOf<OfSales> {
         self.read("after", Ok(OfSales { sale: None, after: None, max: 0 }))
     }
+    /// Places an order for so many minor units (cents) of a currency: add lines and a buyer, seal payment and contact, then await it. It answers at
+    /// once; the workers do the rest, and [`Client::wait_for`] waits for them.
+    pub fn place_order(&self, id: ReservationId, minor: u64, currency: &str) -> PlaceOrder {
+        PlaceOrder::new(self, id, minor, currency)
+    }
+    /// All that is known of an order.
+    pub fn order(&self, id: ReservationId) -> ReadOf<OfOrder> {
+        self.read("id", Ok(OfOrder(id)))
+    }
+    /// Waits until the order has ended (sold, released, expired, refunded, closed), or somebody must act: the buyer (with the view's `secret`) or, for a parked
+    /// one, an operator. A synchronous purchase is `place_order` and then this. All who wait share one watch of the feed.
+    ///
+    /// `NotNow` when it has not ended within the time: it goes on without anybody waiting. `Refused` when there is no such order.
+    pub async fn wait_for(&self, id: ReservationId, within: Duration) -> Outcome<OrderView> {
+        let until = Instant::now() + within;
+        let news = self.inner.waiting.for_order(self.routes(), id);
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(limits::BACKOFF_MAX);
+            match self.order(id).deadline(left.min(self.deadline())).await {
+                Outcome::Ok(Answered { value: Some(view), at }) if is_news(&view) => {
+                    return Outcome::Ok(Answered { value: view, at });
+                }
+                Outcome::Ok(Answered { value: Some(_), .. }) | Outcome::NotNow(_) | Outcome::Unknown(_) => {}
+                Outcome::Ok(Answered { value: None, at }) => {
+                    return Outcome::Refused(Refused { why: no_such_order().into(), at });
+                }
+                Outcome::Refused(refused) => return Outcome::Refused(refused),
+            }
+            let look_again = until.min(Instant::now() + limits::WAIT_LOOK_EVERY);
+            // Whatever woke it, it looks.
+            let _ = tokio::time::timeout_at(look_again, news.notified()).await;
+            if Instant::now() >= until {
+                let message = "the order has not ended yet; it goes on, ask for it later".to_owned();
+                let retry_after = limits::WAIT_LOOK_EVERY;
+                return Outcome::NotNow(NotNow { cause: Cause::Other, message, retry_after });
+            }
+        }
+    }
+    /// One slot of each shard: claims, lists of orders and queues are asked of a shard by any of its slots.
+    pub fn shard_slots(&self) -> Vec<Slot> {
+        let routing = self.routes().wire();
+        let first = |shard: &v1::ShardRoute| Slot::new(u16::try_from(shard.slots.first()?.from).ok()?).ok();
+        routing.shards.iter().filter_map(first).collect()
+    }
+    /// Orders of the slot's shard, a page at a time.
+    pub fn orders_of(&self, slot: Slot) -> ReadOf<OfOrders> {
+        self.read("slot", Ok(OfOrders { slot, phase: None, after: None, max: 0 }))
+    }
+    /// Depth and age of the queues of the slot's shard.
+    pub fn queue_of(&self, slot: Slot) -> ReadOf<OfQueue> {
+        self.read("slot", Ok(OfQueue(slot)))
+    }
+    /// For workers: takes work of the slot's shard under a lease.
+    pub fn claim(&self, slot: Slot, worker: impl Given<WorkerId>, class: WorkClass) -> Claim {
+        Claim::new(self, slot, worker, class)
+    }
+    /// For workers: makes a lease last `lease` from now.
+    pub fn heartbeat(&self, id: ReservationId, epoch: u32, lease: Duration) -> OnOrder {
+        OnOrder::heartbeat(self, id, epoch, lease)
+    }
+    /// For workers: what became of the step; ends the lease (but for [`Report::Intent`]).
+    pub fn report(&self, id: ReservationId, epoch: u32, report: Report) -> OnOrder {
+        OnOrder::report(self, id, epoch, report)
+    }
+    /// For workers and webhooks: what the provider says has happened to money. Taken at any epoch, once.
+    pub fn record_fact(&self, id: ReservationId, fact: Fact) -> OnOrder {
+        OnOrder::fact(self, id, fact)
+    }
+    /// For operators: redrive or close a parked order, refund a sold one, look again at one that awaits its buyer.
+    pub fn order_by_hand(&self, id: ReservationId, what: ByHand, reason: impl Given<Reason>) -> OnOrder {
+        OnOrder::by_hand(self, id, what, reason)
+    }
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.inner.breaker
+    }
     /// The history of a reservation or a product, newest first, as far as the asked node keeps it.
     pub fn explain(&self, of: impl Into<Subject>) -> ReadOf<OfHistory> {
         self.read("of", Ok(OfHistory { of: of.into(), before: None, max: 0 }))
     }
     fn read<K>(&self, field: &'static str, of: Result<K, ledger_core::InvalidValue>) -> ReadOf<K> {
         let of = of.map_err(ledger_proto::Invalid::of(field));
-        ReadOf { client: self.clone(), of, stale: false, deadline: None }
+        ReadOf { client: self.clone(), of, stale: false, or_stale: false, deadline: None }
     }
 
     /// Every change from the cursor on, of all products.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use ledger_proto::framed::ledger_client::LedgerClient;
 use ledger_proto::limits as wire;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
@@ -63,10 +62,10 @@ pub(crate) fn address(endpoint: &str) -> Result<String, ConnectError> {
 
 impl Dial {
     /// A client that connects when it is first used, and again after the connection broke.
-    pub(crate) fn channel(&self, address: &str) -> Result<LedgerClient<Channel>, ConnectError> {
+    pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
         let bad = |_| ConnectError::BadEndpoint { endpoint: address.to_owned() };
         let connector = self.connector.clone();
-        let channel = Endpoint::from(uri(address)?)
+        Ok(Endpoint::from(uri(address)?)
             .user_agent(self.user_agent.as_str())
             .map_err(bad)?
             .connect_timeout(limits::CONNECT_TIMEOUT)
@@ -78,8 +77,7 @@ impl Dial {
             .connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
                 let connecting = connector(uri);
                 async move { connecting.await.map(TokioIo::new) }
-            }));
-        Ok(LedgerClient::new(channel).max_decoding_message_size(wire::ANSWER_BYTES_MAX))
+            })))
     }
 }
 

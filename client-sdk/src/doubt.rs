@@ -20,6 +20,9 @@ pub(crate) fn rules_out_effect(command: &Command, why: &Why) -> bool {
         (_, Refusal::Forgotten) => false,
         // A reserve's verdict is remembered under its id: an attempt that comes later is answered the same.
         (Command::Reserve { .. }, _) => true,
+        // The same of an order that was to take its units; one placed on a hold is an order from then on, and answers as such.
+        (Command::PlaceOrder { reserve: Some(_), .. }, _) => true,
+        (Command::PlaceOrder { reserve: None, .. }, Refusal::NotHeld { status }) => *status != Status::Held,
         // A reservation ends once. Had this call ended it, the answer would have been its replay.
         (Command::Confirm { .. }, Refusal::NotHeld { status }) => *status != Status::Held,
         (Command::Release { .. }, Refusal::NotHeld { status }) => *status != Status::Held,

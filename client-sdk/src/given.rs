@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ledger_core::order::WorkerId;
 use ledger_core::{InvalidValue, LimitKey, Price, Reason, Reference, ReservationId, SaleId, Sku, Slot};
 
 /// A caller's value for a name: `&str`, `String`, or the checked type itself.
@@ -44,7 +45,7 @@ macro_rules! given {
         }
     )*};
 }
-given!(Sku, SaleId, LimitKey, Reference, Reason, Price);
+given!(Sku, SaleId, LimitKey, Reference, Reason, Price, WorkerId);
 
 /// Makes reservation ids without a client, from the system's clock.
 ///

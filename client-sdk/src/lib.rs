@@ -24,6 +24,7 @@
 //! **Owns** routing, batching, retries, deadlines and the feed. **Must never** invent or swap ids, or report *unknown* as *no*.
 //! **Read next**: [`Client`], [`Outcome`].
 
+mod breaker;
 mod builder;
 mod calling;
 mod chance;
@@ -37,24 +38,34 @@ mod lane;
 pub mod limits;
 mod many;
 mod node;
+mod orders;
 mod outcome;
 mod read;
 mod routes;
+pub mod seal;
+mod waiting;
 mod watch;
 mod write;
 
+pub use breaker::BreakerSettings;
 pub use builder::{Builder, ConnectError};
 pub use calling::Calling;
 pub use client::Client;
 pub use dial::{Connector, Io};
 pub use given::{Given, Mint};
+pub use orders::{Claim, OnOrder, Order, PlaceOrder};
 pub use outcome::*;
-pub use read::{OfHistory, OfOffer, OfProduct, OfProducts, OfReservation, OfSales, ReadOf, Subject, Told};
+pub use read::{
+    OfHistory, OfOffer, OfOrder, OfOrders, OfProduct, OfProducts, OfQueue, OfReservation, OfSales, ReadOf, Subject,
+    Told,
+};
+pub use seal::{Contact, KeyId, OpeningKey, OpeningKeys, PaymentToken, SealError, SealingKey};
 pub use watch::{Cursor, Happened, Happenings, Watch, WatchEnded};
 pub use write::{Adjust, Allot, Arrange, Confirm, Extend, Receive, Release, Reserve, Resolve, ReturnUnits, Submit};
 
 pub use ledger_core::change::{Change, ChangeKind, LineChange};
 pub use ledger_core::command::{Command, LimitKeys, Lines};
+pub use ledger_core::order;
 pub use ledger_core::outcome::{Balance, Bound, SoldOut, Status};
 pub use ledger_core::view::{IdView, LineView, OfferView, ProductView, ReservationView};
 pub use ledger_core::{

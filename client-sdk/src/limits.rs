@@ -45,6 +45,14 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub const READS_PER_CALL: usize = wire::OFFERS_PER_READ_MAX;
 /// Such calls under way per node; a read waits for the next one, never behind the one after.
 pub const READS_IN_FLIGHT: usize = 4;
+/// How long there is to pay for orders that do not say.
+pub const PAY_WITHIN_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// Leases of claims that do not say: a few times what the slowest step of a worker takes.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+/// What an attempt to pay takes at most, for claims that do not say: two time-outs of a provider.
+pub const ATTEMPT_DEFAULT: Duration = Duration::from_secs(10);
+/// Whoever waits for an order looks at it at least so often, whatever the feed says.
+pub const WAIT_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Frames of a watch that wait for a slow consumer; then its node waits.
 pub const WATCH_FRAMES: usize = 16;
 

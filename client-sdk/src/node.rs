@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ledger_core::OfferKey;
 use ledger_proto::framed::ledger_client::LedgerClient;
+use ledger_proto::limits as wire;
+use ledger_proto::v1::orders_client::OrdersClient;
 use ledger_proto::{names, v1};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -25,6 +27,7 @@ use crate::routes::Heard;
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) rpc: LedgerClient<Channel>,
+    pub(crate) orders: OrdersClient<Channel>,
     lanes: Vec<Arc<Lane>>,
     turn: AtomicUsize,
     tasks: Vec<AbortHandle>,
@@ -42,7 +45,9 @@ impl Node {
         heard: &Arc<Heard>,
         chance: &Arc<Chance>,
     ) -> Result<Arc<Self>, ConnectError> {
-        let rpc = dial.channel(address)?;
+        let channel = dial.channel(address)?;
+        let rpc = LedgerClient::new(channel.clone()).max_decoding_message_size(wire::ANSWER_BYTES_MAX);
+        let orders = OrdersClient::new(channel).max_decoding_message_size(wire::ANSWER_BYTES_MAX);
         let mut lanes = Vec::with_capacity(streams);
         let mut tasks = Vec::with_capacity(2 * streams);
         for _ in 0..streams {
@@ -56,7 +61,7 @@ impl Node {
         let reads = Reads::new(&rpc, v1::Consistency::Linearizable);
         let stale = Reads::new(&rpc, v1::Consistency::Stale);
         let turn = AtomicUsize::new(0);
-        Ok(Arc::new(Self { address: address.to_owned(), rpc, lanes, turn, tasks, reads, stale }))
+        Ok(Arc::new(Self { address: address.to_owned(), rpc, orders, lanes, turn, tasks, reads, stale }))
     }
 
     /// The lane whose turn it is.

@@ -46,6 +46,8 @@ pub struct At {
     pub position: Position,
     /// Ledger time of that position.
     pub time: LedgerTime,
+    /// Whether it is a stale read, asked for by name.
+    pub stale: bool,
     /// Stale reads: so long ago the answering replica had applied all that was committed, if it knows.
     pub age: Option<Duration>,
 }

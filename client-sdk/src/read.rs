@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use ledger_core::order::{OrderPage, OrderView, Phase, QueueStats};
 use ledger_core::view::{IdView, OfferView, ProductView};
 use ledger_core::{OfferKey, Position, ReservationId, SaleId, Sku, Slot};
 use ledger_proto::reply::{Reply, Why};
-use ledger_proto::{Cause, Invalid, feed, names, status, v1, views};
+use ledger_proto::{Cause, Invalid, feed, names, orders, status, v1, views};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -26,6 +27,7 @@ pub struct ReadOf<K> {
     pub(crate) client: Client,
     pub(crate) of: Result<K, Invalid>,
     pub(crate) stale: bool,
+    pub(crate) or_stale: bool,
     pub(crate) deadline: Option<Duration>,
 }
 
@@ -43,7 +45,51 @@ impl<K> ReadOf<K> {
     }
 }
 
+impl ReadOf<OfOffer> {
+    /// As of now if that can be had, else stale: when the leader does not answer within the deadline, and at once while the client's breaker is open
+    /// (seven failures in a minute, for ten seconds; [`crate::Builder::stock_breaker`]). [`At::stale`] says which it was.
+    pub fn or_stale(mut self) -> Self {
+        self.or_stale = true;
+        self
+    }
+}
+
+/// Of one order: none when there is no such order.
+pub struct OfOrder(pub(crate) ReservationId);
+/// Of a page of one shard's orders, in the order of their ids.
+pub struct OfOrders {
+    pub(crate) slot: Slot,
+    pub(crate) phase: Option<Phase>,
+    pub(crate) after: Option<ReservationId>,
+    pub(crate) max: u32,
+}
+impl ReadOf<OfOrders> {
+    /// Only orders in this phase; dead letters are [`Phase::Parked`].
+    pub fn phase(mut self, phase: Phase) -> Self {
+        if let Ok(of) = &mut self.of {
+            of.phase = Some(phase);
+        }
+        self
+    }
+    /// Only orders behind this one ([`OrderPage::next`] of the page before).
+    pub fn after(mut self, id: ReservationId) -> Self {
+        if let Ok(of) = &mut self.of {
+            of.after = Some(id);
+        }
+        self
+    }
+    /// At most so many; at most 1,000, default 100.
+    pub fn max(mut self, max: u32) -> Self {
+        if let Ok(of) = &mut self.of {
+            of.max = max;
+        }
+        self
+    }
+}
+/// Of depth and age of one shard's queues.
+pub struct OfQueue(pub(crate) Slot);
 /// Of one offer: none when there is no such offer.
+#[derive(Clone)]
 pub struct OfOffer(pub(crate) OfferKey);
 /// Of a product with all its offers: none when there is no such product.
 pub struct OfProduct(pub(crate) Sku);
@@ -170,6 +216,9 @@ read!(OfReservation => IdView, reservation);
 read!(OfProducts => Page<ProductView>, products);
 read!(OfSales => Page<OfferView>, sales);
 read!(OfHistory => Told, history);
+read!(OfOrder => Option<OrderView>, order);
+read!(OfOrders => OrderPage, orders);
+read!(OfQueue => QueueStats, queue);
 
 /// Asks until it is answered or the deadline has passed. A read changes nothing, so that it never ends in doubt.
 async fn ask<K, T, R, F>(
@@ -181,7 +230,7 @@ async fn ask<K, T, R, F>(
 where
     F: Future<Output = Result<R, Status>>,
 {
-    let ReadOf { client, of, stale, deadline } = read;
+    let ReadOf { client, of, stale, or_stale: _, deadline } = read;
     let of = match of {
         Ok(of) => of,
         Err(invalid) => return no(Why::Invalid(invalid)),
@@ -210,7 +259,9 @@ where
         let mut pause = client.routes().chance.pause(limits::BACKOFF_MIN, limits::BACKOFF_MAX, tries);
         match answer {
             Ok(Ok(response)) => match value(response) {
-                Ok((value, as_of)) => return Outcome::Ok(Answered { value, at: as_of.and_then(read_at) }),
+                Ok((value, as_of)) => {
+                    return Outcome::Ok(Answered { value, at: as_of.and_then(|as_of| read_at(as_of, stale)) });
+                }
                 Err(invalid) => last = other(format!("the node's answer is not understood: {invalid}")),
             },
             Ok(Err(status)) => match status::reply(&status) {
@@ -253,9 +304,9 @@ fn no<T>(why: Why) -> Outcome<T> {
 fn other(message: String) -> NotNow {
     NotNow { cause: Cause::Other, message, retry_after: limits::BACKOFF_MAX }
 }
-fn read_at(as_of: v1::AsOf) -> Option<At> {
+fn read_at(as_of: v1::AsOf, stale: bool) -> Option<At> {
     let (at, age) = names::as_of_from_wire(as_of)?;
-    Some(At { position: at.position, time: at.time, age: age.map(Duration::from_millis) })
+    Some(At { position: at.position, time: at.time, stale, age: age.map(Duration::from_millis) })
 }
 fn consistency(stale: bool) -> i32 {
     if stale { v1::Consistency::Stale.into() } else { v1::Consistency::Linearizable.into() }
@@ -266,6 +317,23 @@ fn page<T>(items: Vec<T>, next: String) -> Page<T> {
 
 impl ReadOf<OfOffer> {
     async fn offer(self) -> Outcome<Option<OfferView>> {
+        if !self.or_stale || self.stale {
+            return self.of_offer().await;
+        }
+        let Self { client, of, deadline, .. } = self;
+        let read = |stale| ReadOf { client: client.clone(), of: of.clone(), stale, or_stale: false, deadline };
+        if client.breaker().lets_through() {
+            match read(false).of_offer().await {
+                Outcome::NotNow(_) | Outcome::Unknown(_) => client.breaker().failed(),
+                definite => {
+                    client.breaker().succeeded();
+                    return definite;
+                }
+            }
+        }
+        read(true).of_offer().await
+    }
+    async fn of_offer(self) -> Outcome<Option<OfferView>> {
         ask(
             self,
             |of| Some(Slot::of(&of.0.sku)),
@@ -343,6 +411,58 @@ impl ReadOf<OfSales> {
                 let items = response.offers.into_iter().map(views::offer_from_wire).collect::<Result<_, _>>()?;
                 Ok((page(items, response.next), None))
             },
+        )
+        .await
+    }
+}
+impl ReadOf<OfOrder> {
+    async fn order(self) -> Outcome<Option<OrderView>> {
+        ask(
+            self,
+            |of| Some(of.0.slot()),
+            |node, of, stale| {
+                let request = v1::GetOrderRequest { id: names::id_to_wire(of.0), consistency: consistency(stale) };
+                async move { Ok(node.orders.clone().get_order(request).await?.into_inner()) }
+            },
+            |response| Ok((response.order.map(orders::view_from_wire).transpose()?, response.as_of)),
+        )
+        .await
+    }
+}
+impl ReadOf<OfOrders> {
+    async fn orders(self) -> Outcome<OrderPage> {
+        ask(
+            self,
+            |of| Some(of.slot),
+            |node, of, stale| {
+                let request = v1::ListOrdersRequest {
+                    slot: of.slot.get().into(),
+                    phase: of.phase.map_or(0, orders::phase_to_wire),
+                    after: of.after.map(names::id_to_wire).unwrap_or_default(),
+                    max: of.max,
+                    consistency: consistency(stale),
+                };
+                async move { Ok(node.orders.clone().list_orders(request).await?.into_inner()) }
+            },
+            |response| {
+                let found = response.orders.into_iter().map(orders::view_from_wire).collect::<Result<_, _>>()?;
+                let next = (!response.next.is_empty()).then(|| names::id("next", &response.next)).transpose()?;
+                Ok((OrderPage { orders: found, next }, response.as_of))
+            },
+        )
+        .await
+    }
+}
+impl ReadOf<OfQueue> {
+    async fn queue(self) -> Outcome<QueueStats> {
+        ask(
+            self,
+            |of| Some(of.0),
+            |node, of, stale| {
+                let request = v1::GetQueueRequest { slot: of.0.get().into(), consistency: consistency(stale) };
+                async move { Ok(node.orders.clone().get_queue(request).await?.into_inner()) }
+            },
+            |response| Ok((orders::queue_from_wire(response.stats.unwrap_or_default()), response.as_of)),
         )
         .await
     }

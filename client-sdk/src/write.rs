@@ -36,7 +36,7 @@ impl Ask {
     pub(crate) fn wrong(&mut self, field: &'static str, why: impl Into<String>) {
         self.invalid.get_or_insert_with(|| Invalid::new(field, why));
     }
-    fn line(&mut self, sku: impl Given<Sku>, sale: Option<Option<SaleId>>, quantity: i64) -> Option<Line> {
+    pub(crate) fn line(&mut self, sku: impl Given<Sku>, sale: Option<Option<SaleId>>, quantity: i64) -> Option<Line> {
         let sku = self.take("lines.sku", sku.given())?;
         let quantity = self.take("lines.quantity", Quantity::new(quantity))?;
         Some(Line { offer: OfferKey { sku, sale: sale? }, quantity })
@@ -108,10 +108,11 @@ pub(crate) fn anything(_: &Command, settled: Settled) -> Option<Settled> {
     Some(settled)
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A builder of a verb: its deadline, and being awaited.
 macro_rules! verb {
     ($name:ident => $value:ty) => {
         impl $name {
@@ -130,6 +131,8 @@ macro_rules! verb {
         }
     };
 }
+
+pub(crate) use verb;
 
 /// Claims units for a buyer. Idempotent by its id: asking again never takes units twice.
 #[must_use = "nothing is sent until it is awaited"]

@@ -5,6 +5,8 @@
 //! balances, ends or chains say otherwise. **Owns** the recomputation. **Must never** call the core's `apply` or its audit:
 //! then the ledger would grade itself. **Read next**: `crate::commands::audit`, [`crate::demo`].
 
+mod orders;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use client_sdk::{
@@ -62,12 +64,15 @@ struct ReservationBook {
     last: (u64, u16),
 }
 
+pub use orders::{OrderBook, PaymentBook};
+
 /// Everything recomputed.
 #[derive(Debug, Default)]
 pub struct Books {
     products: HashMap<Sku, ProductBook>,
     offers: HashMap<OfferKey, OfferBook>,
     reservations: HashMap<ReservationId, ReservationBook>,
+    orders: HashMap<ReservationId, OrderBook>,
     /// Live holds by deadline, a shard: ledger time is a shard's.
     deadlines: HashMap<u32, BTreeSet<(LedgerTime, ReservationId)>>,
     /// Products whose beginning is no longer kept.
@@ -179,10 +184,52 @@ impl Books {
         }
     }
 
+    /// The book of an order.
+    pub fn order(&self, id: ReservationId) -> Option<&OrderBook> {
+        self.orders.get(&id)
+    }
+
+    /// The books of all orders.
+    pub fn orders(&self) -> impl Iterator<Item = (ReservationId, &OrderBook)> {
+        self.orders.iter().map(|(id, book)| (*id, book))
+    }
+
+    /// Enters a change of an order beside its stock. It names no product; its links are those of its reservation.
+    fn enter_order(&mut self, id: ReservationId, happened: &Happened) {
+        let Happened { position, time, change } = happened;
+        self.advance(position.shard, *time);
+        let here = (position.index, position.place);
+        let reservation = self.reservations.get(&id).map(|book| book.last);
+        let known = reservation.max(self.orders.get(&id).map(|book| book.last));
+        let told = change.previous_on_reservation;
+        if known.is_none() && told.is_some() {
+            // Its beginning is no longer kept.
+            return;
+        }
+        if known != told {
+            let what = format!("{} of {id} follows {told:?}, but the last change seen is {known:?}", change.kind.name());
+            self.find("chain", *position, what);
+        }
+        if let ChangeKind::OrderPlaced { deadline, .. } = &change.kind {
+            self.extended(*position, *time, id, *deadline);
+        }
+        let book = self.orders.entry(id).or_default();
+        book.last = here;
+        if let Some(wrong) = book.enter(&change.kind) {
+            self.find("money", *position, format!("{id} {wrong}"));
+        }
+        if let Some(book) = self.reservations.get_mut(&id) {
+            book.last = here;
+        }
+    }
+
     /// Enters one change. Changes of one product must come in order.
     pub fn enter(&mut self, happened: &Happened) {
         let Happened { position, time, change } = happened;
         self.changes += 1;
+        if let Some(id) = change.kind.order() {
+            return self.enter_order(id, happened);
+        }
         let first = match sku_of(&change.kind) {
             Some(sku) => Some(sku.clone()),
             None => reservation_of(&change.kind)
@@ -589,7 +636,7 @@ pub fn reservation_of(kind: &ChangeKind) -> Option<ReservationId> {
         | ChangeKind::ReservationReleased { id, .. }
         | ChangeKind::ReservationExpired { id, .. }
         | ChangeKind::UnitsReturned { id, .. } => Some(*id),
-        _ => None,
+        order => order.order(),
     }
 }
 

@@ -75,6 +75,15 @@ pub enum Verb {
     /// Reservations: show.
     #[command(subcommand)]
     Reservation(ReservationVerb),
+    /// Orders: list, show, explain, redrive, close, refund.
+    #[command(subcommand)]
+    Order(OrderVerb),
+    /// The workers' queues: stats.
+    #[command(subcommand)]
+    Queue(QueueVerb),
+    /// Dead letters (parked orders): list.
+    #[command(subcommand)]
+    Dlq(DlqVerb),
     /// Create products and receive their units from a CSV file.
     Import(ImportArgs),
     /// Follow the feed of changes.
@@ -94,6 +103,13 @@ pub enum Verb {
     },
     /// Print the version.
     Version,
+    /// Run an order worker in this process (used by demo; its parent holds its stdin).
+    #[command(hide = true, disable_help_flag = true)]
+    Worker {
+        /// As `order-worker run` takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Run a node in this process (used by demo and dev; its parent holds its stdin).
     #[command(hide = true, disable_help_flag = true)]
     Node {
@@ -358,6 +374,75 @@ pub enum ReservationVerb {
     Show(IdArgs),
 }
 
+/// `order …`
+#[derive(Debug, Subcommand)]
+pub enum OrderVerb {
+    /// Orders, shard by shard; all or those in one phase.
+    List(OrdersArgs),
+    /// Where one order stands: phase, next step, lease, intent, payments.
+    Show(IdArgs),
+    /// Every decision about one order, oldest first: position, time, what and why.
+    Explain(ExplainArgs),
+    /// Let workers go on with a parked order, attempts at zero.
+    #[command(after_help = "Example:\n  ledgerctl order redrive 0190… --reason 'provider is back'")]
+    Redrive(ByHandArgs),
+    /// Give a parked order up. Nothing is moved: see to its payments first.
+    Close(ByHandArgs),
+    /// Give back what was paid for a sold order. Its units stay sold; bring them back by a return.
+    Refund(ByHandArgs),
+}
+
+/// `order list`
+#[derive(Debug, Args)]
+pub struct OrdersArgs {
+    /// Only orders in this phase, as queued, paying, awaiting-buyer, settling, sold, refund-due, parked, done.
+    #[arg(long, value_parser = crate::commands::phase_named)]
+    pub phase: Option<client_sdk::order::Phase>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    pub max: usize,
+}
+
+/// `order explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Which.
+    #[command(flatten)]
+    pub id: IdArgs,
+    /// At most so many decisions, the newest.
+    #[arg(long, default_value_t = 1_000)]
+    pub max: usize,
+}
+
+/// `order redrive|close|refund`
+#[derive(Debug, Args)]
+pub struct ByHandArgs {
+    /// Which.
+    #[command(flatten)]
+    pub id: IdArgs,
+    /// Why; kept in history.
+    #[arg(long, default_value = "by hand")]
+    pub reason: String,
+}
+
+/// `queue …`
+#[derive(Debug, Subcommand)]
+pub enum QueueVerb {
+    /// Depth and age of the queues of every shard.
+    Stats,
+}
+
+/// `dlq …`
+#[derive(Debug, Subcommand)]
+pub enum DlqVerb {
+    /// Parked orders, with why.
+    List {
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        max: usize,
+    },
+}
+
 /// `import`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -449,6 +534,9 @@ pub struct DemoArgs {
     /// Shoppers who buy the other products at the same time.
     #[arg(long, default_value_t = 200)]
     pub shoppers: usize,
+    /// Customers who place orders that workers bring to the payment provider, which turns slow and fails for a while; 0: none.
+    #[arg(long, default_value_t = 300)]
+    pub orders: usize,
     /// How often somebody is killed with SIGKILL in the middle of it.
     #[arg(long, default_value_t = 1)]
     pub kills: u32,

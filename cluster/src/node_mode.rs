@@ -1,4 +1,4 @@
-//! A node inside this executable, so that the demo needs no second build step.
+//! A node or an order worker inside this executable, so that the demo needs no second build step.
 //!
 //! **Owns** `--until-stdin-closes`: the parent holds the other end of stdin, so however it dies, the node ends too.
 //! **Must never** do anything a `ledger-node` process would not. **Read next**: [`crate::dev_cluster`].
@@ -6,26 +6,38 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use ledger_node::process::{self, Interrupt};
 
 /// Runs a node with `ledger-node`'s arguments until it is told to stop.
 pub fn run(args: Vec<String>) -> ExitCode {
-    let command = Command::new("ledgerctl node")
+    match parsed("ledgerctl node", process::arguments(), args) {
+        Ok(matches) => process::run(&matches, Interrupt::IsTheParents),
+        Err(code) => code,
+    }
+}
+
+/// Runs an order worker with `order-worker run`'s arguments until it is told to stop.
+pub fn run_worker(args: Vec<String>) -> ExitCode {
+    match parsed("ledgerctl worker", order_worker::process::arguments(), args) {
+        Ok(matches) => order_worker::process::run(&matches),
+        Err(code) => code,
+    }
+}
+
+fn parsed(name: &'static str, arguments: Vec<Arg>, args: Vec<String>) -> Result<ArgMatches, ExitCode> {
+    let command = Command::new(name)
         .no_binary_name(true)
         .arg(Arg::new("tied").long("until-stdin-closes").action(ArgAction::SetTrue))
-        .args(process::arguments());
-    let matches = match command.try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(e) => {
-            eprintln!("{e}");
-            return ExitCode::from(2);
-        }
-    };
+        .args(arguments);
+    let matches = command.try_get_matches_from(args).map_err(|e| {
+        eprintln!("{e}");
+        ExitCode::from(2)
+    })?;
     if matches.get_flag("tied") {
         end_with_stdin();
     }
-    process::run(&matches, Interrupt::IsTheParents)
+    Ok(matches)
 }
 
 fn end_with_stdin() {

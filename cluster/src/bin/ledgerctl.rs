@@ -12,8 +12,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Errors of usage are clap's: it exits with 2 as we want.
     let cli = Cli::parse();
-    if let Verb::Node { args } = cli.command {
-        return cluster::node_mode::run(args);
+    match cli.command {
+        Verb::Node { args } => return cluster::node_mode::run(args),
+        Verb::Worker { args } => return cluster::node_mode::run_worker(args),
+        _ => {}
     }
     let threads = match &cli.command {
         Verb::Bench(args) => args.threads,

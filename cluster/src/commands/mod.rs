@@ -7,6 +7,7 @@ mod audit;
 mod cluster;
 mod dev;
 mod import;
+mod orders;
 mod product;
 mod reservation;
 mod sale;
@@ -17,6 +18,7 @@ mod watch;
 pub use audit::{AuditDoc, audit_cluster};
 pub(crate) use import::bad_file;
 pub use import::{ImportDoc, import_lines};
+pub(crate) use orders::phase_named;
 pub(crate) use product::all_products;
 pub(crate) use sale::shard_of;
 pub use sale::{SalePlan, create_sale};
@@ -74,6 +76,9 @@ pub async fn run(cli: Cli) -> Outcome {
         Verb::Extend(args) => reservation::extend(&desk()?, args).await,
         Verb::Resolve(args) => reservation::resolve(&desk()?, args).await,
         Verb::Reservation(verb) => reservation::run(&desk()?, verb).await,
+        Verb::Order(verb) => orders::run(&desk()?, verb).await,
+        Verb::Queue(verb) => orders::queue(&desk()?, verb).await,
+        Verb::Dlq(verb) => orders::dlq(&desk()?, verb).await,
         Verb::Import(args) if args.check => import::check(&args, printer),
         Verb::Import(args) => import::run(&desk()?, args).await,
         Verb::Watch(args) => watch::run(&desk()?, args).await,
@@ -91,7 +96,7 @@ pub async fn run(cli: Cli) -> Outcome {
             let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
             printer.print(&version, |_| format!("ledgerctl {}", env!("CARGO_PKG_VERSION")))
         }
-        Verb::Node { .. } => Err(Failure::usage("node mode takes a process of its own")),
+        Verb::Node { .. } | Verb::Worker { .. } => Err(Failure::usage("node mode takes a process of its own")),
     }
 }
 

@@ -6,6 +6,7 @@ use client_sdk::{ChangeKind, Cursor, Happened, LineChange, Sku};
 use serde::Serialize;
 
 use super::Desk;
+use super::orders::{parked_words, step_name};
 use crate::books::{reservation_of, sku_of};
 use crate::cli::WatchArgs;
 use crate::output::{Failure, Outcome, instant};
@@ -66,7 +67,7 @@ pub(super) async fn run(desk: &Desk, args: WatchArgs) -> Outcome {
     Ok(())
 }
 
-fn document(happened: &Happened) -> ChangeDoc {
+pub(super) fn document(happened: &Happened) -> ChangeDoc {
     let kind = &happened.change.kind;
     ChangeDoc {
         name: kind.name(),
@@ -134,11 +135,41 @@ fn what(kind: &ChangeKind) -> String {
             client_sdk::SoldOut::FirstBackAt(t) => format!("all held, first back at {}", instant(t.0)),
             client_sdk::SoldOut::Gone => "gone for good".into(),
         },
+        order => of_order(order),
+    }
+}
+
+fn of_order(kind: &ChangeKind) -> String {
+    match kind {
+        ChangeKind::PurchaseAttempted { reason, .. } | ChangeKind::PaymentFailed { reason, .. } => reason.to_string(),
+        ChangeKind::OrderPlaced { deadline, amount, suspect, .. } => {
+            format!("{amount}, to be paid until {}{}", instant(deadline.0), if *suspect { ", suspect" } else { "" })
+        }
+        ChangeKind::OrderClaimed { worker, epoch, step, until, .. } => {
+            format!("{worker} is to {}, until {} (epoch {epoch})", step_name(*step), instant(until.0))
+        }
+        ChangeKind::LeaseLost { worker, epoch, .. } => format!("{worker} never reported (epoch {epoch})"),
+        ChangeKind::IntentCreated { intent, generation, .. } => format!("{intent}, generation {generation}"),
+        ChangeKind::OrderRetried { reason, until, attempts, .. } => {
+            format!("{reason}; attempt {attempts}, again at {}", instant(until.0))
+        }
+        ChangeKind::OrderGivenBack { until, .. } => format!("nothing was tried; again at {}", instant(until.0)),
+        ChangeKind::PaymentProcessed { payment, amount, kept, .. } => {
+            format!("{amount} as {payment}, {}", if *kept { "kept" } else { "to be given back" })
+        }
+        ChangeKind::OrderSettling { why, .. } => format!("units are free again ({why:?}); was anything paid?"),
+        ChangeKind::OrderConfirmed { linked, .. } => {
+            linked.map_or(String::new(), |linked| format!("late, with the units of {linked}"))
+        }
+        ChangeKind::RefundRequested { payment, reason, .. } => format!("{payment}: {reason:?}"),
+        ChangeKind::OrderRefunded { payment, refund, .. } => format!("{payment} by {refund}"),
+        ChangeKind::OrderParked { reason, .. } => parked_words(reason),
+        ChangeKind::OrderByHandDone { what, reason, .. } => format!("{what:?}: {reason}"),
         _ => String::new(),
     }
 }
 
-fn to_line(change: &ChangeDoc) -> String {
+pub(super) fn to_line(change: &ChangeDoc) -> String {
     let about = change.reservation.as_deref().or(change.sku.as_deref()).unwrap_or("-");
     let sku = if change.reservation.is_some() { change.sku.as_deref().unwrap_or("") } else { "" };
     format!(

@@ -1,13 +1,17 @@
 //! `ledgerctl demo`: a flash sale from start to audited end.
 //!
-//! **What it is.** Three node processes, a catalog, a sale, a crowd, a killed leader, and then the books. **Owns** the order of
+//! **What it is.** Three node processes, a catalog, a sale, a crowd, a killed leader; customers whose orders are paid by workers at a provider that
+//! turns bad; and then the books. **Owns** the order of
 //! events. **Must never** leave a process behind, or end well when anything could not be checked.
 //! **Read next**: [`crowd`], [`journal`], [`verify`], [`report`].
 
 mod crowd;
 mod journal;
+mod mails;
+mod orders;
 mod progress;
 mod report;
+mod shop;
 mod verify;
 
 use std::collections::HashMap;
@@ -18,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use client_sdk::{Client, OfferKey, Policy, ReservationId, SaleId};
 
+use crate::books::Books;
 use crate::catalog::{Catalog, CatalogLine};
 use crate::cli::{DemoArgs, Victim};
 use crate::commands::{SalePlan, all_products, audit_cluster, create_sale, import_lines, shard_of};
@@ -27,6 +32,9 @@ use crate::link::{ClusterLink, NodeLink, connect};
 use crate::output::{Failure, Outcome, Printer};
 use crowd::Place;
 use journal::Journal;
+use orders::Customers;
+use shop::Shop;
+pub use orders::OrdersDoc;
 pub use report::{DemoDoc, KillDoc, StockRow};
 
 /// The catalog that ships with the project.
@@ -70,7 +78,7 @@ pub async fn run(args: DemoArgs, printer: Printer) -> Outcome {
             let what =
                 format!("the audit does not hold: {} findings", document.findings.len() + document.incomplete.len());
             Err(Failure::refused(what)
-                .hint(format!("ls {}   (logs of the nodes, journal.jsonl of the crowd)", path.display())))
+                .hint(format!("ls {}   (logs of nodes and workers, the crowd's journal.jsonl, the provider's book)", path.display())))
         }
     }
 }
@@ -171,22 +179,45 @@ async fn play(args: &DemoArgs, plan: &Plan, dir: PathBuf, began: Instant) -> Out
         waiting: AtomicU64::new(0),
         closing: AtomicBool::new(false),
     });
+    let mut shop = Shop::open(&dir, &cluster.endpoints()).await?;
+    let customers = Arc::new(Customers::default());
+    eprintln!(
+        "{:>5.1} s  payment provider, mail relay and two order workers are up; {} customers will order",
+        began.elapsed().as_secs_f64(),
+        args.orders
+    );
     let crowd_began = Instant::now();
+    let mut ordering = orders::send(&place, &shop, &customers, args.orders, plan.seed);
     let mut crowd = crowd::send(&place, args.buyers, args.shoppers, plan.seed);
     let ticker = tokio::spawn(progress::tick(place.clone(), hot_shard, began));
-    let chaos = chaos(&mut cluster, &place, hot_shard, args, began).await;
+    let trouble = async {
+        if args.orders == 0 { Ok(()) } else { orders::trouble(&mut shop, plan.seed, began).await }
+    };
+    let (chaos, trouble) = tokio::join!(chaos(&mut cluster, &place, hot_shard, args, began), trouble);
     let home = tokio::time::timeout(limits::CROWD_WITHIN, wait_home(&place)).await;
     place.closing.store(true, Ordering::Relaxed);
     let all_home =
         tokio::time::timeout(limits::BUYER_DEADLINE * 2, async { while crowd.join_next().await.is_some() {} }).await;
+    while ordering.join_next().await.is_some() {}
     ticker.abort();
     chaos?;
+    trouble?;
     let crowd_took = crowd_began.elapsed();
     if home.is_err() || all_home.is_err() {
         return Err(refused(format!("the crowd was not served within {:?}", limits::CROWD_WITHIN)));
     }
-    eprintln!("{:>5.1} s  the crowd has gone; auditing …", began.elapsed().as_secs_f64());
-    let document = close_books(args, plan, &cluster, &place, crowd_took, began).await;
+    eprintln!("{:>5.1} s  the crowd has gone; waiting for the last orders …", began.elapsed().as_secs_f64());
+    let (done, drained_ms) = orders::wait_done(&place, &mut shop, &customers).await?;
+    eprintln!("{:>5.1} s  {} orders are done; auditing …", began.elapsed().as_secs_f64(), done.len());
+    let mut document = close_books(args, plan, &cluster, &place, crowd_took, began).await;
+    if let Ok((document, books)) = &mut document {
+        let (balance, wrong) = orders::compare(&place, &shop, &customers, &done, books, drained_ms).await?;
+        document.holds &= wrong.is_empty();
+        document.findings.extend(wrong);
+        document.orders = balance;
+    }
+    let document = document.map(|(document, _)| document);
+    shop.close().await;
     client.close().await;
     cluster.stop_all().await;
     document.map(|d| DemoDoc { directory: dir.display().to_string(), seconds: began.elapsed().as_secs_f64(), ..d })
@@ -260,7 +291,7 @@ async fn close_books(
     place: &Place,
     crowd_took: Duration,
     began: Instant,
-) -> Outcome<DemoDoc> {
+) -> Outcome<(DemoDoc, Books)> {
     let closed = place.journal.close();
     let still_held = verify::wait_for_holds(&place.client).await?;
     let link = ClusterLink::new(&cluster.endpoints())?;
@@ -296,7 +327,8 @@ async fn close_books(
         still_held,
         crowd_took,
     };
-    Ok(report::document(&context, &products, &books, audit, read_back, &closed, place.journal.kills()))
+    let document = report::document(&context, &products, &books, audit, read_back, &closed, place.journal.kills());
+    Ok((document, books))
 }
 
 /// For each shard a node that does not lead it: ids are read back from there.

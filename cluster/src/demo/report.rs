@@ -9,6 +9,7 @@ use client_sdk::{OfferKey, ProductView};
 use serde::Serialize;
 
 use super::journal::{Closed, Kill};
+use super::orders::OrdersDoc;
 use super::verify::{ReadBack, acknowledged_sold};
 use crate::books::{Books, Finding, Sums};
 use crate::cli::DemoArgs;
@@ -88,6 +89,8 @@ pub struct DemoDoc {
     pub digests_compared: u64,
     /// Each kill and the time without a leader.
     pub kills: Vec<KillDoc>,
+    /// The customers' orders, in all books.
+    pub orders: OrdersDoc,
     /// Milliseconds: p50, p95, p99, max of the crowd's calls, retries included.
     pub latency_us: [u64; 4],
     /// From the start of the command.
@@ -184,6 +187,21 @@ fn stock_rows(context: &Context<'_>, products: &[ProductView], books: &Books, cl
     ]
 }
 
+fn orders_text(orders: &OrdersDoc) -> String {
+    let mut rows = vec![[text("placed"), num(orders.placed)], [text("refused, nothing reserved"), num(orders.not_placed)]];
+    rows.extend(orders.endings.iter().map(|(ending, n)| [text(format!("ended: {ending}")), num(*n)]));
+    let euros = |minor: u64| unit(format!("{}.{:02} EUR", minor / 100, minor % 100));
+    rows.extend([
+        [text("sold, by the ledger"), euros(orders.sold_minor)],
+        [text("kept, by the provider's book"), euros(orders.kept_minor)],
+        [text("orders whose books disagree"), num(orders.unbalanced)],
+        [text("buyers told by mail"), num(orders.mails.1)],
+        [text("mails, repeated ones included"), num(orders.mails.0)],
+        [text("last order done after the crowd had gone"), unit(format!("{} ms", orders.drained_ms))],
+    ]);
+    table(["ORDERS", "RESULT"], rows)
+}
+
 pub(super) fn to_text(demo: &DemoDoc) -> String {
     let stock = table(
         ["STOCK", "RECEIVED", "SOLD", "HELD", "AVAILABLE", "SOLD BY HISTORY", "SOLD BY BUYERS"],
@@ -222,6 +240,9 @@ pub(super) fn to_text(demo: &DemoDoc) -> String {
         checks.push([text(format!("latency {name}, retries included")), unit(value)]);
     }
     let mut out = format!("{stock}\n\n{answers}\n\n{}", table(["CHECK", "RESULT"], checks));
+    if demo.orders.placed > 0 {
+        out.push_str(&format!("\n\n{}", orders_text(&demo.orders)));
+    }
     for finding in demo.findings.iter().take(limits::FINDINGS_SHOWN) {
         out.push_str(&format!("\nBROKEN {}: {}", finding.invariant, finding.what));
     }

@@ -1,0 +1,310 @@
+//! Customers who order: their units are reserved, paid by the workers at the provider, and they are told by mail.
+//!
+//! **What it is.** Customers place orders while the provider is slow, then gone, then answers charges with errors, and a worker is killed in the middle.
+//! At the end four books are compared for every order: the customers' own, the ledger's, the one recomputed from history, and the provider's.
+//! **Owns** how customers behave, and that comparison. **Must never** take one book's word for another's.
+//! **Read next**: [`super::shop`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use client_sdk::order::{Ending, OrderView, Phase};
+use client_sdk::{Contact, IdView, OfferKey, Outcome as Answer, PaymentToken, ReservationId, Status};
+use futures::StreamExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::crowd::Place;
+use super::refused;
+use super::shop::{Intent, Shop};
+use crate::books::{Books, Finding};
+use crate::limits;
+use crate::output::Outcome;
+
+/// How long a customer has to pay. Longer than all of the provider's troubles together.
+const PAY_WITHIN: Duration = Duration::from_secs(30);
+/// Customers come within this.
+const ARRIVE: Duration = Duration::from_secs(6);
+const CURRENCY: &str = "EUR";
+
+/// What a customer was told.
+#[derive(Debug, Clone)]
+struct Told {
+    minor: u64,
+    placed: bool,
+    unknown: bool,
+}
+
+/// All customers' books.
+#[derive(Default)]
+pub(super) struct Customers(Mutex<HashMap<ReservationId, Told>>);
+
+impl Customers {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ReservationId, Told>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The customers' part of the demo's end.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct OrdersDoc {
+    /// Orders that were acknowledged, or that stayed in doubt and were there.
+    pub placed: u64,
+    /// Refused or not taken: nothing was reserved.
+    pub not_placed: u64,
+    /// How they ended, by name.
+    pub endings: BTreeMap<String, u64>,
+    /// Minor units that the provider keeps.
+    pub kept_minor: u64,
+    /// Minor units of the orders that are sold.
+    pub sold_minor: u64,
+    /// Orders paid twice over, or paid and not sold, or sold and not paid.
+    pub unbalanced: u64,
+    /// Mails that came, and orders whose buyer was told.
+    pub mails: (u64, u64),
+    /// From the last order placed until none was open, milliseconds.
+    pub drained_ms: u64,
+}
+
+/// The provider turns bad and well again, and a worker is killed, at moments drawn by the seed.
+pub(super) async fn trouble(shop: &mut Shop, seed: u64, began: Instant) -> Outcome {
+    let mut rng = StdRng::seed_from_u64(seed.rotate_left(17));
+    let mut pause = async |from: u64, to: u64| tokio::time::sleep(Duration::from_millis(rng.random_range(from..to))).await;
+    let say = |what: &str| eprintln!("{:>5.1} s  {what}", began.elapsed().as_secs_f64());
+    pause(300, 1_200).await;
+    say("the payment provider is three seconds slow");
+    shop.be_slow().await?;
+    pause(500, 2_000).await;
+    say("kill -9 of worker-1");
+    let name = shop.kill_worker(Duration::from_millis(500)).await?;
+    say(&format!("back: {name}; the provider refuses everything"));
+    shop.fail().await?;
+    pause(1_000, 2_000).await;
+    say("the provider is back, and answers one charge in ten with an error");
+    shop.stumble().await?;
+    pause(1_000, 2_000).await;
+    say("the provider is well");
+    shop.recover().await
+}
+
+/// Sends customers; the set ends when all have ordered.
+pub(super) fn send(place: &Arc<Place>, shop: &Shop, customers: &Arc<Customers>, count: usize, seed: u64) -> JoinSet<()> {
+    let mut set = JoinSet::new();
+    for n in 0..count {
+        let (place, customers, sealing) = (place.clone(), customers.clone(), shop.sealing.clone());
+        let mut rng = StdRng::seed_from_u64(seed.rotate_left(29) ^ (n as u64).wrapping_mul(0xa24b_aed4_963e_e407));
+        set.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..ARRIVE.as_millis() as u64))).await;
+            let (offer, most) = if n % 4 == 0 || place.rest.is_empty() {
+                (place.hot.clone(), 1)
+            } else {
+                place.rest[rng.random_range(0..place.rest.len())].clone()
+            };
+            let units = rng.random_range(1..=most.clamp(1, 3));
+            let method = match rng.random_range(0..100) {
+                0..84 => "pm_card_visa",
+                84..92 => "pm_card_visa_chargeDeclined",
+                92..96 => "pm_card_chargeDeclinedInsufficientFunds",
+                _ => "pm_card_authenticationRequired",
+            };
+            order(&place, &customers, &sealing, (offer, units), method, n).await;
+        });
+    }
+    set
+}
+
+async fn order(
+    place: &Place,
+    customers: &Customers,
+    sealing: &client_sdk::SealingKey,
+    (offer, units): (OfferKey, u32),
+    method: &str,
+    n: usize,
+) {
+    let id = place.client.mint_for(&offer.sku);
+    let minor = u64::from(units) * 1_999;
+    let token = PaymentToken { payment_method: method.to_owned() };
+    let contact = Contact { email: Some(mail_of(id)), ..Contact::default() };
+    let (Ok(payment), Ok(contact)) = (sealing.payment(id, &token), sealing.contact(id, &contact)) else { return };
+    customers.lock().insert(id, Told { minor, placed: false, unknown: true });
+    let mut tries = 0;
+    loop {
+        let call = place.client.place_order(id, minor, CURRENCY).buyer(format!("customer-{n}"));
+        let call = match &offer.sale {
+            Some(sale) => call.sale_line(sale, &offer.sku, units),
+            None => call.line(&offer.sku, units),
+        };
+        let call = call.pay_within(PAY_WITHIN).payment(payment.clone()).contact(contact.clone());
+        let answer = call.deadline(limits::BUYER_DEADLINE).await;
+        tries += 1;
+        let told = match &answer {
+            Answer::Ok(_) => Told { minor, placed: true, unknown: false },
+            Answer::Refused(_) => Told { minor, placed: false, unknown: false },
+            Answer::NotNow(_) | Answer::Unknown(_) if tries < limits::BUYER_TRIES_MAX => {
+                // The same id again: what was done is not done twice.
+                tokio::time::sleep(limits::RETRY_PAUSE).await;
+                continue;
+            }
+            Answer::NotNow(_) => Told { minor, placed: false, unknown: false },
+            Answer::Unknown(_) => Told { minor, placed: false, unknown: true },
+        };
+        customers.lock().insert(id, told);
+        return;
+    }
+}
+
+fn mail_of(id: ReservationId) -> String {
+    format!("{id}@buyers.example")
+}
+
+/// Waits until every order is done; buyers whom their bank asks do as they are asked.
+pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Customers) -> Outcome<(Vec<OrderView>, u64)> {
+    let began = Instant::now();
+    let ids: Vec<ReservationId> = customers.lock().iter().filter(|(_, told)| told.placed || told.unknown).map(|(id, _)| *id).collect();
+    let mut open = ids;
+    let mut done = Vec::new();
+    let until = began + PAY_WITHIN + limits::CATCH_UP_WITHIN;
+    while !open.is_empty() {
+        shop.all_run()?;
+        let views = futures::stream::iter(open.iter().copied())
+            .map(|id| async move { (id, place.client.order(id).deadline(limits::COMMAND_WITHIN).await.into_result()) })
+            .buffer_unordered(limits::READ_BACK_IN_FLIGHT)
+            .collect::<Vec<_>>()
+            .await;
+        open.clear();
+        for (id, view) in views {
+            match view.map_err(refused)? {
+                // It stayed in doubt, and was never taken; or it was acknowledged, and the books will say so.
+                None => {}
+                Some(view) if view.brief.phase == Phase::Done || view.brief.phase == Phase::Parked => done.push(view),
+                Some(view) => {
+                    if let Some(secret) = view.secret.as_ref().filter(|_| view.brief.phase == Phase::AwaitingBuyer) {
+                        // A second click is refused; the order goes on all the same.
+                        let _ = shop.authenticate(secret).await;
+                    }
+                    open.push(id);
+                }
+            }
+        }
+        if Instant::now() >= until {
+            return Err(refused(format!("{} orders were not done within {:?}", open.len(), until - began)));
+        }
+        tokio::time::sleep(limits::POLL * 4).await;
+    }
+    Ok((done, began.elapsed().as_millis() as u64))
+}
+
+fn ending_name(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Open => "open",
+        Ending::Sold => "sold",
+        Ending::Released => "released",
+        Ending::Expired => "expired",
+        Ending::Refunded => "refunded",
+        Ending::Closed => "closed",
+    }
+}
+
+/// Compares the books, order by order.
+pub(super) async fn compare(
+    place: &Place,
+    shop: &Shop,
+    customers: &Customers,
+    orders: &[OrderView],
+    books: &Books,
+    drained_ms: u64,
+) -> Outcome<(OrdersDoc, Vec<Finding>)> {
+    let told = customers.lock().clone();
+    let mut findings = Vec::new();
+    let mut doc = OrdersDoc { drained_ms, ..OrdersDoc::default() };
+    let intents = shop.book().await?;
+    let mut by_order: HashMap<&str, Vec<&Intent>> = HashMap::new();
+    for intent in &intents {
+        doc.kept_minor += intent.captured - intent.refunded;
+        match intent.metadata.get("holdfast_order") {
+            Some(order) => by_order.entry(order).or_default().push(intent),
+            None => findings.push(Finding::new("money", format!("intent {} belongs to no order", intent.id))),
+        }
+    }
+    let known: HashMap<ReservationId, &OrderView> = orders.iter().map(|view| (view.id, view)).collect();
+    for (id, told) in &told {
+        match known.get(id) {
+            None if told.placed => {
+                findings.push(Finding::new("lost", format!("order {id} was acknowledged and is not there")));
+            }
+            None => doc.not_placed += 1,
+            Some(_) if !told.placed && !told.unknown => {
+                findings.push(Finding::new("lost", format!("order {id} was refused and is there")));
+            }
+            Some(_) => doc.placed += 1,
+        }
+    }
+    for (order, intents) in &by_order {
+        let charged = intents.iter().any(|intent| intent.captured > intent.refunded);
+        let there = order.parse::<ReservationId>().is_ok_and(|id| known.contains_key(&id));
+        if charged && !there {
+            findings.push(Finding::new("money", format!("{order} was charged, and is no order")));
+        }
+    }
+    for view in orders {
+        let wrong = one(place, view, &by_order, &told, books, &mut doc).await?;
+        doc.unbalanced += u64::from(!wrong.is_empty());
+        findings.extend(wrong.into_iter().map(|what| Finding::new("money", format!("order {}: {what}", view.id))));
+        let mails = shop.mails.to(&mail_of(view.id));
+        doc.mails.1 += u64::from(!mails.is_empty());
+        if mails.is_empty() {
+            findings.push(Finding::new("mail", format!("the buyer of {} was never told that it is {:?}", view.id, view.brief.ending)));
+        }
+    }
+    doc.mails.0 = shop.mails.count() as u64;
+    findings.truncate(limits::FINDINGS_MAX);
+    Ok((doc, findings))
+}
+
+/// One order in all books; what disagrees.
+async fn one(
+    place: &Place,
+    view: &OrderView,
+    by_order: &HashMap<&str, Vec<&Intent>>,
+    told: &HashMap<ReservationId, Told>,
+    books: &Books,
+    doc: &mut OrdersDoc,
+) -> Outcome<Vec<String>> {
+    let mut wrong = Vec::new();
+    let id = view.id.to_string();
+    *doc.endings.entry(ending_name(view.brief.ending).to_owned()).or_default() += 1;
+    let minor = told.get(&view.id).map_or(0, |told| told.minor);
+    let intents = by_order.get(id.as_str()).map_or(&[][..], Vec::as_slice);
+    let kept: Vec<u64> = intents.iter().map(|i| i.captured - i.refunded).filter(|&net| net > 0).collect();
+    let sold = view.brief.ending == Ending::Sold;
+    let expected: &[u64] = if sold { &[minor] } else { &[] };
+    if kept != expected {
+        wrong.push(format!("it is {:?}, and the provider keeps {kept:?} of {minor}", view.brief.ending));
+    }
+    if sold {
+        doc.sold_minor += minor;
+    }
+    let read = place.client.reservation(view.linked.unwrap_or(view.id)).deadline(limits::COMMAND_WITHIN).await;
+    let confirmed = matches!(read.into_result()?, IdView::Reservation(r) if r.status == Status::Confirmed);
+    if confirmed != sold {
+        wrong.push(format!("it is {:?}, and its units are sold: {confirmed}", view.brief.ending));
+    }
+    match books.order(view.id) {
+        None => wrong.push("history does not know it".to_owned()),
+        Some(book) => {
+            if book.kept().is_some() != sold || book.confirmed != sold {
+                wrong.push(format!("history has kept payment {:?}, confirmed {}", book.kept(), book.confirmed));
+            }
+            if !book.notified && view.brief.phase == Phase::Done {
+                wrong.push("it is done, and history does not know that its buyer was told".to_owned());
+            }
+        }
+    }
+    if view.brief.phase == Phase::Parked {
+        wrong.push(format!("it is parked: {:?}", view.parked));
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,24 @@
+//! Every bound of the worker, named, with its reason. What an operator may want to change is configuration instead.
+
+use std::time::Duration;
+
+/// Actions one run of one order may take. A sound run takes below ten; this ends a provider's contradictions.
+pub const ACTIONS_PER_RUN_MAX: u32 = 48;
+/// Intents one order may have had: a new one only follows one that was cancelled by somebody else.
+pub const GENERATIONS_MAX: u32 = 5;
+/// Pauses between reports that the ledger did not take yet.
+pub const REPORT_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// See [`REPORT_PAUSE_MIN`].
+pub const REPORT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Asks of one report; past its lease a report is of no use, and a fact is found again by the next worker.
+pub const REPORT_TRIES_MAX: u32 = 64;
+/// Longest answer of a provider that is read.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Longest body of a webhook that is taken.
+pub const WEBHOOK_BYTES_MAX: usize = 1 << 20;
+/// Age at which a webhook's signature is refused, as Stripe's own libraries do.
+pub const SIGNATURE_TOLERANCE_S: u64 = 300;
+/// When the credentials are refused, orders wait this long.
+pub const CONFIG_PAUSE: Duration = Duration::from_secs(30);
+/// Longest reason the ledger takes.
+pub const REASON_BYTES_MAX: usize = ledger_core::limits::REASON_BYTES_MAX;

@@ -1,0 +1,199 @@
+//! A worker as a process: arguments, secrets from files, adapters, logging, signals.
+//!
+//! **Owns** the process. **Must never** print or log a secret, or exit by itself. **Read next**: [`crate::engine`].
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Arg, ArgAction, ArgMatches};
+use client_sdk::OpeningKeys;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{KEYS, Loaded, LogFormat, WorkerConfig};
+use crate::engine::{Deps, Engine};
+use crate::http::{Http, router};
+use crate::ledger::Ledger;
+use crate::notify::templates::Templates;
+use crate::notify::{Each, Notifier, smtp, webhook};
+use crate::payment::stripe;
+use crate::seams::Seams;
+
+/// All TLS of the process is done by one provider of cryptography.
+pub(crate) fn one_crypto_provider() {
+    // Refused when there is one already, which is then this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The arguments of `run`: `--config`, `--print-config`, and one for each key of the configuration.
+pub fn arguments() -> Vec<Arg> {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env("HOLDFAST_WORKER_CONFIG")
+        .help("A TOML file with keys as below");
+    let print = Arg::new("print-config")
+        .long("print-config")
+        .action(ArgAction::SetTrue)
+        .help("Print the effective configuration as TOML, with the origin of each value, and exit");
+    let keys = KEYS.iter().map(|key| {
+        let (table, _) = key.name.split_once('.').unwrap_or(("worker", ""));
+        let arg = Arg::new(key.name).long(key.flag()).value_name("VALUE").help(key.what);
+        arg.help_heading(table).allow_hyphen_values(true)
+    });
+    [config, print].into_iter().chain(keys).collect()
+}
+
+/// Runs a worker with parsed [`arguments`] until it is told to stop or cannot go on.
+pub fn run(matches: &ArgMatches) -> ExitCode {
+    let flags: BTreeMap<&'static str, String> =
+        KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
+    let file = matches.get_one::<String>("config").map(PathBuf::from);
+    let loaded = match Loaded::from_sources(&flags, |name| std::env::var(name).ok(), file.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("error: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(2);
+        }
+    };
+    if matches.get_flag("print-config") {
+        print!("{}", loaded.to_toml());
+        return ExitCode::SUCCESS;
+    }
+    log_to_stderr(&loaded.config);
+    let live = || -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.context("the runtime cannot be started")?.block_on(live(loaded.config))
+    };
+    match live() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A file's only line.
+fn secret(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(!text.trim().is_empty(), "{} is empty", path.display());
+    Ok(text.trim().to_owned())
+}
+
+/// The keys of a key file.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn opening_keys(path: &Path) -> anyhow::Result<OpeningKeys> {
+    let keys = OpeningKeys::from_text(&secret(path)?).with_context(|| format!("in {}", path.display()))?;
+    anyhow::ensure!(!keys.is_empty(), "{} holds no key; `order-worker keys new` makes one", path.display());
+    Ok(keys)
+}
+
+/// Puts the engine's parts together.
+///
+/// # Errors
+/// A file that is missing or not what it should be; nothing was connected to yet.
+pub fn deps(config: &WorkerConfig, ledger: Arc<dyn Ledger>, seams: Seams) -> anyhow::Result<Deps> {
+    let timeout = config.engine.call_timeout;
+    let missing = |key: &str| format!("`{key}` is not set; `order-worker run --help` tells of it");
+    let key_file = config.keys_file.as_ref().with_context(|| missing("keys_file"))?;
+    let secret_key = config.payment_secret_key_file.as_ref().with_context(|| missing("payment.secret_key_file"))?;
+    let provider = stripe::Stripe::new(stripe::Settings {
+        url: config.payment_url.clone(),
+        secret_key: secret(secret_key)?,
+        mode: config.payment_mode,
+        methods: config.payment_methods.clone(),
+        return_url: config.payment_return_url.clone(),
+        timeout,
+    })?;
+    let notifier = notifier(config, &seams, timeout)?;
+    Ok(Deps::new(ledger, Arc::new(provider), notifier, opening_keys(key_file)?, seams, config.engine.clone()))
+}
+
+fn notifier(config: &WorkerConfig, seams: &Seams, timeout: Duration) -> anyhow::Result<Arc<dyn Notifier>> {
+    let mut ways: Vec<Box<dyn Notifier>> = Vec::new();
+    if config.smtp_on {
+        let credentials = match (&config.smtp_user, &config.smtp_password_file) {
+            (Some(user), Some(file)) => Some((user.clone(), secret(file)?)),
+            _ => None,
+        };
+        let settings = smtp::Settings {
+            host: config.smtp_host.clone(),
+            port: config.smtp_port,
+            tls: config.smtp_tls,
+            credentials,
+            from: config.smtp_from.clone(),
+            timeout,
+        };
+        ways.push(Box::new(smtp::Smtp::new(settings, Templates::load(config.templates_dir.as_deref())?)?));
+    }
+    if let (true, Some(file)) = (config.webhook_on, &config.webhook_secret_file) {
+        let settings = webhook::Settings {
+            url: config.webhook_url.clone(),
+            from_contact: config.webhook_from_contact,
+            secret: secret(file)?,
+            source: config.webhook_source.clone(),
+            timeout,
+        };
+        ways.push(Box::new(webhook::Webhook::new(settings, seams.clone())?));
+    }
+    if ways.is_empty() {
+        tracing::warn!("neither `smtp.on` nor `webhook.on`: buyers are told by nobody");
+    }
+    Ok(Arc::new(Each(ways)))
+}
+
+async fn live(config: WorkerConfig) -> anyhow::Result<()> {
+    let seams = Seams::real();
+    let ledger = crate::ledger_sdk::connect(&config, &seams).await?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
+    let deps = Arc::new(deps(&config, ledger, seams)?);
+    let webhook_secrets = match &config.payment_webhook_secrets_file {
+        Some(file) => secret(file)?.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect(),
+        None => Vec::new(),
+    };
+    let listener = TcpListener::bind(&config.http_listen).await;
+    let listener = listener.with_context(|| format!("cannot listen at {}", config.http_listen))?;
+    tracing::info!(http = %listener.local_addr()?, "listening");
+    let http = router(Http { deps: Arc::clone(&deps), webhook_secrets: Arc::new(webhook_secrets) });
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = axum::serve(listener, http).with_graceful_shutdown(async { drop(stopped.await) });
+    let mut served = tokio::spawn(served.into_future());
+    let engine = Engine::start(Arc::clone(&deps));
+    let mut upkeep = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            ended = &mut served => {
+                engine.shutdown(config.shutdown_within).await;
+                anyhow::bail!("the HTTP listener ended: {ended:?}");
+            }
+            _ = terminate.recv() => break,
+            _ = interrupted.recv() => break,
+            _ = upkeep.tick() => deps.metrics.upkeep(),
+        }
+    }
+    tracing::info!(in_flight = deps.in_flight(), "asked to stop: no more claims");
+    engine.shutdown(config.shutdown_within).await;
+    drop(stop);
+    let _ = tokio::time::timeout(Duration::from_secs(2), served).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn log_to_stderr(config: &WorkerConfig) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log_filter);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
