@@ -1,4 +1,5 @@
-//! What a command costs in the core: nanoseconds a reserve, what each feature adds, bytes a record, a mass expiry, a freeze.
+//! What a command costs in the core: nanoseconds a reserve, what each feature adds, bytes a record, what an order costs, a mass expiry, a
+//! freeze.
 //!
 //! `cargo run --release -p ledger-core --example apply_bench` (add a number of reservations; default two million).
 //! Every figure is CPU time of this thread, the median of three runs of the same entries, decode and apply apart. Features are told by difference: the same
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use ledger_core::codec::{decode_entry, encode_entry};
 use ledger_core::command::{Command, Entry, plain_line};
+use ledger_core::order::{Fact, Money, OrderDetails, ProviderId, Report, Sealed, WorkClass, WorkerId};
+use ledger_core::outcome::{Outcome, Settled};
 use ledger_core::{
     Ledger, LedgerTime, LimitKey, OfferKey, Policy, Quantity, Reference, ReservationId, Sku, Slot, Units, limits,
 };
@@ -261,6 +264,96 @@ fn freeze(count: u64) {
     );
 }
 
+/// What an order costs: place, claim in hundreds, report, pay, notify; and the bytes of one that waits.
+fn orders(count: u64) {
+    let shape = Shape { keyed: false, products: 10, limit: false };
+    let mut bench = Bench::new(shape, 1 << 40);
+    let before = MEMORY.current_usage();
+    let sealed = |byte: u8| Sealed::new(vec![byte; 200].into()).expect("short enough");
+    let mut ids = Vec::with_capacity(count as usize);
+    let mut took = Duration::ZERO;
+    while (ids.len() as u64) < count {
+        bench.now += 5;
+        let commands: Vec<Command> = (0..1_000)
+            .map(|n: usize| {
+                let id = bench.id();
+                ids.push(id);
+                let sku = bench.skus[n % bench.skus.len()].clone();
+                let lines = [plain_line(sku, Quantity::new(1).expect("one"))].into_iter().collect();
+                let details = OrderDetails {
+                    amount: Money::new(1_999, "EUR").expect("an amount"),
+                    pay_within_ms: 600_000,
+                    payment: sealed(1),
+                    contact: sealed(2),
+                    suspect: false,
+                };
+                let reserve = Some((Default::default(), lines));
+                Command::PlaceOrder { id, details: Box::new(details), reserve }
+            })
+            .collect();
+        let began = Cpu::now();
+        bench.apply(commands);
+        took += began.elapsed();
+    }
+    let ids_bytes = ids.capacity() * size_of::<ReservationId>();
+    let bytes = (MEMORY.current_usage() - before - ids_bytes) as u64 / count;
+    println!("place {:.0} ns; {bytes} B each waiting, with 400 B sealed", per(took, count));
+    let claim = |class: WorkClass| Command::ClaimOrders {
+        slot: ids[0].slot(),
+        worker: WorkerId::new("worker-1").expect("a name"),
+        class,
+        max: 100,
+        lease_ms: 60_000,
+        attempt_ms: 5_000,
+    };
+    let some = (count / 4).min(100_000) / 1_000 * 1_000;
+    let all = |bench: &mut Bench, class: WorkClass| {
+        let mut took = Duration::ZERO;
+        let mut claimed = Vec::new();
+        while (claimed.len() as u64) < some {
+            let began = Cpu::now();
+            let applied = bench.apply(vec![claim(class)]);
+            took += began.elapsed();
+            for outcome in applied.outcomes {
+                if let Outcome::Ok(Settled::Claimed(some)) = outcome {
+                    claimed.extend(some.into_iter().map(|c| (c.id, c.epoch)));
+                }
+            }
+        }
+        (took, claimed)
+    };
+    let each = |bench: &mut Bench, commands: Vec<Command>| {
+        let mut took = Duration::ZERO;
+        for batch in commands.chunks(1_000) {
+            let batch = batch.to_vec();
+            let began = Cpu::now();
+            bench.apply(batch);
+            took += began.elapsed();
+        }
+        per(took, some)
+    };
+    let (money, claimed) = all(&mut bench, WorkClass::Money);
+    let provider = |n: usize| ProviderId::new(format!("pi_{n:024}")).expect("an id");
+    let intents = claimed.iter().enumerate().map(|(n, &(id, epoch))| {
+        let report = Report::Intent { intent: provider(n), generation: 1 };
+        Command::ReportOrder { id, epoch, report }
+    });
+    let intents = each(&mut bench, intents.collect());
+    let facts = claimed.iter().enumerate().map(|(n, &(id, _))| {
+        let fact = Fact::Paid { payment: provider(n), amount: Money::new(1_999, "EUR").expect("an amount") };
+        Command::RecordFact { id, fact }
+    });
+    let facts = each(&mut bench, facts.collect());
+    let (mail, claimed) = all(&mut bench, WorkClass::Mail);
+    let notified = claimed.iter().map(|&(id, epoch)| Command::ReportOrder { id, epoch, report: Report::Notified });
+    let notified = each(&mut bench, notified.collect());
+    println!(
+        "of {count} waiting: claim in hundreds {:.0} ns, intent {intents:.0} ns, paid {facts:.0} ns, claim of mail {:.0} ns, notified {notified:.0} ns",
+        per(money, some),
+        per(mail, some)
+    );
+}
+
 fn main() {
     let count: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2_000_000);
     let hot = Shape { keyed: true, products: 1, limit: true };
@@ -276,6 +369,8 @@ fn main() {
     bytes_a_record(Shape { keyed: false, limit: false, ..hot }, count / 2);
     bytes_a_record(hot, count / 2);
     bytes_a_refusal(count / 2);
+    println!("-- orders");
+    orders(count / 2);
     println!("-- sweeps and snapshots");
     mass_expiry(100_000);
     freeze(count);

@@ -87,16 +87,12 @@ impl Fingerprints {
 
 /// What an order asks for: the same content again is the same order.
 impl Fingerprints {
-    pub(crate) fn place<'a>(
-        &mut self,
-        details: &OrderDetails,
-        reserve: Option<(&[LimitKey], impl ExactSizeIterator<Item = Summed<'a>>)>,
-    ) -> u64 {
+    pub(crate) fn place(&mut self, details: &OrderDetails, reserve: Option<(&[LimitKey], &[Summed<'_>])>) -> u64 {
         self.of(7, |out| {
             orders::put_details(out, details);
             out.opt(reserve, |out, (keys, lines)| {
                 put_keys(out, keys);
-                put_lines(out, lines);
+                put_lines(out, lines.iter().copied());
             });
         })
     }

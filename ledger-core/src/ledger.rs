@@ -155,12 +155,12 @@ impl Ledger {
         let &at = self.state.by_sku.get(sku)?;
         self.state.products.get(at).head.get()
     }
-    /// Index and place of the last change on a reservation that is still known.
+    /// Index and place of the last change on a reservation (or on an order known by payments alone) that is still known.
     pub fn head_of_reservation(&self, id: ReservationId) -> Option<(u64, u16)> {
-        match self.state.find(id)? {
-            Found::Reservation(at) => self.state.reservations.get(at).head(),
-            Found::Refused(_) => None,
+        if let Some(Found::Reservation(at)) = self.state.find(id) {
+            return self.state.reservations.get(at).head();
         }
+        self.state.order_of(id).and_then(|at| self.state.orders.get(at).head.get())
     }
     /// Everything at or below is forgotten in that slot: an id time in milliseconds; zero when nothing was.
     pub fn forgotten_to(&self, slot: Slot) -> u64 {

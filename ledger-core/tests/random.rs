@@ -9,6 +9,7 @@
 mod model;
 
 use ledger_core::command::{Command, LimitKeys, Lines};
+use ledger_core::order::{ByHand, Fact, Money, OrderDetails, ProviderId, Report, Sealed, WorkClass, WorkerId};
 use ledger_core::view::IdView;
 use ledger_core::{
     LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, SaleId, ShardSettings,
@@ -26,7 +27,9 @@ const ENTRIES: u64 = 250;
 const IDS_MAX: usize = 700;
 const START_MS: u64 = 1_700_000_000_000;
 /// Verbs that weights are drawn for.
-const VERBS: usize = 17;
+const VERBS: usize = 24;
+/// The first of those about orders.
+const ORDERS_FROM: usize = 17;
 
 /// Habits of one seed.
 struct Swarm {
@@ -53,8 +56,15 @@ impl Swarm {
         let mut dice = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut weights = [0; VERBS];
         for (verb, weight) in weights.iter_mut().enumerate() {
-            let usual = if verb < 7 { 12 } else { 3 };
+            let usual = match verb {
+                0..7 => 12,
+                7..ORDERS_FROM => 3,
+                _ => 16,
+            };
             *weight = if dice.random_ratio(1, 4) { 0 } else { dice.random_range(1..=usual) };
+        }
+        if dice.random_ratio(1, 4) {
+            weights[ORDERS_FROM..].fill(0);
         }
         weights[0] = weights[0].max(6); // always some reserves,
         weights[7] = weights[7].max(1); // some products,
@@ -236,10 +246,91 @@ impl Swarm {
         });
         let command = match verb.expect("below the sum") {
             verb @ 0..7 => self.on_reservation(verb, shard),
+            verb @ ORDERS_FROM.. => self.on_order(verb, shard),
             verb => self.on_stock(verb, shard),
         };
         self.earlier.push(command.clone());
         command
+    }
+
+    /// Mostly one that is an order.
+    fn order_id(&mut self, shard: &Beside) -> ReservationId {
+        let known = shard.model.order_ids();
+        if known.is_empty() || self.dice.random_ratio(1, 8) {
+            return self.id(shard.model.time);
+        }
+        let recent = known.len().min(12);
+        known[known.len() - 1 - self.dice.random_range(0..recent)]
+    }
+
+    fn place(&mut self, id: ReservationId) -> Command {
+        let all = self.keys.clone();
+        let count = self.dice.random_range(0..=2);
+        let keys: LimitKeys = (0..count).map(|_| self.of(&all)).collect();
+        let sealed =
+            |dice: &mut Xoshiro256PlusPlus| Sealed::new(vec![7; dice.random_range(0..4)].into()).expect("short enough");
+        let details = OrderDetails {
+            amount: money(1_000),
+            pay_within_ms: self.hold_ms(),
+            payment: sealed(&mut self.dice),
+            contact: sealed(&mut self.dice),
+            suspect: self.dice.random_ratio(1, 4),
+        };
+        let reserve = self.dice.random_ratio(2, 3).then(|| (keys, self.fitting_lines(id)));
+        Command::PlaceOrder { id, details: Box::new(details), reserve }
+    }
+
+    fn report(&mut self) -> Report {
+        let reason = || Reason::new("so it is").expect("a reason");
+        let after_ms = self.dice.random_range(0..=self.hold_ms_max.min(5_000));
+        match self.dice.random_range(0..12) {
+            0 | 1 => {
+                let generation = self.dice.random_range(1..=2);
+                Report::Intent { intent: provider("pi", generation.into()), generation }
+            }
+            2 => Report::AwaitBuyer { secret: "hush".into() },
+            3 | 4 => Report::Unpaid { reason: reason() },
+            5..=7 => Report::Notified,
+            8 => Report::Retry { after_ms, reason: reason() },
+            9 => Report::GiveBack { after_ms },
+            10 => Report::GiveBack { after_ms: 0 },
+            _ => Report::Park { reason: reason() },
+        }
+    }
+
+    fn on_order(&mut self, verb: usize, shard: &Beside) -> Command {
+        let id = if verb == ORDERS_FROM { self.id(shard.model.time) } else { self.order_id(shard) };
+        let epoch = shard.ledger.order(id).map_or(0, |o| o.brief.epoch);
+        let epoch = if self.dice.random_ratio(1, 12) { epoch.saturating_sub(1) } else { epoch };
+        let lease_ms = self.dice.random_range(limits::LEASE_MS_MIN..2_000);
+        match verb {
+            17 => self.place(id),
+            18 => Command::ClaimOrders {
+                slot: id.slot(),
+                worker: WorkerId::new(self.of(&["w1", "w2"])).expect("a name"),
+                class: self.of(&[WorkClass::Money, WorkClass::Money, WorkClass::Mail]),
+                max: self.dice.random_range(1..=4),
+                lease_ms,
+                attempt_ms: self.of(&[0, 0, 3, 200, 5_000]),
+            },
+            19 => Command::ReportOrder { id, epoch, report: self.report() },
+            20 => {
+                let amount = money(if self.dice.random_ratio(1, 8) { 999 } else { 1_000 });
+                let payment = provider("p", self.dice.random_range(0..4));
+                Command::RecordFact { id, fact: Fact::Paid { payment, amount } }
+            }
+            21 => {
+                let n = self.dice.random_range(0..4);
+                let refund = provider("r", if self.dice.random_ratio(1, 8) { 9 } else { n });
+                Command::RecordFact { id, fact: Fact::Refunded { payment: provider("p", n), refund } }
+            }
+            22 => Command::OrderByHand {
+                id,
+                what: self.of(&[ByHand::Redrive, ByHand::Close, ByHand::Refund, ByHand::Resume]),
+                reason: Reason::new(self.of(&["one", "two"])).expect("a reason"),
+            },
+            _ => Command::Heartbeat { id, epoch, lease_ms },
+        }
     }
 
     fn on_stock(&mut self, verb: usize, shard: &Beside) -> Command {
@@ -293,6 +384,14 @@ impl Swarm {
             },
         }
     }
+}
+
+fn money(minor: u64) -> Money {
+    Money::new(minor, "EUR").expect("an amount")
+}
+
+fn provider(kind: &str, n: u64) -> ProviderId {
+    ProviderId::new(format!("{kind}{n}")).expect("an id")
 }
 
 fn run(seed: u64) -> usize {
@@ -354,7 +453,8 @@ fn holds_that_are_due_and_not_swept_agree_with_the_model() {
     const HOLDS: u64 = 5_200;
     let mut swarm = Swarm::new(7);
     swarm.skus.truncate(1);
-    (swarm.weights, swarm.batch_max, swarm.retry_of_8) = ([6, 2, 4, 2, 3, 2, 2, 0, 0, 0, 1, 1, 1, 2, 2, 1, 0], 40, 1);
+    (swarm.weights, swarm.batch_max, swarm.retry_of_8) = ([0; VERBS], 40, 1);
+    swarm.weights[..ORDERS_FROM].copy_from_slice(&[6, 2, 4, 2, 3, 2, 2, 0, 0, 0, 1, 1, 1, 2, 2, 1, 0]);
     (swarm.units_max, swarm.hold_ms_max, swarm.references) = (2_000, 50, 100_000);
     let (mut shard, now) = (Beside::new(), START_MS);
     let sku = swarm.skus[0].clone();

@@ -1,4 +1,4 @@
-//! Sizes that must cost what their number says: 100,000 holds due in one millisecond, a million live holds of one product.
+//! Sizes that must cost what their number says: 100,000 holds due in one millisecond, a million live holds of one product, half a million waiting orders.
 //!
 //! What is asserted is counted work (entries, changes, order), never time; times are printed for the reader
 //! (`cargo test -p ledger-core --test scale -- --nocapture`).
@@ -8,7 +8,8 @@
 use ledger_core::change::Record;
 use ledger_core::codec::decode_record;
 use ledger_core::command::{Command, Lines, plain_line};
-use ledger_core::outcome::{Balance, Outcome, Refusal, Settled, SoldOut, Status};
+use ledger_core::order::{Claimed, Fact, Money, OrderDetails, Phase, ProviderId, Sealed, Step, WorkClass, WorkerId};
+use ledger_core::outcome::{Balance, NotNow, Outcome, Refusal, Settled, SoldOut, Status};
 use ledger_core::view::IdView;
 use ledger_core::{
     Applied, ChangeKind, Entry, Ledger, LedgerTime, OfferKey, Policy, Quantity, Reference, ReservationId, Sku, Slot,
@@ -31,7 +32,10 @@ struct Shop {
 
 impl Shop {
     fn new(units: u64) -> Self {
-        let sku = Sku::new("console").expect("a SKU");
+        Self::of(Sku::new("console").expect("a SKU"), units)
+    }
+
+    fn of(sku: Sku, units: u64) -> Self {
         let mut shop = Self { ledger: Ledger::new(1, 1), index: 0, now: START_MS, sku, changes_max: 0 };
         let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
         shop.apply(vec![Command::OwnSlots { generation: 1, ranges: all }]);
@@ -250,4 +254,183 @@ fn a_frozen_state_stays_what_it_was() {
     assert_eq!(balance, Balance { available: half, held: half, sold: 0 });
     let audit = thawed.audit();
     assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+}
+
+/// Orders on top of the shop: two products in one slot, so that one shard has both.
+struct Desk {
+    shop: Shop,
+    other: Sku,
+}
+
+impl Desk {
+    fn new(units: u64) -> Self {
+        let (sku, other) = (Sku::new("{desk}console").expect("a SKU"), Sku::new("{desk}lamp").expect("a SKU"));
+        let mut shop = Shop::of(sku, units);
+        shop.apply(vec![Command::CreateProduct { sku: other.clone(), policy: Policy::default() }]);
+        shop.apply(vec![Command::Receive {
+            offer: OfferKey { sku: other.clone(), sale: None },
+            units: Units::new(units as i64).expect("units"),
+            reference: Reference::new("delivery").expect("a reference"),
+        }]);
+        Self { shop, other }
+    }
+
+    fn place(&self, n: u64, sku: &Sku, pay_within_ms: u64) -> Command {
+        let lines: Lines = [plain_line(sku.clone(), Quantity::new(1).expect("one"))].into_iter().collect();
+        let sealed = || Sealed::new(bytes::Bytes::from_static(&[7; 32])).expect("short enough");
+        let details = OrderDetails {
+            amount: Money::new(1_999, "EUR").expect("an amount"),
+            pay_within_ms,
+            payment: sealed(),
+            contact: sealed(),
+            suspect: false,
+        };
+        let reserve = Some((Default::default(), lines));
+        Command::PlaceOrder { id: self.shop.id(n), details: Box::new(details), reserve }
+    }
+
+    fn all_placed(&mut self, commands: impl Iterator<Item = Command>) {
+        let mut batch = Vec::new();
+        let mut commands = commands.peekable();
+        while let Some(command) = commands.next() {
+            batch.push(command);
+            if batch.len() as u64 == BATCH || commands.peek().is_none() {
+                let (applied, _) = self.shop.apply(std::mem::take(&mut batch));
+                let placed = |o: &Outcome| matches!(o, Outcome::Ok(Settled::Order(_)));
+                assert!(applied.outcomes.iter().all(placed), "every order is placed");
+            }
+        }
+    }
+
+    fn claim(&mut self, max: u32, lease_ms: u64, attempt_ms: u64) -> Vec<Claimed> {
+        let command = Command::ClaimOrders {
+            slot: Slot::of(&self.shop.sku),
+            worker: WorkerId::new("w1").expect("a name"),
+            class: WorkClass::Money,
+            max,
+            lease_ms,
+            attempt_ms,
+        };
+        let (mut applied, _) = self.shop.apply(vec![command]);
+        match applied.outcomes.pop() {
+            Some(Outcome::Ok(Settled::Claimed(claimed))) => claimed,
+            other => panic!("a claim is answered with orders: {other:?}"),
+        }
+    }
+
+    fn sku_of(&self, claimed: &Claimed) -> Sku {
+        claimed.lines[0].offer.sku.clone()
+    }
+}
+
+/// A claim of a hundred from half a million waiting orders gives each once, in turns of products; at the deadline all of it is exact, and swept a bounded number an entry.
+#[test]
+fn half_a_million_waiting_orders() {
+    const ORDERS: u64 = 500_000;
+    let mut desk = Desk::new(ORDERS);
+    let (sku, other) = (desk.shop.sku.clone(), desk.other.clone());
+    let places: Vec<_> = (0..ORDERS - 1_000).map(|n| desk.place(n, &sku, HOLD_MS)).collect();
+    told("placing all but a thousand", || desk.all_placed(places.into_iter()));
+    let places: Vec<_> = (ORDERS - 1_000..ORDERS).map(|n| desk.place(n, &other, HOLD_MS)).collect();
+    told("placing a thousand of another product", || desk.all_placed(places.into_iter()));
+    assert_eq!(desk.shop.ledger.queue_stats().ready, [ORDERS, 0]);
+
+    // Fair: of the first two thousand claimed each product has one in two, though one came first with half a million.
+    let mut seen = std::collections::BTreeSet::new();
+    told("twenty claims of a hundred", || {
+        for _ in 0..20 {
+            let claimed = desk.claim(100, 30_000, 5_000);
+            assert_eq!(claimed.len(), 100);
+            let others = claimed.iter().filter(|c| desk.sku_of(c) == other).count();
+            assert_eq!(others, 50, "every second turn is the other product's");
+            assert!(claimed.iter().all(|c| seen.insert(c.id)), "one order, one lease");
+        }
+    });
+    // The other product has none left.
+    assert!(desk.claim(100, 30_000, 5_000).iter().all(|c| desk.sku_of(c) == sku));
+    assert_eq!(desk.shop.ledger.queue_stats().leased, 2_100);
+
+    // All leases end at once: they are ready again, behind those that wait already, and an entry sweeps a bounded number.
+    desk.shop.now += 30_000;
+    told("a tick that ends 2,100 leases", || desk.shop.apply(vec![Command::Tick]));
+    assert_eq!(desk.shop.ledger.queue_stats().ready, [ORDERS, 0]);
+
+    // Half a million have too little time left: a claim looks at a bounded number, and each is put aside once.
+    desk.shop.now = START_MS + HOLD_MS - 1_000;
+    let late = ORDERS.div_ceil(limits::LATE_PER_CLAIM_MAX as u64);
+    told("claims that put all of them aside", || {
+        for _ in 0..late {
+            assert_eq!(desk.claim(1, 30_000, 5_000), []);
+        }
+    });
+    told("a thousand claims more", || {
+        for _ in 0..1_000 {
+            assert_eq!(desk.claim(1, 30_000, 5_000), []);
+        }
+    });
+    assert_eq!(desk.claim(10, 30_000, 1_000).len(), 10, "who needs less takes them");
+
+    // At the deadline: those never claimed expire, the others settle; what is not swept is *not now*, and nothing is given twice.
+    desk.shop.now = START_MS + HOLD_MS;
+    let last = *seen.last().expect("claimed");
+    let fact = Fact::Paid {
+        payment: ProviderId::new("p1").expect("an id"),
+        amount: Money::new(1_999, "EUR").expect("an amount"),
+    };
+    let (applied, _) = desk.shop.apply(vec![Command::RecordFact { id: last, fact }]);
+    let not_now = Outcome::NotNow(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS });
+    assert_eq!(applied.outcomes, [not_now]);
+    let view = desk.shop.ledger.order(last).expect("known");
+    assert_eq!((view.brief.phase, view.step), (Phase::Settling, Some(Step::Settle)), "due counts as swept in reads");
+    assert_eq!(desk.shop.balance().held, 0, "exact at once");
+    let (_, entries) = told("sweeping them", || desk.shop.sweep());
+    assert!(entries <= (ORDERS as usize).div_ceil(limits::EXPIRED_PER_ENTRY_MAX), "{entries} entries to sweep");
+    let stats = desk.shop.ledger.queue_stats();
+    assert_eq!(stats.ready[0] + stats.ready[1], ORDERS, "all of them have a step to take: {stats:?}");
+    assert_eq!(stats.ready[0], 2_100, "those ever claimed settle");
+    told("the audit", || desk.shop.audit());
+}
+
+/// Two products of a thousand orders each: whatever is claimed how often, no product is ever two turns ahead.
+#[test]
+fn two_products_with_a_thousand_orders_each_take_turns() {
+    let mut desk = Desk::new(10_000);
+    let (sku, other) = (desk.shop.sku.clone(), desk.other.clone());
+    let places: Vec<_> = (0..1_000).map(|n| desk.place(n, &sku, HOLD_MS)).collect();
+    desk.all_placed(places.into_iter());
+    let places: Vec<_> = (1_000..2_000).map(|n| desk.place(n, &other, HOLD_MS)).collect();
+    desk.all_placed(places.into_iter());
+    let (mut ahead, mut given) = (0_i32, 0);
+    for max in (1..=7).cycle() {
+        let claimed = desk.claim(max, 30_000, 0);
+        if claimed.is_empty() {
+            break;
+        }
+        for one in &claimed {
+            ahead += if desk.sku_of(one) == sku { 1 } else { -1 };
+            assert!((-1..=1).contains(&ahead), "one product is {ahead} turns ahead after {given}");
+            given += 1;
+        }
+    }
+    assert_eq!(given, 2_000);
+    desk.shop.audit();
+}
+
+/// However many may be asked for, an answer is bounded by its bytes, and all claims of an entry by their number.
+#[test]
+fn answers_to_claims_are_bounded() {
+    const ORDERS: u64 = 2_000;
+    let mut desk = Desk::new(ORDERS);
+    let sku = desk.shop.sku.clone();
+    let large = |n: u64| {
+        let Command::PlaceOrder { id, mut details, reserve } = desk.place(n, &sku, HOLD_MS) else { unreachable!() };
+        let sealed = || Sealed::new(vec![7; limits::SEALED_BYTES_MAX].into()).expect("just so");
+        (details.payment, details.contact) = (sealed(), sealed());
+        Command::PlaceOrder { id, details, reserve }
+    };
+    let places: Vec<_> = (0..ORDERS).map(large).collect();
+    desk.all_placed(places.into_iter());
+    let claimed = desk.claim(limits::CLAIM_MAX, 30_000, 0);
+    let bytes: usize = claimed.iter().map(|c| c.payment.as_bytes().len() + c.contact.as_bytes().len()).sum();
+    assert!(bytes > limits::CLAIMED_BYTES_MAX / 2 && bytes <= limits::CLAIMED_BYTES_MAX, "{bytes} bytes of content");
 }

@@ -119,7 +119,8 @@ impl Runner {
             Read::Orders(phase) => {
                 let page = self.shard.ledger.orders(phase, None, 100);
                 let briefs = page.orders.iter().map(|o| format!("{} {:?}", self.names.name(o.id), o.brief.phase));
-                briefs.collect::<Vec<_>>().join(", ")
+                let briefs = briefs.collect::<Vec<_>>().join(", ");
+                if briefs.is_empty() { "no orders".to_string() } else { briefs }
             }
             Read::Parked => {
                 let parked = self.shard.ledger.parked(None, 100);

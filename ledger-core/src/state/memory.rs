@@ -37,7 +37,7 @@ enum Class {
 }
 
 /// Where something stands in the memory.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remembered {
     class: Class,
     at: u64,
@@ -100,7 +100,7 @@ fn class_of_reservation(orders: &Slab<Order>, r: &Reservation) -> Option<(Class,
     if r.order != NONE {
         // As long as its order: the return window from the moment it is done, if either of its reservations was sold.
         let order = orders.try_get(r.order).filter(|order| order.is_finished())?;
-        let sold = r.status? == Status::Confirmed || order.linked != NONE;
+        let sold = r.status? == Status::Confirmed || order.cold().linked.is_some();
         return Some((if sold { Class::Sold } else { Class::Ended }, coarse_after(order.done_at)));
     }
     match r.status? {

@@ -492,27 +492,13 @@ impl State {
             order.done_at = 0;
         }
         *self.orders.records.get_mut(at) = order;
-        for before in remembered.into_iter().flatten() {
-            if !now_finished {
-                self.leave_memory(before);
-            }
-        }
-        if now_finished && !finished {
-            for place in places.into_iter().filter(|&place| place != NONE) {
+        for (place, before) in places.into_iter().zip(remembered) {
+            if before != self.remembered_as(place) {
+                before.into_iter().for_each(|before| self.leave_memory(before));
                 self.remember(Found::Reservation(place));
             }
         }
         self.put_order(at, true);
-    }
-
-    /// A late payment's reservation belongs to the order. It is kept as long.
-    pub(crate) fn link_order(&mut self, at: u32, linked: u32) {
-        let id = self.reservations.get(linked).id();
-        self.reservations.get_mut(linked).order = at;
-        self.change_order(at, |order| {
-            order.linked = linked;
-            order.cold_mut().linked = Some(id);
-        });
     }
 
     /// Removes an order: its reservation is being forgotten, or it is a stray that is.

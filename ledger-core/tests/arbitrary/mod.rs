@@ -3,6 +3,7 @@
 //! **Owns** the generators. **Must never** make what the wire would refuse. **Read next**: `codec.rs`.
 
 use ledger_core::command::{Command, LimitKeys, Lines};
+use ledger_core::order::{ByHand, Fact, Money, OrderDetails, ProviderId, Report, Sealed, WorkClass, WorkerId};
 use ledger_core::{
     Entry, LedgerTime, LimitKey, Line, OfferKey, Policy, Price, Quantity, Reason, Reference, ReservationId, SaleId,
     ShardSettings, Sku, Slot, Units, limits,
@@ -115,6 +116,119 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Command)> {
         ),
         ("SwitchBehaviour", Command::SwitchBehaviour { version: 1 }),
     ]
+    .into_iter()
+    .chain(one_of_each_about_orders())
+    .collect()
+}
+
+fn reason(text: &str) -> Reason {
+    Reason::new(text).expect("a reason")
+}
+
+fn provider(text: &str) -> ProviderId {
+    ProviderId::new(text).expect("a provider's id")
+}
+
+fn money(minor: u64) -> Money {
+    Money::new(minor, "EUR").expect("an amount")
+}
+
+fn place(n: u64, of: &[(&str, Option<&str>, i64)], suspect: bool) -> Command {
+    let sealed = |bytes: &'static [u8]| Sealed::new(bytes.into()).expect("short enough");
+    let details = OrderDetails {
+        amount: money(1_999),
+        pay_within_ms: 600_000,
+        payment: sealed(b"token"),
+        contact: sealed(b"ann@example.org"),
+        suspect,
+    };
+    let keys = [LimitKey::new("ann").expect("a key")].into_iter().collect();
+    let reserve = (!of.is_empty()).then(|| (keys, lines(of)));
+    Command::PlaceOrder { id: id(n), details: Box::new(details), reserve }
+}
+
+fn claim(class: WorkClass, lease_ms: u64) -> Command {
+    let worker = WorkerId::new("worker-1").expect("a name");
+    Command::ClaimOrders { slot: id(1).slot(), worker, class, max: 5, lease_ms, attempt_ms: 5_000 }
+}
+
+fn report(n: u64, epoch: u32, report: Report) -> Command {
+    Command::ReportOrder { id: id(n), epoch, report }
+}
+
+fn paid(n: u64, payment: &str) -> Command {
+    Command::RecordFact { id: id(n), fact: Fact::Paid { payment: provider(payment), amount: money(1_999) } }
+}
+
+fn refunded(n: u64, payment: &str) -> Command {
+    let fact = Fact::Refunded { payment: provider(payment), refund: provider("re_1") };
+    Command::RecordFact { id: id(n), fact }
+}
+
+fn by_hand(n: u64, what: ByHand) -> Command {
+    Command::OrderByHand { id: id(n), what, reason: reason("looked at") }
+}
+
+fn intent(generation: u32) -> Report {
+    Report::Intent { intent: provider("pi_1"), generation }
+}
+
+fn one_of_each_about_orders() -> Vec<(&'static str, Command)> {
+    let (secret, why) = ("cs_1".into(), || reason("declined"));
+    vec![
+        ("PlaceOrder", place(1, &[("{t}shirt", Some("flash"), 2)], true)),
+        ("PlaceOrderHeld", place(1, &[], false)),
+        ("ClaimOrders", claim(WorkClass::Money, 30_000)),
+        ("ClaimOrdersMail", claim(WorkClass::Mail, 30_000)),
+        ("Heartbeat", Command::Heartbeat { id: id(1), epoch: 3, lease_ms: 30_000 }),
+        ("ReportIntent", report(1, 3, intent(1))),
+        ("ReportAwaitBuyer", report(1, 3, Report::AwaitBuyer { secret })),
+        ("ReportUnpaid", report(1, 3, Report::Unpaid { reason: why() })),
+        ("ReportNotified", report(1, 3, Report::Notified)),
+        ("ReportRetry", report(1, 3, Report::Retry { after_ms: 2_000, reason: why() })),
+        ("ReportGiveBack", report(1, 3, Report::GiveBack { after_ms: 0 })),
+        ("ReportPark", report(1, 3, Report::Park { reason: why() })),
+        ("FactPaid", paid(1, "pay_1")),
+        ("FactRefunded", refunded(1, "pay_1")),
+        ("Redrive", by_hand(1, ByHand::Redrive)),
+        ("Close", by_hand(1, ByHand::Close)),
+        ("Refund", by_hand(1, ByHand::Refund)),
+        ("Resume", by_hand(1, ByHand::Resume)),
+    ]
+}
+
+/// What happens to orders in a day.
+fn hours_of_orders() -> Vec<Vec<Command>> {
+    let shirt = |n| [("{t}shirt", None, n)];
+    vec![
+        vec![
+            receive(offer("{t}shirt", None), 20, "delivery 2"),
+            place(10, &shirt(1), false),
+            place(11, &shirt(2), true),
+            reserve(12, &shirt(1), &["bob"], Some(60_000)),
+            place(12, &[], false),
+        ],
+        vec![claim(WorkClass::Money, 100)],
+        vec![Command::Tick],
+        vec![claim(WorkClass::Money, 60_000), Command::Heartbeat { id: id(10), epoch: 2, lease_ms: 90_000 }],
+        vec![
+            report(10, 2, intent(1)),
+            report(10, 2, Report::AwaitBuyer { secret: "cs_1".into() }),
+            report(11, 2, Report::Retry { after_ms: 100, reason: reason("timeout") }),
+            report(12, 2, Report::GiveBack { after_ms: 0 }),
+        ],
+        vec![by_hand(10, ByHand::Resume), paid(10, "pay_1"), paid(10, "pay_2")],
+        vec![refunded(10, "pay_2"), claim(WorkClass::Mail, 60_000), report(10, 3, Report::Notified)],
+        vec![
+            claim(WorkClass::Money, 60_000),
+            report(12, 3, Report::Unpaid { reason: reason("declined") }),
+            report(11, 3, Report::Park { reason: reason("no such card") }),
+        ],
+        vec![by_hand(11, ByHand::Redrive)],
+        vec![paid(11, "pay_3"), paid(14, "pay_4")],
+        vec![place(15, &shirt(2), false), claim(WorkClass::Money, 60_000)],
+        vec![place(13, &shirt(1_000), false)],
+    ]
 }
 
 /// Entries, one second apart, that cause every kind of change.
@@ -156,6 +270,9 @@ fn hours() -> Vec<Vec<Command>> {
         vec![reserve(4, &[("{t}cap", None, 5)], &[], None)],
         vec![Command::Fence { id: id(5) }],
     ]
+    .into_iter()
+    .chain(hours_of_orders())
+    .collect()
 }
 
 /// Up to six commands of any kind, as valid as the wire lets through.
@@ -281,6 +398,67 @@ mod any {
             }),
         ]
     }
+    fn sealed() -> impl Strategy<Value = Sealed> {
+        proptest::collection::vec(any::<u8>(), 0..=64)
+            .prop_map(|bytes| Sealed::new(bytes.into()).expect("short enough"))
+    }
+    fn amount() -> impl Strategy<Value = Money> {
+        (1..=limits::AMOUNT_MAX, "[A-Z]{3}").prop_map(|(n, code)| Money::new(n, &code).expect("an amount"))
+    }
+    fn provider_id() -> impl Strategy<Value = ProviderId> {
+        text(limits::PROVIDER_ID_BYTES_MAX).prop_map(|t| super::provider(&t))
+    }
+    fn why() -> impl Strategy<Value = Reason> {
+        text(limits::REASON_BYTES_MAX).prop_map(|t| Reason::new(t).expect("a reason"))
+    }
+    fn report() -> impl Strategy<Value = Report> {
+        let delay = || 0..=limits::DELAY_MS_MAX;
+        prop_oneof![
+            (provider_id(), 1..=u32::MAX).prop_map(|(intent, generation)| Report::Intent { intent, generation }),
+            text(limits::SECRET_BYTES_MAX).prop_map(|t| Report::AwaitBuyer { secret: t.as_str().into() }),
+            why().prop_map(|reason| Report::Unpaid { reason }),
+            Just(Report::Notified),
+            (delay(), why()).prop_map(|(after_ms, reason)| Report::Retry { after_ms, reason }),
+            delay().prop_map(|after_ms| Report::GiveBack { after_ms }),
+            why().prop_map(|reason| Report::Park { reason }),
+        ]
+    }
+    fn on_order() -> impl Strategy<Value = Command> {
+        let details = (amount(), 1..=limits::HOLD_MS_MAX, sealed(), sealed(), any::<bool>()).prop_map(
+            |(amount, pay_within_ms, payment, contact, suspect)| {
+                Box::new(OrderDetails { amount, pay_within_ms, payment, contact, suspect })
+            },
+        );
+        let lease = || limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX;
+        let fact = prop_oneof![
+            (provider_id(), amount()).prop_map(|(payment, amount)| Fact::Paid { payment, amount }),
+            (provider_id(), provider_id()).prop_map(|(payment, refund)| Fact::Refunded { payment, refund }),
+        ];
+        let class = prop_oneof![Just(WorkClass::Money), Just(WorkClass::Mail)];
+        let what = prop_oneof![Just(ByHand::Redrive), Just(ByHand::Close), Just(ByHand::Refund), Just(ByHand::Resume)];
+        let worker = text(limits::WORKER_ID_BYTES_MAX).prop_map(|t| WorkerId::new(t).expect("a name"));
+        prop_oneof![
+            (id(), details, of((keys(), lines()))).prop_map(|(id, details, reserve)| Command::PlaceOrder {
+                id,
+                details,
+                reserve
+            }),
+            (id(), worker, class, 1..=limits::CLAIM_MAX, lease(), 0..=limits::LEASE_MS_MAX).prop_map(
+                |(id, worker, class, max, lease_ms, attempt_ms)| Command::ClaimOrders {
+                    slot: id.slot(),
+                    worker,
+                    class,
+                    max,
+                    lease_ms,
+                    attempt_ms
+                }
+            ),
+            (id(), any::<u32>(), lease()).prop_map(|(id, epoch, lease_ms)| Command::Heartbeat { id, epoch, lease_ms }),
+            (id(), any::<u32>(), report()).prop_map(|(id, epoch, report)| Command::ReportOrder { id, epoch, report }),
+            (id(), fact).prop_map(|(id, fact)| Command::RecordFact { id, fact }),
+            (id(), what, why()).prop_map(|(id, what, reason)| Command::OrderByHand { id, what, reason }),
+        ]
+    }
     pub(crate) fn command() -> impl Strategy<Value = Command> {
         let settings = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, c, d)| {
             ShardSettings { retain_sold_ms: a, retain_ended_ms: b, retain_refused_ms: c, remembered_max: d }
@@ -288,6 +466,7 @@ mod any {
         prop_oneof![
             8 => on_reservation(),
             6 => on_stock(),
+            6 => on_order(),
             1 => Just(Command::Tick),
             1 => settings.prop_map(|settings| Command::Configure { settings }),
             1 => (any::<u64>(), ranges()).prop_map(|(generation, ranges)| Command::OwnSlots { generation, ranges }),

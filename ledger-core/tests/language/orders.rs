@@ -20,7 +20,8 @@ pub(crate) fn brief(b: &OrderBrief) -> String {
     let ending =
         if b.phase == Phase::Done || b.phase == Phase::Parked { format!(" ({:?})", b.ending) } else { String::new() };
     let again = if b.replayed { " (again)" } else { "" };
-    format!("order {:?}{ending}, epoch {}, deadline {}{again}", b.phase, b.epoch, instant(b.deadline))
+    let deadline = if b.deadline.0 == 0 { "-".to_string() } else { instant(b.deadline) };
+    format!("order {:?}{ending}, epoch {}, deadline {deadline}{again}", b.phase, b.epoch)
 }
 
 fn payments(all: &[Payment]) -> String {

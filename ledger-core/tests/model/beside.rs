@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ledger_core::change::Record;
 use ledger_core::codec::{decode_entry, encode_entry};
+use ledger_core::order::Phase;
 use ledger_core::view::IdView;
 use ledger_core::{Applied, Command, Entry, Ledger, LedgerTime, Slot, limits};
 
@@ -75,6 +76,7 @@ impl Beside {
             forgotten_before: &|slot| before.get(&slot).copied().unwrap_or(0),
             forgotten_after: &|slot| self.ledger.forgotten_to(slot),
             forgets: &|id| self.ledger.id(id) == IdView::Forgotten,
+            linked: &|id| self.ledger.order(id).and_then(|o| o.linked),
             remembered: remembered_before + swept + entry.commands.len() as u64,
         };
         let expected = self.model.apply(entry, &seen);
@@ -112,6 +114,7 @@ impl Beside {
                 assert!(lawful, "{id} was forgotten too early: {:?}", self.model.id_view(id));
                 assert!(id.time_ms() <= self.ledger.forgotten_to(id.slot()), "{id} forgotten above forgotten_to");
                 self.model.ids.get_mut(&id).expect("known").forgotten = true;
+                self.model.forget_order(id);
             }
             let mut got = got;
             if let IdView::Reservation(view) = &mut got {
@@ -143,10 +146,26 @@ impl Beside {
             );
         }
         assert_eq!(self.feed.offers().count(), self.model.offer_keys().count(), "offers in the feed");
+        self.compare_orders();
         self.compare_sums();
         let audit = self.ledger.audit();
         assert!(audit.findings.is_empty(), "audit: {:#?}", audit.findings);
         assert_eq!(audit.totals, self.ledger.totals(), "sums kept (right) and recomputed (left)");
+    }
+
+    fn compare_orders(&self) {
+        let ids = self.model.order_ids();
+        for &id in &ids {
+            assert_eq!(self.ledger.order(id), self.model.order_view(id), "order {id} (left: ledger, right: model)");
+        }
+        let page = self.ledger.orders(None, None, usize::MAX);
+        assert_eq!(page.orders.iter().map(|o| o.id).collect::<Vec<_>>(), ids, "orders (left: ledger, right: model)");
+        assert_eq!(page.next, None, "no more orders");
+        let parked: Vec<_> = page.orders.iter().filter(|o| o.brief.phase == Phase::Parked).cloned().collect();
+        assert_eq!(self.ledger.parked(None, usize::MAX), parked, "dead letters");
+        assert_eq!(self.ledger.queue_stats(), self.model.queue_stats(), "queues (left: ledger, right: model)");
+        let totals = self.ledger.totals();
+        assert_eq!((totals.orders, totals.orders_open), (ids.len() as u64, self.model.queue_stats().open), "orders");
     }
 
     fn compare_sums(&self) {

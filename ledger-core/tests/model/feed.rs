@@ -21,6 +21,8 @@ pub(crate) struct Feed {
     sold: BTreeMap<(ReservationId, OfferKey), u64>,
     product_heads: BTreeMap<Sku, (u64, u16)>,
     reservation_heads: BTreeMap<ReservationId, (u64, u16)>,
+    /// Of orders known by payments alone.
+    stray_heads: BTreeMap<ReservationId, (u64, u16)>,
     /// What must be told next about offers whose availability just fell.
     to_be_told: VecDeque<ChangeKind>,
 }
@@ -151,6 +153,13 @@ impl Feed {
             change.kind,
             change.previous_on_product
         );
+        let before = change.previous_on_reservation;
+        // A payment of an id that has no order begins a chain of its own, whatever is or was known under the id.
+        let begins = before.is_none() && matches!(change.kind, ChangeKind::PaymentProcessed { kept: false, .. });
+        if let Some(id) = id.filter(|id| begins || (before.is_some() && self.stray_heads.get(id).copied() == before)) {
+            self.stray_heads.insert(id, here);
+            return;
+        }
         let head = id.and_then(|id| self.reservation_heads.insert(id, here));
         assert_eq!(change.previous_on_reservation, head, "the one before on the reservation of {:?}", change.kind);
     }
@@ -268,6 +277,11 @@ impl Feed {
             ChangeKind::ReservationExtended { id, deadline } => {
                 let hold = self.holds.get_mut(id).expect("extended a live hold");
                 assert!(!hold.due, "{id} was extended when due");
+                hold.deadline = deadline.0;
+            }
+            ChangeKind::OrderPlaced { id, deadline, .. } => {
+                let hold = self.holds.get_mut(id).expect("a live hold was placed");
+                assert!(!hold.due, "{id} was placed when due");
                 hold.deadline = deadline.0;
             }
             ChangeKind::ReservationConfirmed { id, lines, given_back } => {

@@ -4,12 +4,14 @@
 //! what the ledger forgot is an *observation* that must be lawful ([`Model::recall`]): never of a live hold, never before its
 //! time unless the cap presses, never above ledger time − guard, and for ever.
 //! **Must never** share code with the ledger beyond the nouns, nor keep a sum that it could recompute.
-//! **Read next**: `reserve`, `settle`, `stock`, then `feed` and `beside`.
+//! **Read next**: `reserve`, `settle`, `stock`, `orders`, `steps`, then `feed` and `beside`.
 
 pub(crate) mod beside;
 pub(crate) mod feed;
+mod orders;
 mod reserve;
 mod settle;
+mod steps;
 mod stock;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,9 @@ pub(crate) struct Model {
     products: BTreeMap<Sku, Product>,
     offers: BTreeMap<OfferKey, Offer>,
     pub(crate) ids: BTreeMap<ReservationId, Known>,
+    desk: orders::Desk,
+    /// Products in the order of their creation.
+    created: Vec<Sku>,
 }
 
 #[derive(Default)]
@@ -74,6 +79,8 @@ pub(crate) struct Content {
     keys: BTreeSet<LimitKey>,
     lines: BTreeMap<OfferKey, u64>,
     hold_ms: Option<u64>,
+    /// What was ordered beyond the stock, of an order placed with its units.
+    placed: Option<String>,
 }
 
 pub(crate) struct Reservation {
@@ -103,6 +110,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) forgotten_after: &'a dyn Fn(Slot) -> u64,
     /// Whether it has forgotten the id after the entry.
     pub(crate) forgets: &'a dyn Fn(ReservationId) -> bool,
+    /// The reservation that it minted for a late payment of the order.
+    pub(crate) linked: &'a dyn Fn(ReservationId) -> Option<ReservationId>,
     /// The most ids of the capped kind that it can have remembered during the entry.
     pub(crate) remembered: u64,
 }
@@ -128,6 +137,8 @@ impl Model {
             products: BTreeMap::new(),
             offers: BTreeMap::new(),
             ids: BTreeMap::new(),
+            desk: orders::Desk::default(),
+            created: Vec::new(),
         }
     }
 
@@ -135,6 +146,7 @@ impl Model {
     pub(crate) fn apply(&mut self, entry: &Entry, seen: &Seen<'_>) -> Vec<Outcome> {
         self.time = self.time.max(entry.stamp.0);
         self.expire_due();
+        self.wake_due();
         self.shortest = self.settings.clone();
         for command in &entry.commands {
             if let Command::Configure { settings } = command {
@@ -185,12 +197,16 @@ impl Model {
             }
             Command::OwnSlots { generation, ranges } => self.own(*generation, ranges),
             Command::SwitchBehaviour { version } => self.switch(*version),
-            Command::PlaceOrder { .. }
-            | Command::ClaimOrders { .. }
-            | Command::Heartbeat { .. }
-            | Command::ReportOrder { .. }
-            | Command::RecordFact { .. }
-            | Command::OrderByHand { .. } => Err(Refusal::NoSuchOrder),
+            Command::PlaceOrder { id, details, reserve } => {
+                return self.place(*id, details, reserve.as_ref(), answer, seen);
+            }
+            Command::ClaimOrders { slot: _, worker, class, max, lease_ms, attempt_ms } => {
+                Ok(self.claim(worker, *class, *max, *lease_ms, *attempt_ms))
+            }
+            Command::Heartbeat { id, epoch, lease_ms } => self.heartbeat(*id, *epoch, *lease_ms, answer, seen),
+            Command::ReportOrder { id, epoch, report } => self.report(*id, *epoch, report, answer, seen),
+            Command::RecordFact { id, fact } => self.fact(*id, fact, answer, seen),
+            Command::OrderByHand { id, what, reason } => self.by_hand(*id, *what, reason, answer, seen),
         };
         decided.map_or_else(Outcome::Refused, Outcome::Ok)
     }
@@ -201,16 +217,17 @@ impl Model {
 
     /// Ends every hold whose deadline is at or before ledger time, at once.
     fn expire_due(&mut self) {
-        let due: Vec<ReservationId> = self
+        let mut due: Vec<(u64, ReservationId)> = self
             .reservations()
             .filter(|(_, r)| r.status == Status::Held && r.deadline <= self.time)
-            .map(|(id, _)| id)
+            .map(|(id, r)| (r.deadline, id))
             .collect();
-        for id in due {
-            let at = self.reservation(id).deadline;
+        due.sort_unstable();
+        for (at, id) in due {
             self.give_back(id, &self.reserved_lines(id));
             self.reservation_mut(id).status = Status::Expired;
             self.ids.get_mut(&id).expect("known").settled_at = at;
+            self.order_lost_hold(id, Status::Expired);
         }
     }
 
@@ -312,6 +329,9 @@ impl Model {
         let says_forgotten = *answer == Outcome::Refused(Refusal::Forgotten);
         let after = (seen.forgotten_after)(id.slot());
         let may_forget = says_forgotten && id.time_ms() <= after && self.may_be_forgotten(id, seen.remembered);
+        if may_forget {
+            self.forget_order(id);
+        }
         match self.ids.get_mut(&id) {
             Some(known) => {
                 known.forgotten |= may_forget;
@@ -332,12 +352,12 @@ impl Model {
     pub(crate) fn may_be_forgotten(&self, id: ReservationId, remembered: u64) -> bool {
         let Some(known) = self.ids.get(&id) else { return true };
         let old_enough = id.time_ms() <= self.time.saturating_sub(limits::FORGET_GUARD_MS);
-        let past = |retain_ms: u64| known.settled_at.saturating_add(retain_ms.max(limits::RETAIN_MS_MIN)) <= self.time;
+        let Some((since, sold)) = self.memory_of(id, known) else { return false };
+        let past = |retain_ms: u64| since.saturating_add(retain_ms.max(limits::RETAIN_MS_MIN)) <= self.time;
         let pressed = remembered >= self.shortest.remembered_max;
         old_enough
             && match &known.what {
-                What::Reserved(r) if r.status == Status::Held => false,
-                What::Reserved(r) if r.status == Status::Confirmed => past(self.shortest.retain_sold_ms),
+                What::Reserved(_) if sold => past(self.shortest.retain_sold_ms),
                 What::Reserved(_) => pressed || past(self.shortest.retain_ended_ms),
                 What::Refused(..) | What::Fenced => pressed || past(self.shortest.retain_refused_ms),
             }
@@ -351,7 +371,10 @@ impl Model {
         let guard = self.time.saturating_sub(limits::FORGET_GUARD_MS);
         let could_be_forgotten = self.ids.iter().any(|(id, known)| {
             let counts = match &known.what {
-                What::Reserved(r) => r.status == Status::Released, // expired ones only once they are swept
+                // Expired ones only once they are swept, orders only once they are done.
+                What::Reserved(r) => {
+                    r.status == Status::Released && self.memory_of(*id, known).is_some_and(|(_, sold)| !sold)
+                }
                 What::Refused(..) | What::Fenced => true,
             };
             counts && !known.forgotten && id.time_ms() <= guard && !(seen.forgets)(*id)
@@ -450,7 +473,7 @@ impl Model {
             .flatten()
             .map(|t| t.0)
             .filter(|&t| t > self.time);
-        holds.chain(edges).min()
+        holds.chain(edges).chain(self.next_wake()).min()
     }
 
     /// Holds that are live.
@@ -472,5 +495,5 @@ fn summed(lines: &Lines) -> Result<BTreeMap<OfferKey, u64>, Refusal> {
 }
 
 fn content_of(keys: &LimitKeys, lines: BTreeMap<OfferKey, u64>, hold_ms: Option<u64>) -> Content {
-    Content { keys: keys.iter().cloned().collect(), lines, hold_ms }
+    Content { keys: keys.iter().cloned().collect(), lines, hold_ms, placed: None }
 }

@@ -28,7 +28,20 @@ impl Model {
             Err(why) => return Outcome::Refused(why),
         };
         let content = content_of(keys, lines, hold_ms);
-        match self.recall(id, answer, seen) {
+        let recall = self.recall(id, answer, seen);
+        self.reserve_content(id, content, keys, recall, answer, seen)
+    }
+
+    pub(super) fn reserve_content(
+        &mut self,
+        id: ReservationId,
+        content: Content,
+        keys: &LimitKeys,
+        recall: Recall,
+        answer: &Outcome,
+        seen: &Seen<'_>,
+    ) -> Outcome {
+        match recall {
             Recall::Reserved if self.reservation(id).content == content => {
                 return Outcome::Ok(Settled::Reservation(self.brief(id, true)));
             }
@@ -62,7 +75,7 @@ impl Model {
         }
     }
 
-    fn take(&self, content: Content) -> Reservation {
+    pub(super) fn take(&self, content: Content) -> Reservation {
         let policies = || content.lines.keys().map(|o| &self.offers[o].policy);
         let hold = content.hold_ms.unwrap_or_else(|| policies().map(|p| p.hold_ms_default).min().expect("a line"));
         let lines = content
@@ -119,6 +132,20 @@ impl Model {
         rules.iter().find_map(|rule| content.lines.iter().find_map(|(offer, &n)| rule(offer, n)))
     }
 
+    /// The rules that count for a payment that comes after its units were given back: all but the window and whether the offer is open.
+    pub(super) fn refusal_when_late(&self, content: &Content) -> Option<Refusal> {
+        let keys: LimitKeys = content.keys.iter().cloned().collect();
+        content.lines.iter().find_map(|(o, &n)| {
+            let offer = &self.offers[o];
+            let outside = (n < u64::from(offer.policy.per_order_min)) || (n > u64::from(offer.policy.per_order_max));
+            if offer.ended || outside {
+                return Some(Refusal::SaleHasEnded);
+            }
+            let few = self.balance(o).available < n;
+            self.limit_reached(&keys, o, n).or(few.then_some(Refusal::OfferClosed))
+        })
+    }
+
     fn limit_reached(&self, keys: &LimitKeys, offer: &OfferKey, quantity: u64) -> Option<Refusal> {
         let max = self.offers[offer].policy.per_key_max?;
         keys.iter().enumerate().find_map(|(at, key)| {
@@ -145,6 +172,9 @@ impl Model {
         seen: &Seen<'_>,
     ) -> Result<Settled, Refusal> {
         self.must_be_reservation(id, answer, seen)?;
+        if self.belongs_to(id).is_some() {
+            return Err(Refusal::Ordered);
+        }
         let max_ms = self.shortest_longest_hold(id);
         let now = self.time;
         let r = self.reservation_mut(id);
@@ -167,7 +197,7 @@ impl Model {
 }
 
 /// Refusals of the command's shape: nothing about them is remembered.
-fn misshapen(id: ReservationId, lines: &Lines) -> Result<BTreeMap<OfferKey, u64>, Refusal> {
+pub(super) fn misshapen(id: ReservationId, lines: &Lines) -> Result<BTreeMap<OfferKey, u64>, Refusal> {
     let mut slots = lines.iter().map(|l| Slot::of(&l.offer.sku));
     let first = slots.next().expect("at least one line");
     if slots.any(|s| s != first) {

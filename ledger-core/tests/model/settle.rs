@@ -33,6 +33,9 @@ impl Model {
         seen: &Seen<'_>,
     ) -> Result<Settled, Refusal> {
         self.must_be_reservation(id, answer, seen)?;
+        if self.belongs_to(id).is_some() {
+            return Err(Refusal::Ordered);
+        }
         let reserved = self.reserved_lines(id);
         let asked = match lines {
             Some(lines) => summed(lines)?,
@@ -78,6 +81,7 @@ impl Model {
         self.give_back(id, &self.reserved_lines(id));
         self.reservation_mut(id).status = Status::Released;
         self.ids.get_mut(&id).expect("known").settled_at = self.time;
+        self.order_lost_hold(id, Status::Released);
         Ok(Settled::Reservation(self.brief(id, false)))
     }
 

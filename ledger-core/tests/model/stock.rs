@@ -18,6 +18,7 @@ impl Model {
                 false => Err(Refusal::AlreadyExists),
             };
         }
+        self.created.push(sku.clone());
         self.products.insert(sku.clone(), Product { created_with: policy.clone(), ..Product::default() });
         self.offers.insert(plain, Offer { policy: policy.clone(), version: 1, units: 0, ended: false });
         Ok(Settled::Offer { version: 1, replayed: false })

@@ -115,13 +115,18 @@ impl Deciding<'_> {
         let reservation = self.state.orders.get(at).reservation;
         let held = self.state.lines(self.state.reservations.get(reservation));
         self.sell(reservation, &whole(&held));
-        self.sold(at, payment, amount);
+        self.sold(at, payment, amount, None);
         self.tell(at, Told::Confirmed { linked: None });
         self.order_brief(at, false)
     }
 
-    fn sold(&mut self, at: u32, payment: &ProviderId, amount: Money) {
+    /// The payment is kept. With the reservation that a late one was given: it belongs to the order, and is kept as long.
+    fn sold(&mut self, at: u32, payment: &ProviderId, amount: Money, linked: Option<(u32, ReservationId)>) {
         self.state.change_order(at, |order| {
+            if let Some((place, id)) = linked {
+                order.linked = place;
+                order.cold_mut().linked = Some(id);
+            }
             (order.phase, order.ending, order.parked_from) = (Some(Phase::Sold), Ending::Sold, None);
             let cold = order.cold_mut();
             (cold.secret, cold.parked) = (None, None);
@@ -164,10 +169,11 @@ impl Deciding<'_> {
         keys.iter().for_each(|&key| self.state.keys.carry_again(key));
         self.take(id, fingerprint, &keys, &lines, Some(limits::HOLD_MS_MIN));
         let Some(Found::Reservation(linked)) = self.state.find(id) else { unreachable!("{id} was just taken") };
-        self.state.link_order(at, linked);
+        // The order is open again before its new reservation ends: what belongs to it is remembered when it is done.
+        self.sold(at, payment, amount, Some((linked, id)));
+        self.state.reservations.get_mut(linked).order = at;
         let held = self.state.lines(self.state.reservations.get(linked));
         self.sell(linked, &whole(&held));
-        self.sold(at, payment, amount);
         self.tell(at, Told::Confirmed { linked: Some(id) });
         self.order_brief(at, false)
     }

@@ -17,7 +17,7 @@ use crate::state::keys::Looked;
 use crate::state::orders::{Cold, Order};
 use crate::state::records::NONE;
 use crate::state::slab::Placed;
-use crate::types::{LimitKey, OfferKey, Reason, ReservationId};
+use crate::types::{Reason, ReservationId};
 
 impl Deciding<'_> {
     pub(in super::super) fn place_order(
@@ -27,8 +27,7 @@ impl Deciding<'_> {
         reserve: Option<&(LimitKeys, Lines)>,
     ) -> Verdict {
         let Some((keys, lines)) = reserve else {
-            let nothing: Option<(&[LimitKey], std::iter::Empty<(&OfferKey, u32)>)> = None;
-            let fingerprint = self.scratch.fingerprints.place(details, nothing);
+            let fingerprint = self.scratch.fingerprints.place(details, None);
             return match self.state.order_of(id) {
                 Some(order) => self.placed_before(order, fingerprint),
                 None => self.place_held(id, details, fingerprint),
@@ -36,7 +35,7 @@ impl Deciding<'_> {
         };
         let lines = self.shape(id, lines)?;
         let content: SmallVec<[_; 2]> = lines.iter().map(|l| (l.offer, l.quantity)).collect();
-        let fingerprint = self.scratch.fingerprints.place(details, Some((keys, content.into_iter())));
+        let fingerprint = self.scratch.fingerprints.place(details, Some((keys, &content)));
         if let Some(order) = self.state.order_of(id) {
             return self.placed_before(order, fingerprint);
         }
