@@ -207,7 +207,8 @@ impl Books {
             return;
         }
         if known != told {
-            let what = format!("{} of {id} follows {told:?}, but the last change seen is {known:?}", change.kind.name());
+            let what =
+                format!("{} of {id} follows {told:?}, but the last change seen is {known:?}", change.kind.name());
             self.find("chain", *position, what);
         }
         if let ChangeKind::OrderPlaced { deadline, .. } = &change.kind {

@@ -105,7 +105,11 @@ pub struct NodeWorld {
     random: Arc<SimRandom>,
     history: Arc<dyn HistoryFactory>,
     running: Arc<Mutex<Option<Arc<Node>>>>,
+    receiving: Receiving,
 }
+
+/// The group of the snapshot that last began to arrive.
+type Receiving = Arc<Mutex<Option<u32>>>;
 
 impl NodeWorld {
     /// Node number `n` (from 0) of a run.
@@ -113,8 +117,14 @@ impl NodeWorld {
         let of_node = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64 + 1);
         let name = format!("n{}", n + 1);
         let disk = SimDisk::new(of_node);
-        let (trace, host) = (trace.clone(), name.clone());
-        disk.observe(Arc::new(move |change: SimDiskChange<'_>| note(&trace, &host, &change)));
+        let (trace, host, receiving) = (trace.clone(), name.clone(), Receiving::default());
+        let arrives = receiving.clone();
+        disk.observe(Arc::new(move |change: SimDiskChange<'_>| {
+            note(&trace, &host, &change);
+            if let Some(group) = begins_to_arrive(&change) {
+                *arrives.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
+            }
+        }));
         Self {
             name,
             disk,
@@ -123,7 +133,13 @@ impl NodeWorld {
             random: Arc::new(SimRandom::new(of_node)),
             history: Arc::new(MemoryHistory::default()),
             running: Arc::default(),
+            receiving,
         }
+    }
+
+    /// The group of the snapshot that began to arrive since this was last asked.
+    pub fn take_receiving(&self) -> Option<u32> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The seams to serve with.
@@ -146,6 +162,12 @@ impl NodeWorld {
     pub fn set_running(&self, node: Option<Arc<Node>>) {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = node;
     }
+}
+
+/// The file that a snapshot from a peer is written to is made anew each time.
+fn begins_to_arrive(change: &SimDiskChange<'_>) -> Option<u32> {
+    let SimDiskChange::Open { path, .. } = change else { return None };
+    path.file_name()?.to_str()?.strip_prefix('g')?.strip_suffix("-recv.tmp")?.parse().ok()
 }
 
 fn note(trace: &Trace, host: &str, change: &SimDiskChange<'_>) {

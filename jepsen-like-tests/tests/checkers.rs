@@ -7,7 +7,7 @@ mod replicas_and_feed;
 
 use jepsen_like_tests::checkers::{self, *};
 use jepsen_like_tests::history::{Answer, BEHIND, No, Op, Out, Run, State, Told, Units};
-use made::{Made, good, plain, reserve, terms};
+use made::{EPOCH_MS, Made, good, plain, reserve, terms};
 
 /// A checker by its function, for messages.
 type Check = fn(&Run) -> Vec<String>;
@@ -230,6 +230,44 @@ fn a_refusal_without_a_reason_is_found_by_the_replay() {
     made.refused(op, No::SoldOut { offer: plain(), out: Out::Gone });
     finds(replay::check, &made.run, "nothing refuses it so");
     finds(general::check, &made.run, "no order of its");
+}
+
+#[test]
+fn of_several_contents_in_doubt_under_one_id_only_the_one_that_was_read_counts() {
+    // Told: two units were reserved; in doubt: one unit under the same id.
+    let mut made = good();
+    let (op, id) = made.reserve_op("d", 2, 100);
+    let told = made.held(100);
+    made.ok(op, told, None);
+    let reserved_at_ms = EPOCH_MS + made.time_ms;
+    made.unknown(made.reserve_op("d", 1, 100).0);
+    made.expired_at_the_end(&id, 2, reserved_at_ms, 100);
+    assert_eq!(general::check(&made.run), Vec::<String>::new());
+
+    // Nothing told: the deadline says which of two hold times it was.
+    let mut made = good();
+    made.unknown(made.reserve_op("d", 2, 100).0);
+    let reserved_at_ms = EPOCH_MS + made.time_ms;
+    made.unknown(made.reserve_op("d", 2, 101).0);
+    made.expired_at_the_end(&id, 2, reserved_at_ms, 100);
+    assert_eq!(general::check(&made.run), Vec::<String>::new());
+
+    // It counts: nobody else can have had a unit meanwhile.
+    let (op, _) = made.reserve_op("e", 1, 100);
+    let told = made.held(100);
+    made.ok(op, told, None);
+    finds(general::check, &made.run, "no order of its");
+}
+
+#[test]
+fn of_several_confirms_in_doubt_only_the_one_that_was_read_counts() {
+    let mut made = good();
+    let a = made.id("a");
+    made.unknown(Op::Confirm { id: a.clone(), lines: Some(vec![made::line(1)]) });
+    assert_eq!(general::check(&made.run), Vec::<String>::new());
+    // It was of one unit: one of two cannot have been what sold it.
+    made.unknown(Op::Confirm { id: a, lines: Some(vec![made::line(2)]) });
+    assert_eq!(general::check(&made.run), Vec::<String>::new());
 }
 
 #[test]

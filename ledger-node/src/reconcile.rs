@@ -155,6 +155,7 @@ pub(crate) fn spawn_tasks(node: &Arc<Node>, shard: &Arc<Shard>) {
 /// Holds back the purge of the log until history has it (up to a named backlog), and fills history's gaps from peers.
 async fn keep_history(node: Arc<Node>, shard: Arc<Shard>, stop: tokio_util::sync::CancellationToken) {
     let mut turn = 0;
+    let mut refusals = backfill::Refusals::default();
     loop {
         let kept = shard.history().coverage(shard.id());
         let applied = shard.state().applied.borrow().position.index;
@@ -169,8 +170,26 @@ async fn keep_history(node: Arc<Node>, shard: Arc<Shard>, stop: tokio_util::sync
                     let node = node.clone();
                     async move { node.ask(peer, &Question::History(ask)).await }
                 };
-                if let Err(error) = backfill::fill_from(shard.history().as_ref(), shard.id(), ask).await {
-                    tracing::info!(shard = shard.id(), peer = peer.0, %error, "history could not be filled from this peer");
+                let history = shard.history();
+                match backfill::fill_from(history.as_ref(), shard.id(), ask).await {
+                    Ok(filled) => {
+                        let first = history.coverage(shard.id()).gaps.into_iter().next();
+                        let gone = first.and_then(|gap| {
+                            let oldest = refusals.take(gap.after, peer, &filled, &others)?;
+                            Some(oldest.min(gap.through + 1))
+                        });
+                        if let Some(oldest) = gone {
+                            tracing::warn!(
+                                shard = shard.id(),
+                                oldest,
+                                "history before this index is kept nowhere: it is given up here, too"
+                            );
+                            history.give_up_below(shard.id(), oldest);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::info!(shard = shard.id(), peer = peer.0, %error, "history could not be filled from this peer");
+                    }
                 }
             }
         }

@@ -11,6 +11,9 @@
 //!    committed entry, those that we had acknowledged included.
 //! 4. When an entry of a term above t + 1 was applied here, everything committed before that leader's first entry is in our log too. The damage is cleared.
 //!
+//! Step 4 counts on a log that has lost nothing since step 2: it may hold acknowledged entries of terms above t + 1. Damage found
+//! meanwhile makes the mark of the repair void, and all of it begins anew.
+//!
 //! **Owns** the marks on disk and these steps. **Must never** shorten them. **Read next**: [`crate::start`].
 
 use std::io;
@@ -33,6 +36,7 @@ use crate::transport::frame::Kind;
 use crate::transport::network::Offer;
 use crate::transport::server::{Pull, pull};
 use crate::types::{LeaderId, StoredMembership, Vote};
+use crate::wal::Damage;
 
 /// How long a peer may take to tell its term.
 const TERM_WITHIN: Duration = Duration::from_secs(5);
@@ -111,10 +115,17 @@ impl Marks {
         self.put("quarantined", &why.as_bytes()[..why.len().min(4096)])
     }
 
-    /// The term that must be passed before the replica may vote again. A rotten mark is none: the log says that it is damaged
-    /// until the repair is done, so that the repair begins anew.
-    pub(crate) fn repairing(&self) -> io::Result<Option<u64>> {
+    /// The term that must be passed before the replica may vote again. No mark counts beside a log that lost something since it was
+    /// emptied, and a rotten one is none: the log says that it is damaged until the repair is done, so that the repair begins anew.
+    pub(crate) fn repairing(&self, damage: Option<&Damage>) -> io::Result<Option<u64>> {
         match self.get("repairing") {
+            Ok(Some(_)) if damage.is_some_and(|damage| !damage.emptied) => {
+                tracing::warn!(
+                    group = self.group.0,
+                    "the log is damaged anew under its repair; the repair begins anew"
+                );
+                Ok(None)
+            }
             Ok(body) => Ok(body.and_then(|b| <[u8; 8]>::try_from(b).ok()).map(u64::from_le_bytes)),
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
                 tracing::warn!(group = self.group.0, error = %e, "the mark of a repair is rotten; the repair begins anew");
@@ -137,7 +148,13 @@ async fn ask_term(ground: &Ground, group: GroupId, peer: NodeId, addr: &str) -> 
 }
 
 /// Steps 1 and 2 for a damaged log; the term that must be passed.
-async fn forget_log(ground: &Ground, group: GroupId, from: NodeId, store: &Store) -> io::Result<u64> {
+async fn forget_log(
+    ground: &Ground,
+    group: GroupId,
+    from: NodeId,
+    store: &Store,
+    marks: &Arc<Marks>,
+) -> io::Result<u64> {
     let me = ground.registry.me.node;
     let (mut highest, members) = ask_term(ground, group, from, "").await?;
     for id in members.voter_ids().filter(|id| *id != me.0 && *id != from.0) {
@@ -149,6 +166,9 @@ async fn forget_log(ground: &Ground, group: GroupId, from: NodeId, store: &Store
     }
     let own = store.vote()?.map_or(0, |v| v.leader_id.term);
     let past = highest.max(own) + 1;
+    // First, so that the mark of an earlier repair never stands beside the log as it is emptied now.
+    let old = marks.clone();
+    blocking(&ground.registry.seams.disk, move || old.remove("repairing")).await?;
     store.log().reset().await?;
     let vote = Vote { leader_id: LeaderId { term: past, voted_for: me.0 }, committed: false };
     store.put_vote(&vote).await?;
@@ -161,9 +181,9 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     let disk = registry.seams.disk.clone();
     let progress = Arc::new(crate::machine::Progress::new());
     let store = Store::new(ground.wal.group(group), progress);
-    let marks = Marks::new(disk.clone(), &ground.snapshots_dir, group);
+    let marks = Arc::new(Marks::new(disk.clone(), &ground.snapshots_dir, group));
     let damaged = store.log().state().damage.is_some();
-    let past = if damaged { Some(forget_log(ground, group, from, &store).await?) } else { None };
+    let past = if damaged { Some(forget_log(ground, group, from, &store, &marks).await?) } else { None };
     let (purged, _) = store.ends()?;
 
     let links = registry.links.to(from, "");
@@ -217,18 +237,26 @@ mod tests {
     fn a_rotten_mark_of_a_repair_is_none_and_a_rotten_quarantine_still_is_one() {
         let dir = tempfile::tempdir().expect("a directory");
         let marks = Marks::new(Arc::new(RealDisk::new()), dir.path(), GroupId(3));
-        assert_eq!(marks.repairing().expect("readable"), None);
+        assert_eq!(marks.repairing(None).expect("readable"), None);
         marks.put("repairing", &7_u64.to_le_bytes()).expect("written");
         marks.quarantine("differs").expect("written");
-        assert_eq!(marks.repairing().expect("readable"), Some(7));
+        assert_eq!(marks.repairing(None).expect("readable"), Some(7));
+        let empty = Damage::emptied(dir.path(), vec![GroupId(3)]);
+        assert_eq!(marks.repairing(Some(&empty)).expect("readable"), Some(7));
+        let anew = Damage { emptied: false, ..empty };
+        assert_eq!(
+            marks.repairing(Some(&anew)).expect("readable"),
+            None,
+            "what was acknowledged meanwhile may be lost"
+        );
         for name in ["repairing", "quarantined"] {
             let mut bytes = std::fs::read(marks.path(name)).expect("there");
             bytes[9] ^= 1;
             std::fs::write(marks.path(name), &bytes).expect("spoilt");
         }
-        assert_eq!(marks.repairing().expect("readable"), None);
+        assert_eq!(marks.repairing(None).expect("readable"), None);
         assert!(marks.quarantined().expect("readable").is_some());
         std::fs::write(marks.path("repairing"), [1]).expect("cut");
-        assert_eq!(marks.repairing().expect("readable"), None);
+        assert_eq!(marks.repairing(None).expect("readable"), None);
     }
 }

@@ -92,7 +92,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     let snapshots = blocking(&seams.disk, move || SnapshotStore::open(disk, &dir, me.cluster, id)).await?;
     let snapshots = Arc::new(snapshots);
     let marks = Marks::new(seams.disk.clone(), &ground.snapshots_dir, id);
-    let repairing = marks.repairing()?;
+    let repairing = marks.repairing(log.state().damage.as_ref())?;
     let unfit = unfit(&log, &store, &snapshots, &marks, repairing.is_some())?;
 
     let seed = seams.random.next_u64();

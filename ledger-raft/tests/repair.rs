@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use common::{Cluster, G, Shared, tuning};
 use ledger_raft::{NodeId, Role};
 
@@ -27,14 +30,8 @@ async fn a_damaged_log_stops_the_replica_and_a_peer_repairs_it() {
     assert!(c.nodes[&bad].group.status().applied_index < at.index);
 
     let from = c.leader().await;
-    for (id, addr) in &c.addrs {
-        c.nodes[&bad].node.know_peer(*id, addr);
-    }
     let term = c.nodes[&from].group.status().term;
-    let fresh = Shared::default();
-    let group = c.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
-    let running = c.nodes.get_mut(&bad).unwrap();
-    (running.group, running.state) = (group, fresh);
+    reinstall(&mut c, bad).await;
     let at = c.propose(b"after").await;
     c.agree(at.index).await;
     let now = c.until(bad, "follows a leader of a newer term", |s| s.term > term).await;
@@ -55,6 +52,72 @@ async fn a_damaged_log_stops_the_replica_and_a_peer_repairs_it() {
     c.up(bad).await;
     assert!(c.nodes[&bad].group.status().stopped.is_none());
     c.agree(more.index).await;
+}
+
+/// What was acknowledged under the repair may be lost with it: the term that the repair waits for says nothing of that.
+#[tokio::test]
+async fn a_log_that_rots_again_under_its_repair_is_repaired_from_the_beginning() {
+    let mut c = Cluster::start(3, tuning()).await;
+    for i in 0..100u8 {
+        c.propose(&[i; 100]).await;
+    }
+    let bad = c.leader().await % 3 + 1;
+    let at = c.propose(b"last").await;
+    c.agree(at.index).await;
+    drop(c.nodes.remove(&bad));
+    c.disks[&bad].kill();
+    rot_the_log(&c, bad);
+    c.up(bad).await;
+    let before = wal_files(&c, bad);
+    reinstall(&mut c, bad).await;
+    // Long before the election that the repair waits for.
+    c.kill(bad);
+    let first_write = |(file, old): (&PathBuf, &Vec<u8>)| {
+        let new = c.disks[&bad].content(file)?;
+        let changed = old.iter().zip(&new).position(|(old, new)| old != new);
+        Some((file.clone(), changed? as u64))
+    };
+    let (file, at) = before.iter().find_map(first_write).expect("the log was emptied and a vote saved");
+    c.disks[&bad].flip_bit(&file, at + 1, 2).unwrap();
+
+    // Known still when the first start after it found it and died.
+    for start in 0..2 {
+        c.up(bad).await;
+        let status = c.nodes[&bad].group.status();
+        assert_eq!(status.role, Role::Stopped, "start {start}");
+        assert!(status.stopped.as_deref().unwrap().contains("its log is damaged"), "{status:?}");
+        if start == 0 {
+            c.kill(bad);
+        }
+    }
+    reinstall(&mut c, bad).await;
+    let at = c.propose(b"after").await;
+    c.agree(at.index).await;
+
+    // It votes again.
+    let leader = c.leader().await;
+    let other = (1..=3).find(|id| *id != leader && *id != bad).unwrap();
+    c.kill(other);
+    let at = c.propose(b"with its vote").await;
+    c.agree(at.index).await;
+}
+
+/// Repairs a stopped replica from the leader.
+async fn reinstall(c: &mut Cluster, bad: u64) {
+    let from = c.leader().await;
+    for (id, addr) in &c.addrs {
+        c.nodes[&bad].node.know_peer(*id, addr);
+    }
+    let fresh = Shared::default();
+    let group = c.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
+    let running = c.nodes.get_mut(&bad).unwrap();
+    (running.group, running.state) = (group, fresh);
+}
+
+fn wal_files(c: &Cluster, id: u64) -> BTreeMap<PathBuf, Vec<u8>> {
+    let disk = &c.disks[&id];
+    let wal = disk.files().into_iter().filter(|f| f.to_string_lossy().contains("/wal/"));
+    wal.map(|file| (file.clone(), disk.content(&file).unwrap())).collect()
 }
 
 /// Flips a bit in the middle of what was written last.

@@ -146,6 +146,13 @@ pub enum Failure {
         /// Why.
         why: String,
     },
+    /// The failure of an earlier call under the same key, which the provider keeps and gives again: still unknown what it did, so look; but the
+    /// provider is well. (Counted as illness, one such order would hold the breaker open for all.)
+    #[error("unknown whether it happened; the provider repeats an earlier failure: {why}")]
+    Replayed {
+        /// Why.
+        why: String,
+    },
     /// It never left: nothing happened.
     #[error("not sent: {why}")]
     NotSent {
@@ -185,6 +192,7 @@ impl Failure {
             Self::Missing => "missing",
             Self::KeyTaken => "key_taken",
             Self::Unknown { .. } => "unknown",
+            Self::Replayed { .. } => "replayed",
             Self::NotSent { .. } => "not_sent",
             Self::RateLimited { .. } => "rate_limited",
             Self::Config { .. } => "config",

@@ -294,7 +294,10 @@ impl Order {
 
     fn note_failure(&mut self, call: Call, why: &Failure) {
         match why {
-            Failure::Unknown { .. } | Failure::NotSent { .. } | Failure::RateLimited { .. } => self.run.tries += 1,
+            Failure::Unknown { .. }
+            | Failure::Replayed { .. }
+            | Failure::NotSent { .. }
+            | Failure::RateLimited { .. } => self.run.tries += 1,
             Failure::Declined { code } => self.run.declined = Some(code.clone()),
             Failure::No { why } if matches!(call, Call::Confirm | Call::Capture | Call::Refund) => {
                 self.run.refused = Some(why.clone());
@@ -577,7 +580,7 @@ fn failed(order: &Order, call: Call, why: &Failure) -> Vec<Action> {
         }
         Failure::RateLimited { after } => give_back(*after),
         Failure::NotSent { .. } if may_try => vec![pause, again(order, call)],
-        Failure::Unknown { .. } if may_try => vec![pause, lookup(order, call)],
+        Failure::Unknown { .. } | Failure::Replayed { .. } if may_try => vec![pause, lookup(order, call)],
         _ => later(order, &why.to_string()),
     }
 }

@@ -71,6 +71,7 @@ fn failures() -> Vec<Failure> {
         Failure::Missing,
         Failure::KeyTaken,
         Failure::Unknown { why: "500".into() },
+        Failure::Replayed { why: "500".into() },
         Failure::NotSent { why: "no connection".into() },
         Failure::RateLimited { after: Duration::from_secs(1) },
         Failure::RateLimited { after: Duration::from_secs(60) },
@@ -272,7 +273,7 @@ fn a_refund_is_asked_for_only_after_it_was_looked_for_or_certainly_not_sent() {
 #[test]
 fn after_an_unknown_outcome_nothing_is_done_but_to_look_or_repeat_what_moves_nothing() {
     walk(|order, event, actions| {
-        let Event::Failed { call, why: Failure::Unknown { .. } } = event else { return };
+        let Event::Failed { call, why: Failure::Unknown { .. } | Failure::Replayed { .. } } = event else { return };
         for action in actions {
             let moves = matches!(action, Action::Confirm { .. } | Action::Capture { .. } | Action::Refund { .. });
             assert!(!moves, "{order:?}\n{call:?}\n{actions:?}");

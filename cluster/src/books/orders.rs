@@ -87,7 +87,8 @@ impl OrderBook {
         if kept && self.amount.is_some_and(|asked| asked != amount) {
             return Some(format!("kept {payment} of {amount}, but {:?} was asked for", self.amount));
         }
-        let before = self.payments.insert(payment.to_owned(), PaymentBook { amount: Some(amount), kept, refunded: false });
+        let before =
+            self.payments.insert(payment.to_owned(), PaymentBook { amount: Some(amount), kept, refunded: false });
         before.map(|_| format!("was paid by {payment} twice"))
     }
 

@@ -107,7 +107,8 @@ async fn session(stream: TcpStream, from: IpAddr, mails: Arc<Mutex<Mails>>) -> i
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
-    let mut session = SessionBuilder::new("localhost").build(from, Receiver { mails, to: Vec::new(), text: Vec::new() });
+    let mut session =
+        SessionBuilder::new("localhost").build(from, Receiver { mails, to: Vec::new(), text: Vec::new() });
     write.write_all(&bytes_of(&session.greeting())?).await?;
     let mut line = Vec::new();
     loop {

@@ -33,9 +33,9 @@ use crate::output::{Failure, Outcome, Printer};
 use crowd::Place;
 use journal::Journal;
 use orders::Customers;
-use shop::Shop;
 pub use orders::OrdersDoc;
 pub use report::{DemoDoc, KillDoc, StockRow};
+use shop::Shop;
 
 /// The catalog that ships with the project.
 pub const SAMPLE_CATALOG: &str = include_str!("../../catalog/flash-sale.csv");
@@ -77,8 +77,10 @@ pub async fn run(args: DemoArgs, printer: Printer) -> Outcome {
         document => {
             let what =
                 format!("the audit does not hold: {} findings", document.findings.len() + document.incomplete.len());
-            Err(Failure::refused(what)
-                .hint(format!("ls {}   (logs of nodes and workers, the crowd's journal.jsonl, the provider's book)", path.display())))
+            Err(Failure::refused(what).hint(format!(
+                "ls {}   (logs of nodes and workers, the crowd's journal.jsonl, the provider's book)",
+                path.display()
+            )))
         }
     }
 }
@@ -190,9 +192,7 @@ async fn play(args: &DemoArgs, plan: &Plan, dir: PathBuf, began: Instant) -> Out
     let mut ordering = orders::send(&place, &shop, &customers, args.orders, plan.seed);
     let mut crowd = crowd::send(&place, args.buyers, args.shoppers, plan.seed);
     let ticker = tokio::spawn(progress::tick(place.clone(), hot_shard, began));
-    let trouble = async {
-        if args.orders == 0 { Ok(()) } else { orders::trouble(&mut shop, plan.seed, began).await }
-    };
+    let trouble = async { if args.orders == 0 { Ok(()) } else { orders::trouble(&mut shop, plan.seed, began).await } };
     let (chaos, trouble) = tokio::join!(chaos(&mut cluster, &place, hot_shard, args, began), trouble);
     let home = tokio::time::timeout(limits::CROWD_WITHIN, wait_home(&place)).await;
     place.closing.store(true, Ordering::Relaxed);

@@ -25,7 +25,7 @@ use crate::limits;
 use crate::output::Outcome;
 
 /// How long a customer has to pay. Longer than all of the provider's troubles together.
-const PAY_WITHIN: Duration = Duration::from_secs(30);
+const PAY_WITHIN: Duration = Duration::from_secs(20);
 /// Customers come within this.
 const ARRIVE: Duration = Duration::from_secs(6);
 const CURRENCY: &str = "EUR";
@@ -72,7 +72,8 @@ pub struct OrdersDoc {
 /// The provider turns bad and well again, and a worker is killed, at moments drawn by the seed.
 pub(super) async fn trouble(shop: &mut Shop, seed: u64, began: Instant) -> Outcome {
     let mut rng = StdRng::seed_from_u64(seed.rotate_left(17));
-    let mut pause = async |from: u64, to: u64| tokio::time::sleep(Duration::from_millis(rng.random_range(from..to))).await;
+    let mut pause =
+        async |from: u64, to: u64| tokio::time::sleep(Duration::from_millis(rng.random_range(from..to))).await;
     let say = |what: &str| eprintln!("{:>5.1} s  {what}", began.elapsed().as_secs_f64());
     pause(300, 1_200).await;
     say("the payment provider is three seconds slow");
@@ -91,7 +92,13 @@ pub(super) async fn trouble(shop: &mut Shop, seed: u64, began: Instant) -> Outco
 }
 
 /// Sends customers; the set ends when all have ordered.
-pub(super) fn send(place: &Arc<Place>, shop: &Shop, customers: &Arc<Customers>, count: usize, seed: u64) -> JoinSet<()> {
+pub(super) fn send(
+    place: &Arc<Place>,
+    shop: &Shop,
+    customers: &Arc<Customers>,
+    count: usize,
+    seed: u64,
+) -> JoinSet<()> {
     let mut set = JoinSet::new();
     for n in 0..count {
         let (place, customers, sealing) = (place.clone(), customers.clone(), shop.sealing.clone());
@@ -163,7 +170,8 @@ fn mail_of(id: ReservationId) -> String {
 /// Waits until every order is done; buyers whom their bank asks do as they are asked.
 pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Customers) -> Outcome<(Vec<OrderView>, u64)> {
     let began = Instant::now();
-    let ids: Vec<ReservationId> = customers.lock().iter().filter(|(_, told)| told.placed || told.unknown).map(|(id, _)| *id).collect();
+    let ids: Vec<ReservationId> =
+        customers.lock().iter().filter(|(_, told)| told.placed || told.unknown).map(|(id, _)| *id).collect();
     let mut open = ids;
     let mut done = Vec::new();
     let until = began + PAY_WITHIN + limits::CATCH_UP_WITHIN;
@@ -190,7 +198,12 @@ pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Custom
             }
         }
         if Instant::now() >= until {
-            return Err(refused(format!("{} orders were not done within {:?}", open.len(), until - began)));
+            let example = match open.first() {
+                Some(id) => format!("{:?}", place.client.order(*id).await.into_result()),
+                None => String::new(),
+            };
+            let why = format!("{} orders were not done within {:?}, such as {example}", open.len(), until - began);
+            return Err(refused(why));
         }
         tokio::time::sleep(limits::POLL * 4).await;
     }
@@ -256,7 +269,10 @@ pub(super) async fn compare(
         let mails = shop.mails.to(&mail_of(view.id));
         doc.mails.1 += u64::from(!mails.is_empty());
         if mails.is_empty() {
-            findings.push(Finding::new("mail", format!("the buyer of {} was never told that it is {:?}", view.id, view.brief.ending)));
+            findings.push(Finding::new(
+                "mail",
+                format!("the buyer of {} was never told that it is {:?}", view.id, view.brief.ending),
+            ));
         }
     }
     doc.mails.0 = shop.mails.count() as u64;

@@ -188,7 +188,8 @@ fn stock_rows(context: &Context<'_>, products: &[ProductView], books: &Books, cl
 }
 
 fn orders_text(orders: &OrdersDoc) -> String {
-    let mut rows = vec![[text("placed"), num(orders.placed)], [text("refused, nothing reserved"), num(orders.not_placed)]];
+    let mut rows =
+        vec![[text("placed"), num(orders.placed)], [text("refused, nothing reserved"), num(orders.not_placed)]];
     rows.extend(orders.endings.iter().map(|(ending, n)| [text(format!("ended: {ending}")), num(*n)]));
     let euros = |minor: u64| unit(format!("{}.{:02} EUR", minor / 100, minor % 100));
     rows.extend([

@@ -122,8 +122,8 @@ impl Shop {
                 ("smtp-port", mails.port().to_string()),
                 ("smtp-tls", "none".to_owned()),
                 // A short story needs short patience: half a minute of an open breaker would be most of it.
-                ("lease", "3s".to_owned()),
-                ("attempt", "1s".to_owned()),
+                ("lease", "5s".to_owned()),
+                ("attempt", "2s".to_owned()),
                 ("call-timeout", "2s".to_owned()),
                 ("retry-min", "200ms".to_owned()),
                 ("retry-max", "1s".to_owned()),
@@ -137,7 +137,19 @@ impl Shop {
         for worker in &mut workers {
             worker.spawn().map_err(refused)?;
         }
-        Ok(Self { provider, mails, sealing: opening.sealing_key().clone(), workers })
+        let mut shop = Self { provider, mails, sealing: opening.sealing_key().clone(), workers };
+        let until = Instant::now() + limits::NODE_UP_WITHIN;
+        for port in ports {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+            while let Err(why) = call(address, http::Method::GET, "/readyz", String::new()).await {
+                shop.all_run()?;
+                if Instant::now() >= until {
+                    return Err(refused(format!("a worker is not ready within {:?}: {why}", limits::NODE_UP_WITHIN)));
+                }
+                tokio::time::sleep(limits::POLL).await;
+            }
+        }
+        Ok(shop)
     }
 
     /// Kills the first worker and starts it again after a pause.
@@ -162,25 +174,7 @@ impl Shop {
     }
 
     async fn call(&self, method: http::Method, path: &str, body: String) -> Outcome<Bytes> {
-        let stream = tokio::net::TcpStream::connect(self.provider.address()).await.map_err(refused)?;
-        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(refused)?;
-        let driver = tokio::spawn(connection);
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, self.provider.address().to_string())
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(refused)?;
-        let answer = send.send_request(request).await.map_err(refused)?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(refused)?.to_bytes();
-        driver.abort();
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(refused(format!("the provider's {path} answered {status}: {}", String::from_utf8_lossy(&body))))
-        }
+        call(self.provider.address(), method, path, body).await
     }
 
     async fn behave(&self, manners: Manners) -> Outcome {
@@ -241,5 +235,27 @@ impl Shop {
         }
         self.workers.clear();
         self.provider.shutdown().await;
+    }
+}
+
+async fn call(address: std::net::SocketAddr, method: http::Method, path: &str, body: String) -> Outcome<Bytes> {
+    let stream = tokio::net::TcpStream::connect(address).await.map_err(refused)?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(refused)?;
+    let driver = tokio::spawn(connection);
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, address.to_string())
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(refused)?;
+    let answer = send.send_request(request).await.map_err(refused)?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map_err(refused)?.to_bytes();
+    driver.abort();
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(refused(format!("{path} answered {status}: {}", String::from_utf8_lossy(&body))))
     }
 }

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::model::{Model, summed};
 use super::replay::{is_remembered, is_reserve};
-use crate::history::{Answer, Event, FinalId, Op, Run};
+use crate::history::{Answer, Event, FinalId, FinalLine, Op, Run};
 
 /// Most ops of a sample: they fit the bits of a word, and a search that ends.
 const OPS_MAX: usize = 60;
@@ -118,19 +118,13 @@ fn sample<'a>(events: &[&'a Event], finals: &BTreeMap<&str, &'a FinalId>) -> Opt
                 }
                 continue;
             }
-            (Op::Reserve { .. }, Some(f)) if f.reserved_at_ms.is_some() => f.reserved_at_ms,
-            (Op::Reserve { .. }, Some(f)) if f.state == "unknown" => continue,
-            (Op::Release { .. }, Some(f)) => match f.state.as_str() {
-                "released" => f.ended_at_ms,
-                _ => continue,
+            (_, Some(f)) => match turned_out(op, f, events) {
+                Doubt::Effect(time_ms) => time_ms,
+                Doubt::Nothing => continue,
+                Doubt::Open => return None,
             },
-            (Op::Confirm { lines, .. }, Some(f)) => match f.state.as_str() {
-                "confirmed" if lines.as_deref().is_none_or(|l| sold_as(f, l)) => f.ended_at_ms,
-                "confirmed" => return None,
-                _ => continue,
-            },
-            _ => return None,
-        }?;
+            (_, None) => return None,
+        };
         ops.push(Sampled { op, answer: None, asked_ms, answered_ms: u64::MAX, time_ms });
     }
     // Replays of what nobody was answered, and extensions of doubtful deadlines, need the log's help.
@@ -148,10 +142,56 @@ fn sample<'a>(events: &[&'a Event], finals: &BTreeMap<&str, &'a FinalId>) -> Opt
     ops.iter().all(|o| explained(o) && plain(o)).then_some(ops)
 }
 
-fn sold_as(f: &FinalId, lines: &[crate::history::Line]) -> bool {
-    let sold: BTreeMap<_, _> =
-        f.lines.iter().filter(|l| l.sold > 0).map(|l| (l.line.offer.clone(), u64::from(l.sold))).collect();
-    sold == summed(lines)
+/// What an op in doubt turned out to be.
+enum Doubt {
+    /// It had no effect.
+    Nothing,
+    /// It took effect at this ledger time.
+    Effect(u64),
+    /// What was read at the end does not tell.
+    Open,
+}
+
+/// Resolves a reserve, a release or a confirm in doubt: each takes effect once an id, so of several contents asked under it at most one did.
+fn turned_out(op: &Op, f: &FinalId, events: &[&Event]) -> Doubt {
+    let time_ms = match (op, f.state.as_str()) {
+        (Op::Reserve { .. } | Op::Release { .. } | Op::Confirm { .. }, "forgotten") => return Doubt::Open,
+        (Op::Reserve { .. }, "refused" | "fenced") => return Doubt::Open,
+        (Op::Reserve { .. }, _) => f.reserved_at_ms,
+        (Op::Release { .. }, "released") | (Op::Confirm { .. }, "confirmed") => f.ended_at_ms,
+        (Op::Release { .. } | Op::Confirm { .. }, _) => None,
+        _ => return Doubt::Open,
+    };
+    let Some(time_ms) = time_ms.filter(|_| could_be(op, f, events)) else { return Doubt::Nothing };
+    let alike = |e: &&&Event| e.op.id() == op.id() && e.op.name() == op.name() && e.op != *op;
+    let mut others = events.iter().filter(alike);
+    if others.clone().any(|e| e.answer.is_first_ok()) {
+        return Doubt::Nothing;
+    }
+    match others.any(|e| e.answer.may_hide_an_effect() && could_be(&e.op, f, events)) {
+        true => Doubt::Open,
+        false => Doubt::Effect(time_ms),
+    }
+}
+
+/// Whether the op, had it taken effect, would have left what was read at the end.
+fn could_be(op: &Op, f: &FinalId, events: &[&Event]) -> bool {
+    let units = |of: &dyn Fn(&FinalLine) -> u32| {
+        let lines = f.lines.iter().map(|l| (l.line.offer.clone(), u64::from(of(l))));
+        lines.filter(|(_, units)| *units > 0).collect::<BTreeMap<_, _>>()
+    };
+    let reserved = || units(&|l| l.line.quantity);
+    match op {
+        Op::Reserve { id, lines, hold_ms, .. } => {
+            let extends = |e: &&Event| matches!(e.op, Op::Extend { .. }) && e.op.id() == Some(id);
+            let lasted = f.reserved_at_ms.and_then(|from| f.deadline_ms?.checked_sub(from));
+            reserved() == summed(lines) && (hold_ms.is_none() || lasted == *hold_ms || events.iter().any(extends))
+        }
+        Op::Confirm { lines, .. } => {
+            units(&|l| l.sold) == lines.as_deref().filter(|l| !l.is_empty()).map_or_else(reserved, summed)
+        }
+        _ => true,
+    }
 }
 
 /// One place in the search: the model, and which ops are behind it.

@@ -29,6 +29,7 @@
 //! | `timer-drift` | the monotonic clock and all timers run fast or slow | right again |
 //! | `transfer` | the leader is told to hand over | |
 //! | `snapshot` | a node is told to build a snapshot now, which lets it purge its log | |
+//! | `overtaken` | one node is cut off until the others have built snapshots and purged what it lacks; it is back, and when it begins to install one, the sender's messages to it wait and the leadership goes to another | heals, released |
 //! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
 //!
 //! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
@@ -105,6 +106,7 @@ pub enum Fault {
     TimerDrift { who: Who, ppm: i64, ms: u64 },
     Transfer { shard: usize, to: usize },
     Snapshot { who: Who },
+    Overtaken { node: usize, ms: u64 },
     Lost { node: usize },
 }
 
@@ -147,6 +149,7 @@ impl Fault {
             Self::TimerDrift { .. } => "timer-drift",
             Self::Transfer { .. } => "transfer",
             Self::Snapshot { .. } => "snapshot",
+            Self::Overtaken { .. } => "overtaken",
             Self::Lost { .. } => "lost",
         }
     }

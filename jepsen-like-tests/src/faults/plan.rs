@@ -61,9 +61,19 @@ const KINDS: [(&str, Draw); 26] = [
     ("lost", |d| Fault::Lost { node: d.frail() }),
 ];
 
+/// A kind that only hurts where logs are purged early; drawn apart from the others, at most once a run.
+const OVERTAKEN: &str = "overtaken";
+/// It is drawn where no more entries than this are kept behind a snapshot.
+const OVERTAKEN_KEEPS_MAX: u64 = 25;
+
 /// The names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name)
+    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN])
+}
+
+/// Entries that the nodes of a seed's run keep behind their newest snapshot.
+pub fn keep_entries(seed: u64) -> u64 {
+    seed / 7 % 100
 }
 
 struct Drawing<'a> {
@@ -140,8 +150,27 @@ fn healable(mut kinds: Vec<Kind>, rot: bool) -> Vec<Kind> {
     kinds
 }
 
+fn overtaken(seed: u64, nodes: usize, for_ms: u64) -> Option<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0e7a_4e2e);
+    if keep_entries(seed) > OVERTAKEN_KEEPS_MAX || rng.random_bool(0.4) {
+        return None;
+    }
+    let at_ms = rng.random_range(0..(for_ms / 2).max(1));
+    Some(Planned {
+        at_ms,
+        fault: Fault::Overtaken { node: rng.random_range(0..nodes), ms: rng.random_range(800..4_000) },
+    })
+}
+
 /// Draws the plan of a seed, for `for_ms` of simulated time.
 pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
+    let mut plan = draw_kinds(seed, nodes, for_ms);
+    plan.extend(overtaken(seed, nodes, for_ms));
+    plan.sort_by_key(|planned| planned.at_ms);
+    plan
+}
+
+fn draw_kinds(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     let rng = &mut SmallRng::seed_from_u64(seed ^ 0x00fa_0175);
     let share = [0.08, 0.2, 0.5][rng.random_range(0..3)];
     let mut kinds: Vec<Kind> = Vec::new();
@@ -195,7 +224,7 @@ mod tests {
     #[test]
     fn every_kind_is_drawn_by_some_seed() {
         let drawn: BTreeSet<_> = (0..300).flat_map(|s| draw_plan(s, 3, 10_000)).map(|p| p.fault.name()).collect();
-        assert_eq!(drawn, KINDS.iter().map(|(name, _)| *name).collect());
+        assert_eq!(drawn, names().collect());
     }
 
     #[test]

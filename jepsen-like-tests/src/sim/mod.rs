@@ -37,6 +37,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use crate::checkers::{self, Violation};
+use crate::faults;
 use crate::net::{self, Network};
 use crate::readout;
 use crate::sometimes;
@@ -113,7 +114,7 @@ fn node_config(name: &str, setting: &Setting) -> NodeConfig {
     // Small numbers, so that segments turn over, snapshots are built and logs are purged within a run; drawn by the seed.
     config.raft.segment_bytes = 256 << 10;
     config.raft.snapshot_every_entries = 20 + setting.seed % 200;
-    config.raft.keep_entries = setting.seed / 7 % 100;
+    config.raft.keep_entries = faults::plan::keep_entries(setting.seed);
     config.raft.low_space_bytes = 1 << 20;
     workload::tune(setting.load, &mut config);
     config

@@ -25,6 +25,10 @@ use undo::Undo;
 
 /// A process that ended by itself is started again after so long, as a supervisor would.
 const RESTART_AFTER: Duration = Duration::from_millis(400);
+/// Behind its second snapshot an overtaker purges its log within this.
+const PURGED_WITHIN_MS: u64 = 1_200;
+/// So long the rest of a snapshot waits on its way, while another node begins to lead.
+const USURPED_MS: u64 = 1_200;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The machines, by number; the last one is the clients'.
@@ -49,6 +53,8 @@ pub(super) struct Strikes {
     weather: Vec<(u64, Weather)>,
     slow: Vec<(u64, usize, Duration)>,
     armed: BTreeMap<usize, Duration>,
+    /// Nodes that others have overtaken: what happens when one begins to install a snapshot is still to come.
+    overtaken: BTreeSet<usize>,
     crashes: u64,
     ids: u64,
 }
@@ -81,6 +87,7 @@ impl Strikes {
             weather: Vec::new(),
             slow: Vec::new(),
             armed: BTreeMap::new(),
+            overtaken: BTreeSet::new(),
             crashes: 0,
             ids: 0,
         }
@@ -100,6 +107,7 @@ impl Strikes {
         if !striking {
             return;
         }
+        self.usurp();
         let began = *self.began.get_or_insert(now);
         while let Some(planned) = self.next.take_if(|p| began + Duration::from_millis(p.at_ms) <= now) {
             if self.strike(&planned.fault) {
@@ -287,6 +295,7 @@ impl Strikes {
             }
             Fault::Transfer { shard, to } => self.transfer(shard, to),
             Fault::Snapshot { who } => self.snapshot(self.who(who)),
+            Fault::Overtaken { node, ms } => self.overtake(node.min(self.nodes() - 1), ms),
             Fault::Lost { node } => {
                 let node = node.min(self.nodes() - 1);
                 if self.lost.contains(&node) || self.lost.len() >= (self.nodes() - 1) / 2 {
@@ -367,6 +376,36 @@ impl Strikes {
             }
         });
         true
+    }
+
+    /// Two snapshots of the others while it is away: the log is purged only up to the older one that is kept.
+    fn overtake(&mut self, node: usize, ms: u64) -> bool {
+        for other in self.others(node) {
+            self.until(ms / 2, Undo::Snapshot(other));
+            self.until(ms, Undo::Snapshot(other));
+        }
+        // What arrived before is over.
+        self.worlds[node].take_receiving();
+        self.overtaken.insert(node);
+        let cuts = self.others(node).map(|other| (node, other)).collect();
+        self.cut(both_ways(cuts), ms + PURGED_WITHIN_MS)
+    }
+
+    /// Where an overtaken node begins to install a snapshot, the leadership goes to a third one before it is through.
+    fn usurp(&mut self) {
+        for node in self.overtaken.clone() {
+            let Some(group) = self.worlds[node].take_receiving() else { continue };
+            let shards = self.worlds[node].running().map(|node| node.shards()).unwrap_or_default();
+            let Some(shard) = shards.iter().position(|shard| shard.id() == group) else { continue };
+            let Some(leader) = self.leader_of(shard).filter(|leader| *leader != node) else { continue };
+            let Some(third) = self.others(node).find(|other| *other != leader) else { continue };
+            self.net.hold(leader, node, true);
+            self.until(USURPED_MS, Undo::Release(leader, node));
+            if self.transfer(shard, third) {
+                self.trace.note(format_args!("usurp n{} while n{} installs", third + 1, node + 1));
+                self.overtaken.remove(&node);
+            }
+        }
     }
 
     fn snapshot(&mut self, node: usize) -> bool {

@@ -58,6 +58,21 @@ pub(super) async fn keep_stock(asking: &mut Journalled<'_>) {
                 client_sdk::Policy { per_order_max: asking.rng.random_range(2..=6), ..policy(asking.load, &offer) };
             drop(asking.put(&offer, changed, Some(seen.version)).await);
         }
-        _ => drop(asking.end_sale(&Offer::of_sale(sku, ENDING)).await),
+        _ => end(asking, &Offer::of_sale(sku, ENDING)).await,
+    }
+}
+
+/// Ends a sale, now and then while a unit is held in it: that hold lives on, and is confirmed, released or expires as any other.
+async fn end(asking: &mut Journalled<'_>, offer: &Offer) {
+    let want = asking.want(offer, 1);
+    let held = match asking.rng.random_bool(0.5) {
+        true => asking.get(&want).await.is_some(),
+        false => false,
+    };
+    drop(asking.end_sale(offer).await);
+    match asking.rng.random_range(0..3) {
+        0 if held => drop(asking.confirm(want.id, None).await),
+        1 if held => drop(asking.release(want.id).await),
+        _ => {}
     }
 }

@@ -237,6 +237,19 @@ impl Made {
         }
     }
 
+    /// At the end an id is read as one that held so many units from then on, until they expired.
+    pub(crate) fn expired_at_the_end(&mut self, id: &str, quantity: u32, reserved_at_ms: u64, hold_ms: u64) {
+        self.run.ids.push(FinalId {
+            id: id.into(),
+            state: "expired".into(),
+            reserved_at_ms: Some(reserved_at_ms),
+            deadline_ms: Some(reserved_at_ms + hold_ms),
+            ended_at_ms: Some(reserved_at_ms + hold_ms),
+            lines: vec![FinalLine { line: line(quantity), sold: 0, returned: 0 }],
+            no: None,
+        });
+    }
+
     /// What is known at the end of the id that a name stands for.
     pub(crate) fn final_id(&mut self, name: &str) -> &mut FinalId {
         let id = self.id(name);

@@ -3,6 +3,7 @@
 //! **Owns** the question and answer between nodes and the round that fills a gap. **Must never** answer with records that this
 //! node does not have without a gap. **Read next**: [`super::kept`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 
@@ -172,8 +173,47 @@ pub enum Filled {
     Whole,
     /// Some came; there is more.
     Partly,
-    /// This peer cannot help.
+    /// This peer misses it, too.
     NotFromHim,
+    /// This peer has not come so far yet: it may have it later.
+    NotYet,
+    /// This peer dropped the beginning of the gap.
+    TooOld {
+        /// First index kept there.
+        oldest: u64,
+    },
+}
+
+/// Who was asked for the beginning of a gap and has it no more. Only when no peer has it, it is given up.
+#[derive(Debug, Default)]
+pub struct Refusals<P> {
+    after: u64,
+    by: BTreeMap<P, Option<u64>>,
+}
+
+impl<P: Ord + Copy> Refusals<P> {
+    /// Takes what an attempt came to, for the gap that begins `after`. Answers from where on somebody keeps it, once all `peers` said that they
+    /// have the beginning no more and at least one dropped it: what is older can be had nowhere.
+    pub fn take(&mut self, after: u64, peer: P, filled: &Filled, peers: &[P]) -> Option<u64> {
+        if after != self.after {
+            *self = Self { after, by: BTreeMap::new() };
+        }
+        match filled {
+            Filled::TooOld { oldest } => self.by.insert(peer, Some(*oldest)),
+            Filled::NotFromHim => self.by.insert(peer, None),
+            Filled::NotYet => {
+                self.by.remove(&peer);
+                return None;
+            }
+            Filled::Whole | Filled::Partly => {
+                self.by.clear();
+                return None;
+            }
+        };
+        let asked = peers.iter().all(|peer| self.by.contains_key(peer));
+        let oldest = peers.iter().filter_map(|peer| *self.by.get(peer)?).min();
+        oldest.filter(|_| asked)
+    }
 }
 
 /// Fills the first gap of a shard from one peer. `ask` carries a question to it.
@@ -190,15 +230,10 @@ where
         let (records, next) = match ask_from(shard, &gap, &mut ask).await? {
             Given::Records { records, next } => (records, next),
             Given::Piece { .. } | Given::NotHere => return Ok(Filled::NotFromHim),
-            Given::TooOld { oldest } if oldest <= gap.through => {
-                // Nobody asked keeps it: what is older is given up, the rest can still be had.
-                history.give_up_below(shard, oldest);
-                continue;
-            }
-            Given::TooOld { .. } => return Ok(Filled::NotFromHim),
+            Given::TooOld { oldest } => return Ok(Filled::TooOld { oldest }),
         };
         if next <= gap.after + 1 {
-            return Ok(Filled::NotFromHim);
+            return Ok(Filled::NotYet);
         }
         match history.fill(shard, &records, next - 1) {
             Ok(()) => {}

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use super::store::{Note, RecordStore, Stored};
 use super::{Coverage, FillError, Gap, History, HistoryError, Page, PageBounds, Retention, writer};
 use crate::limits::{
-    HISTORY_BACKLOG_BYTES_MAX, HISTORY_BATCH_BYTES, HISTORY_BATCH_RECORDS, HISTORY_GAPS_MAX, HISTORY_SYNC_WITHIN,
-    HISTORY_VERIFY_LAST,
+    HISTORY_BACKLOG_BYTES_MAX, HISTORY_BATCH_BYTES, HISTORY_BATCH_RECORDS, HISTORY_GAPS_MAX, HISTORY_RETAIN_EVERY,
+    HISTORY_SYNC_WITHIN, HISTORY_VERIFY_LAST,
 };
 
 /// History of one node over a store.
@@ -35,6 +35,8 @@ pub struct KeptHistory {
     /// Rung when something became durable.
     pub(super) done: Condvar,
     inline: bool,
+    /// When an inline history last dropped what is old.
+    retained_at: Mutex<Instant>,
 }
 
 #[derive(Default)]
@@ -138,7 +140,16 @@ impl KeptHistory {
             verify_tail(store.as_ref(), shard, &note)?;
             state.shards.insert(shard, Kept { note, ..Kept::default() });
         }
-        Ok(Self { store, keep, state: Mutex::new(state), work: Condvar::new(), done: Condvar::new(), inline })
+        let retained_at = Mutex::new(Instant::now());
+        Ok(Self {
+            store,
+            keep,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            done: Condvar::new(),
+            inline,
+            retained_at,
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -211,6 +222,20 @@ impl KeptHistory {
             kept.written = kept.applied;
             kept.add_gap(gap);
             self.save_note(shard, kept);
+        }
+    }
+
+    /// What the writer's thread does now and then.
+    fn retain_inline(&self) {
+        {
+            let mut retained_at = self.retained_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.inline || retained_at.elapsed() < HISTORY_RETAIN_EVERY {
+                return;
+            }
+            *retained_at = Instant::now();
+        }
+        if let Err(error) = self.retain() {
+            tracing::error!(%error, "history could not drop its oldest records");
         }
     }
 
@@ -315,6 +340,7 @@ impl History for KeptHistory {
     }
 
     fn append(&self, shard: u32, index: u64, record: Option<&Bytes>) {
+        self.retain_inline();
         let mut state = self.lock();
         let state = &mut *state;
         let kept = state.shards.entry(shard).or_default();
@@ -464,8 +490,12 @@ impl History for KeptHistory {
             let kept = state.shards.get(&shard).ok_or(FillError::NoGap)?;
             kept.note.gaps.first().cloned().ok_or(FillError::NoGap)?
         };
-        let through = through.min(gap.through);
-        let stored = self.check_fill(shard, &gap, records, through)?;
+        let mut through = through.min(gap.through);
+        let (stored, chain) = self.check_fill(shard, &gap, records, through)?;
+        // A state's index counts entries that are not the ledger's, too: the chain says that no record is left, and no peer has one to give.
+        if chain.is_some() && chain == gap.chain_to {
+            through = gap.through;
+        }
         self.store.put(&stored)?;
         self.store.sync()?;
         let mut state = self.lock();
@@ -538,14 +568,15 @@ impl History for KeptHistory {
 }
 
 impl KeptHistory {
-    /// Checks a peer's records against each other and against what lies on both sides of the gap.
+    /// Checks a peer's records against each other and against what lies on both sides of the gap. With them comes the chain value
+    /// behind the last, if it is known.
     fn check_fill(
         &self,
         shard: u32,
         gap: &Gap,
         records: &[(u64, Bytes)],
         through: u64,
-    ) -> Result<Vec<Stored>, FillError> {
+    ) -> Result<(Vec<Stored>, Option<u128>), FillError> {
         let mut chain = match self.store.last_up_to(shard, gap.after)? {
             Some((_, bytes)) => chain_behind(&bytes),
             None => None,
@@ -569,7 +600,7 @@ impl KeptHistory {
             stored.push(Stored { shard, index: *index, bytes: bytes.clone() });
         }
         if through < gap.through {
-            return Ok(stored);
+            return Ok((stored, chain));
         }
         let expected = match gap.chain_to {
             Some(chain) => Some(chain),
@@ -577,7 +608,7 @@ impl KeptHistory {
         };
         match (chain, expected) {
             (Some(got), Some(expected)) if got != expected => Err(FillError::Unchained { index: gap.through }),
-            _ => Ok(stored),
+            _ => Ok((stored, chain)),
         }
     }
 

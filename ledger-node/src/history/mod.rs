@@ -82,7 +82,8 @@ pub trait History: Send + Sync + 'static {
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError>;
     /// What is kept of a shard.
     fn coverage(&self, shard: u32) -> Coverage;
-    /// Takes records from a peer into a gap, in order, from the gap's beginning. Verified by the chain.
+    /// Takes records from a peer into a gap, in order, from the gap's beginning. Verified by the chain; the gap ends where the chain says
+    /// that nothing is left of it.
     ///
     /// # Errors
     /// [`FillError`]: the peer's records are not a part of this shard's history.

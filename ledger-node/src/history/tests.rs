@@ -155,6 +155,80 @@ async fn a_gapped_node_fills_its_gap_from_a_peer_through_questions() {
     assert_eq!(read_all(&*gapped, 1, 1), chain.records);
 }
 
+/// Asks this peer.
+fn asks(peer: &Arc<dyn History>) -> impl FnMut(Bytes) -> std::future::Ready<io::Result<Bytes>> {
+    let peer = peer.clone();
+    move |question| std::future::ready(backfill::answer(&*peer, &question))
+}
+
+#[tokio::test]
+async fn a_gap_ends_behind_the_last_record_though_the_restored_state_is_further() {
+    let chain = chain_of(1, 19);
+    let (_, peer) = in_memory();
+    peer.begin(1, 0, chain.chains[0]);
+    chain.append(&*peer, 1, 1..=19);
+    // Entries 20 and 21 are none of the ledger's: a new leader's first, a membership. Nobody appends them, a snapshot counts them.
+    let (_, gapped) = in_memory();
+    gapped.begin(1, 21, chain.chains[19]);
+    assert!(gapped.coverage(1).is_gapped());
+    let filled = backfill::fill_from(&*gapped, 1, asks(&peer)).await.expect("it fits");
+    assert_eq!(filled, backfill::Filled::Whole);
+    assert_eq!(gapped.read(1, 1, ALL).expect("nothing is missing").next, 22);
+    assert_eq!(read_all(&*gapped, 1, 1), chain.records);
+
+    // While a record is left, it stays a gap.
+    let (_, behind) = in_memory();
+    behind.begin(1, 0, chain.chains[0]);
+    chain.append(&*behind, 1, 1..=18);
+    let (_, gapped) = in_memory();
+    gapped.begin(1, 21, chain.chains[19]);
+    let filled = backfill::fill_from(&*gapped, 1, asks(&behind)).await.expect("it fits");
+    assert_eq!(filled, backfill::Filled::NotYet);
+    assert!(matches!(gapped.read(1, 19, ALL), Err(HistoryError::NotHere { after: 18, through: 21, .. })));
+}
+
+#[tokio::test]
+async fn history_that_one_peer_dropped_is_had_from_another_and_given_up_when_all_did() {
+    let chain = chain_of(1, 40);
+    let with_all = || {
+        let (_, peer) = in_memory();
+        peer.begin(1, 0, chain.chains[0]);
+        chain.append(&*peer, 1, 1..=40);
+        peer
+    };
+    let (short, shorter, whole) = (with_all(), with_all(), with_all());
+    short.give_up_below(1, 10);
+    shorter.give_up_below(1, 35);
+    let (_, gapped) = in_memory();
+    gapped.begin(1, 30, chain.chains[30]);
+    chain.append(&*gapped, 1, 31..=40);
+
+    let mut refusals = backfill::Refusals::default();
+    let filled = backfill::fill_from(&*gapped, 1, asks(&shorter)).await.expect("asked");
+    assert_eq!(filled, backfill::Filled::TooOld { oldest: 35 });
+    assert_eq!(refusals.take(0, 1, &filled, &[1, 2]), None, "another may keep it");
+    let filled = backfill::fill_from(&*gapped, 1, asks(&short)).await.expect("asked");
+    assert_eq!(refusals.take(0, 2, &filled, &[1, 2]), Some(10), "the one that keeps most");
+    assert_eq!(refusals.take(0, 2, &filled, &[1, 2, 3]), None, "a third was not asked");
+    assert_eq!(refusals.take(0, 3, &backfill::Filled::NotYet, &[1, 2, 3]), None, "it may have it later");
+    assert_eq!(refusals.take(0, 2, &filled, &[1, 2, 3]), None, "it still may");
+    assert_eq!(refusals.take(0, 3, &backfill::Filled::NotFromHim, &[1, 2, 3]), Some(10));
+    assert_eq!(refusals.take(0, 3, &backfill::Filled::NotYet, &[1, 2, 3]), None, "what it said before counts no more");
+    assert_eq!(refusals.take(5, 2, &filled, &[1, 2]), None, "the gap begins elsewhere now");
+
+    gapped.give_up_below(1, 10);
+    let filled = backfill::fill_from(&*gapped, 1, asks(&short)).await.expect("asked");
+    assert_eq!(filled, backfill::Filled::Whole);
+    assert!(matches!(gapped.read(1, 9, ALL), Err(HistoryError::TooOld { oldest: 10, .. })));
+    assert_eq!(read_all(&*gapped, 1, 10), chain.from(10, 40));
+
+    let (_, gapped) = in_memory();
+    gapped.begin(1, 30, chain.chains[30]);
+    backfill::fill_from(&*gapped, 1, asks(&shorter)).await.expect("asked");
+    backfill::fill_from(&*gapped, 1, asks(&whole)).await.expect("asked");
+    assert_eq!(read_all(&*gapped, 1, 1), chain.from(1, 30), "one dropped it, another has it");
+}
+
 #[test]
 fn a_replica_that_diverged_gives_its_own_records_up() {
     let good = chain_of(1, 40);
@@ -228,6 +302,41 @@ fn retention_drops_the_oldest_and_says_so() {
     // Stamps are 1,000 ms apart: the last 30 s reach back to index 70.
     assert!(matches!(history.read(1, 69, ALL), Err(HistoryError::TooOld { oldest: 70, .. })));
     assert_eq!(read_all(&*history, 1, 70), chain.from(70, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_without_a_thread_drops_what_is_old_as_it_goes() {
+    let chain = chain_of(1, 41);
+    let keep = Retention { keep: Duration::from_secs(1 << 30), bytes_max: 1 };
+    let history = KeptHistory::inline(MemoryStore::new(), keep).expect("empty");
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=40);
+    assert_eq!(history.coverage(1).oldest, 0);
+    tokio::time::advance(crate::limits::HISTORY_RETAIN_EVERY).await;
+    chain.append(&*history, 1, 41..=41);
+    assert_eq!(history.coverage(1).oldest, 40);
+    assert!(matches!(history.read(1, 1, ALL), Err(HistoryError::TooOld { oldest: 40, .. })));
+    assert_eq!(read_all(&*history, 1, 40), chain.from(40, 41));
+}
+
+#[test]
+fn retention_by_size_keeps_the_newest_record() {
+    let chain = chain_of(1, 40);
+    let keep = Retention { keep: Duration::from_secs(1 << 30), bytes_max: 1 };
+    let history = KeptHistory::inline(MemoryStore::new(), keep).expect("empty");
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=40);
+    history.retain().expect("memory");
+    assert_eq!(history.coverage(1).oldest, 40);
+    assert_eq!(read_all(&*history, 1, 40), chain.from(40, 40));
+
+    // A shard with nothing more to drop does not stand before one that has.
+    let younger = chain_of(2, 60);
+    history.begin(2, 0, younger.chains[0]);
+    younger.append(&*history, 2, 1..=60);
+    history.give_up_below(2, 50);
+    history.retain().expect("memory");
+    assert_eq!(history.coverage(2).oldest, 60);
 }
 
 #[test]

@@ -150,13 +150,15 @@ impl Writer {
 
 impl KeptHistory {
     /// Drops the oldest records: those past their age, and, while the store takes too much, of the shard that reaches back
-    /// furthest.
+    /// furthest; of each shard all but the newest.
     pub(crate) fn retain(&self) -> io::Result<()> {
         let shards: Vec<(u32, u64)> =
             self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
         let mut oldest: Option<(u64, u32)> = None;
         for (shard, from) in shards {
-            let Some(newest) = self.time_of(self.store.last_up_to(shard, u64::MAX)?) else { continue };
+            let last = self.store.last_up_to(shard, u64::MAX)?;
+            let newest_index = last.as_ref().map_or(0, |(index, _)| *index);
+            let Some(newest) = self.time_of(last) else { continue };
             let limit = newest.saturating_sub(self.keep.keep.as_millis() as u64);
             let mut left = HISTORY_RETAIN_BATCH;
             let mut from = from;
@@ -164,9 +166,10 @@ impl KeptHistory {
                 let page =
                     self.store.range(shard, from, u64::MAX, PageBounds { records: 64.min(left), bytes: 1 << 20 })?;
                 let Some(first) = page.first().cloned() else { break };
+                let more = first.0 < newest_index;
                 let Some(time) = self.time_of(Some(first)) else { break };
                 if time >= limit {
-                    if oldest.is_none_or(|(other, _)| time < other) {
+                    if more && oldest.is_none_or(|(other, _)| time < other) {
                         oldest = Some((time, shard));
                     }
                     break;
@@ -189,8 +192,10 @@ impl KeptHistory {
                 u64::MAX,
                 PageBounds { records: HISTORY_RETAIN_BATCH, bytes: 64 << 20 },
             )?;
+            // The newest stays: what its chain value is, is how a peer knows that nothing came after it.
+            let newest = self.store.last_up_to(shard, u64::MAX)?.map_or(0, |(index, _)| index);
             if let Some((last, _)) = doomed.last() {
-                self.drop_below(shard, last + 1)?;
+                self.drop_below(shard, (last + 1).min(newest))?;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::api::{GroupId, NodeId};
 
@@ -117,8 +117,18 @@ pub struct Damage {
     pub groups: Vec<GroupId>,
     /// Groups never heard of may have been there too: every group without a word in the log counts as damaged.
     pub others_too: bool,
+    /// Nothing is rotten: the log was emptied for the group's repair, which has not ended, and lost nothing since.
+    pub emptied: bool,
     /// What was found.
     pub why: String,
+}
+
+impl Damage {
+    /// The group's log was emptied for its repair.
+    pub(crate) fn emptied(dir: &Path, groups: Vec<GroupId>) -> Self {
+        let why = "emptied for a repair that has not ended".to_owned();
+        Self { file: dir.to_path_buf(), offset: 0, groups, others_too: false, emptied: true, why }
+    }
 }
 
 impl fmt::Display for Damage {

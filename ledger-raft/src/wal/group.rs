@@ -194,13 +194,15 @@ impl GroupLog {
                 Ok(found) => state.last_head = found.into_iter().next().map(|e| e.head),
                 Err(e) => {
                     tracing::error!(group = self.mem.id.0, index = last, error = %e, "the last entry cannot be read back");
-                    state.damage.get_or_insert_with(|| Damage {
+                    let found = Damage {
                         file: self.log.dir.clone(),
                         offset: 0,
                         groups: vec![self.mem.id],
                         others_too: false,
+                        emptied: false,
                         why: format!("last entry {last}: {e}"),
-                    });
+                    };
+                    state.damage = state.damage.filter(|known| !known.emptied).or(Some(found));
                 }
             }
         }
@@ -341,12 +343,14 @@ impl GroupLog {
     }
 
     /// Forgets the entries, the purge mark and the committed position but not the vote; durable on return. The first step
-    /// of a repair from peers; the damage stays on record.
+    /// of a repair from peers; the group stays damaged, as one whose log was [emptied](Damage::emptied).
     ///
     /// # Errors
     /// Poisoned or closed.
     pub async fn reset(&self) -> io::Result<()> {
-        self.small(Kind::Reset, 0, Bytes::new(), MemState::reset).await
+        self.small(Kind::Reset, 0, Bytes::new(), MemState::reset).await?;
+        self.mem.lock().damage = Some(Damage::emptied(&self.log.dir, vec![self.mem.id]));
+        Ok(())
     }
 
     /// The repair is complete: from now on the group is not damaged; durable on return.

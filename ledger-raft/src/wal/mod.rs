@@ -26,7 +26,8 @@
 //! Every record that changes a group takes the next number of the group's own sequence; markers and checkpoints repeat
 //! the last one. A jump is a loss; a rotten place after which a group's numbers go on, or are confirmed, cost it nothing; a group
 //! that nothing vouches for after the place is damaged. Damage is written into the next checkpoint and stays until
-//! [`GroupLog::clear_damage`].
+//! [`GroupLog::clear_damage`]. A [reset](GroupLog::reset) changes it to that of an [emptied](Damage::emptied) log, so that what is found
+//! after it, in the middle of a repair, is told from what the repair is for.
 //!
 //! # Dead and recycled
 //!

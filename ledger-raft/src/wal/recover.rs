@@ -249,9 +249,8 @@ fn replay_all(disk: &dyn Disk, dir: &Path, live: &BTreeMap<u32, Found>, out: &mu
     out.groups = replayed.groups;
     out.damage = replayed.damage;
     if let Some(d) = out.damage.iter().find(|d| d.others_too) {
-        let file = d.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let others = out.groups.entry(OTHERS).or_insert_with(|| (GroupState::default(), GroupIndex::default(), None));
-        others.0.damage = Some(DamageMark { file, offset: d.offset });
+        others.0.damage = Some(DamageMark::of(d));
         others.2 = Some(d.clone());
     }
     Ok(())

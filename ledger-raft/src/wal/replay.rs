@@ -209,6 +209,7 @@ impl Replay {
                 g.state.last = None;
                 g.state.purged = None;
                 g.state.committed = None;
+                g.state.damage = Some(DamageMark::emptied());
                 g.suspect = Suspect::None;
             }
             Kind::Clear => {
@@ -229,6 +230,7 @@ impl Replay {
                 offset: p.offset,
                 groups: Vec::new(),
                 others_too: !p.repeats && self.census < p.event,
+                emptied: false,
                 why: p.why.to_owned(),
             })
             .collect();
@@ -257,7 +259,10 @@ impl Replay {
             if mine.is_none()
                 && let Some(mark) = &g.state.damage
             {
-                damage.push(lost(dir.join(&mark.file), mark.offset, "found at an earlier start and not repaired yet"));
+                damage.push(match mark.is_emptied() {
+                    true => Damage::emptied(dir, Vec::new()),
+                    false => lost(dir.join(&mark.file), mark.offset, "found at an earlier start and not repaired yet"),
+                });
                 mine = Some(damage.len() - 1);
             }
             if let Some(at) = mine
@@ -272,10 +277,7 @@ impl Replay {
             .map(|(id, (mut state, index, mine))| {
                 let found = mine.map(|at| damage[at].clone());
                 state.last = index.last();
-                state.damage = found.as_ref().map(|d| DamageMark {
-                    file: d.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-                    offset: d.offset,
-                });
+                state.damage = found.as_ref().map(DamageMark::of);
                 (id, (state, index, found))
             })
             .collect();
@@ -291,5 +293,5 @@ impl GroupReplay {
 }
 
 fn lost(file: PathBuf, offset: u64, why: &str) -> Damage {
-    Damage { file, offset, groups: Vec::new(), others_too: false, why: why.to_owned() }
+    Damage { file, offset, groups: Vec::new(), others_too: false, emptied: false, why: why.to_owned() }
 }

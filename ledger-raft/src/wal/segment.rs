@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::error::Damage;
 use super::frame::{Cursor, put_blob, put_number};
 use crate::seam::{Disk, DiskFile};
 
@@ -61,6 +62,28 @@ pub(crate) fn make_spare(disk: &dyn Disk, dir: &Path, path: &Path, bytes: u64) -
 pub(crate) struct DamageMark {
     pub(crate) file: String,
     pub(crate) offset: u64,
+}
+
+/// Stands for a file in the mark of a log that was emptied for its repair; no file's name has a slash.
+const EMPTIED: &str = "/emptied";
+
+impl DamageMark {
+    /// The log was emptied for the group's repair. Damage after that is a mark of its own again.
+    pub(crate) fn emptied() -> Self {
+        Self { file: EMPTIED.to_owned(), offset: 0 }
+    }
+
+    pub(crate) fn is_emptied(&self) -> bool {
+        self.file == EMPTIED
+    }
+
+    pub(crate) fn of(damage: &Damage) -> Self {
+        if damage.emptied {
+            return Self::emptied();
+        }
+        let file = damage.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { file, offset: damage.offset }
+    }
 }
 
 /// A group's state but for the entries, as a checkpoint carries it.

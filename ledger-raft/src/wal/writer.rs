@@ -25,7 +25,7 @@ use super::group::{AppendDone, GroupMem};
 use super::limits::{BLOCK_BYTES, IDLE_MARKER, ROUND_BYTES_SOFT, SPACE_CHECK, SPACE_POLL, SPARES_RESERVED};
 use super::log::{WalConfig, WalIdentity};
 use super::round::Round;
-use super::segment::{GroupState, SegmentFile, SpareMade, path_of};
+use super::segment::{DamageMark, GroupState, SegmentFile, SpareMade, path_of};
 use super::shared::{Op, Shared};
 use crate::api::GroupId;
 use crate::seam::Disk;
@@ -380,6 +380,7 @@ impl Writer {
                 mem.lock().index.clear();
                 state.purged = None;
                 state.committed = None;
+                state.damage = Some(DamageMark::emptied());
             }
             Kind::Clear => state.damage = None,
             Kind::Entry | Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest => {}

@@ -173,8 +173,11 @@ fn damage_stays_until_it_is_cleared_and_a_reset_keeps_the_vote() {
         for start in 0..3 {
             let wal = open(&disk).await.expect("open");
             assert!(wal.group(hurt).state().damage.is_some(), "start {start}");
+            let emptied = |wal: &Wal| wal.group(hurt).state().damage.is_some_and(|damage| damage.emptied);
+            assert_eq!(emptied(&wal), start == 2, "start {start}");
             if start == 1 {
                 wal.group(hurt).reset().await.expect("reset");
+                assert!(emptied(&wal));
             }
             wal.close().await;
         }
@@ -191,6 +194,51 @@ fn damage_stays_until_it_is_cleared_and_a_reset_keeps_the_vote() {
         for other in GROUPS.into_iter().filter(|g| *g != hurt) {
             assert_eq!(wal.group(other).state().damage, None);
         }
+    });
+}
+
+/// A log under repair that rots again lost something that the repair does not know of: that stays told from its being emptied.
+#[test]
+fn damage_after_a_reset_is_damage_again() {
+    runtime().block_on(async {
+        let disk = SimDisk::new(0);
+        let id = GROUPS[0];
+        let emptied = |wal: &Wal| wal.group(id).state().damage.map(|damage| damage.emptied);
+        {
+            let wal = open(&disk).await.expect("open");
+            append(&wal.group(id), vec![entry(1, 1, 60)]).await.expect("told").expect("durable");
+            wal.group(id).reset().await.expect("reset");
+            for index in 31..=60 {
+                append(&wal.group(id), vec![entry(index, 1, 3000)]).await.expect("told").expect("durable");
+            }
+            assert_eq!(emptied(&wal), Some(true));
+            wal.close().await;
+        }
+        assert_eq!(emptied(&open(&disk.fork()).await.expect("open")), Some(true));
+        let place = |file: &std::path::PathBuf| disk.content(file)?.windows(5).position(|bytes| bytes == b"45/1/");
+        let (file, at) = disk.files().into_iter().find_map(|file| place(&file).map(|at| (file, at))).expect("there");
+        disk.flip_bit(&file, at as u64, 1).expect("flip");
+        // The first start after it finds it and dies, the others know it from those before them.
+        for start in 0..3 {
+            let wal = open(&disk).await.expect("open");
+            assert_eq!(emptied(&wal), Some(false), "start {start}");
+            match start {
+                0 => {
+                    disk.kill();
+                    drop(wal);
+                    disk.crash(7);
+                }
+                _ => wal.close().await,
+            }
+        }
+        let wal = open(&disk).await.expect("open");
+        wal.group(id).reset().await.expect("reset");
+        wal.close().await;
+        let wal = open(&disk).await.expect("open");
+        assert_eq!(emptied(&wal), Some(true));
+        wal.group(id).clear_damage().await.expect("clear");
+        wal.close().await;
+        assert_eq!(emptied(&open(&disk).await.expect("open")), None);
     });
 }
 

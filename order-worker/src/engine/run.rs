@@ -33,7 +33,7 @@ pub async fn run(deps: &Arc<Deps>, claimed: Claimed, stopping: watch::Receiver<b
     };
     tokio::select! {
         biased;
-        ended = one.to_its_end() => {
+        ended = one.until_it_ends() => {
             deps.metrics.ended(step, ended);
             tracing::debug!(order = %id, epoch, ?step, outcome = ended, "run ended");
         }
@@ -61,7 +61,7 @@ enum After {
 }
 
 impl One<'_> {
-    async fn to_its_end(mut self) -> &'static str {
+    async fn until_it_ends(mut self) -> &'static str {
         let mut event = Event::Begin;
         if *self.stopping.borrow() {
             let _ = self.report(Report::GiveBack { after_ms: 0 }).await;

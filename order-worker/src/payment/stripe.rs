@@ -194,10 +194,14 @@ async fn answer<T: for<'a> Deserialize<'a>>(request: RequestBuilder) -> Result<T
         return serde_json::from_slice(&body)
             .map_err(|e| Failure::Unknown { why: format!("answer not understood: {e}") });
     }
+    let replayed = response.headers().get("idempotent-replayed").is_some_and(|value| value == "true");
     let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let body = body(response).await.unwrap_or_default();
     let error = serde_json::from_slice::<WireFailure>(&body).unwrap_or_default().error;
-    Err(told(status, &error, after.map(Duration::from_secs)))
+    Err(match told(status, &error, after.map(Duration::from_secs)) {
+        Failure::Unknown { why } if replayed => Failure::Replayed { why },
+        failure => failure,
+    })
 }
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Failure> {

@@ -111,6 +111,9 @@ async fn what_is_not_certain_is_unknown_and_can_be_looked_up() {
     let made = stripe_.create_intent(FakeLedger::id(1), 1, euros(), "a").await.expect("made");
     let confirmed = stripe_.confirm(&made.id, &with("pm_card_visa"), "b").await;
     assert!(matches!(confirmed, Err(Failure::Unknown { .. })), "{confirmed:?}");
+    // The key keeps the failure. That says nothing about how the provider is: one such order must not hold the breaker open for all.
+    let again = stripe_.confirm(&made.id, &with("pm_card_visa"), "b").await.expect_err("it is kept");
+    assert!(matches!(again, Failure::Replayed { .. }) && !again.is_illness(), "{again:?}");
     assert_eq!(stripe_.retrieve(&made.id).await.expect("found").status, IntentStatus::Succeeded);
     let nobody = ProviderId::new("pi_nobody").expect("an id");
     assert_eq!(stripe_.retrieve(&nobody).await, Err(Failure::Missing));

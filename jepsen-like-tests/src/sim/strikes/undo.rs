@@ -25,6 +25,8 @@ pub(super) enum Undo {
     Space(usize),
     Clock(usize),
     Timer(usize),
+    /// A node is told to build a snapshot.
+    Snapshot(usize),
     Strobe {
         node: usize,
         by_ms: i64,
@@ -50,6 +52,7 @@ impl Strikes {
         self.power_cuts();
         self.undo.clear();
         self.armed.clear();
+        self.overtaken.clear();
         (0..self.nodes()).for_each(|node| self.undo_one(Undo::Start(node)));
     }
 
@@ -79,6 +82,7 @@ impl Strikes {
             }
             Undo::Space(node) => self.worlds[node].disk.set_capacity(ROOMY),
             Undo::Clock(node) => self.worlds[node].clock.mend(),
+            Undo::Snapshot(node) => drop(self.snapshot(node)),
             Undo::Timer(node) => self.hosts[node].drift(0),
             Undo::Strobe { node, until, .. } if self.now >= until => self.worlds[node].clock.mend(),
             Undo::Strobe { node, by_ms, every_ms, until } => {
