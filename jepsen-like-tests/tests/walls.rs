@@ -4,13 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates each crate may name, dev-dependencies aside.
-const MAY_NAME: [(&str, &[&str]); 7] = [
+const MAY_NAME: [(&str, &[&str]); 10] = [
     ("ledger-core", &[]),
     ("ledger-raft", &[]),
     ("ledger-proto", &["ledger-core"]),
     ("ledger-node", &["ledger-core", "ledger-raft", "ledger-proto"]),
     ("client-sdk", &["ledger-core", "ledger-proto"]),
-    ("cluster", &["ledger-core", "ledger-proto", "client-sdk", "ledger-node"]),
+    ("order-worker", &["ledger-core", "client-sdk"]),
+    ("event-bridge", &["client-sdk"]),
+    ("payment-sim", &[]),
+    ("cluster", &["ledger-core", "ledger-proto", "client-sdk", "ledger-node", "order-worker", "payment-sim"]),
     ("jepsen-like-tests", &["ledger-core", "ledger-raft", "ledger-proto", "ledger-node", "client-sdk", "cluster"]),
 ];
 

@@ -3,3 +3,4 @@
 mod examples;
 mod far_nodes;
 mod nodes;
+mod orders;
