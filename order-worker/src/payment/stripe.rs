@@ -3,7 +3,7 @@
 //! **What it is.** One function a call, and one that tells answers apart. The order's id and generation travel in the intent's metadata.
 //!
 //! **Owns** Stripe's words. **Must never** say *no* for an answer that does not say so for certain, follow a redirect, or retry by itself.
-//! **Read next**: [`Failure`](super::Failure).
+//! **Read next**: [`super::Failure`].
 
 use std::time::Duration;
 
