@@ -1,8 +1,10 @@
-//! A breaker for linearizable stock reads, for callers who asked by name for a stale answer instead.
+//! A circuit breaker for one dependency.
 //!
-//! **What it is.** After so many failures within a time the breaker opens: for a while reads that may fall back are stale at once and ask no leader. Then one
-//! of them tries; its success closes the breaker, its failure opens it again. (The pattern is Nygard's, *Release It!*.)
-//! **Owns** that count. **Must never** touch a read that did not ask for the fallback.
+//! **What it is.** Closed until so many failures within a window; then open for a time, in which nothing is sent; then one call at a time
+//! probes, and the first that comes back well closes it. Time is tokio's, so that tests pause it: the crates of the field count calls
+//! instead of time, or ask the system's clock.
+//!
+//! **Owns** when the dependency is left alone. **Must never** decide what an answer means.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,73 +12,133 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When the breaker of [`crate::ReadOf::or_stale`] opens and for how long.
+/// Its numbers, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BreakerSettings {
-    /// So many failures …
+pub struct BreakerNumbers {
+    /// It opens after so many failures ...
     pub failures: usize,
-    /// … within this time open it.
-    pub within: Duration,
-    /// It stays open this long; then one read tries.
+    /// ... within this time.
+    pub window: Duration,
+    /// How long it stays open before a call may probe.
     pub open_for: Duration,
 }
 
-impl Default for BreakerSettings {
+impl Default for BreakerNumbers {
     fn default() -> Self {
-        Self { failures: 7, within: Duration::from_secs(60), open_for: Duration::from_secs(10) }
+        Self { failures: 5, window: Duration::from_secs(30), open_for: Duration::from_secs(30) }
     }
 }
 
-#[derive(Default)]
-struct State {
-    failures: VecDeque<Instant>,
-    open_until: Option<Instant>,
-    trying: bool,
+/// How it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Calls go through.
+    Closed,
+    /// Nothing goes through before this time is over.
+    Open(Duration),
+    /// The next call, or the one under way, probes.
+    Probing,
 }
 
-/// The breaker.
-pub(crate) struct Breaker {
-    settings: BreakerSettings,
+#[derive(Debug)]
+enum State {
+    Closed(VecDeque<Instant>),
+    Open { until: Instant },
+    Probing,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Breaker {
+    numbers: BreakerNumbers,
     state: Mutex<State>,
 }
 
-impl Breaker {
-    pub(crate) fn new(settings: BreakerSettings) -> Self {
-        Self { settings, state: Mutex::default() }
-    }
+/// Leave to make one call. Dropped without a verdict (the call was abandoned), it says nothing about the dependency.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    breaker: &'a Breaker,
+    probe: bool,
+    said: bool,
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Breaker {
+    /// A closed one.
+    pub fn new(numbers: BreakerNumbers) -> Self {
+        Self { numbers, state: Mutex::new(State::Closed(VecDeque::new())) }
+    }
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Whether a linearizable read may be tried now. The one that tries for all must tell how it went.
-    pub(crate) fn lets_through(&self) -> bool {
-        let mut state = self.lock();
-        match state.open_until {
-            None => true,
-            Some(until) if Instant::now() < until || state.trying => false,
-            Some(_) => {
-                state.trying = true;
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        match *self.state() {
+            State::Closed(_) => Standing::Closed,
+            State::Open { until } => match until.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => Standing::Probing,
+                left => Standing::Open(left),
+            },
+            State::Probing => Standing::Probing,
+        }
+    }
+    /// Asks for leave to make a call.
+    ///
+    /// # Errors
+    /// It is open; how long to wait.
+    pub fn admit(&self) -> Result<Pass<'_>, Duration> {
+        let mut state = self.state();
+        let probe = match *state {
+            State::Closed(_) => false,
+            State::Open { until } => {
+                let left = until.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    return Err(left);
+                }
+                *state = State::Probing;
                 true
             }
+            // The probe decides soon.
+            State::Probing => return Err(Duration::from_secs(1)),
+        };
+        Ok(Pass { breaker: self, probe, said: false })
+    }
+}
+
+impl Pass<'_> {
+    /// The dependency answered, whatever it said.
+    pub fn well(mut self) {
+        self.said = true;
+        if self.probe {
+            *self.breaker.state() = State::Closed(VecDeque::new());
         }
     }
-
-    pub(crate) fn succeeded(&self) {
-        *self.lock() = State::default();
-    }
-
-    pub(crate) fn failed(&self) {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let State { failures, open_until, trying } = &mut *state;
-        while failures.front().is_some_and(|&first| now - first > self.settings.within) {
-            failures.pop_front();
+    /// The dependency did not answer, or not sensibly.
+    pub fn ill(mut self) {
+        self.said = true;
+        let (now, numbers) = (Instant::now(), self.breaker.numbers);
+        let mut state = self.breaker.state();
+        let opens = match &mut *state {
+            State::Closed(failures) => {
+                failures.push_back(now);
+                while failures.front().is_some_and(|&first| now.duration_since(first) > numbers.window) {
+                    failures.pop_front();
+                }
+                failures.len() >= numbers.failures
+            }
+            State::Open { .. } => false,
+            State::Probing => self.probe,
+        };
+        if opens {
+            *state = State::Open { until: now + numbers.open_for };
         }
-        failures.push_back(now);
-        if std::mem::take(trying) || failures.len() >= self.settings.failures {
-            *open_until = Some(now + self.settings.open_for);
-            failures.clear();
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.probe && !self.said {
+            // Somebody else may probe at once.
+            *self.breaker.state() = State::Open { until: Instant::now() };
         }
     }
 }
@@ -85,27 +147,47 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerNumbers::default())
+    }
+    fn fail(breaker: &Breaker, times: usize) {
+        (0..times).for_each(|_| breaker.admit().expect("closed").ill());
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn opens_after_failures_within_the_time_and_lets_one_try() {
-        let breaker = Breaker::new(BreakerSettings::default());
-        for _ in 0..6 {
-            breaker.failed();
+    async fn opens_after_five_failures_and_probes_after_thirty_seconds() {
+        let breaker = breaker();
+        fail(&breaker, 4);
+        breaker.admit().expect("still closed").well();
+        fail(&breaker, 1);
+        assert_eq!(breaker.admit().map(drop), Err(Duration::from_secs(30)));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let probe = breaker.admit().expect("one may probe");
+        assert!(breaker.admit().is_err(), "one alone");
+        probe.well();
+        assert_eq!(breaker.standing(), Standing::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_far_apart_do_not_open_it() {
+        let breaker = breaker();
+        for _ in 0..50 {
+            fail(&breaker, 1);
+            tokio::time::advance(Duration::from_secs(8)).await;
         }
-        tokio::time::advance(Duration::from_secs(61)).await;
-        breaker.failed();
-        assert!(breaker.lets_through(), "six of the seven are too old");
-        for _ in 0..6 {
-            breaker.failed();
-        }
-        assert!(!breaker.lets_through());
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(breaker.lets_through());
-        assert!(!breaker.lets_through(), "one tries, the others wait for what it finds");
-        breaker.failed();
-        assert!(!breaker.lets_through());
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(breaker.lets_through());
-        breaker.succeeded();
-        assert!(breaker.lets_through() && breaker.lets_through());
+        assert_eq!(breaker.standing(), Standing::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_probe_opens_it_again_and_an_abandoned_one_says_nothing() {
+        let breaker = breaker();
+        fail(&breaker, 5);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        breaker.admit().expect("a probe").ill();
+        assert_eq!(breaker.standing(), Standing::Open(Duration::from_secs(30)));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        drop(breaker.admit().expect("a probe"));
+        assert_eq!(breaker.standing(), Standing::Probing);
+        breaker.admit().expect("another probe").well();
     }
 }

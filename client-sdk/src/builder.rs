@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::breaker::BreakerSettings;
+use crate::breaker::BreakerNumbers;
 use crate::chance::Chance;
 use crate::client::Client;
 use crate::dial::{self, Connector, Dial};
@@ -43,7 +43,7 @@ pub struct Builder {
     deadline: Duration,
     streams: usize,
     seed: Option<u64>,
-    breaker: BreakerSettings,
+    breaker: BreakerNumbers,
     dial: Dial,
 }
 
@@ -55,7 +55,7 @@ impl Default for Builder {
             deadline: limits::DEADLINE_DEFAULT,
             streams: 1,
             seed: None,
-            breaker: BreakerSettings::default(),
+            breaker: limits::STOCK_BREAKER,
             dial: Dial { connector: dial::tcp(), user_agent },
         }
     }
@@ -83,7 +83,7 @@ impl Builder {
         self
     }
     /// When reads of stock that may fall back ([`crate::ReadOf::or_stale`]) stop asking the leader, and for how long.
-    pub fn stock_breaker(mut self, settings: BreakerSettings) -> Self {
+    pub fn stock_breaker(mut self, settings: BreakerNumbers) -> Self {
         self.breaker = settings;
         self
     }

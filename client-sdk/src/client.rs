@@ -14,7 +14,7 @@ use ledger_proto::{Cause, v1};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::breaker::{Breaker, BreakerSettings};
+use crate::breaker::{Breaker, BreakerNumbers};
 use crate::builder::{Builder, ConnectError};
 use crate::given::Given;
 use crate::orders::{Claim, OnOrder, PlaceOrder, is_news, no_such_order};
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub(crate) fn new(routes: Arc<Routes>, deadline: Duration, breaker: BreakerSettings) -> Self {
+    pub(crate) fn new(routes: Arc<Routes>, deadline: Duration, breaker: BreakerNumbers) -> Self {
         let keep_fresh = tokio::spawn(routes.clone().keep_fresh()).abort_handle();
         let (closed, breaker, waiting) = (AtomicBool::new(false), Breaker::new(breaker), Waiting::default());
         Self { inner: Arc::new(Inner { routes, deadline, closed, keep_fresh, breaker, waiting }) }

@@ -6,6 +6,7 @@
 
 use ledger_core::SaleId;
 use ledger_core::change::{ChangeKind, LineChange};
+use ledger_core::order::ParkReason;
 use ledger_core::outcome::SoldOut;
 use ledger_proto::{feed, names, v1};
 use serde::Serialize;
@@ -127,7 +128,46 @@ fn what(kind: &ChangeKind) -> String {
             SoldOut::FirstBackAt(t) => format!("all held, first back at {}", instant(t.0)),
             SoldOut::Gone => "gone for good".into(),
         },
+        order => of_order(order),
+    }
+}
+
+fn of_order(kind: &ChangeKind) -> String {
+    match kind {
+        ChangeKind::PurchaseAttempted { reason, .. } | ChangeKind::PaymentFailed { reason, .. } => reason.to_string(),
+        ChangeKind::OrderPlaced { deadline, amount, suspect, .. } => {
+            format!("{amount}, to be paid until {}{}", instant(deadline.0), if *suspect { ", suspect" } else { "" })
+        }
+        ChangeKind::OrderClaimed { worker, epoch, step, until, .. } => {
+            format!("{worker} is to {}, until {} (epoch {epoch})", step.name(), instant(until.0))
+        }
+        ChangeKind::LeaseLost { worker, epoch, .. } => format!("{worker} never reported (epoch {epoch})"),
+        ChangeKind::IntentCreated { intent, generation, .. } => format!("{intent}, generation {generation}"),
+        ChangeKind::OrderRetried { reason, until, attempts, .. } => {
+            format!("{reason}; attempt {attempts}, again at {}", instant(until.0))
+        }
+        ChangeKind::OrderGivenBack { until, .. } => format!("nothing was tried; again at {}", instant(until.0)),
+        ChangeKind::PaymentProcessed { payment, amount, kept, .. } => {
+            format!("{amount} as {payment}, {}", if *kept { "kept" } else { "to be given back" })
+        }
+        ChangeKind::OrderSettling { why, .. } => format!("units are free again ({why:?}); was anything paid?"),
+        ChangeKind::OrderConfirmed { linked, .. } => {
+            linked.map_or(String::new(), |linked| format!("late, with the units of {linked}"))
+        }
+        ChangeKind::RefundRequested { payment, reason, .. } => format!("{payment}: {reason:?}"),
+        ChangeKind::OrderRefunded { payment, refund, .. } => format!("{payment} by {refund}"),
+        ChangeKind::OrderParked { reason, .. } => parked_words(reason),
+        ChangeKind::OrderByHandDone { what, reason, .. } => format!("{what:?}: {reason}"),
         _ => String::new(),
+    }
+}
+
+/// Why an order is parked, in words.
+pub fn parked_words(reason: &ParkReason) -> String {
+    match reason {
+        ParkReason::Worker(reason) => reason.to_string(),
+        ParkReason::LeasesLost => "too many leases ended without a report".to_owned(),
+        ParkReason::UnknownOrder => "a payment came for an id that has no order".to_owned(),
     }
 }
 

@@ -24,7 +24,7 @@
 //! **Owns** routing, batching, retries, deadlines and the feed. **Must never** invent or swap ids, or report *unknown* as *no*.
 //! **Read next**: [`Client`], [`Outcome`].
 
-mod breaker;
+pub mod breaker;
 mod builder;
 mod calling;
 mod chance;
@@ -47,7 +47,6 @@ mod waiting;
 mod watch;
 mod write;
 
-pub use breaker::BreakerSettings;
 pub use builder::{Builder, ConnectError};
 pub use calling::Calling;
 pub use client::Client;

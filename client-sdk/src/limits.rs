@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ledger_proto::limits as wire;
 
+use crate::breaker::BreakerNumbers;
+
 /// Deadline of calls that name none.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
 /// One attempt waits so long for its answer; then it counts as in doubt, and the call is asked again through another node, with the same
@@ -53,6 +55,9 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
 pub const ATTEMPT_DEFAULT: Duration = Duration::from_secs(10);
 /// Whoever waits for an order looks at it at least so often, whatever the feed says.
 pub const WAIT_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// When reads of stock that may fall back stop asking the leader.
+pub const STOCK_BREAKER: BreakerNumbers =
+    BreakerNumbers { failures: 7, window: Duration::from_secs(60), open_for: Duration::from_secs(10) };
 /// Frames of a watch that wait for a slow consumer; then its node waits.
 pub const WATCH_FRAMES: usize = 16;
 

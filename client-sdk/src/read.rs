@@ -321,17 +321,25 @@ impl ReadOf<OfOffer> {
             return self.of_offer().await;
         }
         let Self { client, of, deadline, .. } = self;
-        let read = |stale| ReadOf { client: client.clone(), of: of.clone(), stale, or_stale: false, deadline };
-        if client.breaker().lets_through() {
-            match read(false).of_offer().await {
-                Outcome::NotNow(_) | Outcome::Unknown(_) => client.breaker().failed(),
+        let until = Instant::now() + deadline.unwrap_or(client.deadline());
+        let read = |stale, deadline| ReadOf {
+            client: client.clone(),
+            of: of.clone(),
+            stale,
+            or_stale: false,
+            deadline: Some(deadline),
+        };
+        if let Ok(pass) = client.breaker().admit() {
+            // Half of the time, so that enough is left to fall back within the deadline.
+            match read(false, (until - Instant::now()) / 2).of_offer().await {
+                Outcome::NotNow(_) | Outcome::Unknown(_) => pass.ill(),
                 definite => {
-                    client.breaker().succeeded();
+                    pass.well();
                     return definite;
                 }
             }
         }
-        read(true).of_offer().await
+        read(true, until.saturating_duration_since(Instant::now())).of_offer().await
     }
     async fn of_offer(self) -> Outcome<Option<OfferView>> {
         ask(

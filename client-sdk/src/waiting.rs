@@ -63,7 +63,7 @@ async fn follow(waiting: Waiting, routes: Weak<Routes>) {
         loop {
             match tokio::time::timeout(limits::WAIT_LOOK_EVERY, watch.next()).await {
                 Ok(Some(Ok(told))) => {
-                    told.changes.iter().filter_map(|one| one.change.kind.order()).for_each(|id| waiting.tell(id));
+                    told.changes.iter().filter_map(|one| one.change.kind.reservation()).for_each(|id| waiting.tell(id));
                 }
                 Ok(Some(Err(ended))) => {
                     tracing::warn!(%ended, "the feed ended for those who wait for orders; they look again by themselves");

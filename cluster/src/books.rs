@@ -233,7 +233,9 @@ impl Books {
         }
         let first = match sku_of(&change.kind) {
             Some(sku) => Some(sku.clone()),
-            None => reservation_of(&change.kind)
+            None => change
+                .kind
+                .reservation()
                 .and_then(|id| self.reservations.get(&id))
                 .and_then(|r| r.lines.first())
                 .map(|(key, _)| key.sku.clone()),
@@ -265,7 +267,7 @@ impl Books {
                 product.last = here;
             }
         }
-        if let Some(book) = reservation_of(&change.kind).and_then(|id| self.reservations.get_mut(&id)) {
+        if let Some(book) = change.kind.reservation().and_then(|id| self.reservations.get_mut(&id)) {
             book.last = (position.index, position.place);
         }
     }
@@ -281,7 +283,7 @@ impl Books {
             );
             self.find("chain", at, what);
         }
-        let Some(id) = reservation_of(&happened.change.kind) else { return };
+        let Some(id) = happened.change.kind.reservation() else { return };
         let known = self.reservations.get(&id).map(|r| r.last);
         let told = happened.change.previous_on_reservation;
         if known != told {
@@ -626,19 +628,6 @@ impl Books {
 
 fn lines_of(lines: &[LineChange]) -> Vec<(OfferKey, i128)> {
     lines.iter().map(|l| (l.line.offer.clone(), i128::from(l.line.quantity.get()))).collect()
-}
-
-/// The reservation a change is about.
-pub fn reservation_of(kind: &ChangeKind) -> Option<ReservationId> {
-    match kind {
-        ChangeKind::InventoryReserved { id, .. }
-        | ChangeKind::ReservationExtended { id, .. }
-        | ChangeKind::ReservationConfirmed { id, .. }
-        | ChangeKind::ReservationReleased { id, .. }
-        | ChangeKind::ReservationExpired { id, .. }
-        | ChangeKind::UnitsReturned { id, .. } => Some(*id),
-        order => order.order(),
-    }
 }
 
 /// All products a change moves units of; extensions move none.

@@ -219,16 +219,7 @@ pub fn maybe(t: Option<impl Into<String>>) -> Cell {
     text(t.map(Into::into).unwrap_or_default())
 }
 
-/// An instant of ledger time as RFC 3339; `-` for zero.
-pub fn instant(ms: u64) -> String {
-    if ms == 0 {
-        return "-".into();
-    }
-    match i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
-        Some(t) => t.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-        None => format!("{ms} ms"),
-    }
-}
+pub use client_sdk::document::instant;
 
 /// Microseconds for people.
 pub fn micros(us: u64) -> String {

@@ -254,6 +254,19 @@ impl ChangeKind {
         }
     }
 
+    /// The reservation it is about, or the order under the same id.
+    pub fn reservation(&self) -> Option<ReservationId> {
+        match self {
+            Self::InventoryReserved { id, .. }
+            | Self::ReservationExtended { id, .. }
+            | Self::ReservationConfirmed { id, .. }
+            | Self::ReservationReleased { id, .. }
+            | Self::ReservationExpired { id, .. }
+            | Self::UnitsReturned { id, .. } => Some(*id),
+            order => order.order(),
+        }
+    }
+
     /// The event's published name.
     pub fn name(&self) -> &'static str {
         match self {

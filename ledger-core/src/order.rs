@@ -146,6 +146,22 @@ impl Phase {
         Self::Done,
         Self::Parked,
     ];
+    /// Its published name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Paying => "paying",
+            Self::AwaitingBuyer => "awaiting-buyer",
+            Self::Settling => "settling",
+            Self::Sold => "sold",
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::RefundDue => "refund-due",
+            Self::Refunded => "refunded",
+            Self::Done => "done",
+            Self::Parked => "parked",
+        }
+    }
     /// Whether the order's reservation is a live hold in this phase.
     pub fn holds(self) -> bool {
         matches!(self, Self::Queued | Self::Paying | Self::AwaitingBuyer)
@@ -170,6 +186,20 @@ pub enum Ending {
     Closed = 5,
 }
 
+impl Ending {
+    /// Its published name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Sold => "sold",
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Refunded => "refunded",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What a worker is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -185,6 +215,15 @@ pub enum Step {
 }
 
 impl Step {
+    /// Its published name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pay => "pay",
+            Self::Settle => "settle",
+            Self::Refund => "refund",
+            Self::Notify => "notify",
+        }
+    }
     /// Which of the two queues it stands in.
     pub fn class(self) -> WorkClass {
         if self == Self::Notify { WorkClass::Mail } else { WorkClass::Money }

@@ -12,7 +12,7 @@ pub mod seams;
 pub mod payment;
 pub mod step;
 
-pub mod breaker;
+pub use client_sdk::breaker;
 pub mod ledger;
 pub mod metrics;
 pub mod notify;

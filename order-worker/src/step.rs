@@ -551,19 +551,7 @@ fn notify(order: &Order, event: &Event) -> Vec<Action> {
 }
 
 fn send(order: &Order) -> Action {
-    Action::Send { key: format!("{}-{}", order.claimed.id, ending_word(order.claimed.ending)) }
-}
-
-/// The word for an ending, in keys, templates and events; published, so frozen.
-pub fn ending_word(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Open => "open",
-        Ending::Sold => "sold",
-        Ending::Released => "released",
-        Ending::Expired => "expired",
-        Ending::Refunded => "refunded",
-        Ending::Closed => "closed",
-    }
+    Action::Send { key: format!("{}-{}", order.claimed.id, order.claimed.ending.name()) }
 }
 
 /// A call failed in a way that has nothing to do with what the order is.

@@ -50,7 +50,7 @@ impl History {
     fn at(&mut self, time: u64, kind: ChangeKind) {
         self.index += 1;
         let here = (self.index, 0);
-        let about = reservation_of(&kind);
+        let about = kind.reservation();
         let extended = matches!(kind, ChangeKind::ReservationExtended { .. });
         let change = Change {
             place: 0,

@@ -2,12 +2,13 @@
 //!
 //! **Owns** the documents of orders. **Must never** show what is sealed: it cannot. **Read next**: [`super::watch`], `docs/orders.md`.
 
-use client_sdk::order::{ByHand, Ending, OrderView, ParkReason, Payment, PaymentState, Phase, QueueStats, Step};
+use client_sdk::document::{ChangeDocument, parked_words};
+use client_sdk::order::{ByHand, OrderView, Payment, PaymentState, Phase, QueueStats, Step};
 use client_sdk::{Client, Slot};
 use serde::Serialize;
 
 use super::Desk;
-use super::watch::{ChangeDoc, document, to_line};
+use super::watch::to_line;
 use crate::cli::{ByHandArgs, DlqVerb, ExplainArgs, IdArgs, OrderVerb, OrdersArgs, QueueVerb};
 use crate::output::{Failure, Outcome, instant, maybe, num, table, text};
 
@@ -71,57 +72,10 @@ pub(super) struct OrderDoc {
     suspect: bool,
 }
 
-/// A phase in words.
-pub(crate) fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Queued => "queued",
-        Phase::Paying => "paying",
-        Phase::AwaitingBuyer => "awaiting-buyer",
-        Phase::Settling => "settling",
-        Phase::Sold => "sold",
-        Phase::Released => "released",
-        Phase::Expired => "expired",
-        Phase::RefundDue => "refund-due",
-        Phase::Refunded => "refunded",
-        Phase::Done => "done",
-        Phase::Parked => "parked",
-    }
-}
-
 /// A phase by its name on the command line.
 pub(crate) fn phase_named(name: &str) -> Result<Phase, String> {
-    let all = || Phase::ALL.iter().map(|&phase| phase_name(phase)).collect::<Vec<_>>().join(", ");
-    Phase::ALL.into_iter().find(|&phase| phase_name(phase) == name).ok_or_else(|| format!("one of {}", all()))
-}
-
-fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Open => "open",
-        Ending::Sold => "sold",
-        Ending::Released => "released",
-        Ending::Expired => "expired",
-        Ending::Refunded => "refunded",
-        Ending::Closed => "closed",
-    }
-}
-
-/// A step in words.
-pub(super) fn step_name(step: Step) -> &'static str {
-    match step {
-        Step::Pay => "pay",
-        Step::Settle => "settle",
-        Step::Refund => "refund",
-        Step::Notify => "notify",
-    }
-}
-
-/// Why an order is parked, in words.
-pub(super) fn parked_words(reason: &ParkReason) -> String {
-    match reason {
-        ParkReason::Worker(reason) => reason.to_string(),
-        ParkReason::LeasesLost => "too many leases ended without a report".to_owned(),
-        ParkReason::UnknownOrder => "a payment came for an id that has no order".to_owned(),
-    }
+    let all = || Phase::ALL.iter().map(|&phase| phase.name()).collect::<Vec<_>>().join(", ");
+    Phase::ALL.into_iter().find(|&phase| phase.name() == name).ok_or_else(|| format!("one of {}", all()))
 }
 
 impl From<&OrderView> for OrderDoc {
@@ -133,9 +87,9 @@ impl From<&OrderView> for OrderDoc {
         };
         Self {
             id: view.id.to_string(),
-            phase: phase_name(view.brief.phase),
-            ending: ending_name(view.brief.ending),
-            step: view.step.map(step_name),
+            phase: view.brief.phase.name(),
+            ending: view.brief.ending.name(),
+            step: view.step.map(Step::name),
             attempts: view.attempts,
             not_before_ms: view.not_before.map(|at| at.0),
             worker: view.lease.as_ref().map(|(worker, _)| worker.to_string()),
@@ -295,7 +249,7 @@ async fn by_hand(desk: &Desk, what: ByHand, words: &str, args: ByHandArgs) -> Ou
 struct ExplainDoc {
     id: String,
     /// Oldest first.
-    decisions: Vec<ChangeDoc>,
+    decisions: Vec<ChangeDocument>,
     /// Older ones are no longer kept on the node that was asked.
     cut_off: bool,
 }
@@ -318,7 +272,7 @@ async fn explain(desk: &Desk, ExplainArgs { id: IdArgs { id }, max }: ExplainArg
         }
     }
     found.reverse();
-    let decisions = found.iter().map(document).collect();
+    let decisions = found.iter().map(ChangeDocument::from).collect();
     desk.printer.print(&ExplainDoc { id: id.to_string(), decisions, cut_off }, |doc| {
         let mut lines: Vec<String> = doc.decisions.iter().map(to_line).collect();
         if doc.cut_off {

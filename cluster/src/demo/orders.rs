@@ -58,7 +58,7 @@ pub struct OrdersDoc {
     /// How they ended, by name.
     pub endings: BTreeMap<String, u64>,
     /// Minor units that the provider keeps.
-    pub kept_minor: u64,
+    pub kept_minor: i64,
     /// Minor units of the orders that are sold.
     pub sold_minor: u64,
     /// Orders paid twice over, or paid and not sold, or sold and not paid.
@@ -137,7 +137,7 @@ async fn order(
     let contact = Contact { email: Some(mail_of(id)), ..Contact::default() };
     let (Ok(payment), Ok(contact)) = (sealing.payment(id, &token), sealing.contact(id, &contact)) else { return };
     customers.lock().insert(id, Told { minor, placed: false, unknown: true });
-    let mut tries = 0;
+    let (mut tries, mut in_doubt) = (0, false);
     loop {
         let call = place.client.place_order(id, minor, CURRENCY).buyer(format!("customer-{n}"));
         let call = match &offer.sale {
@@ -147,6 +147,7 @@ async fn order(
         let call = call.pay_within(PAY_WITHIN).payment(payment.clone()).contact(contact.clone());
         let answer = call.deadline(limits::BUYER_DEADLINE).await;
         tries += 1;
+        in_doubt |= matches!(answer, Answer::Unknown(_));
         let told = match &answer {
             Answer::Ok(_) => Told { minor, placed: true, unknown: false },
             Answer::Refused(_) => Told { minor, placed: false, unknown: false },
@@ -155,8 +156,8 @@ async fn order(
                 tokio::time::sleep(limits::RETRY_PAUSE).await;
                 continue;
             }
-            Answer::NotNow(_) => Told { minor, placed: false, unknown: false },
-            Answer::Unknown(_) => Told { minor, placed: false, unknown: true },
+            // Nothing came of this try; an earlier one may have been taken.
+            Answer::NotNow(_) | Answer::Unknown(_) => Told { minor, placed: false, unknown: in_doubt },
         };
         customers.lock().insert(id, told);
         return;
@@ -210,17 +211,6 @@ pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Custom
     Ok((done, began.elapsed().as_millis() as u64))
 }
 
-fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Open => "open",
-        Ending::Sold => "sold",
-        Ending::Released => "released",
-        Ending::Expired => "expired",
-        Ending::Refunded => "refunded",
-        Ending::Closed => "closed",
-    }
-}
-
 /// Compares the books, order by order.
 pub(super) async fn compare(
     place: &Place,
@@ -236,7 +226,7 @@ pub(super) async fn compare(
     let intents = shop.book().await?;
     let mut by_order: HashMap<&str, Vec<&Intent>> = HashMap::new();
     for intent in &intents {
-        doc.kept_minor += intent.captured - intent.refunded;
+        doc.kept_minor += intent.net();
         match intent.metadata.get("holdfast_order") {
             Some(order) => by_order.entry(order).or_default().push(intent),
             None => findings.push(Finding::new("money", format!("intent {} belongs to no order", intent.id))),
@@ -256,7 +246,7 @@ pub(super) async fn compare(
         }
     }
     for (order, intents) in &by_order {
-        let charged = intents.iter().any(|intent| intent.captured > intent.refunded);
+        let charged = intents.iter().any(|intent| intent.net() > 0);
         let there = order.parse::<ReservationId>().is_ok_and(|id| known.contains_key(&id));
         if charged && !there {
             findings.push(Finding::new("money", format!("{order} was charged, and is no order")));
@@ -291,12 +281,12 @@ async fn one(
 ) -> Outcome<Vec<String>> {
     let mut wrong = Vec::new();
     let id = view.id.to_string();
-    *doc.endings.entry(ending_name(view.brief.ending).to_owned()).or_default() += 1;
+    *doc.endings.entry(view.brief.ending.name().to_owned()).or_default() += 1;
     let minor = told.get(&view.id).map_or(0, |told| told.minor);
     let intents = by_order.get(id.as_str()).map_or(&[][..], Vec::as_slice);
-    let kept: Vec<u64> = intents.iter().map(|i| i.captured - i.refunded).filter(|&net| net > 0).collect();
+    let kept: Vec<i64> = intents.iter().map(|i| i.net()).filter(|&net| net != 0).collect();
     let sold = view.brief.ending == Ending::Sold;
-    let expected: &[u64] = if sold { &[minor] } else { &[] };
+    let expected: &[i64] = if sold { &[minor as i64] } else { &[] };
     if kept != expected {
         wrong.push(format!("it is {:?}, and the provider keeps {kept:?} of {minor}", view.brief.ending));
     }

@@ -191,9 +191,9 @@ fn orders_text(orders: &OrdersDoc) -> String {
     let mut rows =
         vec![[text("placed"), num(orders.placed)], [text("refused, nothing reserved"), num(orders.not_placed)]];
     rows.extend(orders.endings.iter().map(|(ending, n)| [text(format!("ended: {ending}")), num(*n)]));
-    let euros = |minor: u64| unit(format!("{}.{:02} EUR", minor / 100, minor % 100));
+    let euros = |minor: i64| unit(format!("{:.2} EUR", minor as f64 / 100.0));
     rows.extend([
-        [text("sold, by the ledger"), euros(orders.sold_minor)],
+        [text("sold, by the ledger"), euros(orders.sold_minor as i64)],
         [text("kept, by the provider's book"), euros(orders.kept_minor)],
         [text("orders whose books disagree"), num(orders.unbalanced)],
         [text("buyers told by mail"), num(orders.mails.1)],

@@ -79,6 +79,13 @@ pub(super) struct Intent {
     pub(super) metadata: std::collections::BTreeMap<String, String>,
 }
 
+impl Intent {
+    /// What the provider keeps of it, minor units; below zero it gave back more than it took.
+    pub(super) fn net(&self) -> i64 {
+        self.captured as i64 - self.refunded as i64
+    }
+}
+
 #[derive(Deserialize)]
 struct Book {
     intents: Vec<Intent>,

@@ -1,9 +1,9 @@
-//! Which product and which reservation a change is about.
+//! Which product a change is about.
 //!
 //! **Owns** nothing. **Must never** decide. **Read next**: [`super::watch`].
 
+use ledger_core::ChangeKind;
 use ledger_core::types::{Sku, Slot};
-use ledger_core::{ChangeKind, ReservationId};
 
 /// Whether a change is about a product.
 pub fn concerns_product(kind: &ChangeKind, sku: &Sku) -> bool {
@@ -30,19 +30,5 @@ pub fn concerns_product(kind: &ChangeKind, sku: &Sku) -> bool {
         K::ReservationExtended { id, .. } => id.slot() == Slot::of(sku),
         // Neither do the changes of orders.
         order => order.order().is_some_and(|id| id.slot() == Slot::of(sku)),
-    }
-}
-
-/// The reservation that a change is about.
-pub fn reservation_of(kind: &ChangeKind) -> Option<ReservationId> {
-    use ChangeKind as K;
-    match kind {
-        K::InventoryReserved { id, .. }
-        | K::ReservationExtended { id, .. }
-        | K::ReservationConfirmed { id, .. }
-        | K::ReservationReleased { id, .. }
-        | K::ReservationExpired { id, .. }
-        | K::UnitsReturned { id, .. } => Some(*id),
-        order => order.order(),
     }
 }

@@ -11,7 +11,7 @@ use ledger_core::types::Sku;
 use ledger_core::{ChangeKind, LedgerTime, Position, ReservationId, codec};
 
 use super::{History, HistoryError};
-use crate::feed::changes::{concerns_product, reservation_of};
+use crate::feed::changes::concerns_product;
 use crate::limits::EXPLAIN_RECORDS_MAX;
 
 /// What is to be explained.
@@ -39,7 +39,7 @@ impl Subject {
     /// tells whose it is.
     fn is_of(&self, change: &Change, expected: bool) -> bool {
         match (self, &change.kind) {
-            (Self::Reservation(id), kind) => reservation_of(kind) == Some(*id),
+            (Self::Reservation(id), kind) => kind.reservation() == Some(*id),
             (Self::Product(_), ChangeKind::ReservationExtended { .. }) => expected,
             (Self::Product(sku), kind) => concerns_product(kind, sku),
         }

@@ -227,9 +227,12 @@ impl KeptHistory {
 
     /// What the writer's thread does now and then.
     fn retain_inline(&self) {
+        if !self.inline {
+            return;
+        }
         {
             let mut retained_at = self.retained_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.inline || retained_at.elapsed() < HISTORY_RETAIN_EVERY {
+            if retained_at.elapsed() < HISTORY_RETAIN_EVERY {
                 return;
             }
             *retained_at = Instant::now();

@@ -12,7 +12,6 @@ use ledger_core::order::Ending;
 use minijinja::{Environment, context};
 
 use super::Message;
-use crate::step::ending_word;
 
 const BUILT_IN: &[(&str, &str)] = &[
     (
@@ -127,7 +126,7 @@ impl Templates {
     /// # Errors
     /// Why it cannot be made.
     pub fn render(&self, message: &Message) -> Result<Text, String> {
-        let ending = ending_word(message.ending);
+        let ending = message.ending.name();
         let lang = message.contact.lang.as_deref().unwrap_or("en").to_lowercase().replace('_', "-");
         let short = lang.split('-').next().unwrap_or("en").to_owned();
         let names = [format!("{ending}.{lang}"), format!("{ending}.{short}"), format!("{ending}.en")];

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::{Message, Notifier};
 use crate::payment::{Failure, signature};
 use crate::seams::Seams;
-use crate::step::ending_word;
 
 /// Name of the signature's header.
 pub const SIGNATURE: &str = "Holdfast-Signature";
@@ -63,12 +62,12 @@ pub fn event(message: &Message, source: &str) -> Value {
         "specversion": "1.0",
         "id": message.key,
         "source": source,
-        "type": format!("holdfast.order.{}", ending_word(message.ending)),
+        "type": format!("holdfast.order.{}", message.ending.name()),
         "subject": message.order.to_string(),
         "datacontenttype": "application/json",
         "data": {
             "order": message.order.to_string(),
-            "ending": ending_word(message.ending),
+            "ending": message.ending.name(),
             "amount": message.amount.minor(),
             "currency": message.amount.currency(),
             "lines": lines.collect::<Vec<_>>(),

@@ -1,0 +1,447 @@
+//! Frames back into a state: records checked one by one, what is derived rebuilt, the digest compared.
+//!
+//! **Owns** every check of a snapshot's bytes. **Must never** let a reference point nowhere. **Read next**: [`crate::audit`].
+
+use super::*;
+
+type Read<T> = Result<T, CodecError>;
+
+fn wrong(why: impl ToString) -> CodecError {
+    CodecError::Malformed { what: WHAT, why: why.to_string() }
+}
+
+/// A state being read.
+struct Reading {
+    state: State,
+    /// Where each key written stands here.
+    keys: Vec<u32>,
+}
+
+/// Reads a snapshot.
+pub(crate) fn read(from: &mut dyn io::Read) -> Read<State> {
+    let mut magic = [0; 8];
+    from.read_exact(&mut magic).map_err(wrong)?;
+    if magic[..7] != MAGIC[..7] {
+        return Err(wrong("it does not begin as a snapshot does"));
+    }
+    if magic[7] != MAGIC[7] {
+        return Err(CodecError::UnknownVersion { what: WHAT, got: magic[7].into(), known: MAGIC[7].into() });
+    }
+    let mut reading = Reading { state: State::new(0, 0), keys: Vec::new() };
+    let mut last = 0;
+    let mut frame = Vec::new();
+    loop {
+        read_frame(from, &mut frame)?;
+        let mut payload = In::new(WHAT, &frame, limits::SNAPSHOT_FRAME_BYTES_MAX)?;
+        let section = payload.byte()?;
+        if section < last || (last == 0) != (section == SHARD) {
+            return Err(wrong(format!("section {section} follows section {last}")));
+        }
+        last = section;
+        if section == END {
+            return reading.end(&mut payload);
+        }
+        while !payload.is_at_end() {
+            reading.record(section, &mut payload)?;
+        }
+    }
+}
+
+fn read_frame(from: &mut dyn io::Read, frame: &mut Vec<u8>) -> Read<()> {
+    let mut head = [0; 12];
+    from.read_exact(&mut head).map_err(wrong)?;
+    let len = u32::from_le_bytes(head[..4].try_into().expect("four bytes")) as usize;
+    let sum = u64::from_le_bytes(head[4..].try_into().expect("eight bytes"));
+    if len > limits::SNAPSHOT_FRAME_BYTES_MAX {
+        let max = limits::SNAPSHOT_FRAME_BYTES_MAX as u64;
+        return Err(CodecError::TooLarge { what: WHAT, got: len as u64, max });
+    }
+    // Grows as bytes come: a length is not believed before they are there.
+    frame.clear();
+    io::Read::take(from, len as u64).read_to_end(frame).map_err(wrong)?;
+    if frame.len() != len {
+        return Err(wrong("it ends within a frame"));
+    }
+    if xxh3_64(frame) != sum {
+        return Err(wrong("a frame's checksum does not match"));
+    }
+    Ok(())
+}
+
+fn get_word(from: &mut In<'_>) -> Read<u64> {
+    Ok(u64::from_le_bytes(from.raw(8)?.try_into().expect("eight bytes")))
+}
+
+fn get_head(from: &mut In<'_>) -> Read<Head> {
+    Ok(Head { index: from.n()?, place: from.small()? })
+}
+
+impl Reading {
+    fn record(&mut self, section: u8, from: &mut In<'_>) -> Read<()> {
+        match section {
+            SHARD => self.shard(from),
+            PRODUCTS => self.product(from),
+            OFFERS => self.offer(from),
+            KEYS => self.key(from),
+            KEPT => self.kept(from),
+            REFERENCES => self.reference(from),
+            RESERVATIONS => self.reservation(from),
+            REFUSED => self.refused(from),
+            ORDERS => self.order(from),
+            other => Err(wrong(format!("no section has the number {other}"))),
+        }
+    }
+
+    fn shard(&mut self, from: &mut In<'_>) -> Read<()> {
+        let s = &mut self.state;
+        s.position = get_position(from)?;
+        s.time = from.n()?;
+        s.behaviour = from.small()?;
+        if s.behaviour == 0 || s.behaviour > limits::BEHAVIOUR_VERSION_MAX {
+            let known = limits::BEHAVIOUR_VERSION_MAX;
+            return Err(CodecError::UnknownVersion { what: "behaviour", got: s.behaviour, known });
+        }
+        s.chain = from.wide()?;
+        let generation = from.n()?;
+        let ranges = from.ranges()?;
+        s.own(generation, &ranges);
+        s.settings = from.settings()?;
+        for _ in 0..from.count(usize::from(limits::SLOTS))? {
+            let slot = from.slot()?;
+            s.forgotten_below[usize::from(slot.get())] = from.n()?;
+        }
+        for _ in 0..from.count(limits::DIGESTS_KEPT)? {
+            s.digests.push_back(Digest { index: from.n()?, value: from.wide()? });
+        }
+        let o = &mut s.orders;
+        (o.sequence, o.turns, o.given) = (from.n()?, from.n()?, [from.n()?, from.n()?]);
+        Ok(())
+    }
+
+    fn product(&mut self, from: &mut In<'_>) -> Read<()> {
+        let sku = from.sku()?;
+        let product = Product {
+            slot: Slot::of(&sku),
+            sku: sku.clone(),
+            plain: from.small()?,
+            sales: Vec::new(),
+            received: from.n()?,
+            adjusted: from.signed()?,
+            returned: from.n()?,
+            ever_sold: from.n()?,
+            references: from.small()?,
+            turns: [from.n()?, from.n()?, from.n()?, from.n()?],
+            head: get_head(from)?,
+        };
+        let at = self.state.products.insert(product);
+        match self.state.by_sku.insert(sku, at) {
+            None => Ok(()),
+            Some(_) => Err(wrong("a product is there twice")),
+        }
+    }
+
+    fn offer(&mut self, from: &mut In<'_>) -> Read<()> {
+        let key = from.offer()?;
+        let offer = Offer {
+            product: from.small()?,
+            policy: from.policy()?,
+            version: from.n()?,
+            created_as: get_word(from)?,
+            available: from.signed()?,
+            held: from.n()?,
+            sold: from.n()?,
+            ended: from.flag()?,
+            phase: match from.byte()? {
+                0 => Phase::Before,
+                1 => Phase::Within,
+                2 => Phase::Over,
+                n => return Err(wrong(format!("no phase has the number {n}"))),
+            },
+            key,
+        };
+        let at = self.state.offers.len() as u32;
+        let product = self.state.products.try_get(offer.product).ok_or_else(|| wrong("an offer without product"))?;
+        let fits =
+            product.sku == offer.key.sku && offer.key.sale.is_none() == (product.plain == at) && product.plain <= at;
+        let new = self.state.find_offer(&offer.key).is_none();
+        if !fits || !new || offer.held > limits::UNITS_MAX || offer.sold > limits::UNITS_MAX {
+            return Err(wrong(format!("offer {:?} does not fit its product", offer.key)));
+        }
+        self.state.add_offer(offer);
+        Ok(())
+    }
+
+    fn key(&mut self, from: &mut In<'_>) -> Read<()> {
+        let at: u32 = from.small()?;
+        let text = from.key()?;
+        // Places are dense but for what was free: the table of places is bounded by what a slab can have been.
+        if at as usize >= self.keys.len().saturating_mul(2).max(1 << 20) {
+            return Err(wrong("a key's place is out of range"));
+        }
+        if at as usize >= self.keys.len() {
+            self.keys.resize(at as usize + 1, NONE);
+        }
+        let looked = self.state.keys.find(&text);
+        self.keys[at as usize] = self.state.keys.carry(&text, looked);
+        Ok(())
+    }
+
+    fn key_at(&self, written: u32) -> Read<u32> {
+        let key = self.keys.get(written as usize).copied().filter(|&key| key != NONE);
+        key.ok_or_else(|| wrong("a key that was not written"))
+    }
+
+    fn offer_at(&self, at: u32) -> Read<u32> {
+        self.state.offers.try_get(at).map(|_| at).ok_or_else(|| wrong("an offer that was not written"))
+    }
+
+    fn kept(&mut self, from: &mut In<'_>) -> Read<()> {
+        let (key, offer, units) = (self.key_at(from.small()?)?, self.offer_at(from.small()?)?, from.n()?);
+        if units == 0 || units > limits::UNITS_MAX || self.state.offers.get(offer).ended {
+            return Err(wrong("a kept count that counts nothing"));
+        }
+        self.state.keys.put_kept(key, offer, units);
+        self.state.digest_kept(key, offer, 0, units);
+        Ok(())
+    }
+
+    fn reference(&mut self, from: &mut In<'_>) -> Read<()> {
+        let name = [get_word(from)?, get_word(from)?];
+        let used = UsedReference { name, fingerprint: get_word(from)?, units: from.n()?, product: from.small()? };
+        if self.state.products.try_get(used.product).is_none() {
+            return Err(wrong("a reference without product"));
+        }
+        self.state.add_reference(used);
+        Ok(())
+    }
+
+    fn line(&self, from: &mut In<'_>) -> Read<LineRecord> {
+        let offer = self.offer_at(from.small()?)?;
+        let (reserved, counted) = (from.quantity()?.get(), from.n()? == 1);
+        let line =
+            LineRecord { sold: from.small()?, returned: from.small()?, ..LineRecord::new(offer, reserved, counted) };
+        if line.sold > reserved || line.returned > line.sold {
+            return Err(wrong("a line sold or returned more than it has"));
+        }
+        Ok(line)
+    }
+
+    fn extra(&self, from: &mut In<'_>) -> Read<Extra> {
+        let mut extra = Extra { present: true, ..Extra::default() };
+        for _ in 0..from.count(limits::LINES_MAX)? {
+            extra.lines.push(self.line(from)?);
+        }
+        for _ in 0..from.count(limits::LIMIT_KEYS_MAX)? {
+            extra.keys.push(self.key_at(from.small()?)?);
+        }
+        extra.extended = from.opt(|from| Ok((from.n()?, from.n()?)))?;
+        Ok(extra)
+    }
+
+    fn reservation(&mut self, from: &mut In<'_>) -> Read<()> {
+        let id = from.id()?;
+        let fingerprint = get_word(from)?;
+        let status = match from.byte()? {
+            1 => Status::Held,
+            2 => Status::Confirmed,
+            3 => Status::Released,
+            4 => Status::Expired,
+            n => return Err(wrong(format!("no status has the number {n}"))),
+        };
+        let (reserved_at, deadline, ended_at) = (from.n()?, from.n()?, from.n()?);
+        let head = get_head(from)?;
+        let line = self.line(from)?;
+        let key = from.opt(|from| from.small())?.map(|key| self.key_at(key)).transpose()?;
+        let extra = from.opt(|from| self.extra(from))?;
+        if self.state.find(id).is_some() {
+            return Err(wrong(format!("id {id} is there twice")));
+        }
+        let extra = extra.map_or(NONE, |extra| self.state.extras.insert(extra));
+        let at = self.state.add_reservation(Reservation {
+            id: *id.as_bytes(),
+            fingerprint,
+            reserved_at,
+            deadline,
+            ended_at,
+            head_index: head.index,
+            head_place: head.place,
+            line,
+            key: key.unwrap_or(NONE),
+            extra,
+            order: NONE,
+            status: Some(status),
+        });
+        self.state.digest_reservation(at, true);
+        self.count(at)
+    }
+
+    /// Rebuilds what is derived from a reservation.
+    fn count(&mut self, at: u32) -> Read<()> {
+        let s = &mut self.state;
+        let r = s.reservations.get(at).clone();
+        let keys = s.key_list(&r);
+        for &key in &keys {
+            s.keys.carry_again(key);
+        }
+        for line in s.lines(&r) {
+            let offer = s.offers.get(line.offer);
+            let counted: SmallVec<[u32; 4]> =
+                if line.counted() && !offer.ended { keys.clone() } else { SmallVec::new() };
+            match r.status {
+                Some(Status::Held) => {
+                    s.sums[line.offer as usize].hold(r.deadline, line.reserved());
+                    if r.deadline > s.time {
+                        counted.iter().for_each(|&key| s.keys.hold(key, line.offer, r.deadline, line.reserved()));
+                    }
+                }
+                Some(Status::Confirmed) if line.sold > line.returned && !crate::bad!("snapshot-without-counts") => {
+                    counted.iter().for_each(|&key| s.keys.buy(key, line.offer, line.sold - line.returned));
+                }
+                _ => {}
+            }
+        }
+        // What has ended is remembered once the orders are read: they decide when that begins.
+        if r.is_held() {
+            s.expiry.insert(r.deadline, &r.id, at);
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, from: &mut In<'_>) -> Read<()> {
+        let id = from.id()?;
+        let fingerprint = get_word(from)?;
+        let why = Why::ALL.get(usize::from(from.byte()?)).copied().filter(|&why| why != Why::Vacant);
+        let why = why.ok_or_else(|| wrong("a refusal without reason"))?;
+        let key_index = from.byte()?;
+        let (at, detail) = (from.n()?, from.n()?);
+        let offer = if why.names_unknown() {
+            let name = UnknownName(Some(from.offer()?));
+            self.state.unknown_names.insert(name)
+        } else {
+            from.small()?
+        };
+        let needs_offer = matches!(why, Why::LimitReached | Why::SoldOutOpen | Why::SoldOutUntil | Why::SoldOutGone);
+        if needs_offer {
+            self.offer_at(offer)?;
+        }
+        if self.state.find(id).is_some() {
+            return Err(wrong(format!("id {id} is there twice")));
+        }
+        let mut refused = Refused::new(*id.as_bytes(), fingerprint, at, why).with_detail(detail);
+        (refused.offer, refused.key_index) = (offer, key_index);
+        let at = self.state.add_refused(refused);
+        self.state.digest_refused(at, true);
+        self.state.remember(Found::Refused(at));
+        Ok(())
+    }
+
+    fn cold(amount: Option<Money>, from: &mut In<'_>) -> Read<Cold> {
+        let mut cold = Cold { amount, ..Cold::default() };
+        cold.seal(orders::sealed(from)?, orders::sealed(from)?);
+        cold.intent = from.opt(orders::provider_id)?;
+        cold.generation = from.small()?;
+        cold.secret = from.opt(orders::secret)?;
+        for _ in 0..from.count(limits::PAYMENTS_MAX)? {
+            cold.payments.push(Payment {
+                id: orders::provider_id(from)?,
+                amount: from.opt(orders::money)?,
+                state: orders::payment_state(from)?,
+                refund: from.opt(orders::provider_id)?,
+            });
+        }
+        cold.linked = from.opt(In::id)?;
+        cold.worker = from.opt(orders::worker)?;
+        cold.parked = from.opt(orders::park_reason)?;
+        Ok(cold)
+    }
+
+    fn order(&mut self, from: &mut In<'_>) -> Read<()> {
+        let id = from.id()?;
+        let amount = from.opt(orders::money)?;
+        let mut order = Order {
+            id: *id.as_bytes(),
+            fingerprint: get_word(from)?,
+            phase: Some(orders::phase(from)?.ok_or_else(|| wrong("an order without phase"))?),
+            parked_from: orders::phase(from)?,
+            ending: orders::ending(from)?,
+            standing: match from.byte()? {
+                n @ 1..=5 => Standing::ALL[usize::from(n) - 1],
+                n => return Err(wrong(format!("no standing has the number {n}"))),
+            },
+            suspect: from.flag()?,
+            placed_at: from.n()?,
+            done_at: from.n()?,
+            ready_at: from.n()?,
+            due: from.n()?,
+            epoch: from.small()?,
+            attempts: from.small()?,
+            lost: from.small()?,
+            reported: get_word(from)?,
+            by_hand: get_word(from)?,
+            head: get_head(from)?,
+            ..Order::vacant()
+        };
+        order.cold = Some(Self::cold(amount, from)?.into());
+        self.place_order(&mut order)?;
+        self.state.add_order(order);
+        Ok(())
+    }
+
+    /// Finds an order's reservations, and checks what its place in the queues is taken for granted by.
+    fn place_order(&self, order: &mut Order) -> Read<()> {
+        let s = &self.state;
+        let id = order.id();
+        let cold = order.cold().clone();
+        let reservation_of = |id| match s.find(id) {
+            Some(Found::Reservation(at)) if s.reservations.get(at).order == NONE => Some(at),
+            _ => None,
+        };
+        if !order.is_stray() {
+            order.reservation = reservation_of(id).ok_or_else(|| wrong(format!("order {id} without reservation")))?;
+            order.linked = cold.linked.and_then(reservation_of).unwrap_or(NONE);
+        }
+        let held = order.reservation != NONE && s.reservations.get(order.reservation).is_held();
+        let works = order.standing != Standing::Idle;
+        let fits = order.phase().holds() == held
+            && works == order.step().is_some()
+            && (order.standing == Standing::Leased) == cold.worker.is_some()
+            && (order.phase() == OrderPhase::Parked) == cold.parked.is_some()
+            && (order.standing != Standing::Late || held)
+            && (!matches!(order.standing, Standing::Ready | Standing::Late) || order.due <= s.orders.sequence)
+            && (!order.is_stray() || cold.payments.iter().any(|p| p.amount.is_some()))
+            && (order.linked == NONE || order.linked != order.reservation)
+            && !s.orders.queues.by_id.contains_key(&order.id);
+        let seat = s.seat_is_free(order);
+        if fits && seat { Ok(()) } else { Err(wrong(format!("order {id} does not fit itself"))) }
+    }
+
+    /// Checks that the derived sums fit the records, and the digest.
+    fn end(mut self, from: &mut In<'_>) -> Read<State> {
+        let written = Digest { index: from.n()?, value: from.wide()? };
+        if !from.is_at_end() {
+            return Err(wrong("something follows the digest"));
+        }
+        for &key in self.keys.iter().filter(|&&key| key != NONE) {
+            self.state.keys.drop_carried(key);
+        }
+        let ended = self.state.reservations.iter().filter(|(_, r)| !r.is_held()).map(|(at, _)| at);
+        for at in ended.collect::<Vec<u32>>() {
+            self.state.remember(Found::Reservation(at));
+        }
+        let products: Vec<u32> = self.state.products.iter().map(|(at, _)| at).collect();
+        for at in products {
+            if self.state.offers.try_get(self.state.products.get(at).plain).is_none() {
+                return Err(wrong("a product without its plain offer"));
+            }
+            self.state.product_mut(at);
+        }
+        let now = self.state.take_digest();
+        if now != written {
+            return Err(wrong(format!("its digest is {now:x?}, written was {written:x?}")));
+        }
+        if crate::bad!("forget-ids-after-restart") {
+            self.state.ids = crate::state::ids::IdIndex::new();
+        }
+        Ok(self.state)
+    }
+}
