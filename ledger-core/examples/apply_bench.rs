@@ -52,6 +52,8 @@ struct Shape {
     keyed: bool,
     products: usize,
     limit: bool,
+    /// So many buyers, who come back.
+    buyers: u64,
 }
 
 impl Bench {
@@ -88,7 +90,7 @@ impl Bench {
         (0..count)
             .map(|n| {
                 let id = self.id();
-                let key = || LimitKey::new(format!("buyer-{:07}", self.next_id)).expect("a key");
+                let key = || LimitKey::new(format!("buyer-{:07}", self.next_id % shape.buyers)).expect("a key");
                 Command::Reserve {
                     id,
                     keys: if shape.keyed { [key()].into_iter().collect() } else { Default::default() },
@@ -194,7 +196,7 @@ fn bytes_a_record(shape: Shape, count: u64) {
 }
 
 fn bytes_a_refusal(count: u64) {
-    let shape = Shape { keyed: false, products: 1, limit: false };
+    let shape = Shape { keyed: false, products: 1, limit: false, buyers: u64::MAX };
     let mut bench = Bench::new(shape, 1);
     bench.run(shape, 1);
     let before = MEMORY.current_usage();
@@ -204,7 +206,7 @@ fn bytes_a_refusal(count: u64) {
 }
 
 fn mass_expiry(due: u64) {
-    let shape = Shape { keyed: true, products: 1, limit: true };
+    let shape = Shape { keyed: true, products: 1, limit: true, buyers: u64::MAX };
     let mut bench = Bench::new(shape, 1 << 40);
     let mut entries = due.div_ceil(BATCH);
     while entries > 0 {
@@ -236,7 +238,7 @@ fn mass_expiry(due: u64) {
 }
 
 fn freeze(count: u64) {
-    let shape = Shape { keyed: true, products: 1, limit: true };
+    let shape = Shape { keyed: true, products: 1, limit: true, buyers: u64::MAX };
     let mut bench = Bench::new(shape, 1 << 40);
     bench.run(shape, count);
     let began = Cpu::now();
@@ -266,7 +268,7 @@ fn freeze(count: u64) {
 
 /// What an order costs: place, claim in hundreds, report, pay, notify; and the bytes of one that waits.
 fn orders(count: u64) {
-    let shape = Shape { keyed: false, products: 10, limit: false };
+    let shape = Shape { keyed: false, products: 10, limit: false, buyers: u64::MAX };
     let mut bench = Bench::new(shape, 1 << 40);
     let before = MEMORY.current_usage();
     let sealed = |byte: u8| Sealed::new(vec![byte; 200].into()).expect("short enough");
@@ -356,13 +358,15 @@ fn orders(count: u64) {
 
 fn main() {
     let count: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2_000_000);
-    let hot = Shape { keyed: true, products: 1, limit: true };
+    let hot = Shape { keyed: true, products: 1, limit: true, buyers: u64::MAX };
     let some = count / 4;
     println!("-- reserves, batches of {BATCH}");
     measure("one product, no key, 10 k in memory", Shape { keyed: false, limit: false, ..hot }, 10_000, some, 1 << 40);
     measure("one product, key without limit", Shape { limit: false, ..hot }, 10_000, some, 1 << 40);
     measure("one product, key with limit", hot, 10_000, some, 1 << 40);
     measure("the same, with many in memory", hot, count, some, 1 << 40);
+    let back = Shape { buyers: count / 2, ..hot };
+    measure("the same, every buyer for the third time", back, count, some, 1 << 40);
     measure("1,000 products, key with limit", Shape { products: 1_000, ..hot }, 10_000, some, 1 << 40);
     measure("sold out: every reserve refused", Shape { keyed: false, limit: false, ..hot }, 10_000, some, 1);
     println!("-- bytes");

@@ -93,13 +93,10 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
             deciding.state.warm(&entry.commands[place..entry.commands.len().min(place + WARMED_TOGETHER)]);
         }
         deciding.place = u16::try_from(place).expect("an entry has few enough commands for a place");
-        outcomes.push(match deciding.command(command) {
-            Ok(settled) => Outcome::Ok(settled),
-            Err(No::Refused(why)) => Outcome::Refused(why),
-            Err(No::NotNow(when)) => Outcome::NotNow(when),
-        });
+        deciding.answer(command, &mut outcomes);
         if crate::bad!("apply-twice") {
-            let _again = deciding.command(command);
+            deciding.answer(command, &mut outcomes);
+            outcomes.pop();
         }
     }
     let record = deciding.recorder.finish().map(Bytes::from);
@@ -115,11 +112,26 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
     Applied { time: state.now(), outcomes, record, digest }
 }
 
+/// A verdict as it is answered.
+fn answer(verdict: Verdict) -> Outcome {
+    match verdict {
+        Ok(settled) => Outcome::Ok(settled),
+        Err(No::Refused(why)) => Outcome::Refused(why),
+        Err(No::NotNow(when)) => Outcome::NotNow(when),
+    }
+}
+
 impl Deciding<'_> {
-    fn command(&mut self, command: &Command) -> Verdict {
-        if let Command::Reserve { id, keys, lines, hold_ms } = command {
-            return self.reserve(*id, keys, lines, *hold_ms);
+    /// Decides one command, and adds its one answer.
+    #[inline]
+    fn answer(&mut self, command: &Command, outcomes: &mut Vec<Outcome>) {
+        match command {
+            Command::Reserve { id, keys, lines, hold_ms } => self.reserve(*id, keys, lines, *hold_ms, outcomes),
+            other => outcomes.push(answer(self.command(other))),
         }
+    }
+
+    fn command(&mut self, command: &Command) -> Verdict {
         if command.slot().is_some_and(|slot| !self.state.owns(slot)) {
             return Err(NotNow::SlotElsewhere.into());
         }
@@ -140,7 +152,8 @@ impl Deciding<'_> {
             Command::Allot { sku, from, to, units, reference } => {
                 self.allot(sku, from.as_ref(), to.as_ref(), *units, reference)
             }
-            Command::Tick | Command::Reserve { .. } => Ok(Settled::Done),
+            Command::Tick => Ok(Settled::Done),
+            Command::Reserve { .. } => unreachable!("reserves are decided by `reserve`"),
             Command::Configure { settings } => {
                 self.state.settings = settings.clone();
                 Ok(Settled::Done)
@@ -240,14 +253,13 @@ impl Deciding<'_> {
     }
 }
 
+/// A line of a change, with the balance as it is now.
+#[inline(always)]
+fn said_line(state: &State, offer: u32, quantity: u32) -> SaidLine<'_> {
+    SaidLine { offer: &state.sums[offer as usize].wire, quantity, balance: state.balance(offer) }
+}
+
 /// Lines of a change, with the balances as they are now.
 fn said_lines(state: &State, lines: impl Iterator<Item = (u32, u32)>) -> SmallVec<[SaidLine<'_>; 2]> {
-    lines
-        .filter(|&(_, quantity)| quantity > 0)
-        .map(|(offer, quantity)| SaidLine {
-            offer: &state.sums[offer as usize].wire,
-            quantity,
-            balance: state.balance(offer),
-        })
-        .collect()
+    lines.filter(|&(_, quantity)| quantity > 0).map(|(offer, quantity)| said_line(state, offer, quantity)).collect()
 }

@@ -7,17 +7,19 @@
 use smallvec::SmallVec;
 
 use super::normal::{Normal, NormalLines, normalise};
-use super::{Deciding, Verdict, said_lines};
+use super::{Deciding, Verdict, answer, said_line, said_lines};
 use crate::codec::changes::{Links, Said};
-use crate::outcome::{NotNow, Refusal, Settled, Status};
+use crate::outcome::{Brief, NotNow, Outcome, Refusal, Settled, Status};
 use crate::state::KeyList;
 use crate::state::ids::Found;
 use crate::state::keys::Looked;
 use crate::state::records::{Extra, LineRecord, NONE, Offer, Reservation};
 use crate::state::slab::Placed;
-use crate::types::{LimitKey, Line, ReservationId, Slot};
+use crate::types::{LedgerTime, LimitKey, Line, ReservationId, Slot};
 
 impl Deciding<'_> {
+    /// Decides a reserve. Its common answer goes straight to where answers are gathered: one that is handed up and copied in wider pieces than
+    /// it was written in makes the processor wait until every earlier write has left for memory.
     #[inline]
     pub(super) fn reserve(
         &mut self,
@@ -25,52 +27,86 @@ impl Deciding<'_> {
         keys: &[LimitKey],
         lines: &[Line],
         hold_ms: Option<u64>,
-    ) -> Verdict {
-        if !self.state.owns(id.slot()) {
-            return Err(NotNow::SlotElsewhere.into());
-        }
-        let lines = self.shape(id, lines)?;
-        let content = lines.iter().map(|l| (l.offer, l.quantity));
-        let fingerprint = self.scratch.fingerprints.reserve(keys, content, hold_ms);
-        if let Some(found) = self.state.find(id) {
-            return self.reserved_before(found, fingerprint);
-        }
-        self.usable(id)?;
-        let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
-        match self.check(&lines, &looked, hold_ms, &RULES) {
-            Ok(()) => {
-                let keys = self.carry(keys, &looked);
-                Ok(self.take(id, fingerprint, &keys, &lines, hold_ms))
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        let decided = match lines {
+            _ if !self.state.owns(id.slot()) => Err(Err(NotNow::SlotElsewhere.into())),
+            [line] => {
+                let line = Normal {
+                    offer: &line.offer,
+                    quantity: line.quantity.get(),
+                    at: self.state.find_offer(&line.offer),
+                };
+                match self.in_slot(id, &line) {
+                    Ok(()) => self.reserve_lines(id, keys, std::slice::from_ref(&line), hold_ms, outcomes),
+                    Err(wrong) => Err(Err(wrong.into())),
+                }
             }
-            Err(why) => Err(self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer))),
+            lines => match self.shape(id, lines) {
+                Ok(lines) => self.reserve_lines(id, keys, &lines, hold_ms, outcomes),
+                Err(misshapen) => Err(Err(misshapen.into())),
+            },
+        };
+        if let Err(verdict) = decided {
+            outcomes.push(answer(verdict));
         }
     }
 
-    /// Normalises the lines and refuses what depends on the command alone: nothing of that is remembered.
+    /// Decides for lines in normal form. Taken and told, or `Err` with what is still to be told.
     #[inline]
-    pub(super) fn shape<'l>(&self, id: ReservationId, lines: &'l [Line]) -> Result<NormalLines<'l>, Refusal> {
-        let slot_of = |at: Option<u32>, line: &Line| match at {
+    fn reserve_lines(
+        &mut self,
+        id: ReservationId,
+        keys: &[LimitKey],
+        lines: &[Normal<'_>],
+        hold_ms: Option<u64>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), Verdict> {
+        let content = lines.iter().map(|l| (l.offer, l.quantity));
+        let fingerprint = self.scratch.fingerprints.reserve(keys, content, hold_ms);
+        if let Some(found) = self.state.find(id) {
+            return Err(self.reserved_before(found, fingerprint));
+        }
+        self.usable(id).map_err(Err)?;
+        let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
+        if let Err(why) = self.check(lines, &looked, hold_ms, &RULES) {
+            return Err(Err(self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer))));
+        }
+        let keys = self.carry(keys, &looked);
+        let deadline = self.take(id, fingerprint, &keys, lines, hold_ms);
+        outcomes.push(Outcome::Ok(Settled::Reservation(Brief {
+            status: Status::Held,
+            deadline: LedgerTime(deadline),
+            reserved_at: self.state.now(),
+            replayed: false,
+        })));
+        Ok(())
+    }
+
+    /// Whether a line lives in the slot that the id names.
+    #[inline]
+    fn in_slot(&self, id: ReservationId, line: &Normal<'_>) -> Result<(), Refusal> {
+        let slot = match line.at {
             Some(at) => self.state.products.get(self.state.offers.get(at).product).slot,
             None => Slot::of(&line.offer.sku),
         };
-        let wrong_slot = |slot: Slot| {
-            if slot == id.slot() {
-                return Ok(());
-            }
-            Err(Refusal::IdWrongSlot { id_slot: id.slot().get(), lines_slot: slot.get() })
-        };
-        if lines.len() != 1 {
-            // No lines at all live in no slot; the codec lets none through.
-            let first = Slot::of(&lines.first().ok_or(Refusal::LinesSpanSlots)?.offer.sku);
-            if lines.iter().any(|line| Slot::of(&line.offer.sku) != first) {
-                return Err(Refusal::LinesSpanSlots);
-            }
-            wrong_slot(first)?;
-            return normalise(lines, |offer| self.state.find_offer(offer));
+        if slot == id.slot() {
+            return Ok(());
         }
-        let normal = normalise(lines, |offer| self.state.find_offer(offer))?;
-        wrong_slot(slot_of(normal[0].at, &lines[0]))?;
-        Ok(normal)
+        Err(Refusal::IdWrongSlot { id_slot: id.slot().get(), lines_slot: slot.get() })
+    }
+
+    /// Normalises the lines and refuses what depends on the command alone: nothing of that is remembered.
+    pub(super) fn shape<'l>(&self, id: ReservationId, lines: &'l [Line]) -> Result<NormalLines<'l>, Refusal> {
+        // No lines at all live in no slot; the codec lets none through.
+        let first = Slot::of(&lines.first().ok_or(Refusal::LinesSpanSlots)?.offer.sku);
+        if lines.iter().any(|line| Slot::of(&line.offer.sku) != first) {
+            return Err(Refusal::LinesSpanSlots);
+        }
+        if first != id.slot() {
+            return Err(Refusal::IdWrongSlot { id_slot: id.slot().get(), lines_slot: first.get() });
+        }
+        normalise(lines, |offer| self.state.find_offer(offer))
     }
 
     pub(super) fn reserved_before(&self, found: Found, fingerprint: u64) -> Verdict {
@@ -166,7 +202,7 @@ impl Deciding<'_> {
         places
     }
 
-    /// Holds the units. Every check has passed.
+    /// Holds the units. Every check has passed. Returns the deadline.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -175,7 +211,7 @@ impl Deciding<'_> {
         keys: &[u32],
         lines: &[Normal<'_>],
         hold_ms: Option<u64>,
-    ) -> Settled {
+    ) -> u64 {
         let offer_at = |l: &Normal<'_>| l.at.expect("checked");
         let on_product = self.link_products(lines.iter().map(offer_at));
         let here = self.here();
@@ -199,7 +235,6 @@ impl Deciding<'_> {
             let (lines, keys) = (lines[1..].iter().map(record).collect(), keys.iter().skip(1).copied().collect());
             reservation.extra = self.state.extras.insert(Extra { lines, keys, extended: None, present: true });
         }
-        let brief = reservation.brief(self.state.time, false);
         if reservation.extra == NONE {
             self.count_line(&reservation.line, keys, deadline);
         } else {
@@ -211,14 +246,21 @@ impl Deciding<'_> {
         self.state.expiry.insert(deadline, id.as_bytes(), at);
         self.state.digest_reservation(at, true);
         let links = Links { place: self.place, on_product, on_reservation: None };
-        let said = said_lines(self.state, lines.iter().map(|l| (offer_at(l), l.quantity)));
-        self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &said });
-        drop(said);
+        match lines {
+            [line] => {
+                let lines = [said_line(self.state, offer_at(line), line.quantity)];
+                self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &lines });
+            }
+            lines => {
+                let lines = said_lines(self.state, lines.iter().map(|l| (offer_at(l), l.quantity)));
+                self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &lines });
+            }
+        }
         for line in lines {
             let now = self.state.available(offer_at(line));
             self.say_fell(offer_at(line), now + u64::from(line.quantity));
         }
-        Settled::Reservation(brief)
+        deadline
     }
 
     /// Moves units of a new hold from available to held, and counts them at its deadline.

@@ -16,12 +16,52 @@ use crate::types::LimitKey;
 
 const TABLES: usize = 256;
 
-/// Units held under a key, by deadline: nearly always one.
+/// Units held under a key, by deadline: nearly always one, seldom more than a few.
 #[derive(Clone)]
 enum Holds {
     None,
     One { units: u32, until: u64 },
-    Many(Box<ByDeadline<u64>>),
+    Few(Box<Few>),
+    Many(Box<Many>),
+}
+
+/// Holds that fit one cache line, in no order. A place without units is free.
+#[derive(Clone, Default)]
+struct Few {
+    until: [u64; FEW],
+    units: [u32; FEW],
+}
+
+const FEW: usize = 4;
+
+impl Few {
+    fn places(&mut self) -> impl Iterator<Item = (u64, &mut u32)> {
+        self.until.iter().copied().zip(&mut self.units)
+    }
+
+    /// Adds units; answers whether there was room for them.
+    fn add(&mut self, until: u64, units: u32) -> bool {
+        let same =
+            self.places().find_map(|(u, n)| Some((n.checked_add(units)?, n)).filter(|(_, n)| u == until && **n > 0));
+        if let Some((sum, place)) = same {
+            *place = sum;
+            return true;
+        }
+        let Some(free) = self.units.iter().position(|&n| n == 0) else { return false };
+        (self.until[free], self.units[free]) = (until, units);
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        self.units == [0; FEW]
+    }
+}
+
+/// More holds than that. How much they are in all is kept, so that asking costs what is due and not what is held.
+#[derive(Clone)]
+struct Many {
+    held: u64,
+    sums: ByDeadline<u64>,
 }
 
 /// What one key counts in one offer.
@@ -48,24 +88,34 @@ impl Count {
     fn settle(&mut self, time: u64) {
         match &mut self.holds {
             Holds::One { until, .. } if *until <= time => self.holds = Holds::None,
-            Holds::Many(sums) => {
-                while sums.pop_due(time).is_some() {}
-                // A deadline emptied before its time must not keep a counter alive that counts nothing.
-                sums.trim(time, |&units| units == 0);
-                if sums.is_empty() {
+            Holds::Few(few) => {
+                few.places().filter(|(until, _)| *until <= time).for_each(|(_, units)| *units = 0);
+                if few.is_empty() {
                     self.holds = Holds::None;
                 }
             }
-            _ => {}
+            Holds::Many(many) => {
+                while let Some((_, units)) = many.sums.pop_due(time) {
+                    many.held -= units;
+                }
+                // A deadline emptied before its time must not keep a counter alive that counts nothing.
+                many.sums.trim(time, |&units| units == 0);
+                if many.sums.is_empty() {
+                    self.holds = Holds::None;
+                }
+            }
+            Holds::None | Holds::One { .. } => {}
         }
     }
 
     /// Units held beyond `time` and bought.
+    #[inline]
     fn used(&self, time: u64) -> u64 {
         let held = match &self.holds {
             Holds::None => 0,
             Holds::One { units, until } => u64::from(*units) * u64::from(*until > time),
-            Holds::Many(sums) => sums.iter().filter(|&(until, _)| until > time).map(|(_, &units)| units).sum(),
+            Holds::Few(few) => few.until.iter().zip(few.units).map(|(&u, n)| u64::from(n) * u64::from(u > time)).sum(),
+            Holds::Many(many) => many.held - many.sums.due(time).sum::<u64>(),
         };
         held + self.sold
     }
@@ -77,12 +127,25 @@ impl Count {
                 *before += units;
             }
             Holds::One { units: before, until: other } => {
-                let mut sums = Box::new(ByDeadline::new());
-                add_units(&mut sums, *other, u64::from(*before));
-                add_units(&mut sums, until, u64::from(units));
-                self.holds = Holds::Many(sums);
+                let mut few = Box::new(Few::default());
+                let room = few.add(*other, *before) && few.add(until, units);
+                assert!(room, "two holds are few");
+                self.holds = Holds::Few(few);
             }
-            Holds::Many(sums) => add_units(sums, until, u64::from(units)),
+            Holds::Few(few) => {
+                if !few.add(until, units) {
+                    let mut many = Box::new(Many { held: 0, sums: ByDeadline::new() });
+                    for (until, units) in few.places().map(|(until, units)| (until, *units)).chain([(until, units)]) {
+                        many.held += u64::from(units);
+                        add_units(&mut many.sums, until, u64::from(units));
+                    }
+                    self.holds = Holds::Many(many);
+                }
+            }
+            Holds::Many(many) => {
+                many.held += u64::from(units);
+                add_units(&mut many.sums, until, u64::from(units));
+            }
         }
     }
 
@@ -96,9 +159,22 @@ impl Count {
                     self.holds = Holds::None;
                 }
             }
-            Holds::Many(sums) => {
-                take_units(sums, until, u64::from(units));
-                if sums.is_empty() {
+            Holds::Few(few) => {
+                let mut left = units;
+                for (_, held) in few.places().filter(|(at, _)| *at == until) {
+                    let taken = left.min(*held);
+                    *held -= taken;
+                    left -= taken;
+                }
+                assert!(left == 0, "{units} units end until {until}, {left} more than were held");
+                if few.is_empty() {
+                    self.holds = Holds::None;
+                }
+            }
+            Holds::Many(many) => {
+                take_units(&mut many.sums, until, u64::from(units));
+                many.held -= u64::from(units);
+                if many.sums.is_empty() {
                     self.holds = Holds::None;
                 }
             }
@@ -293,10 +369,29 @@ impl Keys {
         Looked { hash, place: self.lookup(text, hash) }
     }
 
-    /// Touches all that deciding will read of a key.
+    /// Where a key's record is, if it is indexed: by its hash alone, so that no record is read.
     #[inline]
-    pub(crate) fn warm(&self, text: &LimitKey) -> u64 {
-        self.find(text).place.map_or(0, |key| self.records.get(key).first.sold)
+    pub(crate) fn likely_place(&self, text: &LimitKey) -> Option<u32> {
+        let hash = text_hash(text);
+        let half = hash as u32;
+        self.index[table_of(hash)].find(spread(half), |&(_, other)| other == half).map(|&(at, _)| at)
+    }
+
+    /// Touches all that deciding will read of a record.
+    #[inline]
+    pub(crate) fn touch(&self, key: u32) -> u64 {
+        let record = self.records.get(key);
+        // Its two ends: it may lie across two cache lines.
+        record.first.sold ^ u64::from(record.carried) ^ u64::from(record.text.is_some())
+    }
+
+    /// Touches what lies behind a record.
+    #[inline]
+    pub(crate) fn touch_holds(&self, key: u32) -> u64 {
+        match &self.records.get(key).first.holds {
+            Holds::Few(few) => few.until[0] ^ u64::from(few.units[FEW - 1]),
+            _ => 0,
+        }
     }
 
     /// One more reservation carries the key; it gets a place if it has none.

@@ -142,22 +142,38 @@ impl State {
     }
 
     /// Looks up what the commands will look up, and forgets it. Each look-up misses the caches several times; side by side the
-    /// processor waits for many of them at once, while deciding waits for one after the other. Decides nothing.
+    /// processor waits for many of them at once, while deciding waits for one after the other. So each pass goes one step deeper for all of
+    /// them: index, record, what lies behind the record. Decides nothing.
     pub(crate) fn warm(&self, commands: &[Command]) {
-        let mut seen = 0;
-        let mut counted = 0_u64;
+        let mut keys = SmallVec::<[u32; 64]>::new();
+        let mut found = SmallVec::<[Found; 64]>::new();
+        let mut seen = 0_u64;
         for command in commands {
-            if let Command::Reserve { id, keys, .. } | Command::PlaceOrder { id, reserve: Some((keys, _)), .. } =
+            found.extend(command.reservation().and_then(|id| self.ids.likely(id.as_bytes())));
+        }
+        for command in commands {
+            if let Command::Reserve { keys: asked, .. } | Command::PlaceOrder { reserve: Some((asked, _)), .. } =
                 command
             {
-                seen += usize::from(self.find(*id).is_some());
-                keys.iter().for_each(|key| counted = counted.wrapping_add(self.keys.warm(key)));
-            } else if let Some(id) = command.reservation() {
-                seen += usize::from(self.find(id).is_some());
+                keys.extend(asked.iter().filter_map(|key| self.keys.likely_place(key)));
             }
         }
+        for found in &found {
+            seen ^= match *found {
+                Found::Reservation(at) => {
+                    self.reservations.get(at).fingerprint ^ u64::from(self.reservations.get(at).key)
+                }
+                Found::Refused(at) => self.refused.get(at).fingerprint(),
+            };
+        }
+        for &key in &keys {
+            seen ^= self.keys.touch(key);
+        }
+        for &key in &keys {
+            seen ^= self.keys.touch_holds(key);
+        }
         // Otherwise the compiler sees that nothing is made of it.
-        std::hint::black_box((seen, counted));
+        std::hint::black_box(seen);
     }
 
     /// Whether an id that is not remembered may have executed before.

@@ -216,7 +216,7 @@ impl State {
     }
 
     /// The offer's units, exactly, at ledger time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn balance(&self, at: u32) -> Balance {
         let offer = self.offers.get(at);
         let due = self.sums[at as usize].due_units(self.time);
