@@ -9,8 +9,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::output::Format;
 
+mod bench;
 mod orders;
 
+pub use bench::{BenchArgs, Shape};
 pub use orders::{ByHandArgs, DlqVerb, ExplainArgs, OrderVerb, OrdersArgs, QueueVerb};
 
 const EXAMPLES: &str = "\
@@ -107,10 +109,17 @@ pub enum Verb {
     },
     /// Print the version.
     Version,
-    /// Run an order worker in this process (used by demo; its parent holds its stdin).
+    /// Run an order worker in this process (used by demo and bench; its parent holds its stdin).
     #[command(hide = true, disable_help_flag = true)]
     Worker {
         /// As `order-worker run` takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run a payment provider for tests in this process (used by demo and bench; its parent holds its stdin).
+    #[command(hide = true, disable_help_flag = true)]
+    Provider {
+        /// As `payment-sim` takes them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -509,90 +518,6 @@ pub struct DevArgs {
     /// A catalog to import at once.
     #[arg(long, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
-}
-
-/// What a bench sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Shape {
-    /// 500 callers, one reservation a message, 16 streams, no batching.
-    A1,
-    /// 500 tasks through the SDK's auto-batching.
-    A2,
-    /// 16 streams, batches of 100.
-    B,
-    /// One stream, batches of 8,190.
-    C,
-    /// A lone caller through the SDK.
-    D,
-    /// Unary gRPC, 500 callers.
-    E,
-    /// HTTP/JSON, 500 connections.
-    F,
-    /// Linearizable stock reads, 500 callers.
-    G,
-    /// Stale stock reads on followers, 500 callers.
-    GStale,
-}
-
-/// `bench`
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Examples:
-  ledgerctl bench --spawn --shape a2                    a cluster of its own, 10 s, closed loop
-  ledgerctl bench --spawn --shape a1,a2,b,d -o json
-  ledgerctl --endpoints … bench --shape a2 --rate 50000 open loop: latency counts from when a call was due
-  ledgerctl bench --spawn --shape b --feature-cost      what limits, expiry and watchers cost, in one run
-
-Products named bench-… are created and filled; every run ends with an audit that nothing oversold.")]
-pub struct BenchArgs {
-    /// What to send; several run one after the other.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "a2")]
-    pub shape: Vec<Shape>,
-    /// Start a cluster of its own for the run.
-    #[arg(long)]
-    pub spawn: bool,
-    /// Instead of a shape: keep a follower down until the log it needs is gone, and measure while it catches up by snapshot.
-    #[arg(long, conflicts_with_all = ["spawn", "feature_cost"])]
-    pub catch_up: bool,
-    /// Shards of that cluster; one hot product is one shard.
-    #[arg(long, default_value_t = 1)]
-    pub shards: u32,
-    /// Bytes of memory each node of that cluster reserves before it starts, as an operator would before a sale.
-    #[arg(long, default_value_t = 1 << 30)]
-    pub memory_reserve: u64,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 10)]
-    pub seconds: u64,
-    /// Seconds before it that do not count.
-    #[arg(long, default_value_t = 1)]
-    pub warmup: u64,
-    /// Products the load is spread over.
-    #[arg(long, default_value_t = 1)]
-    pub products: usize,
-    /// Operations a second (open loop); absent: closed loop.
-    #[arg(long)]
-    pub rate: Option<u64>,
-    /// Callers, instead of the shape's.
-    #[arg(long)]
-    pub callers: Option<usize>,
-    /// Batches in flight a stream (shapes b and c).
-    #[arg(long, default_value_t = 1)]
-    pub in_flight: usize,
-    /// Give every product a limit per key, so that every reservation is counted by its buyer.
-    #[arg(long)]
-    pub keys: bool,
-    /// Hold time, as 2s, to have expiry in the measurement; absent: ten minutes.
-    #[arg(long, value_parser = humantime::parse_duration)]
-    pub hold: Option<Duration>,
-    /// Watchers of the feed that read along.
-    #[arg(long, default_value_t = 0)]
-    pub watchers: usize,
-    /// Measure the shape plain, then with each feature switched on.
-    #[arg(long)]
-    pub feature_cost: bool,
-    /// Threads of the client; 1 is best on two cores.
-    #[arg(long, default_value_t = 1)]
-    pub threads: usize,
 }
 
 fn member(text: &str) -> Result<(u64, String), String> {

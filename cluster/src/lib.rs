@@ -17,3 +17,4 @@ pub mod limits;
 pub mod link;
 pub mod node_mode;
 pub mod output;
+mod shop;

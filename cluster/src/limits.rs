@@ -58,6 +58,10 @@ pub const LATENCY_US_MAX: u64 = 120_000_000;
 pub const BENCH_UNITS: i64 = 1 << 40;
 /// Calls an open-loop bench may have waiting before it stops offering more: beyond that the rate is not reached anyway.
 pub const BENCH_WAITING_MAX: usize = 200_000;
+/// Orders sealed before a load, for each second of it: sealing is the shop's cost and not the ledger's. Beyond that they are sealed as they come.
+pub const BENCH_SEALED_A_SECOND: u64 = 6_000;
+/// How long orders may take to be done once nothing stands in their way: an open breaker's time and the longest pause between runs, with room to spare.
+pub const ORDERS_DONE_WITHIN: Duration = Duration::from_secs(180);
 
 const _: () = assert!(REFERENCE_NAME_BYTES + 12 < ledger_core::limits::REFERENCE_BYTES_MAX);
 const _: () = assert!(TRY_WITHIN.as_millis() < COMMAND_WITHIN.as_millis());

@@ -1,4 +1,4 @@
-//! A node or an order worker inside this executable, so that the demo needs no second build step.
+//! A node, an order worker or a payment provider inside this executable, so that the demo needs no second build step.
 //!
 //! **Owns** `--until-stdin-closes`: the parent holds the other end of stdin, so however it dies, the node ends too.
 //! **Must never** do anything a `ledger-node` process would not. **Read next**: [`crate::dev_cluster`].
@@ -6,8 +6,9 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _};
 use ledger_node::process::{self, Interrupt};
+use payment_sim::process::Flags;
 
 /// Runs a node with `ledger-node`'s arguments until it is told to stop.
 pub fn run(args: Vec<String>) -> ExitCode {
@@ -25,15 +26,29 @@ pub fn run_worker(args: Vec<String>) -> ExitCode {
     }
 }
 
+/// Runs a payment provider with `payment-sim`'s arguments until it is told to stop.
+pub fn run_provider(args: Vec<String>) -> ExitCode {
+    let flags = Flags::augment_args(Command::new("ledgerctl provider"));
+    let flags = parse(flags, args).and_then(|matches| Flags::from_arg_matches(&matches).map_err(|e| told(&e)));
+    match flags {
+        Ok(flags) => payment_sim::process::run(flags),
+        Err(code) => code,
+    }
+}
+
 fn parsed(name: &'static str, arguments: Vec<Arg>, args: Vec<String>) -> Result<ArgMatches, ExitCode> {
-    let command = Command::new(name)
-        .no_binary_name(true)
-        .arg(Arg::new("tied").long("until-stdin-closes").action(ArgAction::SetTrue))
-        .args(arguments);
-    let matches = command.try_get_matches_from(args).map_err(|e| {
-        eprintln!("{e}");
-        ExitCode::from(2)
-    })?;
+    parse(Command::new(name).args(arguments), args)
+}
+
+fn told(error: &clap::Error) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(2)
+}
+
+fn parse(command: Command, args: Vec<String>) -> Result<ArgMatches, ExitCode> {
+    let command =
+        command.no_binary_name(true).arg(Arg::new("tied").long("until-stdin-closes").action(ArgAction::SetTrue));
+    let matches = command.try_get_matches_from(args).map_err(|e| told(&e))?;
     if matches.get_flag("tied") {
         end_with_stdin();
     }

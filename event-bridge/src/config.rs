@@ -210,8 +210,11 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "window.unconfirmed_per_product",
-        what: "Most of them of one product (more exactly: of one slot). Above 1 a hot product is faster, and its events may come out \
-               of order when the broker refuses single messages, as full queues that reject do.",
+        what: "Most of them of one product (more exactly: of one slot). 1 keeps each product in order whatever the broker does. Above \
+               1 a hot product is some ten times faster, and still in order when connections break or this process dies, but \
+               no longer when the broker refuses a single message: what follows it is in the queue before the refusal is \
+               heard. Choose it (512, say) only where no queue rejects what it has no room for (x-overflow = reject-publish), \
+               or where consumers do not need order.",
         default: "1",
         set: |c, v| number(v, limits::UNCONFIRMED_MAX).map(|n| c.unconfirmed_per_product = n),
     },

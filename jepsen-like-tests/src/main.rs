@@ -6,6 +6,10 @@ mod cli;
 
 use std::process::ExitCode;
 
+// A run is millions of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::run()
 }

@@ -292,6 +292,44 @@ fn an_effect_in_doubt_is_explained_by_the_feed() {
 }
 
 #[test]
+fn of_several_contents_in_doubt_the_later_answers_say_which_was_decided() {
+    let after = Units { available: 1, held: 1, sold: 1 };
+    let replayed = |made: &mut made::Made, op: Op, told: Told| {
+        made.ok(op, told, None);
+        let last = made.run.events.last_mut().expect("one");
+        last.asked_ms = 0;
+        let Answer::Ok { replayed, .. } = &mut last.answer else { panic!("it was ok") };
+        *replayed = true;
+    };
+    // The first was asked under one key and never answered; the second under another, and its second attempt was told what its first had done.
+    let decided = || {
+        let mut made = good();
+        let (first, id) = made.reserve_op("d", 1, 100);
+        made.unknown(first.clone());
+        let (told, change) = (made.held(100), made.change_of(&first, &id, after));
+        made.tell(change);
+        (made, first, made::reserve(&id, 1, "another", 100), told)
+    };
+    let (mut made, first, second, told) = decided();
+    replayed(&mut made, second.clone(), told.clone());
+    made.refused(first.clone(), No::IdTaken);
+    made.after_deadlines();
+    assert_eq!(replay::check(&made.run), Vec::<String>::new());
+
+    // It cannot have been both.
+    let (mut made, first, second, told) = decided();
+    replayed(&mut made, second, told.clone());
+    replayed(&mut made, first, told);
+    finds(replay::check, &made.run, "IdTaken");
+
+    // Nor neither.
+    let (mut made, first, second, _) = decided();
+    made.refused(first, No::IdTaken);
+    made.refused(second, No::IdTaken);
+    finds(replay::check, &made.run, "IdTaken");
+}
+
+#[test]
 fn an_acknowledged_effect_that_the_feed_does_not_have_is_found() {
     let mut made = good();
     for watched in &mut made.run.watched {

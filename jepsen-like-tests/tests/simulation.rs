@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use jepsen_like_tests::faults::{Fault, Planned, Rotten};
+use jepsen_like_tests::faults::{Fault, Planned, Rotten, Who};
 use jepsen_like_tests::history::Answer;
 use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Setting, meta};
+use jepsen_like_tests::workload::Kind;
 
 fn apart() -> Apart {
     Apart::new(PathBuf::from(env!("CARGO_BIN_EXE_jepsen")))
@@ -65,6 +66,31 @@ fn a_bit_that_flips_anywhere_in_a_log_is_healed_by_the_peers() {
         assert_eq!(report.violations, vec![], "place {place}");
         assert_eq!(report.struck.get("rot"), Some(&1), "place {place}");
     }
+}
+
+#[test]
+fn clocks_without_a_quorum_stop_all_writes_until_they_are_set_right_and_the_run_ends_all_the_same() {
+    let jump = |node, by_ms| Planned { at_ms: 100, fault: Fault::ClockJump { who: Who::Node(node), by_ms } };
+    let usual = Setting::of(3);
+    let mut load = usual.load.of(&[Kind::Herd]);
+    (load.tries, load.deadline_ms) = (60, 3_000);
+    let faults = Some(vec![jump(0, 70_000), jump(1, 480_000), jump(2, -5_000)]);
+    let report = apart().run(&Setting { load, faults, ..usual }).expect("a process");
+    assert_eq!(report.violations, vec![]);
+    let refused = report.run.events.iter().filter(|e| matches!(e.answer, Answer::NotNow { .. })).count();
+    assert!(refused > 10, "only {refused} calls met the wrong clocks");
+}
+
+#[test]
+fn a_stretched_run_lasts_so_much_longer_its_clients_never_rest_and_it_is_repeatable() {
+    let setting = Setting::stretched(4, 6);
+    let report = apart().run(&setting).expect("a process");
+    assert_eq!(report.violations, vec![]);
+    assert!(report.simulated.as_millis() > 48_000, "{:?}", report.simulated);
+    let last = report.run.events.iter().filter(|e| !e.op.is_read()).map(|e| e.asked_ms).max();
+    assert!(last.is_some_and(|last| last > 44_000), "the last call was at {last:?} ms");
+    assert_eq!(meta(&setting, &apart()).expect("two processes").differs, None);
+    assert_eq!(Setting::stretched(4, 1), Setting::of(4));
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct WorkerConfig {
     pub smtp_port: u16,
     /// How the connection to the relay is protected.
     pub smtp_tls: TlsMode,
+    /// File of the only authorities that the relay's certificate may come from.
+    pub smtp_ca_file: Option<PathBuf>,
     /// User at the relay.
     pub smtp_user: Option<String>,
     /// File with the password at the relay.
@@ -103,6 +105,7 @@ impl Default for WorkerConfig {
             smtp_host: "127.0.0.1".to_owned(),
             smtp_port: 25,
             smtp_tls: TlsMode::StartTls,
+            smtp_ca_file: None,
             smtp_user: None,
             smtp_password_file: None,
             smtp_from: "orders@localhost".to_owned(),
@@ -293,6 +296,11 @@ impl WorkerConfig {
         if self.smtp_user.is_some() != self.smtp_password_file.is_some() {
             return conflict("`smtp.user` and `smtp.password_file` are set together, or neither".to_owned());
         }
+        if self.smtp_ca_file.is_some() && self.smtp_tls == TlsMode::None {
+            return conflict(
+                "`smtp.ca_file` needs `smtp.tls` (starttls or tls): without TLS nothing is checked".to_owned(),
+            );
+        }
         Ok(())
     }
 }
@@ -359,6 +367,7 @@ mod tests {
         assert!(matches!(with_file("lease = \"soon\""), Err(ConfigError::BadValue { .. })));
         assert!(matches!(with_file("lease = \"1s\""), Err(ConfigError::Conflict(_))));
         assert!(matches!(with_file("[webhook]\non = true"), Err(ConfigError::Conflict(_))));
+        assert!(matches!(with_file("[smtp]\ntls = \"none\"\nca_file = \"ca.pem\""), Err(ConfigError::Conflict(_))));
         assert!(matches!(with_file("lease ="), Err(ConfigError::NotToml { .. })));
     }
 

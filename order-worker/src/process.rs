@@ -128,6 +128,7 @@ fn notifier(config: &WorkerConfig, seams: &Seams, timeout: Duration) -> anyhow::
             host: config.smtp_host.clone(),
             port: config.smtp_port,
             tls: config.smtp_tls,
+            ca_file: config.smtp_ca_file.clone(),
             credentials,
             from: config.smtp_from.clone(),
             timeout,

@@ -27,6 +27,7 @@ mod ids;
 pub mod limits;
 mod methods;
 mod params;
+pub mod process;
 mod refusal;
 mod rules;
 mod serve;

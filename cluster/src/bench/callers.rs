@@ -21,7 +21,14 @@ pub(crate) async fn drive(load: &Load, client: &Client, targets: &Targets, meter
     let products: Arc<Vec<Target>> = Arc::new(targets.iter().flat_map(|(_, t)| t.clone()).collect());
     let caller = Caller { load: load.clone(), client: client.clone(), products, meter: meter.clone() };
     match load.rate {
-        Some(rate) => open_loop(caller, rate).await,
+        Some(rate) => {
+            let call = |at, seed| {
+                let caller = caller.clone();
+                async move { caller.call(at, &mut SmallRng::seed_from_u64(seed)).await }
+            };
+            open_loop(rate, || meter.over(), call).await;
+            Ok(())
+        }
         None => {
             let callers = load.callers.unwrap_or(if load.shape == Shape::D { 1 } else { 500 });
             let mut tasks = tokio::task::JoinSet::new();
@@ -42,28 +49,31 @@ pub(crate) async fn drive(load: &Load, client: &Client, targets: &Targets, meter
     }
 }
 
-async fn open_loop(caller: Caller, rate: u64) -> Outcome {
+/// Calls `rate` times a second until it is over, whatever the answers take; each call learns when it was due, and gets a seed.
+pub(super) async fn open_loop<F: Future<Output = ()> + Send + 'static>(
+    rate: u64,
+    over: impl Fn() -> bool,
+    call: impl Fn(Instant, u64) -> F,
+) {
     let began = Instant::now();
     let waiting = Arc::new(AtomicUsize::new(0));
     let mut random = SmallRng::seed_from_u64(rate);
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
     let mut sent = 0u64;
-    while !caller.meter.over() {
+    while !over() {
         ticks.tick().await;
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         while sent < due && waiting.load(Ordering::Relaxed) < limits::BENCH_WAITING_MAX {
             let at = began + Duration::from_secs_f64(sent as f64 / rate as f64);
-            let mut own = SmallRng::seed_from_u64(random.random());
-            let (caller, waiting) = (caller.clone(), waiting.clone());
+            let (called, waiting) = (call(at, random.random()), waiting.clone());
             waiting.fetch_add(1, Ordering::Relaxed);
             sent += 1;
             tokio::spawn(async move {
-                caller.call(at, &mut own).await;
+                called.await;
                 waiting.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }
-    Ok(())
 }
 
 #[derive(Clone)]

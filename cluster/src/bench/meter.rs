@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use crate::limits;
 use crate::link::ClusterLink;
 use crate::output::{Failure, Outcome};
+use crate::shop::cpu_ms;
 
 /// What has been counted.
 pub(crate) struct Counts {
@@ -91,6 +92,8 @@ pub struct NodeCost {
 pub(crate) struct Costs {
     pub(crate) client_cpu_ms: u64,
     pub(crate) nodes: Vec<NodeCost>,
+    /// CPU milliseconds of further processes, by name.
+    pub(crate) processes: Vec<(String, u64)>,
 }
 
 fn own_cpu_ms() -> u64 {
@@ -107,12 +110,13 @@ async fn look(link: &ClusterLink) -> Outcome<Vec<client_sdk::v1::NodeStatusRespo
         .collect()
 }
 
-/// Reads the costs at both edges of the measured seconds.
-pub(crate) async fn sample(meter: Arc<Meter>, link: ClusterLink) -> Outcome<Costs> {
+/// Reads the costs at both edges of the measured seconds; of `processes` by name and id, too.
+pub(crate) async fn sample(meter: Arc<Meter>, link: ClusterLink, processes: Vec<(String, u32)>) -> Outcome<Costs> {
+    let use_of = |processes: &[(String, u32)]| processes.iter().map(|(_, pid)| cpu_ms(*pid)).collect::<Vec<_>>();
     tokio::time::sleep_until(meter.from.into()).await;
-    let (client_before, before) = (own_cpu_ms(), look(&link).await?);
+    let (client_before, used_before, before) = (own_cpu_ms(), use_of(&processes), look(&link).await?);
     tokio::time::sleep_until(meter.until.into()).await;
-    let (client_after, after) = (own_cpu_ms(), look(&link).await?);
+    let (client_after, used_after, after) = (own_cpu_ms(), use_of(&processes), look(&link).await?);
     let nodes = before
         .iter()
         .zip(&after)
@@ -129,5 +133,7 @@ pub(crate) async fn sample(meter: Arc<Meter>, link: ClusterLink) -> Outcome<Cost
             }
         })
         .collect();
-    Ok(Costs { client_cpu_ms: client_after - client_before, nodes })
+    let used = used_after.iter().zip(used_before).map(|(after, before)| after.saturating_sub(before));
+    let processes = processes.into_iter().map(|(name, _)| name).zip(used).collect();
+    Ok(Costs { client_cpu_ms: client_after - client_before, nodes, processes })
 }

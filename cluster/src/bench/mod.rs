@@ -2,21 +2,25 @@
 //!
 //! **What it is.** The shapes of the project's targets, in a closed loop (so many calls outstanding) or an open one (so many a
 //! second, latency counted from when a call was due). **Owns** the runs and their order. **Must never** report a run whose audit
-//! does not hold as good. **Read next**: [`meter`], [`streams`], [`callers`].
+//! does not hold as good. **Read next**: [`meter`], [`streams`], [`callers`], [`orders`].
 
 mod callers;
 mod catch_up;
 mod http;
 mod meter;
+mod orders;
+mod outage;
 mod report;
 mod streams;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client_sdk::{Client, LimitKey, OfferKey, Policy, Sku, Slot, v1};
 use futures::StreamExt;
 
+use crate::books::Books;
 use crate::cli::{BenchArgs, Shape};
 use crate::commands::{all_products, audit_cluster, shard_of};
 use crate::dev_cluster::{DevCluster, NodeProgram};
@@ -24,7 +28,8 @@ use crate::limits;
 use crate::link::{ClusterLink, connect};
 use crate::output::{Failure, Outcome, Printer};
 use meter::Meter;
-pub use report::{BenchDoc, RunDoc};
+pub use outage::{OutageDoc, PhaseDoc};
+pub use report::{BenchDoc, OrderBooksDoc, ProcessCost, RunDoc};
 
 /// What one measurement has switched on.
 #[derive(Debug, Clone)]
@@ -39,6 +44,10 @@ pub(crate) struct Load {
     keys: bool,
     hold: Option<Duration>,
     watchers: usize,
+    workers: usize,
+    concurrency: Option<u64>,
+    order_rate: u64,
+    phases: [Duration; 3],
     feature: &'static str,
 }
 
@@ -62,6 +71,10 @@ fn refused(e: impl std::fmt::Display) -> Failure {
 /// [`Failure::Refused`] when the cluster fails or an audit does not hold.
 pub async fn run(args: BenchArgs, endpoints: Vec<String>, printer: Printer) -> Outcome {
     let loads = loads(&args);
+    if let Some(load) = loads.iter().find(|load| load.shape.has_orders() && !args.spawn) {
+        let what = format!("shape {} needs a cluster of its own", report::name(load.shape));
+        return Err(Failure::usage(what).hint(format!("ledgerctl bench --spawn --shape {}", report::name(load.shape))));
+    }
     if !args.spawn && !args.catch_up {
         printer.ask(&format!(
             "create {} products named bench-… and send load for {} s",
@@ -69,24 +82,48 @@ pub async fn run(args: BenchArgs, endpoints: Vec<String>, printer: Printer) -> O
             loads.len() as u64 * args.seconds
         ))?;
     }
-    let mut document =
-        BenchDoc { host_cores: std::thread::available_parallelism().map_or(0, usize::from), runs: Vec::new() };
+    let mut document = BenchDoc {
+        host_cores: std::thread::available_parallelism().map_or(0, usize::from),
+        runs: Vec::new(),
+        outages: Vec::new(),
+    };
     for load in loads {
+        if load.shape == Shape::OrdersOutage {
+            let outage = spawned(&args, async |endpoints, dir| outage::run(endpoints, dir, &load).await).await?;
+            document.outages.push(outage);
+            continue;
+        }
         eprintln!("{} ({}): {} s …", report::name(load.shape), load.feature, load.warmup + load.seconds);
         if args.catch_up {
             document.runs.extend(catch_up::run(&args, &load).await?);
             continue;
         }
         // A cluster of its own for each measurement: none pays for what the one before has left.
-        let run = if args.spawn { spawned(&args, &load).await? } else { measure(&endpoints, &load, true).await? };
+        let run = if args.spawn {
+            spawned(&args, async |endpoints, dir| match load.shape {
+                Shape::Orders => orders::run(endpoints, dir, &load).await,
+                _ => measure(endpoints, &load, true).await,
+            })
+            .await?
+        } else {
+            measure(&endpoints, &load, true).await?
+        };
         eprintln!("  {}", report::brief(&run));
         document.runs.push(run);
     }
     printer.print(&document, report::to_text)?;
-    match document.runs.iter().find(|r| !r.audit_holds) {
+    let runs = document.runs.iter().filter(|r| !r.audit_holds).map(|r| (r.shape.as_str(), &r.findings));
+    let outages =
+        document.outages.iter().filter(|o| !o.holds).map(|o| (report::name(Shape::OrdersOutage), &o.findings));
+    match runs.chain(outages).next() {
         None => Ok(()),
-        Some(run) => {
-            Err(refused(format!("the audit after shape {} does not hold: {}", run.shape, run.findings.join("; "))))
+        Some((shape, findings)) => {
+            let some = &findings[..findings.len().min(limits::FINDINGS_SHOWN)];
+            Err(refused(format!(
+                "the audit after shape {shape} does not hold: {} findings: {}",
+                findings.len(),
+                some.join("; ")
+            )))
         }
     }
 }
@@ -105,6 +142,10 @@ fn loads(args: &BenchArgs) -> Vec<Load> {
             keys: args.keys,
             hold: args.hold,
             watchers: args.watchers,
+            workers: args.workers as usize,
+            concurrency: args.concurrency,
+            order_rate: args.order_rate,
+            phases: std::array::from_fn(|i| Duration::from_secs(args.phases.get(i).copied().unwrap_or(0))),
             feature: "as asked",
         };
         if !args.feature_cost {
@@ -127,13 +168,14 @@ fn loads(args: &BenchArgs) -> Vec<Load> {
     loads
 }
 
-async fn spawned(args: &BenchArgs, load: &Load) -> Outcome<RunDoc> {
+/// Runs a measurement on a cluster of its own, whose files are in the directory that is given.
+async fn spawned<T>(args: &BenchArgs, run: impl AsyncFnOnce(&[String], &Path) -> Outcome<T>) -> Outcome<T> {
     let dir = tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(refused)?;
     let program = NodeProgram::this().map_err(refused)?;
     let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &reserve(args)).await.map_err(refused)?;
     let endpoints = cluster.endpoints();
     let run = tokio::select! {
-        run = measure(&endpoints, load, true) => run,
+        run = run(&endpoints, dir.path()) => run,
         _ = tokio::signal::ctrl_c() => Err(refused("interrupted; all nodes were ended")),
     };
     if run.is_err() {
@@ -161,13 +203,16 @@ async fn measure(endpoints: &[String], load: &Load, with_audit: bool) -> Outcome
     let link = if with_audit { link.with_members().await? } else { link };
     let watchers: Vec<_> = (0..load.watchers).map(|_| tokio::spawn(read_along(client.clone()))).collect();
     let meter = Arc::new(Meter::new(load.warmup, load.seconds));
-    let sampler = tokio::spawn(meter::sample(meter.clone(), link.clone()));
+    let sampler = tokio::spawn(meter::sample(meter.clone(), link.clone(), Vec::new()));
     match load.shape {
-        Shape::A1 | Shape::B | Shape::C => streams::drive(load, &targets, &meter).await?,
+        Shape::A1 | Shape::B | Shape::C | Shape::OrdersAccepted | Shape::OrdersPlaced => {
+            streams::drive(load, &targets, &meter).await?;
+        }
         Shape::A2 | Shape::D | Shape::E | Shape::G | Shape::GStale => {
             callers::drive(load, &client, &targets, &meter).await?
         }
         Shape::F => http::drive(load, &client, &targets, &meter).await?,
+        Shape::Orders | Shape::OrdersOutage => return Err(refused("this shape has a run of its own")),
     }
     let costs = sampler.await.map_err(refused)??;
     for watcher in &watchers {
@@ -175,7 +220,9 @@ async fn measure(endpoints: &[String], load: &Load, with_audit: bool) -> Outcome
     }
     let mut run = report::run_document(load, &meter, &costs);
     if with_audit {
-        audit(&link, &client, &skus, &mut run).await?;
+        let (findings, _) = audit(&link, &client, &skus, false).await?;
+        run.audit_holds = findings.is_empty();
+        run.findings = findings;
     } else {
         run.audit_holds = true;
     }
@@ -243,18 +290,18 @@ async fn read_along(client: Client) {
     while let Some(Ok(_)) = watch.next().await {}
 }
 
-async fn audit(link: &ClusterLink, client: &Client, skus: &[Sku], run: &mut RunDoc) -> Outcome {
-    let (audit, _) = audit_cluster(link, client, false).await?;
-    run.findings.extend(audit.findings.iter().map(|f| format!("{}: {}", f.invariant, f.what)));
-    run.findings.extend(audit.incomplete);
+/// What the audit finds, with or without the recomputation from history, and whether every unit of these products is somewhere.
+async fn audit(link: &ClusterLink, client: &Client, skus: &[Sku], history: bool) -> Outcome<(Vec<String>, Books)> {
+    let (audit, books) = audit_cluster(link, client, history).await?;
+    let mut findings: Vec<String> = audit.findings.iter().map(|f| format!("{}: {}", f.invariant, f.what)).collect();
+    findings.extend(audit.incomplete);
     for product in all_products(client).await?.iter().filter(|p| skus.contains(&p.sku)) {
         let units: u64 = product.offers.iter().map(|o| o.balance.available + o.balance.held + o.balance.sold).sum();
         if units != product.received {
-            run.findings.push(format!("{}: {} received, {units} there", product.sku, product.received));
+            findings.push(format!("{}: {} received, {units} there", product.sku, product.received));
         }
     }
-    run.audit_holds = run.findings.is_empty();
-    Ok(())
+    Ok((findings, books))
 }
 
 /// The offer, keys and hold of one reservation of the load.

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::Load;
 use super::meter::{Costs, Meter, NodeCost};
+use super::outage::OutageDoc;
 use crate::cli::Shape;
-use crate::output::{micros, num, table, text, unit};
+use crate::output::{grouped, micros, num, table, text, unit};
 
 /// All measurements of one command.
 #[derive(Debug, Clone, Serialize)]
@@ -16,6 +17,38 @@ pub struct BenchDoc {
     pub host_cores: usize,
     /// One a measurement.
     pub runs: Vec<RunDoc>,
+    /// One a run of shape orders-outage.
+    pub outages: Vec<OutageDoc>,
+}
+
+/// What a process beside the nodes cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessCost {
+    /// Its name.
+    pub name: String,
+    /// CPU microseconds an operation.
+    pub cpu_us_per_op: f64,
+}
+
+/// Orders after a load, in the books that were compared.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct OrderBooksDoc {
+    /// Orders that are there.
+    pub placed: u64,
+    /// Of those, sold.
+    pub sold: u64,
+    /// Orders that the provider keeps money of.
+    pub paid: u64,
+    /// Minor units of what is sold.
+    pub sold_minor: u64,
+    /// Minor units that the provider keeps.
+    pub kept_minor: i64,
+    /// Orders whose receiver was told more than once, which is allowed.
+    pub told_again: u64,
+    /// Orders that were not done, or that no two books agree on.
+    pub unbalanced: u64,
+    /// From the end of the load until no order was open, milliseconds.
+    pub drained_ms: u64,
 }
 
 /// One measurement.
@@ -61,6 +94,10 @@ pub struct RunDoc {
     pub ops_per_entry: f64,
     /// Costs by node.
     pub nodes: Vec<NodeCost>,
+    /// Costs of workers and provider, in shape orders.
+    pub processes: Vec<ProcessCost>,
+    /// The compared books, in shape orders.
+    pub orders: Option<OrderBooksDoc>,
     /// Whether the audit after it held.
     pub audit_holds: bool,
     /// What it found.
@@ -78,7 +115,15 @@ pub(super) fn name(shape: Shape) -> &'static str {
         Shape::F => "f",
         Shape::G => "g",
         Shape::GStale => "g-stale",
+        Shape::OrdersAccepted => "orders-accepted",
+        Shape::OrdersPlaced => "orders-placed",
+        Shape::Orders => "orders",
+        Shape::OrdersOutage => "orders-outage",
     }
+}
+
+fn process(name: &str, cpu_us_per_op: f64) -> ProcessCost {
+    ProcessCost { name: name.to_owned(), cpu_us_per_op }
 }
 
 pub(super) fn run_document(load: &Load, meter: &Meter, costs: &Costs) -> RunDoc {
@@ -110,6 +155,8 @@ pub(super) fn run_document(load: &Load, meter: &Meter, costs: &Costs) -> RunDoc 
             syncs_per_second: costs.nodes.iter().map(|n| n.syncs).max().unwrap_or(0) as f64 / seconds,
             ops_per_entry: if entries == 0 { 0.0 } else { counts.ok as f64 / entries as f64 },
             nodes: costs.nodes.clone(),
+            processes: costs.processes.iter().map(|(name, ms)| process(name, per_op(*ms))).collect(),
+            orders: None,
             audit_holds: false,
             findings: Vec::new(),
         }
@@ -164,11 +211,34 @@ pub(super) fn to_text(bench: &BenchDoc) -> String {
         "OPS/ENTRY",
         "AUDIT",
     ];
-    let mut out = table(header, rows);
+    let mut out = if bench.runs.is_empty() { String::new() } else { table(header, rows) };
     for run in &bench.runs {
+        if !run.processes.is_empty() {
+            let each = run.processes.iter().map(|p| format!("{} {:.1} µs", p.name, p.cpu_us_per_op));
+            out.push_str(&format!("\n{}: CPU an order: {}", run.shape, each.collect::<Vec<_>>().join(", ")));
+        }
+        if let Some(books) = &run.orders {
+            out.push_str(&format!("\n{}: {}", run.shape, books_line(books)));
+        }
         if let Some(example) = &run.other_example {
             out.push_str(&format!("\n{}: not ok, for example {example}", run.shape));
         }
     }
+    for outage in &bench.outages {
+        out.push_str(&super::outage::to_text(outage));
+    }
     out
+}
+
+/// The compared books in a line.
+pub(super) fn books_line(books: &OrderBooksDoc) -> String {
+    format!(
+        "{} orders placed, {} sold for {}, {} paid at the provider, which keeps {}; {} do not balance",
+        grouped(books.placed),
+        grouped(books.sold),
+        grouped(books.sold_minor),
+        grouped(books.paid),
+        grouped(books.kept_minor),
+        grouped(books.unbalanced)
+    )
 }

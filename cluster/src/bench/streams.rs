@@ -1,14 +1,17 @@
-//! Shapes a1, b and c: raw streams with explicit batches, no SDK in between.
+//! Shapes a1, b, c, orders-accepted and orders-placed: raw streams with explicit batches, no SDK in between.
 //!
 //! **What it is.** A stream is one task that keeps so many batches outstanding (closed loop), or sends what is due (open loop).
-//! A *caller* of shape a1 is one outstanding batch of one. **Owns** tags and outstanding batches. **Must never** hold back a
+//! A *caller* of shape a1 is one outstanding batch of one. An order is a reserve and the place of its hold, next to each other in one batch
+//! and so decided in that order (it counts when its place was answered Ok); or the one command that does both. Its token and its contact were sealed once,
+//! before the run, under another id: nobody opens them here, and what sealing costs is not what is measured. **Owns** tags and outstanding batches. **Must never** hold back a
 //! call that is due in the open loop without counting its wait. **Read next**: [`super::meter`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client_sdk::ReservationId;
+use client_sdk::order::{Money, OrderDetails};
+use client_sdk::{Command, OpeningKey, ReservationId, Sku, Slot};
 use ledger_proto::fast::ReceivedAnswer;
 use ledger_proto::framed::ledger_client::LedgerClient;
 use ledger_proto::{Calls, Reply};
@@ -36,9 +39,12 @@ struct Outstanding {
 pub(crate) async fn drive(load: &Load, targets: &Targets, meter: &Arc<Meter>) -> Outcome {
     let (streams, batch, outstanding) = match load.shape {
         Shape::A1 => (16, 1, load.callers.unwrap_or(500)),
-        Shape::B => (load.callers.unwrap_or(16), 100, load.callers.unwrap_or(16) * load.in_flight),
+        Shape::B | Shape::OrdersAccepted | Shape::OrdersPlaced => {
+            (load.callers.unwrap_or(16), 100, load.callers.unwrap_or(16) * load.in_flight)
+        }
         _ => (load.callers.unwrap_or(1), 8_190, load.callers.unwrap_or(1) * load.in_flight),
     };
+    let order = if load.shape.has_orders() { Some(sealed_order()?) } else { None };
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..streams {
         let (address, products) = targets[n % targets.len()].clone();
@@ -49,6 +55,8 @@ pub(crate) async fn drive(load: &Load, targets: &Targets, meter: &Arc<Meter>) ->
             load: load.clone(),
             products,
             batch,
+            per_operation: if load.shape == Shape::OrdersAccepted { 2 } else { 1 },
+            order: order.clone(),
             slots,
             rate,
             meter: meter.clone(),
@@ -75,10 +83,29 @@ pub(crate) async fn channel(address: &str) -> Outcome<Channel> {
         .map_err(|e| refused(format!("{address}: {e}")))
 }
 
+/// What every order of a run carries: a token and a contact of usual length.
+fn sealed_order() -> Outcome<OrderDetails> {
+    let (key, id) =
+        (OpeningKey::generate(), ReservationId::from_parts(Slot::of(&Sku::new("sealed").map_err(refused)?), 1, 1));
+    let (token, contact) = super::orders::wishes(id);
+    let sealing = key.sealing_key();
+    Ok(OrderDetails {
+        amount: Money::new(super::orders::MINOR, super::orders::CURRENCY).map_err(refused)?,
+        pay_within_ms: 600_000,
+        payment: sealing.payment(id, &token).map_err(refused)?,
+        contact: sealing.contact(id, &contact).map_err(refused)?,
+        suspect: false,
+    })
+}
+
 struct Stream {
     load: Load,
     products: Vec<Target>,
+    /// Operations a batch.
     batch: usize,
+    /// Commands an operation.
+    per_operation: usize,
+    order: Option<OrderDetails>,
     slots: usize,
     rate: Option<f64>,
     meter: Arc<Meter>,
@@ -145,17 +172,27 @@ impl Stream {
     ) -> Outcome {
         let time_ms =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64);
-        let commands: Vec<_> = (0..self.batch)
-            .map(|_| {
-                let target = &self.products[self.random.random_range(0..self.products.len())];
-                let id = ReservationId::from_parts(target.slot, time_ms, self.random.random());
-                command(&self.load, target, id, self.random.random())
-            })
-            .collect();
+        let mut commands = Vec::with_capacity(self.batch * self.per_operation);
+        for _ in 0..self.batch {
+            let target = &self.products[self.random.random_range(0..self.products.len())];
+            let id = ReservationId::from_parts(target.slot, time_ms, self.random.random());
+            let reserve = command(&self.load, target, id, self.random.random());
+            match (&self.order, reserve) {
+                (None, reserve) => commands.push(reserve),
+                (Some(order), Command::Reserve { keys, lines, .. }) if self.per_operation == 1 => {
+                    let details = Box::new(order.clone());
+                    commands.push(Command::PlaceOrder { id, details, reserve: Some((keys, lines)) });
+                }
+                (Some(order), reserve) => {
+                    commands.push(reserve);
+                    commands.push(Command::PlaceOrder { id, details: Box::new(order.clone()), reserve: None });
+                }
+            }
+        }
         let first = *next * PLACES;
         let tagged = commands.iter().enumerate().map(|(i, c)| (first + i as u64, c));
         let calls = Calls::of(WITHIN_MS, tagged).ok_or_else(|| refused("a batch does not encode"))?;
-        outstanding.insert(*next, Outstanding { began, left: self.batch });
+        outstanding.insert(*next, Outstanding { began, left: commands.len() });
         *next += 1;
         send.try_send(calls).map_err(|_| refused("the stream does not take calls fast enough"))
     }
@@ -170,9 +207,12 @@ impl Stream {
             let answers = &received[i..i + run];
             i += run;
             let Some(batch) = outstanding.get_mut(&number) else { continue };
-            let ok = answers.iter().filter(|a| matches!(a.reply, Reply::Ok(_))).count();
+            // The last command of an operation tells how it went.
+            let last = |a: &&ReceivedAnswer| (a.tag % PLACES) as usize % self.per_operation == self.per_operation - 1;
+            let done = answers.iter().filter(last).count();
+            let ok = answers.iter().filter(last).filter(|a| matches!(a.reply, Reply::Ok(_))).count();
             let bad = answers.iter().find(|a| !matches!(a.reply, Reply::Ok(_)));
-            self.meter.record(batch.began, ok as u64, (run - ok) as u64, || format!("{:?}", bad.map(|a| &a.reply)));
+            self.meter.record(batch.began, ok as u64, (done - ok) as u64, || format!("{:?}", bad.map(|a| &a.reply)));
             batch.left -= run.min(batch.left);
             if batch.left == 0 {
                 outstanding.remove(&number);

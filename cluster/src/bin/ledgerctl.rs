@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     match cli.command {
         Verb::Node { args } => return cluster::node_mode::run(args),
         Verb::Worker { args } => return cluster::node_mode::run_worker(args),
+        Verb::Provider { args } => return cluster::node_mode::run_provider(args),
         _ => {}
     }
     let threads = match &cli.command {

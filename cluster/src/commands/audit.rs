@@ -16,7 +16,7 @@ use super::product::all_products;
 use crate::books::{Books, Finding, Sums};
 use crate::cli::AuditArgs;
 use crate::limits;
-use crate::link::{ClusterLink, brief, timed};
+use crate::link::{ClusterLink, NodeLink, brief, timed};
 use crate::output::{Failure, Outcome, num, table, text};
 
 /// What an audit saw.
@@ -107,6 +107,40 @@ pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -
     }
     document.holds = document.findings.is_empty() && document.incomplete.is_empty();
     Ok((document, books))
+}
+
+/// Waits until every node has applied and kept in history all that is committed.
+pub(crate) async fn wait_caught_up(nodes: &[NodeLink], document: &mut AuditDoc) {
+    let until = Instant::now() + limits::CATCH_UP_WITHIN;
+    loop {
+        let mut committed = BTreeMap::new();
+        let mut least = BTreeMap::new();
+        let mut silent = 0;
+        for node in nodes {
+            let Ok(status) = node.status().await else {
+                silent += 1;
+                continue;
+            };
+            for s in status.shards {
+                let most = committed.entry(s.shard).or_insert(0);
+                *most = s.committed_index.max(*most);
+                let low = least.entry(s.shard).or_insert(u64::MAX);
+                *low = s.applied_index.min(*low);
+            }
+        }
+        let level =
+            silent == 0 && committed.iter().all(|(shard, most)| least.get(shard).is_some_and(|low| low >= most));
+        if level {
+            return;
+        }
+        if Instant::now() >= until {
+            document.incomplete.push(format!(
+                "replicas did not catch up: committed {committed:?}, applied {least:?}, {silent} silent"
+            ));
+            return;
+        }
+        tokio::time::sleep(limits::POLL).await;
+    }
 }
 
 /// What replicas said, by shard and index.

@@ -15,6 +15,7 @@ mod settings;
 mod stock;
 mod watch;
 
+pub(crate) use audit::wait_caught_up;
 pub use audit::{AuditDoc, audit_cluster};
 pub(crate) use import::bad_file;
 pub use import::{ImportDoc, import_lines};
@@ -96,7 +97,9 @@ pub async fn run(cli: Cli) -> Outcome {
             let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
             printer.print(&version, |_| format!("ledgerctl {}", env!("CARGO_PKG_VERSION")))
         }
-        Verb::Node { .. } | Verb::Worker { .. } => Err(Failure::usage("node mode takes a process of its own")),
+        Verb::Node { .. } | Verb::Worker { .. } | Verb::Provider { .. } => {
+            Err(Failure::usage("node mode takes a process of its own"))
+        }
     }
 }
 

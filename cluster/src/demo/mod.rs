@@ -7,11 +7,9 @@
 
 mod crowd;
 mod journal;
-mod mails;
 mod orders;
 mod progress;
 mod report;
-mod shop;
 mod verify;
 
 use std::collections::HashMap;
@@ -25,17 +23,17 @@ use client_sdk::{Client, OfferKey, Policy, ReservationId, SaleId};
 use crate::books::Books;
 use crate::catalog::{Catalog, CatalogLine};
 use crate::cli::{DemoArgs, Victim};
-use crate::commands::{SalePlan, all_products, audit_cluster, create_sale, import_lines, shard_of};
+use crate::commands::{SalePlan, all_products, audit_cluster, create_sale, import_lines, shard_of, wait_caught_up};
 use crate::dev_cluster::{DevCluster, NodeProgram};
 use crate::limits;
 use crate::link::{ClusterLink, NodeLink, connect};
 use crate::output::{Failure, Outcome, Printer};
+use crate::shop::Shop;
 use crowd::Place;
 use journal::Journal;
 use orders::Customers;
 pub use orders::OrdersDoc;
 pub use report::{DemoDoc, KillDoc, StockRow};
-use shop::Shop;
 
 /// The catalog that ships with the project.
 pub const SAMPLE_CATALOG: &str = include_str!("../../catalog/flash-sale.csv");
@@ -181,7 +179,7 @@ async fn play(args: &DemoArgs, plan: &Plan, dir: PathBuf, began: Instant) -> Out
         waiting: AtomicU64::new(0),
         closing: AtomicBool::new(false),
     });
-    let mut shop = Shop::open(&dir, &cluster.endpoints()).await?;
+    let mut shop = Shop::open(&dir, &cluster.endpoints(), &orders::shop_plan()).await?;
     let customers = Arc::new(Customers::default());
     eprintln!(
         "{:>5.1} s  payment provider, mail relay and two order workers are up; {} customers will order",
@@ -296,7 +294,7 @@ async fn close_books(
     let still_held = verify::wait_for_holds(&place.client).await?;
     let link = ClusterLink::new(&cluster.endpoints())?;
     let mut late = crate::commands::AuditDoc::default();
-    verify::wait_caught_up(&link.nodes, &mut late).await;
+    wait_caught_up(&link.nodes, &mut late).await;
     let (mut audit, books) = audit_cluster(&link, &place.client, true).await?;
     audit.incomplete.extend(late.incomplete);
     if !audit.compared {

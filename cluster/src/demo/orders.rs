@@ -3,14 +3,14 @@
 //! **What it is.** Customers place orders while the provider is slow, then gone, then answers charges with errors, and a worker is killed in the middle.
 //! At the end four books are compared for every order: the customers' own, the ledger's, the one recomputed from history, and the provider's.
 //! **Owns** how customers behave, and that comparison. **Must never** take one book's word for another's.
-//! **Read next**: [`super::shop`].
+//! **Read next**: [`crate::shop`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use client_sdk::order::{Ending, OrderView, Phase};
-use client_sdk::{Contact, IdView, OfferKey, Outcome as Answer, PaymentToken, ReservationId, Status};
+use client_sdk::{Contact, OfferKey, Outcome as Answer, PaymentToken, ReservationId};
 use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -19,16 +19,32 @@ use tokio::task::JoinSet;
 
 use super::crowd::Place;
 use super::refused;
-use super::shop::{Intent, Shop};
 use crate::books::{Books, Finding};
 use crate::limits;
 use crate::output::Outcome;
+use crate::shop::{Plan, Shop, Told as Relay};
 
 /// How long a customer has to pay. Longer than all of the provider's troubles together.
 const PAY_WITHIN: Duration = Duration::from_secs(20);
 /// Customers come within this.
 const ARRIVE: Duration = Duration::from_secs(6);
 const CURRENCY: &str = "EUR";
+
+/// What stands behind the counter of a demo: two workers, one of which is killed, and patience for a short story.
+pub(super) fn shop_plan() -> Plan {
+    let flags = [
+        // Half a minute of an open breaker would be most of the story.
+        ("lease", "5s"),
+        ("attempt", "2s"),
+        ("call-timeout", "2s"),
+        ("retry-min", "200ms"),
+        ("retry-max", "1s"),
+        ("retry-pay-max", "1s"),
+        ("breaker-open", "1s"),
+    ];
+    let flags = flags.map(|(flag, value)| (flag, value.to_owned())).into();
+    Plan { workers: 2, webhooks: true, mail: true, flags }
+}
 
 /// What a customer was told.
 #[derive(Debug, Clone)]
@@ -77,18 +93,18 @@ pub(super) async fn trouble(shop: &mut Shop, seed: u64, began: Instant) -> Outco
     let say = |what: &str| eprintln!("{:>5.1} s  {what}", began.elapsed().as_secs_f64());
     pause(300, 1_200).await;
     say("the payment provider is three seconds slow");
-    shop.be_slow().await?;
+    shop.provider.be_slow().await?;
     pause(500, 2_000).await;
     say("kill -9 of worker-1");
     let name = shop.kill_worker(Duration::from_millis(500)).await?;
     say(&format!("back: {name}; the provider refuses everything"));
-    shop.fail().await?;
+    shop.provider.fail().await?;
     pause(1_000, 2_000).await;
     say("the provider is back, and answers one charge in ten with an error");
-    shop.stumble().await?;
+    shop.provider.stumble().await?;
     pause(1_000, 2_000).await;
     say("the provider is well");
-    shop.recover().await
+    shop.provider.recover().await
 }
 
 /// Sends customers; the set ends when all have ordered.
@@ -192,7 +208,7 @@ pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Custom
                 Some(view) => {
                     if let Some(secret) = view.secret.as_ref().filter(|_| view.brief.phase == Phase::AwaitingBuyer) {
                         // A second click is refused; the order goes on all the same.
-                        let _ = shop.authenticate(secret).await;
+                        let _ = shop.provider.authenticate(secret).await;
                     }
                     open.push(id);
                 }
@@ -221,17 +237,11 @@ pub(super) async fn compare(
     drained_ms: u64,
 ) -> Outcome<(OrdersDoc, Vec<Finding>)> {
     let told = customers.lock().clone();
+    let Relay::Mails(mails) = &shop.told else { return Err(refused("a demo's buyers are told by mail")) };
     let mut findings = Vec::new();
     let mut doc = OrdersDoc { drained_ms, ..OrdersDoc::default() };
-    let intents = shop.book().await?;
-    let mut by_order: HashMap<&str, Vec<&Intent>> = HashMap::new();
-    for intent in &intents {
-        doc.kept_minor += intent.net();
-        match intent.metadata.get("holdfast_order") {
-            Some(order) => by_order.entry(order).or_default().push(intent),
-            None => findings.push(Finding::new("money", format!("intent {} belongs to no order", intent.id))),
-        }
-    }
+    let provider = shop.provider.book().await?;
+    doc.kept_minor = provider.kept_minor();
     let known: HashMap<ReservationId, &OrderView> = orders.iter().map(|view| (view.id, view)).collect();
     for (id, told) in &told {
         match known.get(id) {
@@ -245,18 +255,16 @@ pub(super) async fn compare(
             Some(_) => doc.placed += 1,
         }
     }
-    for (order, intents) in &by_order {
-        let charged = intents.iter().any(|intent| intent.net() > 0);
-        let there = order.parse::<ReservationId>().is_ok_and(|id| known.contains_key(&id));
-        if charged && !there {
-            findings.push(Finding::new("money", format!("{order} was charged, and is no order")));
-        }
-    }
+    let strangers = provider.charged_for_nothing(|id| known.contains_key(&id));
+    findings.extend(strangers.into_iter().map(|what| Finding::new("money", what)));
     for view in orders {
-        let wrong = one(place, view, &by_order, &told, books, &mut doc).await?;
+        let minor = told.get(&view.id).map_or(0, |told| told.minor);
+        *doc.endings.entry(view.brief.ending.name().to_owned()).or_default() += 1;
+        doc.sold_minor += if view.brief.ending == Ending::Sold { minor } else { 0 };
+        let wrong = provider.compare(&place.client, view, minor, books).await?;
         doc.unbalanced += u64::from(!wrong.is_empty());
         findings.extend(wrong.into_iter().map(|what| Finding::new("money", format!("order {}: {what}", view.id))));
-        let mails = shop.mails.to(&mail_of(view.id));
+        let mails = mails.to(&mail_of(view.id));
         doc.mails.1 += u64::from(!mails.is_empty());
         if mails.is_empty() {
             findings.push(Finding::new(
@@ -265,52 +273,7 @@ pub(super) async fn compare(
             ));
         }
     }
-    doc.mails.0 = shop.mails.count() as u64;
+    doc.mails.0 = mails.count() as u64;
     findings.truncate(limits::FINDINGS_MAX);
     Ok((doc, findings))
-}
-
-/// One order in all books; what disagrees.
-async fn one(
-    place: &Place,
-    view: &OrderView,
-    by_order: &HashMap<&str, Vec<&Intent>>,
-    told: &HashMap<ReservationId, Told>,
-    books: &Books,
-    doc: &mut OrdersDoc,
-) -> Outcome<Vec<String>> {
-    let mut wrong = Vec::new();
-    let id = view.id.to_string();
-    *doc.endings.entry(view.brief.ending.name().to_owned()).or_default() += 1;
-    let minor = told.get(&view.id).map_or(0, |told| told.minor);
-    let intents = by_order.get(id.as_str()).map_or(&[][..], Vec::as_slice);
-    let kept: Vec<i64> = intents.iter().map(|i| i.net()).filter(|&net| net != 0).collect();
-    let sold = view.brief.ending == Ending::Sold;
-    let expected: &[i64] = if sold { &[minor as i64] } else { &[] };
-    if kept != expected {
-        wrong.push(format!("it is {:?}, and the provider keeps {kept:?} of {minor}", view.brief.ending));
-    }
-    if sold {
-        doc.sold_minor += minor;
-    }
-    let read = place.client.reservation(view.linked.unwrap_or(view.id)).deadline(limits::COMMAND_WITHIN).await;
-    let confirmed = matches!(read.into_result()?, IdView::Reservation(r) if r.status == Status::Confirmed);
-    if confirmed != sold {
-        wrong.push(format!("it is {:?}, and its units are sold: {confirmed}", view.brief.ending));
-    }
-    match books.order(view.id) {
-        None => wrong.push("history does not know it".to_owned()),
-        Some(book) => {
-            if book.kept().is_some() != sold || book.confirmed != sold {
-                wrong.push(format!("history has kept payment {:?}, confirmed {}", book.kept(), book.confirmed));
-            }
-            if !book.notified && view.brief.phase == Phase::Done {
-                wrong.push("it is done, and history does not know that its buyer was told".to_owned());
-            }
-        }
-    }
-    if view.brief.phase == Phase::Parked {
-        wrong.push(format!("it is parked: {:?}", view.parked));
-    }
-    Ok(wrong)
 }

@@ -7,7 +7,6 @@ use futures::StreamExt;
 
 use super::journal::{Claim, Closed, Said};
 use crate::books::{Books, Finding};
-use crate::commands::AuditDoc;
 use crate::limits;
 use crate::link::{NodeLink, timed};
 use crate::output::Outcome;
@@ -173,40 +172,6 @@ pub(super) async fn wait_for_holds(client: &Client) -> Outcome<u64> {
         let held = products.iter().flat_map(|p| &p.offers).map(|o| o.balance.held).sum();
         if held == 0 || std::time::Instant::now() >= until {
             return Ok(held);
-        }
-        tokio::time::sleep(limits::POLL).await;
-    }
-}
-
-/// Waits until every node has applied and kept in history all that is committed.
-pub(super) async fn wait_caught_up(nodes: &[NodeLink], document: &mut AuditDoc) {
-    let until = std::time::Instant::now() + limits::CATCH_UP_WITHIN;
-    loop {
-        let mut committed = std::collections::BTreeMap::new();
-        let mut least = std::collections::BTreeMap::new();
-        let mut silent = 0;
-        for node in nodes {
-            let Ok(status) = node.status().await else {
-                silent += 1;
-                continue;
-            };
-            for s in status.shards {
-                let most = committed.entry(s.shard).or_insert(0);
-                *most = s.committed_index.max(*most);
-                let low = least.entry(s.shard).or_insert(u64::MAX);
-                *low = s.applied_index.min(*low);
-            }
-        }
-        let level =
-            silent == 0 && committed.iter().all(|(shard, most)| least.get(shard).is_some_and(|low| low >= most));
-        if level {
-            return;
-        }
-        if std::time::Instant::now() >= until {
-            document.incomplete.push(format!(
-                "replicas did not catch up: committed {committed:?}, applied {least:?}, {silent} silent"
-            ));
-            return;
         }
         tokio::time::sleep(limits::POLL).await;
     }

@@ -61,6 +61,7 @@ const TOLD_MAX: usize = 5;
 
 /// Runs every checker.
 pub fn check_all(run: &Run) -> Vec<Violation> {
+    let run = &*whole::shard_by_shard(run);
     ALL.iter()
         .flat_map(|(property, check)| check(run).into_iter().take(TOLD_MAX).map(|what| Violation { property, what }))
         .chain(run.findings.iter().map(|f| Violation { property: "the node's own audit", what: f.clone() }))

@@ -5,9 +5,10 @@
 //!
 //! **Owns** the putting together. **Must never** judge: [`super::feed`] does. **Read next**: [`super::replay`].
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Change, Run};
+use crate::history::{Change, Run, Watched};
 
 /// Every record that somebody was told, by shard and index; the changes of each in order.
 pub(super) struct Whole<'a> {
@@ -17,6 +18,21 @@ pub(super) struct Whole<'a> {
 /// Consecutive changes of one record.
 pub(super) fn records(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
     changes.chunk_by(|a, b| (a.at.shard, a.at.index) == (b.at.shard, b.at.index))
+}
+
+/// A feed has an order within each shard and none between shards: one that tells part of a record, then something of another shard, then the
+/// rest (a frame is full) tells the same as one that goes on. From here on it is told shard by shard.
+pub(super) fn shard_by_shard(run: &Run) -> Cow<'_, Run> {
+    let in_parts = |watched: &Watched| {
+        let mut told = BTreeSet::new();
+        records(&watched.changes).any(|record| !told.insert((record[0].at.shard, record[0].at.index)))
+    };
+    if !run.watched.iter().any(in_parts) {
+        return Cow::Borrowed(run);
+    }
+    let mut run = run.clone();
+    run.watched.iter_mut().for_each(|watched| watched.changes.sort_by_key(|change| change.at.shard));
+    Cow::Owned(run)
 }
 
 impl<'a> Whole<'a> {
@@ -54,4 +70,46 @@ impl<'a> Whole<'a> {
 /// Whether the whole feed must be there: it was read out at the end, and no history was cut.
 pub(super) fn is_expected(run: &Run) -> bool {
     !run.about.history_cut && run.watched.iter().any(|w| w.consumer == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::At;
+
+    fn told(shard: u32, index: u64, place: u32) -> Change {
+        let change = r#"{"at":{"shard":0,"index":0,"place":0,"term":1},"time_ms":1,"name":"UnitsReceived"}"#;
+        let change: Change = serde_json::from_str(change).expect("a change");
+        Change { at: At { shard, index, place, term: 1 }, ..change }
+    }
+
+    fn run_of(changes: Vec<Change>) -> Run {
+        let watched = Watched {
+            consumer: 0,
+            node: 1,
+            began: "oldest".into(),
+            behind: vec![],
+            from_ms: 0,
+            to_ms: 0,
+            changes,
+            ended: "caught up".into(),
+        };
+        Run { watched: vec![watched], ..Run::default() }
+    }
+
+    #[test]
+    fn a_record_that_is_told_in_two_parts_is_one() {
+        let run = run_of(vec![told(1, 5, 0), told(2, 9, 0), told(1, 5, 1), told(1, 6, 0)]);
+        let run = shard_by_shard(&run);
+        assert_eq!(Whole::of(&run).of_shard(1), [&told(1, 5, 0), &told(1, 5, 1), &told(1, 6, 0)]);
+        let orderly = run_of(vec![told(2, 9, 0), told(1, 5, 0)]);
+        assert!(matches!(shard_by_shard(&orderly), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn what_is_told_twice_or_out_of_order_in_one_shard_stays_so() {
+        let run = run_of(vec![told(1, 6, 0), told(2, 9, 0), told(1, 5, 0), told(1, 6, 0)]);
+        let run = shard_by_shard(&run);
+        assert_eq!(run.watched[0].changes, [told(1, 6, 0), told(1, 5, 0), told(1, 6, 0), told(2, 9, 0)]);
+    }
 }

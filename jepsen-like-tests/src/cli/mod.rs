@@ -69,6 +69,17 @@ type Trouble = Box<dyn std::error::Error>;
 /// Whether all held.
 type Held = Result<bool, Trouble>;
 
+/// The name of a known-bad switch of this build.
+fn known_bad(name: &str) -> Result<String, String> {
+    use jepsen_like_tests::bad;
+    match bad::ALL.iter().any(|bad| bad.name == name) {
+        _ if name.is_empty() => Ok(String::new()),
+        false => Err("there is no such switch; hint: jepsen list".to_owned()),
+        true if bad::is_known_bad_build() => Ok(name.to_owned()),
+        true => Err("this build has no known-bad switches; hint: docs/testing.md, known-bad builds".to_owned()),
+    }
+}
+
 /// Runs the command line.
 pub(crate) fn run() -> ExitCode {
     if let Some(code) = jepsen_like_tests::sim::apart::as_child() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use client_sdk::v1;
 use cluster::link::ClusterLink;
 use cluster::output::{num, table, text};
-use jepsen_like_tests::real::{Campaign, Given, Nemesis, Round, RoundReport, Row, round};
+use jepsen_like_tests::real::{Campaign, Given, Nemesis, RealError, Round, RoundReport, Row, round};
 use jepsen_like_tests::workload::Load;
 
 use super::many::Progress;
@@ -68,7 +68,12 @@ impl Args {
         let of = |name: &String| {
             Nemesis::of_name(name).ok_or_else(|| format!("no nemesis is called {name:?}; hint: jepsen list").into())
         };
-        self.nemesis.iter().map(of).collect()
+        let nemeses: Vec<Nemesis> = self.nemesis.iter().map(of).collect::<Result<_, Trouble>>()?;
+        // Before a client has asked anything: what is theirs stays empty.
+        match self.endpoints.is_empty() || nemeses.iter().all(|nemesis| nemesis.is_for_anybody()) {
+            true => Ok(nemeses),
+            false => Err(RealError::NotOurs.into()),
+        }
     }
 }
 
@@ -94,6 +99,7 @@ async fn given(args: &Args) -> Result<Given, Trouble> {
 }
 
 async fn campaign(args: &Args) -> Held {
+    let nemeses = args.nemeses()?;
     let given = given(args).await?;
     let whole = Duration::from_secs_f64(args.minutes * 60.0);
     let one = match &given {
@@ -101,7 +107,7 @@ async fn campaign(args: &Args) -> Held {
         // What was sold in one round would be in the books of the next.
         Given::Theirs(_) => whole,
     };
-    let campaign = Campaign::of(&args.nemeses()?, whole, one);
+    let campaign = Campaign::of(&nemeses, whole, one);
     let (kept, dir) = directory(args)?;
     let progress = Progress::new(Some(campaign.rounds.len() as u64), "rounds");
     let mut rows: Vec<Row> = Vec::new();
@@ -136,8 +142,8 @@ async fn campaign(args: &Args) -> Held {
         if !report.violations.is_empty() {
             failed(args, &what, &report, &place);
             print(&rows);
-            // The logs of the nodes are evidence.
-            if let Some(kept) = kept {
+            // The logs of our nodes are evidence.
+            if let Some(kept) = kept.filter(|_| args.endpoints.is_empty()) {
                 println!("nodes:      {}", kept.keep().display());
             }
             return Ok(false);
@@ -189,13 +195,22 @@ fn failed(args: &Args, what: &Round, report: &RoundReport, place: &Path) {
     tell::journal(&report.run, &args.history);
     println!("commit:     {}", tell::commit());
     println!("build:      {}", tell::build());
+    let (seed, minutes) = (what.seed, what.lasts.as_secs_f64() / 60.0);
+    if !args.endpoints.is_empty() {
+        let program = args.fault_program.as_ref().map(|path| format!(" --fault-program {}", path.display()));
+        println!(
+            "again:      on a fresh cluster: {} real --endpoints {}{} --seed {seed} --minutes {minutes:.2}",
+            tell::cargo(),
+            args.endpoints.join(","),
+            program.unwrap_or_default()
+        );
+        return;
+    }
     println!("logs:       {}/node-*/node.log", place.display());
     println!(
-        "again:      {} real --nemesis {} --seed {} --minutes {:.2} --round-seconds {:.0} --nodes {} --shards {}",
+        "again:      {} real --nemesis {} --seed {seed} --minutes {minutes:.2} --round-seconds {:.0} --nodes {} --shards {}",
         tell::cargo(),
         report.nemesis,
-        what.seed,
-        what.lasts.as_secs_f64() / 60.0,
         what.lasts.as_secs_f64(),
         args.nodes,
         args.shards

@@ -18,6 +18,12 @@ pub(super) struct Args {
     /// The failing seed.
     #[arg(long, required_unless_present = "plan")]
     seed: Option<u64>,
+    /// The failing run was stretched so many times.
+    #[arg(long, value_name = "TIMES", default_value_t = 1, conflicts_with = "plan")]
+    stretch: u64,
+    /// In a known-bad build: with this switch on.
+    #[arg(long, value_name = "NAME", default_value = "", conflicts_with = "plan", value_parser = super::known_bad)]
+    known_bad: String,
     /// A failing setting from a file instead.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
@@ -39,7 +45,9 @@ fn properties(report: &Report) -> BTreeSet<&'static str> {
 pub(super) fn run(args: &Args) -> Held {
     let whole = match (&args.plan, args.seed) {
         (Some(file), _) => serde_json::from_str(&std::fs::read_to_string(file)?)?,
-        (None, seed) => Setting::of(seed.unwrap_or_default()),
+        (None, seed) => {
+            Setting { known_bad: args.known_bad.clone(), ..Setting::stretched(seed.unwrap_or_default(), args.stretch) }
+        }
     };
     let apart = Apart::here()?;
     let first = apart.run(&whole)?;

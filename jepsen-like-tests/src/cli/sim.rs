@@ -24,6 +24,15 @@ pub(super) struct Args {
     /// Run for so long instead, however many seeds that are.
     #[arg(long)]
     minutes: Option<u64>,
+    /// Long runs: faults strike for so many times as long, with longer faults and holds and a thinner load.
+    #[arg(long, value_name = "TIMES", default_value_t = 1, conflicts_with = "plan")]
+    stretch: u64,
+    /// Of so many seeds, only the last one's run is stretched.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "plan")]
+    stretch_every: u64,
+    /// In a known-bad build: with this switch on.
+    #[arg(long, value_name = "NAME", default_value = "", conflicts_with = "plan", value_parser = super::known_bad)]
+    known_bad: String,
     /// Run this one seed only.
     #[arg(long, conflicts_with_all = ["minutes", "plan"])]
     seed: Option<u64>,
@@ -52,15 +61,16 @@ pub(super) fn run(args: &Args) -> Held {
         return one(&apart, &setting, args);
     }
     if let Some(seed) = args.seed {
-        return one(&apart, &Setting::of(seed), args);
+        return one(&apart, &of_args(seed, args.stretch, args), args);
     }
     let until = args.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
     let last = if until.is_some() { u64::MAX } else { args.from + args.seeds };
-    let settings = (args.from..last).take_while(|_| until.is_none_or(|until| Instant::now() < until)).map(Setting::of);
+    let settings = (args.from..last).take_while(|_| until.is_none_or(|until| Instant::now() < until));
+    let settings = settings.map(|seed| setting_of(seed, args));
     let progress = Progress::new(until.is_none().then_some(args.seeds), "seeds");
     let mut sums = Sums::default();
     many::run(&apart, settings, many::jobs(args.jobs), |setting, report| {
-        sums.add(&report);
+        sums.add(&setting, &report);
         progress.step(&sums.brief());
         if report.violations.is_empty() {
             return ControlFlow::Continue(());
@@ -80,12 +90,22 @@ pub(super) fn run(args: &Args) -> Held {
     Ok(sums.failed.is_empty() && missing.is_empty())
 }
 
+fn setting_of(seed: u64, args: &Args) -> Setting {
+    let every = args.stretch_every.max(1);
+    let times = if (seed - args.from) % every == every - 1 { args.stretch } else { 1 };
+    of_args(seed, times, args)
+}
+
+fn of_args(seed: u64, times: u64, args: &Args) -> Setting {
+    Setting { known_bad: args.known_bad.clone(), ..Setting::stretched(seed, times) }
+}
+
 fn one(apart: &Apart, setting: &Setting, args: &Args) -> Held {
     let began = Instant::now();
     let report = apart.run(setting)?;
     if report.violations.is_empty() {
         let mut sums = Sums::default();
-        sums.add(&report);
+        sums.add(setting, &report);
         sums.print(began.elapsed());
         if args.verbose {
             report.plan.iter().for_each(|planned| println!("  {:>6} ms  {:?}", planned.at_ms, planned.fault));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jepsen_like_tests::history::Answer;
-use jepsen_like_tests::sim::Report;
+use jepsen_like_tests::sim::{Report, Setting};
 use jepsen_like_tests::sometimes::{self, Counts};
 
 /// Sums over runs.
@@ -17,6 +17,8 @@ pub(super) struct Sums {
     operations: usize,
     answers: [usize; 4],
     simulated: Duration,
+    /// Stretched runs, by how many times: how many, and their simulated time.
+    stretched: BTreeMap<u64, (u64, Duration)>,
     slowest: Option<(Duration, u64)>,
     struck: BTreeMap<String, u32>,
     by_verb: BTreeMap<&'static str, usize>,
@@ -25,8 +27,13 @@ pub(super) struct Sums {
 
 impl Sums {
     /// One more run.
-    pub(super) fn add(&mut self, report: &Report) {
+    pub(super) fn add(&mut self, setting: &Setting, report: &Report) {
         self.runs += 1;
+        if setting.stretch > 1 {
+            let (runs, simulated) = self.stretched.entry(setting.stretch).or_default();
+            *runs += 1;
+            *simulated += report.simulated;
+        }
         if !report.violations.is_empty() {
             self.failed.push(report.seed);
         }
@@ -68,6 +75,10 @@ impl Sums {
         let an_hour = hours / (took.as_secs_f64() / 3_600.0).max(f64::EPSILON);
         println!("{held} of {} seeds held", self.runs);
         println!("  simulated   {hours:.2} h in {:.1} min: {an_hour:.0} h an hour", took.as_secs_f64() / 60.0);
+        for (times, (runs, simulated)) in &self.stretched {
+            let hours = simulated.as_secs_f64() / 3_600.0;
+            println!("  stretched   {runs} of these runs, {times} times: {hours:.2} h of it");
+        }
         let [ok, refused, not_now, unknown] = self.answers;
         println!("  operations  {}: {ok} ok, {refused} refused, {not_now} not now, {unknown} unknown", self.operations);
         if let Some((after, seed)) = self.slowest {

@@ -99,10 +99,15 @@ pub(super) fn failed(setting: &Setting, report: &Report, history: &Path) {
         Ok(text) => println!("setting:    {text}"),
         Err(error) => println!("setting:    {setting:?} ({error})"),
     }
-    let usual = Setting { known_bad: setting.known_bad.clone(), ..Setting::of(setting.seed) } == *setting;
-    if usual && setting.known_bad.is_empty() {
-        println!("reproduce:  {} sim --seed {} --verbose", cargo(), setting.seed);
-        println!("smaller:    {} shrink --seed {}", cargo(), setting.seed);
+    let usual = Setting { known_bad: setting.known_bad.clone(), ..Setting::stretched(setting.seed, setting.stretch) }
+        == *setting;
+    if usual {
+        let mut more = if setting.stretch > 1 { format!(" --stretch {}", setting.stretch) } else { String::new() };
+        if !setting.known_bad.is_empty() {
+            more = format!("{more} --known-bad {}", setting.known_bad);
+        }
+        println!("reproduce:  {} sim --seed {}{more} --verbose", cargo(), setting.seed);
+        println!("smaller:    {} shrink --seed {}{more}", cargo(), setting.seed);
     } else {
         println!("reproduce:  write the setting to a file, then {} sim --plan FILE --verbose", cargo());
     }

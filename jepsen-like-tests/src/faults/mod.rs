@@ -155,6 +155,41 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// How long it lasts, if that is part of it.
+    pub fn ms_mut(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::Crash { ms, .. }
+            | Self::Kill { ms, .. }
+            | Self::CrashAll { ms }
+            | Self::CrashAtWrite { ms, .. }
+            | Self::CrashInRecovery { ms, .. }
+            | Self::Pause { ms, .. }
+            | Self::Isolate { ms, .. }
+            | Self::Minority { ms, .. }
+            | Self::Ring { ms, .. }
+            | Self::OneWay { ms, .. }
+            | Self::Deaf { ms, .. }
+            | Self::Hold { ms, .. }
+            | Self::SlowNet { ms, .. }
+            | Self::Loss { ms, .. }
+            | Self::SlowDisk { ms, .. }
+            | Self::FullDisk { ms, .. }
+            | Self::DiskError { ms, .. }
+            | Self::Rot { ms, .. }
+            | Self::ClockStrobe { ms, .. }
+            | Self::ClockDrift { ms, .. }
+            | Self::TimerDrift { ms, .. }
+            | Self::Overtaken { ms, .. } => Some(ms),
+            Self::Reset { .. }
+            | Self::ClockJump { .. }
+            | Self::Transfer { .. }
+            | Self::Snapshot { .. }
+            | Self::Lost { .. } => None,
+        }
+    }
+}
+
 /// A fault and when it strikes, in simulated milliseconds after the load began.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Planned {

@@ -170,6 +170,24 @@ pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     plan
 }
 
+/// Faults of a stretched run are so many times as far apart, and half of them last as many times as long.
+const STRETCHED_TIMES: u64 = 10;
+
+/// Draws the plan of a seed for a long run: the same kinds, fewer in a minute, many of them longer.
+pub fn draw_stretched(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
+    let mut plan = draw_plan(seed, nodes, for_ms / STRETCHED_TIMES);
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x57e7_c4ed);
+    for planned in &mut plan {
+        planned.at_ms *= STRETCHED_TIMES;
+        if rng.random_bool(0.5)
+            && let Some(ms) = planned.fault.ms_mut()
+        {
+            *ms *= STRETCHED_TIMES;
+        }
+    }
+    plan
+}
+
 fn draw_kinds(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     let rng = &mut SmallRng::seed_from_u64(seed ^ 0x00fa_0175);
     let share = [0.08, 0.2, 0.5][rng.random_range(0..3)];
@@ -241,6 +259,20 @@ mod tests {
                 assert!(frail.len() <= may, "seed {seed}: {frail:?}");
             }
         }
+    }
+
+    #[test]
+    fn faults_of_a_stretched_run_are_rarer_and_longer_and_reach_to_its_end() {
+        let (for_ms, seeds) = (600_000, 0..100);
+        let of = |plan: &[Planned]| {
+            let longest = plan.iter().cloned().filter_map(|mut p| p.fault.ms_mut().copied()).max();
+            (plan.len(), longest, plan.last().map(|p| p.at_ms))
+        };
+        let all: Vec<_> = seeds.map(|seed| of(&draw_stretched(seed, 3, for_ms))).collect();
+        assert!(all.iter().filter(|(n, ..)| (15..400).contains(n)).count() > 80, "{all:?}");
+        assert!(all.iter().filter(|(_, longest, _)| longest.is_some_and(|ms| ms > 5_000)).count() > 60, "{all:?}");
+        assert!(all.iter().all(|(.., last)| last.is_none_or(|at| at < for_ms)), "{all:?}");
+        assert!(all.iter().filter(|(.., last)| last.is_some_and(|at| at > for_ms * 9 / 10)).count() > 80, "{all:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use super::RealError;
 use super::field::Field;
 use super::knobs::Knobs;
+use super::proxy::Links;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +130,11 @@ impl Nemesis {
     /// By name.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().chain([Self::Program]).find(|n| n.name() == name)
+    }
+
+    /// Whether it can be done on a cluster that is not ours.
+    pub fn is_for_anybody(self) -> bool {
+        matches!(self, Self::Calm | Self::Program)
     }
 
     /// Whether it can only be done once it is over: there is nothing to undo later.
@@ -260,13 +266,15 @@ impl Striker {
                 field.program("inject").await?;
                 ("the tester's program injected".to_owned(), Undo::Program)
             }
-            _ => (self.strike_links(nemesis, field).await, Undo::Links),
+            _ => {
+                let links = field.links().ok_or(RealError::NotOurs)?;
+                (self.strike_links(nemesis, field, links).await, Undo::Links)
+            }
         };
         Ok(Struck { nemesis, what, undo })
     }
 
-    async fn strike_links(&mut self, nemesis: Nemesis, field: &Field) -> String {
-        let Some(links) = field.links() else { return "there are no links to strike".to_owned() };
+    async fn strike_links(&mut self, nemesis: Nemesis, field: &Field, links: &Links) -> String {
         let nodes = self.shuffled(field);
         let minority = (nodes.len() - 1) / 2;
         match nemesis {

@@ -6,7 +6,7 @@
 //! **Owns** the child and its time. **Must never** judge: a child that died is a run that failed. **Read next**: [`super::report`].
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -33,7 +33,7 @@ const LAST_WORDS: usize = 12;
 pub struct Apart {
     /// The command.
     pub exe: PathBuf,
-    /// A run that takes longer, in real time, hangs.
+    /// A run that takes more processor time than this, or stands still for as long, hangs.
     pub within: Duration,
     /// Whether the child's log lines are shown.
     pub verbose: bool,
@@ -87,16 +87,18 @@ impl Apart {
             stdin.write_all(b"\n")?;
         }
         let said = hear(&mut child);
-        let answer = said.recv_timeout(self.within);
-        if answer.is_err() {
+        let answer = heard_within(&said, child.id(), self.within);
+        if answer.is_none() {
             child.kill()?;
         }
         let status = child.wait()?;
         let died = |what: String| Ok(dead(setting, what));
         match answer {
-            Err(_) => died(format!("the run took more than {:?} of real time", self.within)),
-            Ok((Ok(report), _)) if status.success() => Ok(report),
-            Ok((said, words)) => {
+            None => {
+                died(format!("the run took more than {:?} of processor time, or stood still for as long", self.within))
+            }
+            Some((Ok(report), _)) if status.success() => Ok(report),
+            Some((said, words)) => {
                 let error = said.err().map(|e| e.to_string()).unwrap_or_default();
                 died(format!("the run's process ended with {status}: {error}\n{words}"))
             }
@@ -105,6 +107,47 @@ impl Apart {
 }
 
 type Heard = (io::Result<Report>, String);
+
+/// What was heard before the child had so much processor time, or stood still for as long. A machine that is busy with something else makes no
+/// run fail, nor does whoever stops this process or its child for a while.
+fn heard_within(said: &mpsc::Receiver<Heard>, child: u32, within: Duration) -> Option<Heard> {
+    const LOOK: Duration = Duration::from_secs(1);
+    let look = within.min(LOOK);
+    let (mut used, mut stood_still) = (Duration::ZERO, Duration::ZERO);
+    while used < within && stood_still < within {
+        match said.recv_timeout(look) {
+            Ok(heard) => return Some(heard),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        match processor_time(child) {
+            Some(now) if now > used => (used, stood_still) = (now, Duration::ZERO),
+            _ if is_stopped(child) => {}
+            _ => stood_still += look,
+        }
+    }
+    None
+}
+
+/// Processor time of a process; none where the system does not tell.
+fn processor_time(process: u32) -> Option<Duration> {
+    // In hundredths of a second: what Linux tells its users in, whatever its own clock does.
+    const TICK: Duration = Duration::from_millis(10);
+    let told = told_of(process)?;
+    let mut numbers = told.split_whitespace().skip(11).map_while(|number| number.parse::<u32>().ok());
+    Some(TICK * (numbers.next()? + numbers.next()?))
+}
+
+/// Whether somebody sent it SIGSTOP.
+fn is_stopped(process: u32) -> bool {
+    told_of(process).is_some_and(|told| told.starts_with('T'))
+}
+
+/// What the system tells of a process, from its state on.
+fn told_of(process: u32) -> Option<String> {
+    let told = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    Some(told.rsplit_once(") ")?.1.to_owned())
+}
 
 /// Reads both of a child's outputs, each on its own thread, so that neither blocks it.
 fn hear(child: &mut Child) -> mpsc::Receiver<Heard> {
@@ -217,7 +260,7 @@ pub fn as_child() -> Option<ExitCode> {
         let mut line = String::new();
         io::stdin().read_line(&mut line)?;
         let setting: Setting = serde_json::from_str(&line)?;
-        write_report(&super::run(setting), &mut io::stdout().lock())
+        write_report(&super::run(setting), &mut BufWriter::new(io::stdout().lock()))
     };
     Some(match ran() {
         Ok(()) => ExitCode::SUCCESS,
@@ -226,4 +269,26 @@ pub fn as_child() -> Option<ExitCode> {
             ExitCode::from(2)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_tells_what_it_used_and_whether_it_is_stopped() {
+        let before = processor_time(std::process::id()).expect("the system tells");
+        while processor_time(std::process::id()).expect("it still does") == before {
+            std::hint::spin_loop();
+        }
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("a process");
+        assert!(!is_stopped(child.id()));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("ours");
+        while !is_stopped(child.id()) {
+            std::thread::yield_now();
+        }
+        child.kill().expect("ours");
+        child.wait().expect("it ended");
+    }
 }

@@ -1,7 +1,7 @@
 //! One simulated machine: a process that runs on a runtime of its own, whose time goes on only when we say so.
 //!
-//! **What it is.** A single-threaded tokio runtime with paused time. A tick lets it run until nothing is left to do and one
-//! millisecond of its own clock has passed. A process that is paused gets no tick: its clock stands, messages pile up at its sockets, and when it
+//! **What it is.** A single-threaded tokio runtime with paused time. A tick lets it run until nothing is left to do and a
+//! millisecond (in long runs a few) of its own clock has passed. A process that is paused gets no tick: its clock stands, messages pile up at its sockets, and when it
 //! goes on, all that time has passed in one moment. A process whose timers run fast or slow gets its milliseconds a little more or
 //! less often than others.
 //!
@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, LocalSet};
 pub(super) type Ended = Result<(), String>;
 type Software = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Ended>>>>;
 
-const TICK_US: i64 = 1_000;
+const MS_IN_US: i64 = 1_000;
 
 /// A machine and the process on it.
 pub(super) struct Host {
@@ -25,6 +25,8 @@ pub(super) struct Host {
     local: LocalSet,
     software: Software,
     process: Option<JoinHandle<Ended>>,
+    /// Milliseconds of one tick.
+    tick_ms: i64,
     /// Time of others that has not passed here yet, microseconds.
     owed_us: i64,
     drift_ppm: i64,
@@ -36,14 +38,15 @@ fn runtime() -> Runtime {
 }
 
 impl Host {
-    /// A machine that runs `software` at once, and again each time it is started.
-    pub(super) fn new<F: Future<Output = Ended> + 'static>(software: impl Fn() -> F + 'static) -> Self {
+    /// A machine that runs `software` at once, and again each time it is started; `tick` is a whole number of milliseconds.
+    pub(super) fn new<F: Future<Output = Ended> + 'static>(tick: Duration, software: impl Fn() -> F + 'static) -> Self {
         let software: Software = Box::new(move || Box::pin(software()));
         let mut host = Self {
             runtime: runtime(),
             local: LocalSet::new(),
             software,
             process: None,
+            tick_ms: tick.as_millis() as i64,
             owed_us: 0,
             drift_ppm: 0,
             paused: false,
@@ -99,19 +102,21 @@ impl Host {
         self.drift_ppm = ppm;
     }
 
-    /// A millisecond passes; how the process ended, if it did.
+    /// A tick passes; how the process ended, if it did.
     pub(super) fn tick(&mut self) -> Option<Ended> {
         let process = self.process.as_ref()?;
-        self.owed_us += TICK_US + TICK_US * self.drift_ppm / 1_000_000;
-        if self.paused || self.owed_us < TICK_US {
+        let tick_us = self.tick_ms * MS_IN_US;
+        self.owed_us += tick_us + tick_us * self.drift_ppm / 1_000_000;
+        if self.paused || self.owed_us < MS_IN_US {
             return None;
         }
-        let ms = self.owed_us / TICK_US;
-        self.owed_us %= TICK_US;
+        let ms = self.owed_us / MS_IN_US;
+        self.owed_us %= MS_IN_US;
+        let tick_ms = self.tick_ms;
         self.runtime.block_on(self.local.run_until(async {
-            if ms > 2 {
-                tokio::time::advance(Duration::from_millis(ms as u64 - 1)).await;
-                tokio::time::sleep(Duration::from_millis(1)).await;
+            if ms > 2 * tick_ms {
+                tokio::time::advance(Duration::from_millis((ms - tick_ms) as u64)).await;
+                tokio::time::sleep(Duration::from_millis(tick_ms as u64)).await;
             } else {
                 tokio::time::sleep(Duration::from_millis(ms as u64)).await;
             }
@@ -135,10 +140,12 @@ mod tests {
 
     type Beats = Rc<RefCell<Vec<u64>>>;
 
-    fn beating() -> (Host, Beats) {
+    const MS: Duration = Duration::from_millis(1);
+
+    fn beating(tick: Duration) -> (Host, Beats) {
         let beats = Beats::default();
         let heard = beats.clone();
-        let host = Host::new(move || {
+        let host = Host::new(tick, move || {
             let heard = heard.clone();
             async move {
                 let began = Instant::now();
@@ -157,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_paused_process_finds_that_all_its_time_has_passed_at_once() {
-        let (mut host, beats) = beating();
+        let (mut host, beats) = beating(MS);
         ticks(&mut host, 25);
         assert_eq!(beats.borrow_mut().split_off(0).len(), 2);
         host.pause(true);
@@ -171,9 +178,9 @@ mod tests {
 
     #[test]
     fn timers_drift() {
-        let (mut fast, fast_beats) = beating();
+        let (mut fast, fast_beats) = beating(MS);
         fast.drift(100_000);
-        let (mut slow, slow_beats) = beating();
+        let (mut slow, slow_beats) = beating(MS);
         slow.drift(-100_000);
         ticks(&mut fast, 1_000);
         ticks(&mut slow, 1_000);
@@ -181,8 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn ticks_may_be_longer_and_timers_still_fire_when_they_are_due() {
+        let (mut host, beats) = beating(4 * MS);
+        ticks(&mut host, 25);
+        assert_eq!(*beats.borrow(), (1..10).map(|n| 10 * n).collect::<Vec<_>>());
+        let (mut slow, slow_beats) = beating(4 * MS);
+        slow.drift(-100_000);
+        ticks(&mut slow, 250);
+        assert_eq!(slow_beats.borrow().len(), 89);
+    }
+
+    #[test]
     fn a_process_that_ended_can_be_started_again() {
-        let mut host = Host::new(|| async { Err("full".to_owned()) });
+        let mut host = Host::new(MS, || async { Err("full".to_owned()) });
         assert_eq!(host.tick(), Some(Err("full".to_owned())));
         assert!(!host.is_running());
         host.start();

@@ -18,6 +18,8 @@ use crate::world::EPOCH_MS;
 struct Inside {
     elapsed: Duration,
     chance: u64,
+    /// So far time leaps each time somebody looks.
+    leap: Duration,
 }
 
 thread_local! {
@@ -29,7 +31,19 @@ const MONOTONIC_EPOCH: Duration = Duration::from_secs(1_000_000);
 
 /// This thread is a simulation now, at time zero.
 pub(super) fn enter(seed: u64) {
-    INSIDE.set(Some(Inside { elapsed: Duration::ZERO, chance: seed ^ 0x6a09_e667_f3bc_c908 }));
+    INSIDE.set(Some(Inside { elapsed: Duration::ZERO, chance: seed ^ 0x6a09_e667_f3bc_c908, leap: Duration::ZERO }));
+}
+
+/// Does something on a thread of its own where each look at the clock finds a second gone: who measures clocks against each other, for a
+/// while of its own choice, is done at once.
+pub(super) fn in_no_time(what: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        INSIDE.set(Some(Inside { elapsed: Duration::ZERO, chance: 0, leap: Duration::from_secs(1) }));
+        what();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// This thread is as others are again.
@@ -47,6 +61,15 @@ pub(super) fn advance_to(elapsed: Duration) {
 /// Simulated time since the run began; none outside of a run.
 pub(crate) fn elapsed() -> Option<Duration> {
     INSIDE.get().map(|inside| inside.elapsed)
+}
+
+/// What a look at the clock finds.
+fn look() -> Option<Duration> {
+    let inside = INSIDE.get()?;
+    if !inside.leap.is_zero() {
+        INSIDE.set(Some(Inside { elapsed: inside.elapsed + inside.leap, ..inside }));
+    }
+    Some(inside.elapsed)
 }
 
 /// SplitMix64.
@@ -86,7 +109,7 @@ unsafe extern "C" fn getrandom(buf: *mut c_void, len: usize, flags: c_uint) -> i
 #[expect(unsafe_code, reason = "the name the standard library calls; it writes where its caller said")]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: c_int, at: *mut libc::timespec) -> c_int {
-    let Some(elapsed) = elapsed() else {
+    let Some(elapsed) = look() else {
         // SAFETY: the caller's own arguments, passed on to the system call of the same contract.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, at) as c_int };
     };

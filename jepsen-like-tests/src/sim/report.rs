@@ -24,6 +24,10 @@ pub struct Setting {
     pub load: Load,
     /// How long faults strike, simulated milliseconds.
     pub faults_ms: u64,
+    /// How many times the usual it lasts; such a run has longer faults, longer holds, a thinner load that never ends before the faults do, and a
+    /// coarser tick.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub stretch: u64,
     /// The faults, instead of those that the seed draws.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<Vec<Planned>>,
@@ -35,6 +39,17 @@ pub struct Setting {
     pub known_bad: String,
 }
 
+/// How long faults strike in the usual run, simulated milliseconds.
+const FAULTS_MS: u64 = 8_000;
+
+fn once() -> u64 {
+    1
+}
+
+fn is_once(times: &u64) -> bool {
+    *times == once()
+}
+
 impl Setting {
     /// The usual run of a seed: one in eight has five nodes.
     pub fn of(seed: u64) -> Self {
@@ -42,17 +57,30 @@ impl Setting {
             seed,
             nodes: if seed % 8 == 5 { 5 } else { 3 },
             load: workload::draw(seed),
-            faults_ms: 8_000,
+            faults_ms: FAULTS_MS,
+            stretch: once(),
             faults: None,
             keep_trace: false,
             known_bad: String::new(),
         }
     }
 
+    /// The run of a seed in which faults strike so many times as long, for what needs time: clocks that drift apart, holds and ids that grow old,
+    /// logs that are purged while a node is away. Once is the usual run.
+    pub fn stretched(seed: u64, times: u64) -> Self {
+        let usual = Self::of(seed);
+        if times <= 1 {
+            return usual;
+        }
+        let faults_ms = FAULTS_MS * times;
+        Self { load: workload::load::stretched(usual.load, faults_ms), faults_ms, stretch: times, ..usual }
+    }
+
     /// The faults that will strike.
     pub fn plan(&self) -> Vec<Planned> {
         match &self.faults {
             Some(faults) => faults.clone(),
+            None if self.stretch > 1 => faults::plan::draw_stretched(self.seed, self.nodes, self.faults_ms),
             None => faults::draw_plan(self.seed, self.nodes, self.faults_ms),
         }
     }

@@ -94,6 +94,8 @@ pub struct Load {
     pub hold_ms_max: u64,
     /// If it is not 0, clients go on until this moment of the run's clock, however often they did their kind.
     pub ends_ms: u64,
+    /// If it is not 0, more of every product is delivered after each so many milliseconds, until the load ends.
+    pub delivery_every_ms: u64,
     /// Deadline of each call.
     pub deadline_ms: u64,
     /// Longest pause of a client between two tries.
@@ -121,6 +123,7 @@ impl Default for Load {
             units: 40,
             hold_ms_max: 2_000,
             ends_ms: 0,
+            delivery_every_ms: 0,
             deadline_ms: 1_500,
             pause_ms_max: 150,
             watchers: 2,
@@ -166,6 +169,7 @@ pub fn draw(seed: u64) -> Load {
         units: [5, 15, 40, 200][rng.random_range(0..4)],
         hold_ms_max: [200, 800, 2_000, 5_000][rng.random_range(0..4)],
         ends_ms: 0,
+        delivery_every_ms: 0,
         deadline_ms: [150, 600, 1_500, 3_000][rng.random_range(0..4)],
         pause_ms_max: [20, 150, 600][rng.random_range(0..3)],
         watchers: rng.random_range(0..=3),
@@ -176,6 +180,19 @@ pub fn draw(seed: u64) -> Load {
         kinds: 0,
     };
     load.of(&kinds)
+}
+
+/// A load for a run in which faults strike for `faults_ms`: the same kinds, seldomer, as long as that lasts; holds live longer, and what was sold
+/// out is delivered again.
+pub fn stretched(load: Load, faults_ms: u64) -> Load {
+    Load {
+        ends_ms: faults_ms,
+        delivery_every_ms: 20_000,
+        pause_ms_max: (load.pause_ms_max * 100).clamp(3_000, 8_000),
+        hold_ms_max: load.hold_ms_max * 10,
+        watchers: load.watchers.min(1),
+        ..load
+    }
 }
 
 /// The longest hold that any client of the load can get.

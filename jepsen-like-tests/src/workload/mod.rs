@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use client_sdk::Client;
 use futures::future::join_all;
 
-use crate::history::Run;
+use crate::history::{Offer, Run};
 
 pub use journal::Journalled;
 pub use load::{CLOCK_BOUND_MS, Kind, Load, about, draw, longest_hold_ms, tune};
@@ -40,6 +40,10 @@ pub type Journal = Arc<Mutex<Run>>;
 
 /// Between two tries of what must become definite.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+
+/// At this moment of a run's clock a load ends, though its clients have tries left: what keeps a cluster from answering (wrong clocks, above
+/// all) may last until the load has ended.
+const LASTS_MS_MAX: u64 = 100_000;
 
 /// Milliseconds of the run's one clock: simulated time inside a simulation, else since the process first asked.
 pub fn now_ms() -> u64 {
@@ -59,16 +63,34 @@ pub async fn press(client: &Client, site: &Site, seed: u64, load: Load, journal:
     });
     let done = tokio::sync::watch::Sender::new(false);
     let watchers = (1..=load.watchers).map(|n| watching::follow(site, seed, load, n, journal, done.subscribe()));
+    let deliveries = deliver(Journalled::new(client, site, journal, load, seed, load.clients + 1));
     let asking = async {
-        join_all(askers).await;
+        tokio::join!(join_all(askers), deliveries);
         done.send_replace(true);
     };
     tokio::join!(asking, join_all(watchers));
 }
 
+/// Goods that come from time to time, in a load that says so.
+async fn deliver(mut asking: Journalled<'_>) {
+    let Load { delivery_every_ms, ends_ms, units, .. } = asking.load;
+    if delivery_every_ms == 0 {
+        return;
+    }
+    while now_ms() + delivery_every_ms < ends_ms {
+        tokio::time::sleep(Duration::from_millis(delivery_every_ms)).await;
+        for sku in products(asking.load) {
+            let reference = asking.name("delivery");
+            let _told = asking.receive(&Offer::plain(sku), units.div_ceil(4), &reference).await;
+        }
+    }
+}
+
 async fn one(mut asking: Journalled<'_>, kind: Kind) {
     let Load { tries, pause_ms_max, ends_ms, .. } = asking.load;
-    let goes_on = |done| if ends_ms == 0 { done < tries } else { now_ms() < ends_ms };
+    let goes_on = |done| {
+        if ends_ms == 0 { done < tries && now_ms() < LASTS_MS_MAX } else { now_ms() < ends_ms }
+    };
     for _ in (0..).take_while(|&done| goes_on(done)) {
         match kind {
             Kind::Herd => buy::herd(&mut asking).await,

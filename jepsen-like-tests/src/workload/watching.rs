@@ -21,6 +21,9 @@ type Kept = (Bytes, BTreeMap<u32, u64>);
 /// After this a node has dropped the history that it has no room for.
 const RETAINED: Duration = Duration::from_secs(12);
 
+/// The newest cursors, of which a consumer of a long run mostly takes one.
+const RECENT: usize = 40;
+
 /// How a watch begins.
 #[derive(Clone)]
 pub(crate) enum Begin {
@@ -48,6 +51,10 @@ pub(super) async fn follow(
             0 if rng.random_bool(0.8) => Begin::Oldest,
             0 => Begin::Now,
             n if rng.random_bool(0.5) => Begin::Cursor(kept[n - 1].clone()),
+            // A long run's whole history, again and again, is more than anybody could judge.
+            n if n > RECENT && load.delivery_every_ms > 0 && rng.random_bool(0.95) => {
+                Begin::Cursor(kept[rng.random_range(n - RECENT..n)].clone())
+            }
             n => Begin::Cursor(kept[rng.random_range(0..n)].clone()),
         };
         let node = site.node(rng.random_range(0..1_000));

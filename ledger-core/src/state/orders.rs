@@ -225,18 +225,19 @@ impl Lane {
         if before.is_none() {
             self.turns.insert((turn, product));
         }
-        self.put_head(product, before);
+        // Nearly always it goes behind all others, and the head stays.
+        self.put_head(product, before, Some(before.map_or(sequence, |head| head.min(sequence))));
     }
     fn remove(&mut self, product: u32, turn: u64, sequence: u64) {
         let before = self.head_of(product);
         assert!(self.ready.remove(&(product, sequence)).is_some(), "{sequence} of product {product} is ready");
-        self.put_head(product, before);
-        if self.head_of(product).is_none() {
+        let now = self.head_of(product);
+        self.put_head(product, before, now);
+        if now.is_none() {
             assert!(self.turns.remove(&(turn, product)), "product {product} has its turn at {turn}");
         }
     }
-    fn put_head(&mut self, product: u32, before: Option<u64>) {
-        let now = self.head_of(product);
+    fn put_head(&mut self, product: u32, before: Option<u64>, now: Option<u64>) {
         if now == before {
             return;
         }

@@ -5,6 +5,7 @@
 //!
 //! **Owns** gaps: they come from installs, an overflowing backlog and records that do not fit; they go when peers fill them.
 //! * `written` and `durable` never pass `applied`; no record in a gap is handed out; gaps are ascending and apart.
+//! * Records below the oldest that counts may still lie in the store: they are not read, and nothing continues their chain.
 //! * After a restart the shard appends again what the log still has. What lies in the store already is skipped, and compared at
 //!   its last record: the records are chained, so one equal record vouches for all before it.
 //!
@@ -250,6 +251,11 @@ impl KeptHistory {
         }
     }
 
+    /// The last record at or below an index that counts: what lies below `oldest` is given up, though it may be there yet.
+    fn last_that_counts(&self, shard: u32, oldest: u64, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+        Ok(self.store.last_up_to(shard, index)?.filter(|(at, _)| *at >= oldest))
+    }
+
     /// Compares what a restart appends with what is in the store. Answers whether the record is there already.
     fn resumed(&self, shard: u32, kept: &mut Kept, index: u64, record: Option<&Bytes>) -> bool {
         let Some((last, stored)) = &kept.resume else { return false };
@@ -274,12 +280,14 @@ impl KeptHistory {
     }
 }
 
-/// Checks the chain over the newest records; gaps may break it.
+/// Checks the chain over the newest records that count; gaps may break it.
 fn verify_tail(store: &dyn RecordStore, shard: u32, note: &Note) -> io::Result<()> {
     let mut upto = u64::MAX;
     let mut behind: Option<(u64, u128)> = None;
     for _ in 0..HISTORY_VERIFY_LAST {
-        let Some((index, bytes)) = store.last_up_to(shard, upto)? else { return Ok(()) };
+        let Some((index, bytes)) = store.last_up_to(shard, upto)?.filter(|(index, _)| *index >= note.oldest) else {
+            return Ok(());
+        };
         let bad = |why: String| {
             io::Error::new(io::ErrorKind::InvalidData, format!("history record {index} of shard {shard}: {why}"))
         };
@@ -310,8 +318,9 @@ impl History for KeptHistory {
             kept.backlog.drain(..).map(|(index, bytes)| Stored { shard, index, bytes }).collect();
         state.backlog_bytes -= kept.backlog_bytes;
         kept.backlog_bytes = 0;
-        let kept_before = self.store.put(&waiting).and_then(|()| self.store.last_up_to(shard, at));
-        let newest = self.store.last_up_to(shard, u64::MAX);
+        let oldest = kept.note.oldest;
+        let kept_before = self.store.put(&waiting).and_then(|()| self.last_that_counts(shard, oldest, at));
+        let newest = self.last_that_counts(shard, oldest, u64::MAX);
         let (Ok(before), Ok(newest)) = (kept_before, newest) else {
             tracing::error!(shard, "the history store cannot be read; all of it is missing here");
             kept.note.gaps.clear();
@@ -323,11 +332,11 @@ impl History for KeptHistory {
             _ if vouched => {}
             // Never anything: an untouched state has the chain value zero.
             None if chain == 0 || at == 0 => {}
-            None => kept.add_gap(Gap { after: 0, through: at, chain_to: Some(chain) }),
+            None => kept.add_gap(Gap { after: oldest.saturating_sub(1), through: at, chain_to: Some(chain) }),
             Some((_, bytes)) if chain_behind(&bytes) == Some(chain) => {}
             Some((last, _)) if last < at => kept.add_gap(Gap { after: last, through: at, chain_to: Some(chain) }),
             // The very last record is of another history: nothing of it can be believed.
-            Some(_) => kept.add_gap(Gap { after: 0, through: at, chain_to: Some(chain) }),
+            Some(_) => kept.add_gap(Gap { after: oldest.saturating_sub(1), through: at, chain_to: Some(chain) }),
         }
         kept.resume = newest.filter(|(last, _)| *last > at && kept.gap_at(*last).is_none());
         kept.note.gaps.retain(|gap| gap.after < at);
@@ -532,6 +541,11 @@ impl History for KeptHistory {
         }
         kept.note.gaps.retain(|gap| gap.after < gap.through);
         self.save_note(shard, kept);
+        let oldest = kept.note.oldest;
+        drop(state);
+        if let Err(error) = self.remove_below(shard, oldest) {
+            tracing::error!(shard, %error, "what history gave up takes its place until it is retained again");
+        }
     }
 
     fn unchained(&self, shard: u32) {
@@ -580,7 +594,8 @@ impl KeptHistory {
         records: &[(u64, Bytes)],
         through: u64,
     ) -> Result<(Vec<Stored>, Option<u128>), FillError> {
-        let mut chain = match self.store.last_up_to(shard, gap.after)? {
+        let oldest = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
+        let mut chain = match self.last_that_counts(shard, oldest, gap.after)? {
             Some((_, bytes)) => chain_behind(&bytes),
             None => None,
         };

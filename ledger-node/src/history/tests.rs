@@ -229,6 +229,35 @@ async fn history_that_one_peer_dropped_is_had_from_another_and_given_up_when_all
     assert_eq!(read_all(&*gapped, 1, 1), chain.from(1, 30), "one dropped it, another has it");
 }
 
+#[tokio::test]
+async fn what_was_kept_before_a_hole_that_is_given_up_stands_in_no_ones_way() {
+    let chain = chain_of(1, 60);
+    let (_, peer) = in_memory();
+    peer.begin(1, 0, chain.chains[0]);
+    chain.append(&*peer, 1, 1..=60);
+    peer.give_up_below(1, 30);
+    // Records 1 to 10 are here; nobody has 11 to 29 any more.
+    let (store, gapped) = in_memory();
+    gapped.begin(1, 0, chain.chains[0]);
+    chain.append(&*gapped, 1, 1..=10);
+    gapped.begin(1, 50, chain.chains[50]);
+    chain.append(&*gapped, 1, 51..=60);
+    let filled = backfill::fill_from(&*gapped, 1, asks(&peer)).await.expect("asked");
+    assert_eq!(filled, backfill::Filled::TooOld { oldest: 30 });
+    gapped.give_up_below(1, 30);
+    let filled =
+        backfill::fill_from(&*gapped, 1, asks(&peer)).await.expect("what comes now continues nothing that counts");
+    assert_eq!(filled, backfill::Filled::Whole);
+    assert_eq!(read_all(&*gapped, 1, 30), chain.from(30, 60));
+
+    // A crash may leave what was to be removed.
+    store.put(&[Stored { shard: 1, index: 10, bytes: chain.record(10).expect("a record").clone() }]).expect("memory");
+    let again = KeptHistory::inline(store, KEEP).expect("what does not count breaks no chain");
+    again.begin(1, 60, chain.chains[60]);
+    assert!(!again.coverage(1).is_gapped(), "{:?}", again.coverage(1));
+    assert_eq!(read_all(&*again, 1, 30), chain.from(30, 60));
+}
+
 #[test]
 fn a_replica_that_diverged_gives_its_own_records_up() {
     let good = chain_of(1, 40);

@@ -215,7 +215,13 @@ impl KeptHistory {
             kept.note.gaps.retain(|gap| gap.through >= index);
             self.store.put_note(shard, &kept.note.encode())?;
         }
-        while self.store.remove(shard, 0, index - 1, HISTORY_RETAIN_BATCH)? == HISTORY_RETAIN_BATCH {}
+        self.remove_below(shard, index)
+    }
+
+    /// Removes what no longer counts.
+    pub(super) fn remove_below(&self, shard: u32, index: u64) -> io::Result<()> {
+        let Some(last) = index.checked_sub(1) else { return Ok(()) };
+        while self.store.remove(shard, 0, last, HISTORY_RETAIN_BATCH)? == HISTORY_RETAIN_BATCH {}
         Ok(())
     }
 }

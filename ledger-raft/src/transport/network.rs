@@ -264,12 +264,19 @@ struct AppendStream<S> {
     frames: PollSender<Outgoing>,
     handle: StreamHandle,
     answers: mpsc::Receiver<Frame>,
-    in_flight: VecDeque<usize>,
+    in_flight: VecDeque<Sent>,
     bytes_in_flight: usize,
     stall: Pin<Box<Sleep>>,
     ended: bool,
     #[cfg(holdfast_known_bad)]
     alone: Alone,
+}
+
+/// A request that has no answer yet.
+struct Sent {
+    bytes: usize,
+    /// Where the follower's log is known to match once this is answered.
+    last: Option<LogId>,
 }
 
 /// What the leader that believes itself answers in its follower's stead, once that one has answered for itself.
@@ -302,8 +309,9 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
                     self.input = None;
                 }
                 Poll::Ready(Some(r)) => {
+                    let last = r.entries.last().map(|e| e.log_id).or(r.prev_log_id);
                     #[cfg(holdfast_known_bad)]
-                    self.alone.sent.push_back(r.entries.last().map(|e| e.log_id).or(r.prev_log_id));
+                    self.alone.sent.push_back(last);
                     let body = codec::append_pieces(&r);
                     let bytes = body.iter().map(Bytes::len).sum();
                     let frame =
@@ -312,7 +320,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
                     if self.in_flight.is_empty() {
                         self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
                     }
-                    self.in_flight.push_back(bytes);
+                    self.in_flight.push_back(Sent { bytes, last });
                     self.bytes_in_flight += bytes;
                 }
             }
@@ -326,10 +334,20 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
             return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()));
         }
         let answer = codec::take_stream_answer(&mut body)?;
-        let bytes = self.in_flight.pop_front().ok_or_else(|| malformed("stream answer without a request"))?;
-        self.bytes_in_flight -= bytes;
+        let sent = self.in_flight.pop_front().ok_or_else(|| malformed("stream answer without a request"))?;
+        self.bytes_in_flight -= sent.bytes;
         self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
         Ok(answer)
+    }
+
+    /// Whether openraft would take this answer for one to the next request, too, which nobody has answered.
+    ///
+    /// It tells what an answer is for by how far the logs match, and takes the moment at which the last such request left for a moment at which
+    /// the follower followed. An empty request (the commit index alone) matches as far as the one before it: a leader that was stopped with an
+    /// answer in its socket, and sends such a request when it wakes, would count that old answer as a quorum of now, for its reads and its
+    /// lease, though another leads by then. The answer to the later request says all that this one says.
+    fn is_said_again(&self, matching: Option<LogId>) -> bool {
+        self.in_flight.front().is_some_and(|next| next.last <= matching)
     }
 }
 
@@ -352,7 +370,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for AppendStr
         if let Some(last) = this.alone_says() {
             return Poll::Ready(Some(Ok(Ok(last))));
         }
-        if let Poll::Ready(frame) = this.answers.poll_recv(cx) {
+        while let Poll::Ready(frame) = this.answers.poll_recv(cx) {
             let answer = frame.ok_or_else(super::frame::closed).and_then(|f| this.take_answer(f));
             // After a conflict or a higher vote the peer has ended the stream.
             this.ended = !matches!(answer, Ok(Ok(_)));
@@ -360,6 +378,9 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for AppendStr
             if this.alone_heard(&answer) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            if matches!(answer, Ok(Ok(matching)) if this.is_said_again(matching)) {
+                continue;
             }
             return Poll::Ready(Some(answer.map_err(|e| unreachable(&e))));
         }
@@ -418,4 +439,132 @@ impl Offer {
 /// A snapshot's metadata, as openraft wants it.
 pub(crate) fn meta_of(file: &SnapshotFile) -> SnapshotMeta {
     SnapshotMeta { last_log_id: Some(file.head.last), last_membership: file.head.membership.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use futures::{FutureExt, channel::mpsc as fmpsc};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::seam::{BoxIo, Net, NetListener, Random, WallClock};
+    use crate::transport::frame::{FrameReader, SendQueue, start_writer};
+    use crate::transport::handshake::{Identity, receive};
+    use crate::transport::link::lock;
+    use crate::types::log_id;
+
+    /// One connection, to be had once; and a world in which nothing moves.
+    struct OneLine(Mutex<Option<BoxIo>>);
+
+    #[async_trait]
+    impl Net for OneLine {
+        async fn listen(&self, _: &str) -> io::Result<Box<dyn NetListener>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        async fn connect(&self, _: &str) -> io::Result<BoxIo> {
+            lock(&self.0).take().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+
+    struct Still;
+    impl WallClock for Still {
+        fn now_ms(&self) -> u64 {
+            0
+        }
+    }
+    impl Random for Still {
+        fn next_u64(&self) -> u64 {
+            0
+        }
+    }
+
+    /// The peer at the other end.
+    struct Follower {
+        frames: FrameReader<tokio::io::ReadHalf<BoxIo>>,
+        queue: SendQueue,
+    }
+
+    impl Follower {
+        /// The id of the stream, once so many requests have come over it.
+        async fn receives(&mut self, requests: usize) -> u64 {
+            let mut came = 0;
+            loop {
+                let frame = self.frames.next().await.unwrap().expect("the line stays open");
+                came += usize::from(frame.kind == Kind::StreamAppend);
+                if came == requests {
+                    return frame.id;
+                }
+            }
+        }
+
+        async fn answers(&self, stream: u64, matching: LogId) {
+            let mut body = BytesMut::new();
+            codec::put_stream_answer(&mut body, &Ok(Some(matching)));
+            self.queue.send(Outgoing::new(Kind::StreamAnswer, 1, stream, body.freeze())).await.unwrap();
+        }
+    }
+
+    fn append(prev: LogId, entries: &[LogId], commit: LogId) -> AppendEntriesRequest<Types> {
+        let entry = |&log_id| openraft::Entry { log_id, payload: openraft::EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(prev.committed_leader_id().term, 1),
+            prev_log_id: Some(prev),
+            entries: entries.iter().map(entry).collect(),
+            leader_commit: Some(commit),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let disk: Arc<dyn crate::seam::Disk> = Arc::new(SimDisk::new(1));
+        let net = Arc::new(OneLine(Mutex::new(Some(Box::new(near)))));
+        let seams = Seams { net, clock: Arc::new(Still), random: Arc::new(Still), disk: disk.clone() };
+        let me = Identity { cluster: [1; 16], incarnation: 1, node: NodeId(1) };
+        let peer = Identity { node: NodeId(2), ..me };
+        let follower = async move {
+            let mut far: BoxIo = Box::new(far);
+            receive(&mut far, &peer).await.unwrap().unwrap();
+            let (read, write) = tokio::io::split(far);
+            Follower { frames: FrameReader::new(read), queue: start_writer(write, CancellationToken::new(), false) }
+        };
+        disk.create_dir_all(std::path::Path::new("/s")).unwrap();
+        let snapshots = Arc::new(
+            SnapshotStore::open(disk, std::path::Path::new("/s"), me.cluster, crate::api::GroupId(1)).unwrap(),
+        );
+        let links = Arc::new(Links::new(me, seams.clone(), CancellationToken::new()));
+        let mut network =
+            GroupNetwork { group: 1, links, snapshots, seams }.client(2, &Peer { addr: "far:1".into() }, false);
+
+        let (requests, input) = fmpsc::unbounded();
+        let option = RPCOption::new(Duration::from_secs(1));
+        let (stream, mut follower) = tokio::join!(network.stream_append(input, option), follower);
+        let mut stream = stream.unwrap();
+        let at = |index| log_id(3, index);
+
+        // An entry, then word that it is committed: both match up to 8, and only the first is answered.
+        requests.unbounded_send(append(at(7), &[at(8)], at(7))).unwrap();
+        requests.unbounded_send(append(at(8), &[], at(8))).unwrap();
+        assert!(stream.next().now_or_never().is_none());
+        let id = follower.receives(2).await;
+        follower.answers(id, at(8)).await;
+        let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+        assert!(told.is_err(), "the second request is not answered: {told:?}");
+        follower.answers(id, at(8)).await;
+        let told = stream.next().await.unwrap().unwrap();
+        assert!(matches!(told, Ok(Some(matching)) if matching == at(8)), "{told:?}");
+
+        // What follows with entries of its own is told apart by them.
+        requests.unbounded_send(append(at(8), &[at(9)], at(8))).unwrap();
+        requests.unbounded_send(append(at(9), &[at(10)], at(8))).unwrap();
+        assert!(stream.next().now_or_never().is_none());
+        follower.receives(2).await;
+        follower.answers(id, at(9)).await;
+        let told = stream.next().await.unwrap().unwrap();
+        assert!(matches!(told, Ok(Some(matching)) if matching == at(9)), "{told:?}");
+    }
 }

@@ -281,6 +281,11 @@ pub const KEYS: &[Key] = &[
             })
         },
     },
+    file_key!(
+        "smtp.ca_file",
+        smtp_ca_file,
+        "File of certificates (PEM) of the only authorities the relay's certificate may come from; not set: those the system trusts."
+    ),
     text_key!("smtp.user", smtp_user, some_text, some, "User at the relay; not set: none is named."),
     file_key!("smtp.password_file", smtp_password_file, "File with the password at the relay."),
     text_key!("smtp.from", smtp_from, some_text, "Sender, as Shop <orders@shop.example>."),

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::doubts;
 use crate::checkers::model::summed;
 use crate::checkers::whole::Whole;
-use crate::history::{Answer, At, BEHIND, Change, Event, Line, Offer, Op, Run};
+use crate::history::{Answer, At, BEHIND, Change, Event, Line, No, Offer, Op, Run};
 
 /// One op at its position.
 pub(crate) struct Step<'a> {
@@ -139,7 +140,9 @@ fn unanswered<'a>(
         Some(events) => events.iter().copied().filter(asked).partition(|e| !e.answer.may_hide_an_effect()),
         None => run.events.iter().filter(asked).partition(|e| !e.answer.may_hide_an_effect()),
     };
-    let Some(first) = in_doubt.iter().min_by_key(|e| e.asked_ms) else {
+    // Of several contents under one id, what was answered later says which it was.
+    let denied = |event: &Event| of_id.into_iter().flatten().any(|later| denies(later, change.at, &event.op));
+    let Some(first) = in_doubt.iter().min_by_key(|e| (denied(e), e.asked_ms)) else {
         let told =
             asked.first().map_or("nobody asked for it".to_owned(), |e| format!("it was answered {:?}", e.answer));
         return Err(format!("the feed has {} of {:?} at {:?}, but {told}", change.name, change.id, change.at));
@@ -156,6 +159,16 @@ fn unanswered<'a>(
         since: 0,
         attempts: Vec::new(),
     })
+}
+
+/// Whether the answer to a reserve says that what was decided there under its id was not this reserve.
+fn denies(later: &Event, there: At, op: &Op) -> bool {
+    let (Some((said, _)), Some((content, _))) = (doubts::content(&later.op), doubts::content(op)) else { return false };
+    match &later.answer {
+        Answer::Ok { at: Some(at), replayed: true, .. } => *at > there && said != content,
+        Answer::Refused { at: Some(at), no: No::IdTaken, .. } => *at > there && said == content,
+        _ => false,
+    }
 }
 
 /// Whether the change is what the op does.

@@ -1,7 +1,7 @@
-//! A mail relay that keeps what it is given, so that the demo can count what buyers were told.
+//! A mail relay that keeps what it is given, so that what buyers were told can be counted.
 //!
-//! **What it is.** SMTP by the `mailin` crate's state machine over loopback connections. **Owns** the mails of one demo. **Must never** pass one on.
-//! **Read next**: [`super::orders`].
+//! **What it is.** SMTP by the `mailin` crate's state machine over loopback connections. **Owns** its mails. **Must never** pass one on.
+//! **Read next**: [`super::hooks`].
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ const MAIL_BYTES_MAX: usize = 256 << 10;
 type Mails = HashMap<String, Vec<String>>;
 
 /// The relay.
-pub(super) struct Mailbox {
+pub(crate) struct Mailbox {
     address: SocketAddr,
     mails: Arc<Mutex<Mails>>,
     serving: tokio::task::JoinHandle<()>,
@@ -36,7 +36,7 @@ fn lock(mails: &Mutex<Mails>) -> MutexGuard<'_, Mails> {
 }
 
 impl Mailbox {
-    pub(super) async fn open() -> io::Result<Self> {
+    pub(crate) async fn open() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let mails = Arc::<Mutex<Mails>>::default();
@@ -51,17 +51,17 @@ impl Mailbox {
         Ok(Self { address, mails, serving })
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// The mails to an address, whole.
-    pub(super) fn to(&self, address: &str) -> Vec<String> {
+    pub(crate) fn to(&self, address: &str) -> Vec<String> {
         lock(&self.mails).get(address).cloned().unwrap_or_default()
     }
 
     /// How many came.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         lock(&self.mails).values().map(Vec::len).sum()
     }
 }
