@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn order(n: u64) -> ReservationId {
-        ReservationId::from_parts(Slot::new(1).expect("slot"), 1, n.into())
+        ReservationId::from_parts(Slot::new(1).expect("slot"), 1, n)
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Lane {
 
     /// A product with one unit, and an order for it.
     pub(crate) async fn place(&self, method: &str) -> (ReservationId, Sku) {
-        let sku = Sku::new(&format!("mug-{}", self.products.fetch_add(1, Ordering::Relaxed))).expect("a SKU");
+        let sku = Sku::new(format!("mug-{}", self.products.fetch_add(1, Ordering::Relaxed))).expect("a SKU");
         assert!(self.client.create_product(&sku, Policy::default()).await.is_ok());
         assert!(self.client.receive(&sku, 1, "first").await.is_ok());
         let id = self.client.mint_for(&sku);

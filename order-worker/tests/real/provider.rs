@@ -205,7 +205,10 @@ impl Hooks {
     }
 }
 
-async fn take(State((observer, taken)): State<(Arc<Observer>, Arc<Mutex<Vec<Value>>>)>, body: Bytes) -> StatusCode {
+/// Whoever is asked first, and what came.
+type Sink = (Arc<Observer>, Arc<Mutex<Vec<Value>>>);
+
+async fn take(State((observer, taken)): State<Sink>, body: Bytes) -> StatusCode {
     let event = serde_json::from_slice(&body).expect("an event");
     if observer.pass("webhook", Side::Before).await.is_err() {
         return StatusCode::BAD_GATEWAY;

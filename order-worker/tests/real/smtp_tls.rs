@@ -111,7 +111,7 @@ async fn mails_go_over_starttls_and_over_tls_from_the_first_byte() {
         let message = message();
         smtp.send(&message).await.unwrap_or_else(|why| panic!("{mode:?}: {why}"));
         let heard = sink.heard();
-        assert_eq!(sink.to(BUYER), [message.key.clone()], "{mode:?}");
+        assert_eq!(sink.to(BUYER), std::slice::from_ref(&message.key), "{mode:?}");
         assert!(heard.secret.iter().any(|line| line.starts_with("AUTH")), "{mode:?}: {heard:?}");
         // EHLO and STARTTLS, or nothing.
         assert_eq!(heard.clear.len(), lines_in_the_clear, "{mode:?}: {heard:?}");
