@@ -573,3 +573,55 @@ impl Keys {
         FrozenKeys { records: self.records.freeze(), more: self.more.freeze() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key in one offer, with holds of 1, 2, 3 … units until 100, 110, 120 …
+    fn holding(holds: u64) -> (Keys, u32) {
+        let mut keys = Keys::new();
+        keys.add_offer(false);
+        let text = LimitKey::new("buyer").expect("a key");
+        let looked = keys.find(&text);
+        let key = keys.carry(&text, looked);
+        (0..holds).for_each(|n| keys.hold(key, 0, 100 + 10 * n, n as u32 + 1));
+        (keys, key)
+    }
+
+    #[test]
+    fn however_many_holds_a_key_has_only_those_that_are_not_due_count() {
+        for holds in 0..=9 {
+            for time in (90..=200).step_by(5) {
+                let live = |n: &u64| 100 + 10 * n > time;
+                let expected: u64 = (0..holds).filter(live).map(|n| n + 1).sum();
+                let (mut keys, key) = holding(holds);
+                assert_eq!(keys.used(key, 0, time), expected, "{holds} holds at {time}");
+                keys.settle(key, 0, time);
+                assert_eq!(keys.used(key, 0, time), expected, "{holds} holds at {time}, settled");
+                assert_eq!(keys.counts(), u64::from(expected > 0));
+                // What is left ends early, and then nothing counts.
+                for n in (0..holds).filter(live) {
+                    keys.unhold(key, 0, 100 + 10 * n, n as u32 + 1);
+                }
+                assert_eq!((keys.used(key, 0, 0), keys.counts()), (0, 0), "{holds} holds at {time}, ended");
+            }
+        }
+    }
+
+    #[test]
+    fn holds_until_the_same_time_are_one_and_end_in_any_parts() {
+        for others in 0..=6 {
+            let (mut keys, key) = holding(others);
+            let before = keys.used(key, 0, 0);
+            // Together they are more than one place has room for.
+            keys.hold(key, 0, 500, u32::MAX - 1);
+            keys.hold(key, 0, 500, 5);
+            assert_eq!(keys.used(key, 0, 499), u64::from(u32::MAX) + 4, "the others are due");
+            assert_eq!(keys.used(key, 0, 500), 0);
+            keys.unhold(key, 0, 500, u32::MAX);
+            keys.unhold(key, 0, 500, 4);
+            assert_eq!(keys.used(key, 0, 0), before);
+        }
+    }
+}
