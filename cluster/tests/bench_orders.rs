@@ -81,3 +81,13 @@ fn orders_need_a_cluster_of_their_own() {
         }
     }
 }
+
+#[test]
+fn phases_are_three_times() {
+    for phases in ["1,1", "1,0,1", "1,1,1,1", "soon"] {
+        let (_, out) = ledgerctl(&["--spawn", "--shape", "orders-outage", "--phases", phases], &[]);
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{told}");
+        assert!(told.contains("three numbers of seconds"), "{told}");
+    }
+}

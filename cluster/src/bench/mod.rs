@@ -145,7 +145,7 @@ fn loads(args: &BenchArgs) -> Vec<Load> {
             workers: args.workers as usize,
             concurrency: args.concurrency,
             order_rate: args.order_rate,
-            phases: std::array::from_fn(|i| Duration::from_secs(args.phases.get(i).copied().unwrap_or(0))),
+            phases: args.phases.map(Duration::from_secs),
             feature: "as asked",
         };
         if !args.feature_cost {

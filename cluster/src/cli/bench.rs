@@ -99,8 +99,8 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub order_rate: u64,
     /// Seconds for which the provider is well, slow, and down in shape orders-outage.
-    #[arg(long, value_delimiter = ',', num_args = 3, default_values_t = [15, 20, 60], value_name = "WELL,SLOW,DOWN")]
-    pub phases: Vec<u64>,
+    #[arg(long, value_parser = three_times, default_value = "15,20,60", value_name = "WELL,SLOW,DOWN")]
+    pub phases: [u64; 3],
     /// Batches in flight a stream (shapes b and c, orders-accepted, orders-placed).
     #[arg(long, default_value_t = 1)]
     pub in_flight: usize,
@@ -119,4 +119,13 @@ pub struct BenchArgs {
     /// Threads of the client; 1 is best on two cores.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+}
+
+/// Three numbers of seconds.
+fn three_times(text: &str) -> Result<[u64; 3], String> {
+    let seconds = text.split(',').map(|part| part.trim().parse().ok().filter(|seconds| *seconds > 0));
+    let seconds: Option<Vec<u64>> = seconds.collect();
+    seconds
+        .and_then(|seconds| <[u64; 3]>::try_from(seconds).ok())
+        .ok_or_else(|| "three numbers of seconds above zero are needed, as 15,20,60".to_owned())
 }
