@@ -76,8 +76,8 @@ pub(super) struct Buyers {
     pay_within: Duration,
     prepared: Mutex<Vec<Prepared>>,
     unfinished: Mutex<HashMap<ReservationId, Unfinished>>,
-    /// All that were acknowledged, or are in doubt.
-    asked: Mutex<Vec<ReservationId>>,
+    /// All that may be there, and whether they were acknowledged; the others are in doubt.
+    asked: Mutex<Vec<(ReservationId, bool)>>,
     placed: AtomicU64,
     paid: AtomicU64,
     minted: AtomicU64,
@@ -168,11 +168,11 @@ impl Buyers {
         let why = match call.payment(payment).contact(contact).await {
             Answer::Ok(_) => {
                 self.placed.fetch_add(1, Ordering::Relaxed);
-                lock(&self.asked).push(id);
+                lock(&self.asked).push((id, true));
                 return;
             }
             Answer::Unknown(_) => {
-                lock(&self.asked).push(id);
+                lock(&self.asked).push((id, false));
                 if let Some(one) = lock(&self.unfinished).get_mut(&id) {
                     one.in_doubt = true;
                 }
@@ -240,22 +240,27 @@ impl Buyers {
             kept_minor: provider.kept_minor(),
             ..Default::default()
         };
-        let asked: Vec<ReservationId> = lock(&self.asked).clone();
-        let mut reads = futures::stream::iter(asked.iter().copied())
-            .map(async |id| {
+        let asked = lock(&self.asked).clone();
+        let mut reads = futures::stream::iter(asked)
+            .map(async |(id, acknowledged)| {
                 let view = self.client.order(id).deadline(limits::COMMAND_WITHIN).await.into_result()?;
                 let wrong = match &view {
                     Some(view) => provider.compare(&self.client, view, MINOR, history).await?,
                     None => Vec::new(),
                 };
-                Ok::<_, crate::output::Failure>((id, view, wrong))
+                Ok::<_, crate::output::Failure>((id, acknowledged, view, wrong))
             })
             .buffer_unordered(limits::READ_BACK_IN_FLIGHT);
         let mut known = std::collections::HashSet::new();
-        let acknowledged = self.placed.load(Ordering::Relaxed);
         while let Some(read) = reads.next().await {
-            let (id, view, mut wrong) = read?;
-            let Some(view) = view else { continue };
+            let (id, acknowledged, view, mut wrong) = read?;
+            let Some(view) = view else {
+                // One by one: an order in doubt that is there must not stand for one that is lost.
+                if acknowledged {
+                    findings.push(format!("order {id}: it was acknowledged, and is not there"));
+                }
+                continue;
+            };
             known.insert(id);
             books.placed += 1;
             let sold = view.brief.ending == Ending::Sold;
@@ -273,9 +278,6 @@ impl Buyers {
             }
             books.unbalanced += u64::from(!wrong.is_empty());
             findings.extend(wrong.into_iter().map(|what| format!("order {id}: {what}")));
-        }
-        if books.placed < acknowledged {
-            findings.push(format!("{acknowledged} orders were acknowledged, {} are there", books.placed));
         }
         findings.extend(provider.charged_for_nothing(|id| known.contains(&id)));
         findings.truncate(limits::FINDINGS_MAX);

@@ -1,7 +1,7 @@
 //! A receiver of the workers' webhooks that keeps their ids, so that what buyers were told can be counted.
 //!
 //! **What it is.** HTTP/1.1 on loopback. The signature is not checked: that is the tests' business, and would be the receiver's cost.
-//! **Owns** the ids of the events it was sent. **Must never** refuse one. **Read next**: [`super::mails`].
+//! **Owns** the ids of the events it was sent. **Must never** refuse one that names an order. **Read next**: [`super::mails`].
 
 use std::collections::HashMap;
 use std::convert::Infallible;
