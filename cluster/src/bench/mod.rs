@@ -191,7 +191,10 @@ async fn spawned<T>(args: &BenchArgs, run: impl AsyncFnOnce(&[String], &Path) ->
 
 /// What nodes of a bench are told: to be ready for the herd, as before a sale.
 pub(crate) fn reserve(args: &BenchArgs) -> [String; 2] {
-    ["--memory-reserve-bytes".to_owned(), args.memory_reserve.to_string()]
+    let piles_up = args.shape.iter().any(|shape| matches!(shape, Shape::OrdersAccepted | Shape::OrdersPlaced));
+    let usual =
+        (1 << 30) + if piles_up { args.warmup.saturating_add(args.seconds).saturating_mul(128 << 20) } else { 0 };
+    ["--memory-reserve-bytes".to_owned(), args.memory_reserve.unwrap_or(usual.min(3 << 30)).to_string()]
 }
 
 /// One measurement; with an audit all members are asked, so all must be up.

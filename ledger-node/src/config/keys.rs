@@ -140,7 +140,7 @@ pub const KEYS: &[Key] = &[
     },
     number_key!("low_space_bytes", raft.low_space_bytes: u64, 0, 1 << 50, "Below this many free bytes the node takes no writes; it recovers when there is space."),
     number_key!("runtime_threads", runtime_threads: usize, 1, 256, "1: everything on one thread, best up to two cores; more: a work-stealing runtime."),
-    number_key!("memory_reserve_bytes", memory_reserve_bytes: u64, 0, MEMORY_RESERVE_BYTES_MAX, "Memory taken and touched at the start and never given back, so that a herd waits for no page; about 300 bytes a reservation. 0: none."),
+    number_key!("memory_reserve_bytes", memory_reserve_bytes: u64, 0, MEMORY_RESERVE_BYTES_MAX, "Memory taken and touched at the start and never given back, so that a herd waits for no page; about 300 bytes a reservation, 1,200 an order. 0: none."),
     duration_key!("shutdown_within", shutdown_within, MS, DAY, "How long a graceful shutdown may take."),
     address_key!(
         "client.listen",
