@@ -2,12 +2,10 @@
 //!
 //! **Owns** what its help teaches. **Must never** do what [`event_bridge::process`] should. **Read next**: [`event_bridge::bridge`].
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use event_bridge::config::{Config, KEYS, Loaded};
+use event_bridge::config::Config;
 use event_bridge::cursor::CursorDir;
 use event_bridge::process;
 
@@ -28,30 +26,17 @@ Every option may also be an environment variable (HOLDFAST_BRIDGE_BROKER_URI) or
 
 Exit codes: 0 stopped as asked, 1 could not start or had to stop, 2 bad usage or configuration.";
 
-fn arguments() -> Vec<Arg> {
-    let config = Arg::new("config").long("config").value_name("FILE").env("HOLDFAST_BRIDGE_CONFIG");
-    let print = Arg::new("print-config").long("print-config").action(ArgAction::SetTrue);
-    let keys = KEYS.iter().map(|key| {
-        let (table, _) = key.name.split_once('.').unwrap_or(("bridge", ""));
-        let arg = Arg::new(key.name).long(key.flag()).value_name("VALUE").help(key.what);
-        arg.help_heading(table).allow_hyphen_values(true)
-    });
-    let general = [
-        config.help("A TOML file with keys as below"),
-        print.help("Print the effective configuration as TOML, with the origin of each value, and exit"),
-    ];
-    general.into_iter().chain(keys).collect()
-}
-
 fn command() -> Command {
-    let run =
-        Command::new("run").about("Publish until told to stop (SIGTERM, Ctrl-C)").after_help(TEACHES).args(arguments());
+    let run = Command::new("run")
+        .about("Publish until told to stop (SIGTERM, Ctrl-C)")
+        .after_help(TEACHES)
+        .args(settings::arguments::<Config>());
     let yes = Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("Do it");
     let reset = Command::new("reset")
         .about(
             "Drop the stored cursor: the next run begins where --from says. What lies between may never be published",
         )
-        .args(arguments())
+        .args(settings::arguments::<Config>())
         .arg(yes);
     Command::new("event-bridge")
         .version(env!("CARGO_PKG_VERSION"))
@@ -65,23 +50,13 @@ fn command() -> Command {
 fn main() -> ExitCode {
     let matches = command().get_matches();
     let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
-    let flags: BTreeMap<&'static str, String> =
-        KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
-    let file = matches.get_one::<String>("config").map(PathBuf::from);
-    let loaded = match Loaded::from_sources(&flags, |name| std::env::var(name).ok(), file.as_deref()) {
-        Ok(loaded) => loaded,
-        Err(why) => {
-            eprintln!("error: {:#}", anyhow::Error::new(why));
-            return ExitCode::from(2);
-        }
+    let config = match settings::load::<Config>(matches) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
-    if matches.get_flag("print-config") {
-        print!("{}", loaded.to_toml());
-        return ExitCode::SUCCESS;
-    }
     match name {
-        "reset" => reset(&loaded.config, matches),
-        _ => run(loaded.config),
+        "reset" => reset(&config, matches),
+        _ => run(config),
     }
 }
 
@@ -105,7 +80,7 @@ fn reset(config: &Config, matches: &ArgMatches) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    process::log_to_stderr(&config);
+    config.logs.start();
     let ended = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -3,7 +3,6 @@
 //! **Owns** the order of the start: directory, cluster, cursor, feed, broker. **Must never** begin anywhere but at the stored cursor when
 //! there is one. **Read next**: [`crate::bridge`].
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -19,14 +18,6 @@ use crate::cursor::{CursorDir, Stamp, hex};
 use crate::event::Renderer;
 use crate::limits;
 use crate::telling::{Telling, listen};
-
-/// Log lines to standard error, as configured.
-pub fn log_to_stderr(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log_filter);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
-    if config.log_json { lines.json().flatten_event(true).init() } else { lines.init() }
-}
 
 /// Runs until SIGTERM or SIGINT, or until it cannot go on. `seed` seeds the jitter of pauses.
 ///

@@ -4,17 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates each crate may name, dev-dependencies aside.
-const MAY_NAME: [(&str, &[&str]); 10] = [
+const MAY_NAME: [(&str, &[&str]); 11] = [
+    ("settings", &[]),
     ("ledger-core", &[]),
     ("ledger-raft", &[]),
     ("ledger-proto", &["ledger-core"]),
-    ("ledger-node", &["ledger-core", "ledger-raft", "ledger-proto"]),
+    ("ledger-node", &["ledger-core", "ledger-raft", "ledger-proto", "settings"]),
     ("client-sdk", &["ledger-core", "ledger-proto"]),
-    ("order-worker", &["ledger-core", "client-sdk"]),
-    ("event-bridge", &["client-sdk"]),
+    ("order-worker", &["ledger-core", "client-sdk", "settings"]),
+    ("event-bridge", &["client-sdk", "settings"]),
     ("payment-sim", &[]),
     ("cluster", &["ledger-core", "ledger-proto", "client-sdk", "ledger-node", "order-worker", "payment-sim"]),
-    ("jepsen-like-tests", &["ledger-core", "ledger-raft", "ledger-proto", "ledger-node", "client-sdk", "cluster"]),
+    (
+        "jepsen-like-tests",
+        &["ledger-core", "ledger-raft", "ledger-proto", "ledger-node", "client-sdk", "cluster", "settings"],
+    ),
 ];
 
 fn root() -> PathBuf {

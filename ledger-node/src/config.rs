@@ -1,28 +1,17 @@
 //! The node's configuration: flags over environment over file over defaults.
 //!
-//! **What it is.** One table ([`keys`]) names every key; flags, environment variables, the file and `--print-config` are
-//! made from it, so that they cannot differ. **Owns** keys, origins, validation. **Must never** hold what replicas have to
-//! agree on, except the defaults that `cluster init` puts into the log. **Read next**: [`crate::serve()`].
+//! **What it is.** One table (`keys`) names every key; the rest is [`settings`]. **Owns** keys and what they must be to each other.
+//! **Must never** hold what replicas have to agree on, except the defaults that `cluster init` puts into the log.
+//! **Read next**: [`crate::serve()`].
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ledger_raft::RaftTuning;
+use settings::keys::split_address;
+use settings::{ConfigError, Key, Logs, Settings};
 
 mod keys;
-
-pub(crate) use keys::split_address;
-pub use keys::{KEYS, Key};
-
-/// Where log lines go and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// One listening port: where it listens, and how others reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,10 +65,8 @@ pub struct NodeConfig {
     pub balance_settle: Duration,
     /// How long shutting down may take.
     pub shutdown_within: Duration,
-    /// Log lines for people or machines.
-    pub log_format: LogFormat,
-    /// Which log lines, as `tracing` filters are written.
-    pub log_filter: String,
+    /// Log lines.
+    pub logs: Logs,
     /// 1: everything on one thread (best up to two cores); more: a work-stealing runtime.
     pub runtime_threads: usize,
     /// Memory taken and touched at the start; 0: none.
@@ -110,160 +97,22 @@ impl Default for NodeConfig {
             balance: true,
             balance_settle: Duration::from_secs(5),
             shutdown_within: Duration::from_secs(10),
-            log_format: LogFormat::Text,
-            log_filter: "info,openraft=error,h2=warn,sled=warn".to_owned(),
+            logs: Logs::text("info,openraft=error,h2=warn,sled=warn"),
             runtime_threads: 1,
             memory_reserve_bytes: 0,
         }
     }
 }
 
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Built in.
-    Default,
-    /// A key in the file.
-    File(PathBuf),
-    /// An environment variable.
-    Environment(String),
-    /// A flag.
-    Flag(String),
-}
+impl Settings for NodeConfig {
+    const PROGRAM: &'static str = "ledger-node";
+    const PRINTS: &'static str = "ledger-node --print-config";
+    const VARIABLES: &'static str = "HOLDFAST";
+    const FILE_VARIABLE: &'static str = "HOLDFAST_CONFIG";
+    const HEADING: &'static str = "node";
+    const KEYS: &'static [Key<Self>] = keys::KEYS;
 
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Environment(name) => write!(f, "environment {name}"),
-            Self::Flag(name) => write!(f, "flag --{name}"),
-        }
-    }
-}
-
-/// What is wrong with the configuration; each names the key and what is allowed.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{} is not valid TOML: {why}", path.display())]
-    NotToml {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why.
-        why: String,
-    },
-    /// A key that does not exist.
-    #[error("{}: unknown key `{key}`; did you mean `{nearest}`? `ledger-node --print-config` lists all keys", path.display())]
-    UnknownKey {
-        /// Which file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// The known key that looks most like it.
-        nearest: &'static str,
-    },
-    /// A value that is not allowed.
-    #[error("`{key}` ({origin}) is {got:?}: {allowed}")]
-    BadValue {
-        /// The key.
-        key: &'static str,
-        /// Where it was set.
-        origin: Origin,
-        /// The value given.
-        got: String,
-        /// What is allowed.
-        allowed: String,
-    },
-    /// Two values that do not go together.
-    #[error("{0}")]
-    Conflict(String),
-}
-
-/// A configuration and where each of its values came from.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The effective configuration.
-    pub config: NodeConfig,
-    origins: BTreeMap<&'static str, Origin>,
-}
-
-impl Loaded {
-    /// Puts the sources together: `flags` (key → value, as given), `environment` by variable name, and the file.
-    ///
-    /// # Errors
-    /// [`ConfigError`], for the first thing that is wrong.
-    pub fn from_sources(
-        flags: &BTreeMap<&'static str, String>,
-        environment: impl Fn(&str) -> Option<String>,
-        file: Option<&Path>,
-    ) -> Result<Self, ConfigError> {
-        let mut loaded = Self { config: NodeConfig::default(), origins: BTreeMap::new() };
-        let from_file = match file {
-            Some(path) => read_file(path)?,
-            None => BTreeMap::new(),
-        };
-        for key in KEYS {
-            let variable = key.variable();
-            if let Some(value) = flags.get(key.name) {
-                loaded.set(key, value, Origin::Flag(key.flag()))?;
-            } else if let Some(value) = environment(&variable) {
-                loaded.set(key, &value, Origin::Environment(variable))?;
-            } else if let (Some(value), Some(path)) = (from_file.get(key.name), file) {
-                loaded.set(key, value, Origin::File(path.to_owned()))?;
-            }
-        }
-        loaded.config.validate()?;
-        Ok(loaded)
-    }
-
-    fn set(&mut self, key: &Key, value: &str, origin: Origin) -> Result<(), ConfigError> {
-        (key.set)(&mut self.config, value).map_err(|allowed| ConfigError::BadValue {
-            key: key.name,
-            origin: origin.clone(),
-            got: value.to_owned(),
-            allowed,
-        })?;
-        self.origins.insert(key.name, origin);
-        Ok(())
-    }
-
-    /// The effective configuration as a TOML file, with what each key is for and where its value came from.
-    pub fn to_toml(&self) -> String {
-        let mut text =
-            String::from("# Effective configuration of ledger-node: flags over environment over file over defaults.\n");
-        let mut section = "";
-        for key in KEYS {
-            let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
-            if table != section {
-                text.push_str(&format!("\n[{table}]\n"));
-                section = table;
-            }
-            let origin = self.origins.get(key.name).unwrap_or(&Origin::Default);
-            text.push_str(&format!("# {}\n", key.what));
-            match (key.get)(&self.config) {
-                Some(value) => text.push_str(&format!("{name} = {value} # {origin}\n")),
-                None => text.push_str(&format!("# {name} is not set # {origin}\n")),
-            }
-        }
-        text
-    }
-}
-
-impl NodeConfig {
-    /// Checks values against each other.
-    ///
-    /// # Errors
-    /// [`ConfigError::Conflict`], naming both keys.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self) -> Result<(), ConfigError> {
         let conflict = |text: String| Err(ConfigError::Conflict(text));
         let raft = &self.raft;
         if raft.election_min < raft.heartbeat * 2 {
@@ -295,50 +144,4 @@ impl NodeConfig {
         }
         Ok(())
     }
-}
-
-fn read_file(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let not_toml = |why: String| ConfigError::NotToml { path: path.to_owned(), why };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
-    let mut flat = BTreeMap::new();
-    flatten("", &table, &mut flat);
-    for key in flat.keys() {
-        if !KEYS.iter().any(|known| known.name == key) {
-            return Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), nearest: nearest(key) });
-        }
-    }
-    Ok(flat)
-}
-
-fn flatten(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, String>) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        match value {
-            toml::Value::Table(inner) => flatten(&key, inner, flat),
-            toml::Value::String(text) => drop(flat.insert(key, text.clone())),
-            other => drop(flat.insert(key, other.to_string())),
-        }
-    }
-}
-
-/// The known key with the smallest edit distance.
-fn nearest(key: &str) -> &'static str {
-    KEYS.iter().map(|known| (distance(key, known.name), known.name)).min().map_or("data_dir", |(_, name)| name)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

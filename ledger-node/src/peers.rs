@@ -111,7 +111,7 @@ fn get_moved(mut bytes: Bytes) -> Option<MemberEntry> {
             return None;
         }
         let text = String::from_utf8(bytes.split_to(len).to_vec()).ok()?;
-        crate::config::split_address(&text).is_some().then_some(text)
+        settings::keys::split_address(&text).is_some().then_some(text)
     };
     let (client, peer, http) = (text()?, text()?, text()?);
     (bytes.len() == 8).then(|| MemberEntry { node: bytes.get_u64(), client, peer, http })

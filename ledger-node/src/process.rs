@@ -3,16 +3,13 @@
 //! **Owns** the process: what its allocator keeps, how it ends. **Must never** do what [`crate::serve()`] should, or exit by itself.
 //! **Read next**: [`crate::serve()`].
 
-use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgMatches};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{KEYS, Loaded, LogFormat, NodeConfig};
+use crate::config::NodeConfig;
 use crate::limits::{ALLOCATOR_KEEPS_FOR_EVER, ALLOCATOR_KEEPS_MS, PAGE, RESERVE_STEP};
 use crate::{NodeSeams, serve};
 
@@ -27,40 +24,16 @@ pub enum Interrupt {
 
 /// The arguments of a node: `--config`, `--print-config`, and one for each key of the configuration.
 pub fn arguments() -> Vec<Arg> {
-    let config = Arg::new("config")
-        .long("config")
-        .value_name("FILE")
-        .env("HOLDFAST_CONFIG")
-        .help("A TOML file with keys as below");
-    let print = Arg::new("print-config")
-        .long("print-config")
-        .action(ArgAction::SetTrue)
-        .help("Print the effective configuration as TOML, with the origin of each value, and exit");
-    let keys = KEYS.iter().map(|key| {
-        let (table, _) = key.name.split_once('.').unwrap_or(("node", ""));
-        let arg = Arg::new(key.name).long(key.flag()).value_name("VALUE").help(key.what);
-        arg.help_heading(table).allow_hyphen_values(true)
-    });
-    [config, print].into_iter().chain(keys).collect()
+    settings::arguments::<NodeConfig>()
 }
 
 /// Runs a node with parsed [`arguments`] until it is told to stop or cannot go on.
 pub fn run(matches: &ArgMatches, interrupt: Interrupt) -> ExitCode {
-    let flags: BTreeMap<&'static str, String> =
-        KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
-    let file = matches.get_one::<String>("config").map(PathBuf::from);
-    let loaded = match Loaded::from_sources(&flags, |name| std::env::var(name).ok(), file.as_deref()) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("error: {:#}", anyhow::Error::new(error));
-            return ExitCode::from(2);
-        }
+    let config = match settings::load::<NodeConfig>(matches) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
-    if matches.get_flag("print-config") {
-        print!("{}", loaded.to_toml());
-        return ExitCode::SUCCESS;
-    }
-    match start(loaded.config, interrupt) {
+    match start(config, interrupt) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the node stops");
@@ -71,7 +44,7 @@ pub fn run(matches: &ArgMatches, interrupt: Interrupt) -> ExitCode {
 }
 
 fn start(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
-    log_to_stderr(&config);
+    config.logs.start();
     keep_memory(config.memory_reserve_bytes);
     abort_on_panic();
     let mut runtime = match config.runtime_threads {
@@ -134,16 +107,6 @@ fn keep_memory(bytes: u64) {
     }
     drop(taken);
     tracing::info!(bytes, seconds = began.elapsed().as_secs_f32(), "memory reserved");
-}
-
-fn log_to_stderr(config: &NodeConfig) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log_filter);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
 }
 
 /// A panic anywhere means a broken invariant: the process must stop, not limp. (Release builds abort by themselves; this makes

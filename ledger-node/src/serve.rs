@@ -13,11 +13,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ledger_raft::seam::{BoxIo, Net, NetListener, Seams};
 use ledger_raft::{NodeId, RaftNode, RaftNodeConfig};
+use settings::keys::split_address;
+use settings::{ConfigError, Settings as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::Api;
-use crate::config::{ConfigError, NodeConfig, Port, split_address};
+use crate::config::{NodeConfig, Port};
 use crate::data_dir::{DataDir, DataDirError, Ports, Stamp};
 use crate::history::Retention;
 use crate::meta::{META_GROUP, MetaMachine};

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ledger_node::config::{ConfigError, KEYS, Loaded};
+use ledger_node::config::NodeConfig;
+use settings::{ConfigError, Settings as _};
+
+type Loaded = settings::Loaded<NodeConfig>;
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -90,8 +93,8 @@ fn values_that_contradict_each_other_are_refused() {
 
 #[test]
 fn every_key_has_its_own_flag_and_variable() {
-    let mut flags: Vec<_> = KEYS.iter().map(ledger_node::config::Key::flag).collect();
+    let mut flags: Vec<_> = NodeConfig::KEYS.iter().map(settings::Key::flag).collect();
     flags.sort();
     flags.dedup();
-    assert_eq!(flags.len(), KEYS.len());
+    assert_eq!(flags.len(), NodeConfig::KEYS.len());
 }

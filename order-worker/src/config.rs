@@ -1,30 +1,20 @@
 //! The worker's configuration: flags over environment over file over defaults.
 //!
-//! **What it is.** One table ([`keys`]) names every key; flags, environment variables, the file and `--print-config` are made from it, so
-//! that they cannot differ. Secrets are never values here, only names of files that hold them.
+//! **What it is.** One table (`keys`) names every key; the rest is [`settings`]. Secrets are never values here, only names of files
+//! that hold them.
 //!
-//! **Owns** keys, origins, validation. **Must never** hold a secret. **Read next**: [`crate::process`].
+//! **Owns** keys and what they must be to each other. **Must never** hold a secret. **Read next**: [`crate::process`].
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use settings::{ConfigError, Key, Logs, Settings};
 
 use crate::engine::EngineNumbers;
 use crate::notify::smtp::TlsMode;
 use crate::payment::Mode;
 
 mod keys;
-
-pub use keys::{KEYS, Key};
-
-/// Where log lines go and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// The effective configuration of one worker.
 #[derive(Debug, Clone)]
@@ -81,10 +71,8 @@ pub struct WorkerConfig {
     pub webhook_source: String,
     /// How long shutting down may take.
     pub shutdown_within: Duration,
-    /// Log lines for people or machines.
-    pub log_format: LogFormat,
-    /// Which log lines.
-    pub log_filter: String,
+    /// Log lines.
+    pub logs: Logs,
 }
 
 impl Default for WorkerConfig {
@@ -116,157 +104,20 @@ impl Default for WorkerConfig {
             webhook_secret_file: None,
             webhook_source: "holdfast".to_owned(),
             shutdown_within: Duration::from_secs(10),
-            log_format: LogFormat::Text,
-            log_filter: "info".to_owned(),
+            logs: Logs::text("info"),
         }
     }
 }
 
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Built in.
-    Default,
-    /// A key in the file.
-    File(PathBuf),
-    /// An environment variable.
-    Environment(String),
-    /// A flag.
-    Flag(String),
-}
+impl Settings for WorkerConfig {
+    const PROGRAM: &'static str = "order-worker";
+    const PRINTS: &'static str = "order-worker run --print-config";
+    const VARIABLES: &'static str = "HOLDFAST_WORKER";
+    const FILE_VARIABLE: &'static str = "HOLDFAST_WORKER_CONFIG";
+    const HEADING: &'static str = "worker";
+    const KEYS: &'static [Key<Self>] = keys::KEYS;
 
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Environment(name) => write!(f, "environment {name}"),
-            Self::Flag(name) => write!(f, "flag --{name}"),
-        }
-    }
-}
-
-/// What is wrong with the configuration; each names the key and what is allowed.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{} is not valid TOML: {why}", path.display())]
-    NotToml {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why.
-        why: String,
-    },
-    /// A key that does not exist.
-    #[error("{}: unknown key `{key}`; `order-worker run --print-config` lists all keys", path.display())]
-    UnknownKey {
-        /// Which file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-    },
-    /// A value that is not allowed.
-    #[error("`{key}` ({origin}) is {got:?}: {allowed}")]
-    BadValue {
-        /// The key.
-        key: &'static str,
-        /// Where it was set.
-        origin: Origin,
-        /// The value given.
-        got: String,
-        /// What is allowed.
-        allowed: String,
-    },
-    /// Two values that do not go together.
-    #[error("{0}")]
-    Conflict(String),
-}
-
-/// A configuration and where each of its values came from.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The effective configuration.
-    pub config: WorkerConfig,
-    origins: BTreeMap<&'static str, Origin>,
-}
-
-impl Loaded {
-    /// Puts the sources together: `flags` (key → value, as given), `environment` by variable name, and the file.
-    ///
-    /// # Errors
-    /// [`ConfigError`], for the first thing that is wrong.
-    pub fn from_sources(
-        flags: &BTreeMap<&'static str, String>,
-        environment: impl Fn(&str) -> Option<String>,
-        file: Option<&Path>,
-    ) -> Result<Self, ConfigError> {
-        let mut loaded = Self { config: WorkerConfig::default(), origins: BTreeMap::new() };
-        let from_file = match file {
-            Some(path) => read_file(path)?,
-            None => BTreeMap::new(),
-        };
-        for key in KEYS {
-            let variable = key.variable();
-            if let Some(value) = flags.get(key.name) {
-                loaded.set(key, value, Origin::Flag(key.flag()))?;
-            } else if let Some(value) = environment(&variable) {
-                loaded.set(key, &value, Origin::Environment(variable))?;
-            } else if let (Some(value), Some(path)) = (from_file.get(key.name), file) {
-                loaded.set(key, value, Origin::File(path.to_owned()))?;
-            }
-        }
-        loaded.config.validate()?;
-        Ok(loaded)
-    }
-
-    fn set(&mut self, key: &Key, value: &str, origin: Origin) -> Result<(), ConfigError> {
-        (key.set)(&mut self.config, value).map_err(|allowed| ConfigError::BadValue {
-            key: key.name,
-            origin: origin.clone(),
-            got: value.to_owned(),
-            allowed,
-        })?;
-        self.origins.insert(key.name, origin);
-        Ok(())
-    }
-
-    /// The effective configuration as a TOML file, with what each key is for and where its value came from.
-    pub fn to_toml(&self) -> String {
-        let mut text = String::from(
-            "# Effective configuration of order-worker: flags over environment over file over defaults.\n",
-        );
-        let mut section = "";
-        for key in KEYS {
-            let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
-            if table != section {
-                text.push_str(&format!("\n[{table}]\n"));
-                section = table;
-            }
-            let origin = self.origins.get(key.name).unwrap_or(&Origin::Default);
-            text.push_str(&format!("# {}\n", key.what));
-            match (key.get)(&self.config) {
-                Some(value) => text.push_str(&format!("{name} = {value} # {origin}\n")),
-                None => text.push_str(&format!("# {name} is not set # {origin}\n")),
-            }
-        }
-        text
-    }
-}
-
-impl WorkerConfig {
-    /// Checks values against each other.
-    ///
-    /// # Errors
-    /// [`ConfigError::Conflict`], naming both keys.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self) -> Result<(), ConfigError> {
         let conflict = |text: String| Err(ConfigError::Conflict(text));
         let engine = &self.engine;
         if engine.lease < engine.call_timeout * 2 {
@@ -305,37 +156,13 @@ impl WorkerConfig {
     }
 }
 
-fn read_file(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let not_toml = |why: String| ConfigError::NotToml { path: path.to_owned(), why };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
-    let mut flat = BTreeMap::new();
-    flatten("", &table, &mut flat);
-    match flat.keys().find(|key| !KEYS.iter().any(|known| known.name == *key)) {
-        Some(key) => Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone() }),
-        None => Ok(flat),
-    }
-}
-
-fn flatten(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, String>) {
-    for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        match value {
-            toml::Value::Table(inner) => flatten(&key, inner, flat),
-            toml::Value::String(text) => drop(flat.insert(key, text.clone())),
-            toml::Value::Array(items) => {
-                let items = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
-                flat.insert(key, items.collect::<Vec<_>>().join(","));
-            }
-            other => drop(flat.insert(key, other.to_string())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    type Loaded = settings::Loaded<WorkerConfig>;
 
     fn with_file(text: &str) -> Result<Loaded, ConfigError> {
         let directory = tempfile::tempdir().expect("a directory");
@@ -376,7 +203,7 @@ mod tests {
         let loaded =
             with_file("[payment]\nmode = \"authorise\"\nmethods = [\"card\", \"sepa_debit\"]\n").expect("fine");
         let again = with_file(&loaded.to_toml()).expect("its own text");
-        for key in KEYS {
+        for key in WorkerConfig::KEYS {
             assert_eq!((key.get)(&loaded.config), (key.get)(&again.config), "{}", key.name);
         }
         assert_eq!(again.config.payment_mode, Mode::AuthoriseThenCapture);

@@ -2,20 +2,18 @@
 //!
 //! **Owns** the process. **Must never** print or log a secret, or exit by itself. **Read next**: [`crate::engine`].
 
-use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgMatches};
 use client_sdk::OpeningKeys;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{KEYS, Loaded, LogFormat, WorkerConfig};
+use crate::config::WorkerConfig;
 use crate::engine::{Deps, Engine};
 use crate::http::{Http, router};
 use crate::ledger::Ledger;
@@ -32,43 +30,19 @@ pub(crate) fn one_crypto_provider() {
 
 /// The arguments of `run`: `--config`, `--print-config`, and one for each key of the configuration.
 pub fn arguments() -> Vec<Arg> {
-    let config = Arg::new("config")
-        .long("config")
-        .value_name("FILE")
-        .env("HOLDFAST_WORKER_CONFIG")
-        .help("A TOML file with keys as below");
-    let print = Arg::new("print-config")
-        .long("print-config")
-        .action(ArgAction::SetTrue)
-        .help("Print the effective configuration as TOML, with the origin of each value, and exit");
-    let keys = KEYS.iter().map(|key| {
-        let (table, _) = key.name.split_once('.').unwrap_or(("worker", ""));
-        let arg = Arg::new(key.name).long(key.flag()).value_name("VALUE").help(key.what);
-        arg.help_heading(table).allow_hyphen_values(true)
-    });
-    [config, print].into_iter().chain(keys).collect()
+    settings::arguments::<WorkerConfig>()
 }
 
 /// Runs a worker with parsed [`arguments`] until it is told to stop or cannot go on.
 pub fn run(matches: &ArgMatches) -> ExitCode {
-    let flags: BTreeMap<&'static str, String> =
-        KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
-    let file = matches.get_one::<String>("config").map(PathBuf::from);
-    let loaded = match Loaded::from_sources(&flags, |name| std::env::var(name).ok(), file.as_deref()) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("error: {:#}", anyhow::Error::new(error));
-            return ExitCode::from(2);
-        }
+    let config = match settings::load::<WorkerConfig>(matches) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
-    if matches.get_flag("print-config") {
-        print!("{}", loaded.to_toml());
-        return ExitCode::SUCCESS;
-    }
-    log_to_stderr(&loaded.config);
+    config.logs.start();
     let live = || -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.context("the runtime cannot be started")?.block_on(live(loaded.config))
+        runtime.context("the runtime cannot be started")?.block_on(live(config))
     };
     match live() {
         Ok(()) => ExitCode::SUCCESS,
@@ -187,14 +161,4 @@ async fn live(config: WorkerConfig) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(Duration::from_secs(2), served).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-fn log_to_stderr(config: &WorkerConfig) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log_filter);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
 }

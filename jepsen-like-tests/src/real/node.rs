@@ -3,14 +3,12 @@
 //! **Owns** the seams of that process. **Must never** serve anybody but a test: its disk loses what was not synced.
 //! **Read next**: [`super::knobs`], [`super::disk`].
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Arg, ArgAction, Command};
-use ledger_node::config::{KEYS, Loaded, NodeConfig};
+use ledger_node::config::NodeConfig;
 use ledger_node::{NodeSeams, process, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,22 +22,16 @@ pub fn run(args: Vec<String>) -> ExitCode {
         .arg(Arg::new("tied").long("until-stdin-closes").action(ArgAction::SetTrue))
         .args(process::arguments());
     let matches = command.get_matches_from(args);
-    let flags: BTreeMap<&'static str, String> =
-        KEYS.iter().filter_map(|key| Some((key.name, matches.get_one::<String>(key.name)?.clone()))).collect();
-    let file = matches.get_one::<String>("config").map(PathBuf::from);
-    let config = match Loaded::from_sources(&flags, |name| std::env::var(name).ok(), file.as_deref()) {
-        Ok(loaded) => loaded.config,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
-        }
+    let config = match settings::load::<NodeConfig>(&matches) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
     if matches.get_flag("tied") {
         end_with_stdin();
     }
     stop_on_panic();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log_filter))
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.logs.filter))
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
