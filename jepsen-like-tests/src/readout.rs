@@ -76,6 +76,7 @@ pub async fn converged(client: &Client, site: &Site, load: Load) -> Result<(), F
             (None, Ok(positions)) if positions.len() == skus.len() => return Ok(()),
             (None, Ok(positions)) => format!("{positions:?}"),
         };
+        tracing::info!(last, "not converged yet");
         tokio::time::sleep(PAUSE).await;
     }
     Err(format!("the nodes never had the same: {last}").into())
