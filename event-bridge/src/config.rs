@@ -36,7 +36,7 @@ pub struct Config {
     pub from: Begin,
     /// The events' source; none: `/holdfast/` and the cluster's id.
     pub source: Option<String>,
-    /// The broker, as given.
+    /// The broker as it was given, without the password: for telling.
     pub broker: String,
     /// The broker.
     pub uri: AMQPUri,
@@ -62,14 +62,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let broker = "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned();
+        let broker = "amqp://guest:guest@127.0.0.1:5672/%2f";
         Self {
             endpoints: vec!["127.0.0.1:7101".to_owned()],
             data_dir: "event-bridge-data".into(),
             from: Begin::Oldest,
             source: None,
-            uri: amqp::uri(&broker, HEARTBEAT).expect("a URI"),
-            broker,
+            uri: amqp::uri(broker, HEARTBEAT).expect("a URI"),
+            broker: without_password(broker),
             password_file: None,
             exchange: "holdfast".to_owned(),
             declare: true,
@@ -177,10 +177,10 @@ const KEYS: &[Key<Config>] = &[
             "The broker: amqp://user:password@host:port/vhost. Better give the password in a file, or this in the environment.",
             |c, v| {
                 c.uri = amqp::uri(v, HEARTBEAT)?;
-                c.broker = v.to_owned();
+                c.broker = without_password(v);
                 Ok(())
             },
-            |c| quoted(&without_password(&c.broker))
+            |c| quoted(&c.broker)
         )
     },
     file_key!(

@@ -30,11 +30,7 @@ pub fn run(args: Vec<String>) -> ExitCode {
         end_with_stdin();
     }
     stop_on_panic();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.logs.filter))
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
+    config.logs.start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(|e| format!("no runtime: {e}")).and_then(|runtime| runtime.block_on(live(config))) {
         Ok(()) => ExitCode::SUCCESS,
