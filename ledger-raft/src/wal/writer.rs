@@ -79,6 +79,11 @@ pub(crate) struct Writer {
     pending: VecDeque<Op>,
     /// Appends that wait for space.
     withheld: VecDeque<Op>,
+    /// Votes made while appends of their group were withheld, each behind these appends. Consensus takes a durable vote
+    /// for a word on every append before it, so these appends go out first, space being low or not.
+    vouching: VecDeque<Op>,
+    /// There is no room for what is `vouching`.
+    barred: bool,
     lazy: Vec<Arc<GroupMem>>,
     round: Round,
     riding: Vec<Told>,
@@ -170,6 +175,8 @@ impl Writer {
             recount: true,
             pending: VecDeque::new(),
             withheld: VecDeque::new(),
+            vouching: VecDeque::new(),
+            barred: false,
             lazy: Vec::new(),
             round: Round::new(),
             riding: Vec::new(),
@@ -203,7 +210,9 @@ impl Writer {
 
     /// Whether polling again would do something now.
     pub(crate) fn has_work(&self) -> bool {
-        self.poisoned.is_none() && !self.stuck && (!self.pending.is_empty() || self.resumable() || self.recount)
+        self.poisoned.is_none()
+            && !self.stuck
+            && (!self.pending.is_empty() || self.vouches() || self.resumable() || self.recount)
     }
 
     /// When to poll although nothing was submitted.
@@ -220,6 +229,10 @@ impl Writer {
 
     fn resumable(&self) -> bool {
         !self.withheld.is_empty() && !self.low && !self.starved
+    }
+
+    fn vouches(&self) -> bool {
+        !self.vouching.is_empty() && !self.barred
     }
 
     /// Writes and syncs one round of what waits. Never blocks for anything but the disk.
@@ -287,9 +300,15 @@ impl Writer {
 
     /// Encodes as much as fits. Appends are put aside while they are withheld.
     fn fill(&mut self) -> Encoded {
-        while let Some(op) = self.pending.pop_front() {
+        loop {
+            let vouched = self.vouches();
+            let from = if vouched { &mut self.vouching } else { &mut self.pending };
+            let Some(op) = from.pop_front() else { return Encoded::Whole };
             match op {
-                Op::Append { .. } if self.low || self.starved => self.withheld.push_back(op),
+                Op::Append { .. } if !vouched && (self.low || self.starved) => self.withheld.push_back(op),
+                Op::Append { .. } if vouched && self.spares.is_empty() && !self.may_begin_segment(true) => {
+                    self.step_aside(op, vouched);
+                }
                 Op::Append { mem, entries, mut next, op, done } => {
                     let ended = self.encode_entries(&mem, &entries, &mut next);
                     if ended == Encoded::Whole {
@@ -297,19 +316,20 @@ impl Writer {
                         continue;
                     }
                     let rest = Op::Append { mem, entries, next, op, done };
-                    if ended == Encoded::SegmentFull && self.round.is_empty() && self.spares.len() <= SPARES_RESERVED {
-                        // The last spare is for votes: this append steps aside so that they can pass.
-                        self.starved = true;
-                        self.publish_low();
-                        self.withheld.push_back(rest);
+                    if ended == Encoded::SegmentFull && self.round.is_empty() && !self.may_begin_segment(vouched) {
+                        self.step_aside(rest, vouched);
                         continue;
                     }
-                    self.pending.push_front(rest);
+                    self.next_ops(vouched).push_front(rest);
                     return ended;
+                }
+                Op::Small { mem, kind: Kind::Vote, index, body, done } if !vouched && self.is_withheld(mem.id) => {
+                    self.vouch(mem.id);
+                    self.vouching.push_back(Op::Small { mem, kind: Kind::Vote, index, body, done });
                 }
                 Op::Small { mem, kind, index, body, done } => {
                     if !self.fits(RECORD_BYTES + body.len()) {
-                        self.pending.push_front(Op::Small { mem, kind, index, body, done });
+                        self.next_ops(vouched).push_front(Op::Small { mem, kind, index, body, done });
                         return Encoded::SegmentFull;
                     }
                     self.prune_withheld(&mem, kind, index);
@@ -318,7 +338,39 @@ impl Writer {
                 }
             }
         }
-        Encoded::Whole
+    }
+
+    fn next_ops(&mut self, vouched: bool) -> &mut VecDeque<Op> {
+        if vouched { &mut self.vouching } else { &mut self.pending }
+    }
+
+    fn is_withheld(&self, group: GroupId) -> bool {
+        self.withheld.iter().chain(&self.vouching).any(|op| op.group() == group)
+    }
+
+    /// The withheld appends of a group are withheld no longer.
+    fn vouch(&mut self, group: GroupId) {
+        let (out, kept) = mem::take(&mut self.withheld).into_iter().partition(|op: &Op| op.group() == group);
+        self.withheld = kept;
+        let mut out: VecDeque<Op> = out;
+        self.vouching.append(&mut out);
+    }
+
+    /// The last spare is for votes: an append without room waits, so that they can pass.
+    fn step_aside(&mut self, append: Op, vouched: bool) {
+        self.starved = true;
+        if vouched {
+            self.barred = true;
+            self.vouching.push_front(append);
+        } else {
+            self.withheld.push_back(append);
+        }
+        self.publish_low();
+    }
+
+    /// Whether an append may begin a segment: the last spare only if a vote vouches for it and another can be made.
+    fn may_begin_segment(&self, vouched: bool) -> bool {
+        self.spares.len() > SPARES_RESERVED || (vouched && self.free >= self.config.segment_bytes)
     }
 
     fn fits(&self, bytes: usize) -> bool {
@@ -393,10 +445,27 @@ impl Writer {
     /// A truncation, purge or reset overtakes withheld appends of its group: what it would drop is never written, and
     /// whoever waits for that hears when the overtaking record is durable.
     fn prune_withheld(&mut self, mem: &Arc<GroupMem>, kind: Kind, index: u64) {
-        if self.withheld.is_empty() || !matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset) {
+        if !matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset) {
             return;
         }
-        for waiting in mem::take(&mut self.withheld) {
+        // Being told of one append is a word on those before it: while one of these waits, the emptied ones wait too.
+        let mut waits = false;
+        let vouching = mem::take(&mut self.vouching);
+        self.vouching = self.prune(vouching, mem, kind, index, &mut waits);
+        let withheld = mem::take(&mut self.withheld);
+        self.withheld = self.prune(withheld, mem, kind, index, &mut waits);
+    }
+
+    fn prune(
+        &mut self,
+        ops: VecDeque<Op>,
+        mem: &Arc<GroupMem>,
+        kind: Kind,
+        index: u64,
+        waits: &mut bool,
+    ) -> VecDeque<Op> {
+        let mut kept = VecDeque::with_capacity(ops.len());
+        for waiting in ops {
             match waiting {
                 Op::Append { mem: whose, mut entries, next, op, done } if whose.id == mem.id => {
                     entries.drain(..next);
@@ -405,15 +474,17 @@ impl Writer {
                         Kind::Purge => entries.retain(|e| e.index > index),
                         _ => entries.clear(),
                     }
-                    if entries.is_empty() {
+                    *waits |= !entries.is_empty();
+                    if !*waits {
                         self.riding.push(Told::Append { mem: whose, op, done });
                     } else {
-                        self.withheld.push_back(Op::Append { mem: whose, entries, next: 0, op, done });
+                        kept.push_back(Op::Append { mem: whose, entries, next: 0, op, done });
                     }
                 }
-                other => self.withheld.push_back(other),
+                other => kept.push_back(other),
             }
         }
+        kept
     }
 
     fn take_lazy(&mut self) {
@@ -580,6 +651,7 @@ impl Writer {
     fn fed(&mut self) {
         self.starved &= self.spares.len() <= SPARES_RESERVED;
         self.stuck &= self.spares.is_empty();
+        self.barred &= !self.may_begin_segment(true);
         self.publish_low();
     }
 
@@ -663,9 +735,7 @@ impl Writer {
             tracing::error!(error = %e, "the log's last marker was not written");
         }
         let mut told = Vec::new();
-        for op in mem::take(&mut self.withheld).into_iter().chain(mem::take(&mut self.pending)) {
-            told.extend(op.into_told());
-        }
+        told.extend(self.take_waiting().filter_map(Op::into_told));
         let failed = (!told.is_empty()).then(|| "closed while appends were withheld for want of space".to_owned());
         Outcome { told, failed, synced: true }
     }
@@ -678,13 +748,23 @@ impl Writer {
     fn fail(&mut self, why: &str) -> Outcome {
         let mut told = mem::take(&mut self.riding);
         let queued = self.shared.poison(why);
-        let waiting = mem::take(&mut self.withheld).into_iter().chain(mem::take(&mut self.pending)).chain(queued);
-        told.extend(waiting.filter_map(Op::into_told));
+        told.extend(self.take_waiting().chain(queued).filter_map(Op::into_told));
         Outcome { told, failed: Some(why.to_owned()), synced: false }
+    }
+
+    fn take_waiting(&mut self) -> impl Iterator<Item = Op> + use<> {
+        let (vouching, withheld) = (mem::take(&mut self.vouching), mem::take(&mut self.withheld));
+        vouching.into_iter().chain(withheld).chain(mem::take(&mut self.pending))
     }
 }
 
 impl Op {
+    fn group(&self) -> GroupId {
+        match self {
+            Self::Append { mem, .. } | Self::Small { mem, .. } => mem.id,
+        }
+    }
+
     fn into_told(self) -> Option<Told> {
         match self {
             Self::Append { mem, op, done, .. } => Some(Told::Append { mem, op, done }),

@@ -33,7 +33,7 @@ fn low_space_withholds_appends_lets_votes_pass_and_recovers() {
         let mut overtaken = append(&wal.group(GROUPS[1]), vec![entry(1, 0, 100)]);
         assert_eq!(group.read(3, 3, 0).expect("read").len(), 1, "readable although withheld");
         for vote in 0..40 {
-            group.save_vote(Bytes::from(format!("vote {vote}"))).await.expect("votes pass, over segments");
+            wal.group(GROUPS[2]).save_vote(Bytes::from(format!("vote {vote}"))).await.expect("votes pass, over segments");
         }
         assert!(withheld.try_recv().is_err(), "withheld");
         assert!(overtaken.try_recv().is_err(), "withheld");
@@ -46,9 +46,88 @@ fn low_space_withholds_appends_lets_votes_pass_and_recovers() {
         wal.close().await;
 
         let wal = Wal::open(Arc::new(disk.clone()), dir(), identity(), config).await.expect("open");
-        let state = wal.group(GROUPS[0]).state();
-        assert_eq!((state.last_index, state.vote), (Some(3), Some(Bytes::from_static(b"vote 39"))));
+        assert_eq!(wal.group(GROUPS[0]).state().last_index, Some(3));
         assert_eq!(wal.group(GROUPS[1]).state().last_index, None);
+        assert_eq!(wal.group(GROUPS[2]).state().vote, Some(Bytes::from_static(b"vote 39")));
+    });
+}
+
+/// Consensus takes a durable vote for a word on every append before it: what such an append brought must survive.
+#[test]
+fn a_vote_takes_the_withheld_appends_of_its_group_along() {
+    runtime().block_on(async {
+        let disk = SimDisk::new(0);
+        disk.set_capacity(64 << 20);
+        let config = WalConfig { low_space_bytes: 1 << 20, ..config() };
+        let wal = Wal::open(Arc::new(disk.clone()), dir(), identity(), config.clone()).await.expect("open");
+        let group = wal.group(GROUPS[0]);
+        append(&group, vec![entry(1, 0, 100)]).await.expect("told").expect("durable");
+
+        // Low, with room for some segments yet.
+        disk.set_capacity(disk.used_bytes() + (512 << 10));
+        let mut low = wal.low_space();
+        while !*low.borrow_and_update() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            group.save_vote(Bytes::from_static(b"wakes the writer")).await.expect("a vote passes");
+        }
+        // More than the rest of a segment and its successor hold.
+        let withheld: Vec<_> = (2..20).map(|index| append(&group, vec![entry(index, 0, 8000)])).collect();
+        let mut other = append(&wal.group(GROUPS[1]), vec![entry(1, 0, 100)]);
+        group.save_vote(Bytes::from_static(b"a later term")).await.expect("a vote passes");
+        for mut told in withheld {
+            told.try_recv().expect("told before the vote, or with it").expect("durable");
+        }
+        assert!(other.try_recv().is_err(), "the appends of other groups are withheld");
+        let mut later = append(&group, vec![entry(20, 0, 100)]);
+        wal.group(GROUPS[2]).save_vote(Bytes::from_static(b"passes")).await.expect("a vote passes");
+        assert!(later.try_recv().is_err(), "and so is what came after the vote");
+        drop(wal);
+        disk.crash(1);
+
+        let wal = Wal::open(Arc::new(disk.clone()), dir(), identity(), config).await.expect("open");
+        let state = wal.group(GROUPS[0]).state();
+        assert_eq!((state.last_index, state.vote), (Some(19), Some(Bytes::from_static(b"a later term"))));
+        assert_eq!(wal.group(GROUPS[1]).state().last_index, None);
+    });
+}
+
+#[test]
+fn without_room_a_vote_waits_with_the_appends_of_its_group_and_others_pass() {
+    runtime().block_on(async {
+        let disk = SimDisk::new(0);
+        let wal = open(&disk).await.expect("open");
+        let group = wal.group(GROUPS[0]);
+        append(&group, vec![entry(1, 0, 10)]).await.expect("told").expect("durable");
+        // From here on not one more segment fits.
+        disk.set_capacity(disk.used_bytes());
+        let mut low = wal.low_space();
+        let mut waiting: Vec<_> = (2..40).map(|index| append(&group, vec![entry(index, 0, 8000)])).collect();
+        low.wait_for(|low| *low).await.expect("low");
+        let mut vote = tokio::spawn({
+            let group = group.clone();
+            async move { group.save_vote(Bytes::from_static(b"a later term")).await }
+        });
+        for vote in 0..5 {
+            wal.group(GROUPS[1]).save_vote(Bytes::from(format!("vote {vote}"))).await.expect("other groups vote");
+        }
+        let last = waiting.last_mut().expect("appends wait");
+        assert!(last.try_recv().is_err(), "there is no room for it");
+        assert!(!vote.is_finished(), "a vote before its appends would vouch for what is not there");
+        // What is dropped behind one that waits is not told before it.
+        group.truncate_after(Some(38)).await.expect("truncations pass");
+        assert!(last.try_recv().is_err(), "told of the last, consensus would believe all of them durable");
+        assert!(wal.poisoned().borrow().is_none());
+
+        disk.set_capacity(1 << 30);
+        for told in waiting {
+            told.await.expect("told").expect("durable");
+        }
+        (&mut vote).await.expect("task").expect("durable");
+        low.wait_for(|low| !*low).await.expect("not low");
+        wal.close().await;
+        let wal = open(&disk).await.expect("open");
+        let state = wal.group(GROUPS[0]).state();
+        assert_eq!((state.last_index, state.vote), (Some(38), Some(Bytes::from_static(b"a later term"))));
     });
 }
 
@@ -67,7 +146,7 @@ fn a_full_disk_while_allocating_is_a_state_and_not_a_failure() {
             waiting.push(append(&group, vec![entry(index, 0, 8000)]));
         }
         low.wait_for(|low| *low).await.expect("low");
-        group.save_vote(Bytes::from_static(b"v")).await.expect("the reserve is for votes");
+        wal.group(GROUPS[1]).save_vote(Bytes::from_static(b"v")).await.expect("the reserve is for votes");
         assert!(wal.poisoned().borrow().is_none());
         disk.set_capacity(1 << 30);
         for told in waiting {
