@@ -76,6 +76,7 @@ pub const ALL: &[Rare] = &[
     rare("replica-repaired", 0, "a damaged or lost replica was rebuilt from its peers"),
     rare("replica-quarantined", 0, "a replica was outvoted and stopped"),
     rare("low-space", 0, "a log's disk fell below the mark"),
+    rare("vote-brings-appends", 0, "a vote came while appends of its group were withheld for want of space"),
     rare("digests-compared", 0, "two replicas had a digest of the same index"),
 ];
 

@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args) -> Held {
     };
     let progress = Progress::new(Some(kept.len() as u64), "seeds");
     let mut failed = 0;
-    let settings = kept.iter().map(|kept| Setting::of(kept.seed));
+    let settings = kept.iter().map(|kept| Setting::stretched(kept.seed, kept.stretch));
     many::run(&Apart::here()?, settings, many::jobs(args.jobs), |setting, report| {
         progress.step(&format!("seed {}", report.seed));
         if !report.violations.is_empty() {

@@ -29,6 +29,6 @@ pub(super) fn run() -> Held {
     heading("Known-bad builds (jepsen bite)");
     bad::ALL.iter().for_each(|bad| println!("  {:<28} {}", bad.name, bad.what));
     heading("Seeds that once failed (jepsen corpus)");
-    corpus::built_in()?.iter().for_each(|kept| println!("  {:<12} {}", kept.seed, kept.found));
+    corpus::built_in()?.iter().for_each(|kept| println!("  {:<12} {}", kept, kept.found));
     Ok(true)
 }

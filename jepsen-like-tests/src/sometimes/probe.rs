@@ -28,6 +28,7 @@ const LINES: &[(&str, &str)] = &[
     ("the replica was reinstalled", "replica-repaired"),
     ("the replica is quarantined", "replica-quarantined"),
     ("log disk space", "low-space"),
+    ("a vote brings withheld appends along", "vote-brings-appends"),
 ];
 /// A follower begins to install a snapshot.
 const INSTALLING: &str = "a snapshot is being installed";

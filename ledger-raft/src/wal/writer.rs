@@ -353,6 +353,7 @@ impl Writer {
         let (out, kept) = mem::take(&mut self.withheld).into_iter().partition(|op: &Op| op.group() == group);
         self.withheld = kept;
         let mut out: VecDeque<Op> = out;
+        tracing::info!(group = group.0, appends = out.len(), "a vote brings withheld appends along");
         self.vouching.append(&mut out);
     }
 

@@ -33,7 +33,10 @@ fn low_space_withholds_appends_lets_votes_pass_and_recovers() {
         let mut overtaken = append(&wal.group(GROUPS[1]), vec![entry(1, 0, 100)]);
         assert_eq!(group.read(3, 3, 0).expect("read").len(), 1, "readable although withheld");
         for vote in 0..40 {
-            wal.group(GROUPS[2]).save_vote(Bytes::from(format!("vote {vote}"))).await.expect("votes pass, over segments");
+            wal.group(GROUPS[2])
+                .save_vote(Bytes::from(format!("vote {vote}")))
+                .await
+                .expect("votes pass, over segments");
         }
         assert!(withheld.try_recv().is_err(), "withheld");
         assert!(overtaken.try_recv().is_err(), "withheld");
