@@ -220,7 +220,7 @@ impl GroupCore {
             leader: m.current_leader.map(NodeId),
             last_log_index: m.last_log_index.unwrap_or(0),
             committed_index: index(&m.cluster_committed).max(index(&m.local_committed)),
-            applied_index: self.progress.applied.borrow().index,
+            applied_index: self.progress.applied().index,
             snapshot_index: index(&m.snapshot),
             purged_index: index(&m.purged),
             voters,
@@ -243,12 +243,12 @@ impl GroupCore {
     pub(crate) fn say(&self) -> Option<Word> {
         let metrics = self.raft.as_ref()?.metrics().borrow_watched().clone();
         let word = Self::word(&metrics)?;
-        lock(&self.currency).heard(word, self.progress.applied.borrow().index, Instant::now());
+        lock(&self.currency).heard(word, self.progress.applied().index, Instant::now());
         Some(word)
     }
 
     fn age_ms(&self, m: &Metrics) -> Option<u64> {
-        let applied = self.progress.applied.borrow().index;
+        let applied = self.progress.applied().index;
         match Self::word(m) {
             Some(word) if applied >= word.committed => Some(word.quorum_age_ms),
             _ => lock(&self.currency).age_ms(applied, Instant::now()),
@@ -260,7 +260,7 @@ impl GroupCore {
     pub(crate) fn heard(&self, word: Word) {
         let Some(after) = word.after.filter(|after| after.run == self.run) else { return };
         let Some(said_after) = self.origin.checked_add(Duration::from_millis(after.ms)) else { return };
-        let applied = self.progress.applied.borrow().index;
+        let applied = self.progress.applied().index;
         lock(&self.currency).heard(word, applied, said_after.min(Instant::now()));
     }
 

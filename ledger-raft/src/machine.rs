@@ -38,6 +38,11 @@ impl Progress {
             bytes: AtomicU64::new(0),
         }
     }
+
+    /// Last applied, copied: whoever held the lock of a look and looked again would wait for the writer that waits for him.
+    pub(crate) fn applied(&self) -> LogPosition {
+        *self.applied.borrow()
+    }
 }
 
 /// What every snapshot of a group says about where it was taken.

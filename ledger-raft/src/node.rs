@@ -389,7 +389,7 @@ impl Group {
         to: u64,
         bytes_max: usize,
     ) -> io::Result<Vec<(LogPosition, u64, Bytes)>> {
-        let to = to.min(self.core.progress.applied.borrow().index);
+        let to = to.min(self.core.progress.applied().index);
         let (mut out, mut bytes, mut next) = (Vec::new(), 0, from);
         while next <= to && bytes < bytes_max {
             let some = self.core.store.read_some(next, to, APPEND_BYTES_SOFT.min(bytes_max - bytes))?;

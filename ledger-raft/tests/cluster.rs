@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +35,30 @@ async fn elects_and_replicates_in_order_pipelined() {
     let raw = c.nodes[follower].group.read_entries(1, last.index, 1 << 20).await.unwrap();
     assert_eq!(raw.len() as u64, N, "entries of Raft itself are left out");
     assert_eq!(raw[5].2, Bytes::from(5u64.to_le_bytes().to_vec()));
+}
+
+#[tokio::test]
+async fn looking_at_a_group_from_other_threads_never_stops_it() {
+    let c = Cluster::start(1, tuning()).await;
+    let leader = c.leader().await;
+    let group = c.nodes[&leader].group.clone();
+    let over = Arc::new(AtomicBool::new(false));
+    let look = || {
+        let (group, over) = (group.clone(), over.clone());
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(group.status().role, Role::Leader);
+            }
+        })
+    };
+    let looking = [look(), look()];
+    let proposals = (0..20_000u64).map(|i| group.propose(Bytes::from(i.to_le_bytes().to_vec())));
+    let all = futures::stream::iter(proposals).buffered(64).for_each(|done| async move { assert!(done.is_ok()) });
+    tokio::time::timeout(PATIENCE, all).await.expect("it goes on");
+    over.store(true, Ordering::Relaxed);
+    for thread in looking {
+        thread.join().expect("it ends");
+    }
 }
 
 #[tokio::test]
