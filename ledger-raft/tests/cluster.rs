@@ -45,11 +45,12 @@ async fn looking_at_a_group_from_other_threads_never_stops_it() {
     let over = Arc::new(AtomicBool::new(false));
     let look = || {
         let (group, over) = (group.clone(), over.clone());
-        std::thread::spawn(move || {
+        let looks = move || {
             while !over.load(Ordering::Relaxed) {
                 assert_eq!(group.status().role, Role::Leader);
             }
-        })
+        };
+        std::thread::Builder::new().spawn(looks).expect("a thread")
     };
     let looking = [look(), look()];
     let proposals = (0..20_000u64).map(|i| group.propose(Bytes::from(i.to_le_bytes().to_vec())));
