@@ -37,7 +37,7 @@
 //! **Owns** votes and entries on disk, and the order of both. **Must never** acknowledge before the sync, retry a failed
 //! one, look into an entry, or treat rot as torn.
 //!
-//! **Read next**: [`log`](Wal) and [`group`](GroupLog) (the interface), `frame`, `round`, `writer`, `shell` (the way
+//! **Read next**: [`log`](Wal) and [`group`](GroupLog) (the interface), `frame`, `round`, `waiting`, `writer`, `shell` (the way
 //! down), `recover`, `scan`, `replay` (the way back up). Byte tables: `docs/storage-format.md`.
 
 mod error;
@@ -54,6 +54,7 @@ mod scan;
 mod segment;
 mod shared;
 mod shell;
+mod waiting;
 mod writer;
 
 pub use error::{Damage, WalError};

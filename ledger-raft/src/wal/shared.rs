@@ -17,11 +17,21 @@ use super::error::WalError;
 use super::frame::Kind;
 use super::group::{AppendDone, GroupMem, WalEntry};
 use super::reader::Files;
+use crate::api::GroupId;
 
 /// A change on its way to the disk.
 pub(crate) enum Op {
     Append { mem: Arc<GroupMem>, entries: Vec<WalEntry>, next: usize, op: u64, done: AppendDone },
     Small { mem: Arc<GroupMem>, kind: Kind, index: u64, body: Bytes, done: Option<oneshot::Sender<io::Result<()>>> },
+}
+
+impl Op {
+    /// Whose it is.
+    pub(crate) fn group(&self) -> GroupId {
+        match self {
+            Self::Append { mem, .. } | Self::Small { mem, .. } => mem.id,
+        }
+    }
 }
 
 /// What waits for the writer.

@@ -3,13 +3,13 @@
 //! **What it is.** [`Writer::submit`] takes operations, [`Writer::poll`] writes and syncs one round of them and hands back
 //! what to tell whom. It has no clock, no thread and no task; [`super::shell`] gives it those.
 //!
-//! **Owns** the order of everything on disk, the life of segments, and the decision to withhold appends.
+//! **Owns** the rounds, the life of segments, and the decision to withhold appends.
 //! **Must never** retry a failed write or sync, write a block of one generation twice, or begin a file whose death is not
 //! durable yet.
 //!
-//! **Read next**: [`super::round`], [`super::shell`].
+//! **Read next**: [`super::waiting`], [`super::round`], [`super::shell`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ use super::log::{WalConfig, WalIdentity};
 use super::round::Round;
 use super::segment::{DamageMark, GroupState, SegmentFile, SpareMade, path_of};
 use super::shared::{Op, Shared};
+use super::waiting::Waiting;
 use crate::api::GroupId;
 use crate::seam::Disk;
 
@@ -76,14 +77,7 @@ pub(crate) struct Writer {
     oldest: u32,
     /// A purge, truncation or reset may have killed more.
     recount: bool,
-    pending: VecDeque<Op>,
-    /// Appends that wait for space.
-    withheld: VecDeque<Op>,
-    /// Votes made while appends of their group were withheld, each behind these appends. Consensus takes a durable vote
-    /// for a word on every append before it, so these appends go out first, space being low or not.
-    vouching: VecDeque<Op>,
-    /// There is no room for what is `vouching`.
-    barred: bool,
+    waiting: Waiting,
     lazy: Vec<Arc<GroupMem>>,
     round: Round,
     riding: Vec<Told>,
@@ -173,10 +167,7 @@ impl Writer {
             next_slot: start.next_slot,
             oldest: start.oldest,
             recount: true,
-            pending: VecDeque::new(),
-            withheld: VecDeque::new(),
-            vouching: VecDeque::new(),
-            barred: false,
+            waiting: Waiting::default(),
             lazy: Vec::new(),
             round: Round::new(),
             riding: Vec::new(),
@@ -204,15 +195,13 @@ impl Writer {
 
     /// Takes operations in order.
     pub(crate) fn submit(&mut self, ops: &mut Vec<Op>, lazy: &mut Vec<Arc<GroupMem>>) {
-        self.pending.extend(ops.drain(..));
+        self.waiting.pending.extend(ops.drain(..));
         self.lazy.append(lazy);
     }
 
     /// Whether polling again would do something now.
     pub(crate) fn has_work(&self) -> bool {
-        self.poisoned.is_none()
-            && !self.stuck
-            && (!self.pending.is_empty() || self.vouches() || self.resumable() || self.recount)
+        self.poisoned.is_none() && !self.stuck && (self.waiting.has_next() || self.resumable() || self.recount)
     }
 
     /// When to poll although nothing was submitted.
@@ -228,11 +217,7 @@ impl Writer {
     }
 
     fn resumable(&self) -> bool {
-        !self.withheld.is_empty() && !self.low && !self.starved
-    }
-
-    fn vouches(&self) -> bool {
-        !self.vouching.is_empty() && !self.barred
+        self.waiting.is_withholding() && !self.low && !self.starved
     }
 
     /// Writes and syncs one round of what waits. Never blocks for anything but the disk.
@@ -242,9 +227,7 @@ impl Writer {
         }
         self.check_space(now);
         if self.resumable() {
-            let mut resumed = mem::take(&mut self.withheld);
-            resumed.append(&mut self.pending);
-            self.pending = resumed;
+            self.waiting.resume();
         }
         match self.poll_round(now) {
             Ok(synced) => Outcome { told: mem::take(&mut self.riding), failed: None, synced },
@@ -300,14 +283,13 @@ impl Writer {
 
     /// Encodes as much as fits. Appends are put aside while they are withheld.
     fn fill(&mut self) -> Encoded {
-        loop {
-            let vouched = self.vouches();
-            let from = if vouched { &mut self.vouching } else { &mut self.pending };
-            let Some(op) = from.pop_front() else { return Encoded::Whole };
+        while let Some((op, vouched)) = self.waiting.next() {
             match op {
-                Op::Append { .. } if !vouched && (self.low || self.starved) => self.withheld.push_back(op),
+                Op::Append { .. } if !vouched && (self.low || self.starved || self.waiting.is_behind()) => {
+                    self.waiting.withhold(op, false);
+                }
                 Op::Append { .. } if vouched && self.spares.is_empty() && !self.may_begin_segment(true) => {
-                    self.step_aside(op, vouched);
+                    self.step_aside(op, true);
                 }
                 Op::Append { mem, entries, mut next, op, done } => {
                     let ended = self.encode_entries(&mem, &entries, &mut next);
@@ -320,52 +302,30 @@ impl Writer {
                         self.step_aside(rest, vouched);
                         continue;
                     }
-                    self.next_ops(vouched).push_front(rest);
+                    self.waiting.put_back(rest, vouched);
                     return ended;
                 }
-                Op::Small { mem, kind: Kind::Vote, index, body, done } if !vouched && self.is_withheld(mem.id) => {
-                    self.vouch(mem.id);
-                    self.vouching.push_back(Op::Small { mem, kind: Kind::Vote, index, body, done });
+                Op::Small { ref mem, kind: Kind::Vote, .. } if !vouched && self.waiting.withholds(mem.id) => {
+                    self.waiting.vouch(op);
                 }
                 Op::Small { mem, kind, index, body, done } => {
                     if !self.fits(RECORD_BYTES + body.len()) {
-                        self.next_ops(vouched).push_front(Op::Small { mem, kind, index, body, done });
+                        self.waiting.put_back(Op::Small { mem, kind, index, body, done }, vouched);
                         return Encoded::SegmentFull;
                     }
-                    self.prune_withheld(&mem, kind, index);
+                    self.waiting.prune(&mem, kind, index, &mut self.riding);
                     self.encode_small(&mem, kind, index, body);
                     self.riding.extend(done.map(Told::Small));
                 }
             }
         }
-    }
-
-    fn next_ops(&mut self, vouched: bool) -> &mut VecDeque<Op> {
-        if vouched { &mut self.vouching } else { &mut self.pending }
-    }
-
-    fn is_withheld(&self, group: GroupId) -> bool {
-        self.withheld.iter().chain(&self.vouching).any(|op| op.group() == group)
-    }
-
-    /// The withheld appends of a group are withheld no longer.
-    fn vouch(&mut self, group: GroupId) {
-        let (out, kept) = mem::take(&mut self.withheld).into_iter().partition(|op: &Op| op.group() == group);
-        self.withheld = kept;
-        let mut out: VecDeque<Op> = out;
-        tracing::info!(group = group.0, appends = out.len(), "a vote brings withheld appends along");
-        self.vouching.append(&mut out);
+        Encoded::Whole
     }
 
     /// The last spare is for votes: an append without room waits, so that they can pass.
     fn step_aside(&mut self, append: Op, vouched: bool) {
         self.starved = true;
-        if vouched {
-            self.barred = true;
-            self.vouching.push_front(append);
-        } else {
-            self.withheld.push_back(append);
-        }
+        self.waiting.withhold(append, vouched);
         self.publish_low();
     }
 
@@ -441,51 +401,6 @@ impl Writer {
         self.recount |= matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset);
         let header = RecordHeader { kind, head_len: 0, group: mem.id.0, body_len: body.len() as u32, seq, index };
         self.round.push(&header, &[], &body);
-    }
-
-    /// A truncation, purge or reset overtakes withheld appends of its group: what it would drop is never written, and
-    /// whoever waits for that hears when the overtaking record is durable.
-    fn prune_withheld(&mut self, mem: &Arc<GroupMem>, kind: Kind, index: u64) {
-        if !matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset) {
-            return;
-        }
-        // Being told of one append is a word on those before it: while one of these waits, the emptied ones wait too.
-        let mut waits = false;
-        let vouching = mem::take(&mut self.vouching);
-        self.vouching = self.prune(vouching, mem, kind, index, &mut waits);
-        let withheld = mem::take(&mut self.withheld);
-        self.withheld = self.prune(withheld, mem, kind, index, &mut waits);
-    }
-
-    fn prune(
-        &mut self,
-        ops: VecDeque<Op>,
-        mem: &Arc<GroupMem>,
-        kind: Kind,
-        index: u64,
-        waits: &mut bool,
-    ) -> VecDeque<Op> {
-        let mut kept = VecDeque::with_capacity(ops.len());
-        for waiting in ops {
-            match waiting {
-                Op::Append { mem: whose, mut entries, next, op, done } if whose.id == mem.id => {
-                    entries.drain(..next);
-                    match kind {
-                        Kind::Truncate => entries.retain(|e| e.index < index),
-                        Kind::Purge => entries.retain(|e| e.index > index),
-                        _ => entries.clear(),
-                    }
-                    *waits |= !entries.is_empty();
-                    if !*waits {
-                        self.riding.push(Told::Append { mem: whose, op, done });
-                    } else {
-                        kept.push_back(Op::Append { mem: whose, entries, next: 0, op, done });
-                    }
-                }
-                other => kept.push_back(other),
-            }
-        }
-        kept
     }
 
     fn take_lazy(&mut self) {
@@ -652,7 +567,9 @@ impl Writer {
     fn fed(&mut self) {
         self.starved &= self.spares.len() <= SPARES_RESERVED;
         self.stuck &= self.spares.is_empty();
-        self.barred &= !self.may_begin_segment(true);
+        if self.may_begin_segment(true) {
+            self.waiting.unbar();
+        }
         self.publish_low();
     }
 
@@ -736,7 +653,7 @@ impl Writer {
             tracing::error!(error = %e, "the log's last marker was not written");
         }
         let mut told = Vec::new();
-        told.extend(self.take_waiting().filter_map(Op::into_told));
+        told.extend(self.waiting.take_all().filter_map(Op::into_told));
         let failed = (!told.is_empty()).then(|| "closed while appends were withheld for want of space".to_owned());
         Outcome { told, failed, synced: true }
     }
@@ -749,23 +666,12 @@ impl Writer {
     fn fail(&mut self, why: &str) -> Outcome {
         let mut told = mem::take(&mut self.riding);
         let queued = self.shared.poison(why);
-        told.extend(self.take_waiting().chain(queued).filter_map(Op::into_told));
+        told.extend(self.waiting.take_all().chain(queued).filter_map(Op::into_told));
         Outcome { told, failed: Some(why.to_owned()), synced: false }
-    }
-
-    fn take_waiting(&mut self) -> impl Iterator<Item = Op> + use<> {
-        let (vouching, withheld) = (mem::take(&mut self.vouching), mem::take(&mut self.withheld));
-        vouching.into_iter().chain(withheld).chain(mem::take(&mut self.pending))
     }
 }
 
 impl Op {
-    fn group(&self) -> GroupId {
-        match self {
-            Self::Append { mem, .. } | Self::Small { mem, .. } => mem.id,
-        }
-    }
-
     fn into_told(self) -> Option<Told> {
         match self {
             Self::Append { mem, op, done, .. } => Some(Told::Append { mem, op, done }),
