@@ -1,6 +1,6 @@
 //! Space, strangers, sizes, and what the callers may rely on.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use ledger_raft::disk::SimDisk;
 use ledger_raft::seam::Disk;
 use ledger_raft::wal::{Wal, WalConfig, WalEntry, WalError, WalIdentity};
 use ledger_raft::{GroupId, NodeId};
+use tokio::sync::{oneshot, watch};
 
 use crate::model::{GROUPS, append, config, dir, entry, identity, open, runtime};
 
@@ -94,18 +95,31 @@ fn a_vote_takes_the_withheld_appends_of_its_group_along() {
     });
 }
 
+/// A log whose disk holds not one segment more, and appends of the first group that wait for one.
+struct Starved {
+    disk: SimDisk,
+    wal: Wal,
+    waiting: Vec<oneshot::Receiver<io::Result<()>>>,
+    low: watch::Receiver<bool>,
+}
+
+async fn starved() -> Starved {
+    let disk = SimDisk::new(0);
+    let wal = open(&disk).await.expect("open");
+    let group = wal.group(GROUPS[0]);
+    append(&group, vec![entry(1, 0, 10)]).await.expect("told").expect("durable");
+    disk.set_capacity(disk.used_bytes());
+    let mut low = wal.low_space();
+    let waiting = (2..40).map(|index| append(&group, vec![entry(index, 0, 8000)])).collect();
+    low.wait_for(|low| *low).await.expect("low");
+    Starved { disk, wal, waiting, low }
+}
+
 #[test]
 fn without_room_a_vote_waits_with_the_appends_of_its_group_and_others_pass() {
     runtime().block_on(async {
-        let disk = SimDisk::new(0);
-        let wal = open(&disk).await.expect("open");
+        let Starved { disk, wal, mut waiting, mut low } = starved().await;
         let group = wal.group(GROUPS[0]);
-        append(&group, vec![entry(1, 0, 10)]).await.expect("told").expect("durable");
-        // From here on not one more segment fits.
-        disk.set_capacity(disk.used_bytes());
-        let mut low = wal.low_space();
-        let mut waiting: Vec<_> = (2..40).map(|index| append(&group, vec![entry(index, 0, 8000)])).collect();
-        low.wait_for(|low| *low).await.expect("low");
         let mut vote = tokio::spawn({
             let group = group.clone();
             async move { group.save_vote(Bytes::from_static(b"a later term")).await }
@@ -137,18 +151,7 @@ fn without_room_a_vote_waits_with_the_appends_of_its_group_and_others_pass() {
 #[test]
 fn a_full_disk_while_allocating_is_a_state_and_not_a_failure() {
     runtime().block_on(async {
-        let disk = SimDisk::new(0);
-        let wal = open(&disk).await.expect("open");
-        let group = wal.group(GROUPS[0]);
-        append(&group, vec![entry(1, 0, 10)]).await.expect("told").expect("durable");
-        // From here on not one more segment fits.
-        disk.set_capacity(disk.used_bytes());
-        let mut low = wal.low_space();
-        let mut waiting = Vec::new();
-        for index in 2..40 {
-            waiting.push(append(&group, vec![entry(index, 0, 8000)]));
-        }
-        low.wait_for(|low| *low).await.expect("low");
+        let Starved { disk, wal, waiting, mut low } = starved().await;
         wal.group(GROUPS[1]).save_vote(Bytes::from_static(b"v")).await.expect("the reserve is for votes");
         assert!(wal.poisoned().borrow().is_none());
         disk.set_capacity(1 << 30);
@@ -156,6 +159,51 @@ fn a_full_disk_while_allocating_is_a_state_and_not_a_failure() {
             told.await.expect("told").expect("durable");
         }
         assert!(!*low.borrow_and_update());
+    });
+}
+
+/// Beginning a segment for a vote may give dead ones back, and so find space between two appends of another group.
+#[test]
+fn space_found_in_the_middle_of_a_round_lets_no_append_overtake_another() {
+    runtime().block_on(async {
+        // The space is found where the last segment has no room for the mark of a purge: one of these is such.
+        for votes in 0..40 {
+            let disk = SimDisk::new(0);
+            let wal = open(&disk).await.expect("open");
+            let (group, other) = (wal.group(GROUPS[0]), wal.group(GROUPS[1]));
+            for index in 1..40 {
+                append(&group, vec![entry(index, 0, 3000)]).await.expect("told").expect("durable");
+            }
+            disk.set_capacity(disk.used_bytes());
+            let fills = async {
+                for vote in 0..votes {
+                    other.save_vote(Bytes::from(format!("vote {vote}"))).await.expect("vote");
+                }
+                group.purge(39, Bytes::from_static(b"id 39")).await.expect("purge");
+            };
+            if tokio::time::timeout(Duration::from_secs(10), fills).await.is_err() {
+                assert!(votes > 16, "room for {votes} votes");
+                return;
+            }
+            let first = append(&group, vec![entry(40, 0, 10)]);
+            let mut second = None;
+            let vote = tokio::time::timeout(Duration::from_secs(10), async {
+                tokio::join!(biased; other.save_vote(Bytes::from_static(b"last")), async {
+                    second = Some(append(&group, vec![entry(41, 0, 10)]));
+                })
+            });
+            // With no room at all it waits; then it is for the space below.
+            drop(vote.await);
+            disk.set_capacity(1 << 30);
+            for told in [Some(first), second].into_iter().flatten() {
+                told.await.expect("told").expect("durable");
+            }
+            wal.close().await;
+            let wal = open(&disk).await.expect("open");
+            assert_eq!(wal.damage(), [], "{votes}");
+            let read = wal.group(GROUPS[0]).read(40, 41, usize::MAX).expect("read");
+            assert_eq!(read, [entry(40, 0, 10), entry(41, 0, 10)], "{votes}");
+        }
     });
 }
 
