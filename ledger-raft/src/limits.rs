@@ -18,6 +18,10 @@ pub const ASK_BYTES_MAX: usize = 4 << 20;
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.
 pub const STREAM_IN_FLIGHT_MAX: usize = 64;
+/// Word of a commit alone waits so long for entries that bring it as well: a message, its answer and two wake-ups less.
+pub const COMMIT_WORD_WAITS: Duration = Duration::from_millis(2);
+/// ... but not when so many bytes of entries were committed, which a follower should apply meanwhile.
+pub const COMMIT_WORD_WAITS_BYTES: usize = 4 << 10;
 /// Bytes of one stream that wait for an answer.
 pub const STREAM_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// Streams one peer may have open on one connection.
@@ -83,7 +87,9 @@ pub const READ_ROUND_WITHIN: Duration = Duration::from_secs(1);
 /// Pause of a reader before it asks again when there is no leader and nothing changes.
 pub const READ_RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Entries applied before the state machine's task lets others run.
-pub const APPLY_YIELD_ENTRIES: usize = 32;
+pub const APPLY_AT_ONCE_ENTRIES: usize = 32;
+/// Bytes of entries applied without letting others run first: some seventy reserves, a tenth of a millisecond.
+pub const APPLY_AT_ONCE_BYTES: usize = 4 << 10;
 /// Entries read from the log at once to be applied.
 pub const APPLY_READ_ENTRIES: u64 = 256;
 /// Status is published at most that often for mere progress; changes of role, leader and members are never held back.

@@ -14,7 +14,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
 use crate::api::{LogPosition, SnapshotView, StateMachine};
-use crate::limits::APPLY_YIELD_ENTRIES;
+use crate::limits::{APPLY_AT_ONCE_BYTES, APPLY_AT_ONCE_ENTRIES};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotFile, SnapshotHead, SnapshotStore, blocking};
 use crate::transport::network::meta_of;
@@ -154,15 +154,22 @@ impl RaftStateMachine<Types> for Machine {
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
-        let mut since_yield = 0;
+        let (mut entries_since, mut bytes, mut word_is_out) = (0, 0, false);
         while let Some(item) = entries.next().await {
-            self.apply_one(item?)?;
-            since_yield += 1;
-            if since_yield == APPLY_YIELD_ENTRIES {
-                since_yield = 0;
+            let item = item?;
+            entries_since += 1;
+            bytes += match &item.0.payload {
+                EntryPayload::Normal(d) => d.bytes.len(),
+                EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+            };
+            // Before much work, what is ready goes out, once: followers hear of the commit and apply while we do, and a follower's acknowledgements do
+            // not wait for it.
+            if entries_since > APPLY_AT_ONCE_ENTRIES || (bytes > APPLY_AT_ONCE_BYTES && !word_is_out) {
+                (entries_since, word_is_out) = (0, true);
                 self.publish();
                 tokio::task::yield_now().await;
             }
+            self.apply_one(item)?;
         }
         self.publish();
         Ok(())
@@ -253,5 +260,59 @@ impl RaftSnapshotBuilder<Types> for Builder {
             Build::Now(work) => build_beside(work).await?,
         };
         Ok(openraft::Snapshot { meta: meta_of(&file), snapshot: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::api::{GroupId, Reply};
+    use crate::disk::sim::SimDisk;
+    use crate::types::{Stamped, log_id};
+
+    type Log = Arc<Mutex<Vec<usize>>>;
+
+    /// Writes down how long each entry was.
+    struct Lengths(Log);
+
+    impl StateMachine for Lengths {
+        fn apply(&mut self, _: LogPosition, _: u64, data: &Bytes, _: bool) -> Reply {
+            self.0.lock().unwrap().push(data.len());
+            Box::new(())
+        }
+        fn snapshot(&mut self) -> Box<dyn SnapshotView> {
+            unreachable!("nobody asks")
+        }
+        fn install(&mut self, _: LogPosition, _: &mut dyn io::Read) -> io::Result<()> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_goes_out_before_much_work_and_not_before_little() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        disk.create_dir_all(Path::new("/s")).unwrap();
+        let snapshots = Arc::new(SnapshotStore::open(disk.clone(), Path::new("/s"), [1; 16], GroupId(1)).unwrap());
+        let origin = Origin { cluster: [1; 16], incarnation: 1, group: 1 };
+        let log = Log::default();
+        let lengths = Box::new(Lengths(log.clone()));
+        let mut machine = Machine::new(lengths, Arc::new(Progress::new()), snapshots, disk, origin);
+        const MUCH: usize = APPLY_AT_ONCE_BYTES + 1;
+        for (index, entries, expected) in [(1, vec![9], vec![9, 0]), (2, vec![9, MUCH, MUCH], vec![9, 0, MUCH, MUCH])] {
+            let ready = log.clone();
+            tokio::spawn(async move { ready.lock().unwrap().push(0) });
+            let entry = |(place, &length): (usize, &usize)| {
+                let payload = EntryPayload::Normal(Stamped { stamp_ms: 0, bytes: Bytes::from(vec![0; length]) });
+                Ok((openraft::Entry { log_id: log_id(1, index + place as u64), payload }, None))
+            };
+            let entries: Vec<_> = entries.iter().enumerate().map(entry).collect();
+            machine.apply(futures::stream::iter(entries)).await.unwrap();
+            tokio::task::yield_now().await;
+            assert_eq!(std::mem::take(&mut *log.lock().unwrap()), expected);
+        }
     }
 }

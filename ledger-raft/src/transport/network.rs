@@ -30,8 +30,8 @@ use super::link::{Links, PeerLinks, StreamHandle};
 use crate::api::NodeId;
 use crate::codec::{self, malformed};
 use crate::limits::{
-    CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, SNAPSHOT_TRANSFER_WITHIN, STREAM_BYTES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX,
-    STREAM_STALL_MAX,
+    COMMIT_WORD_WAITS, COMMIT_WORD_WAITS_BYTES, CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, SNAPSHOT_TRANSFER_WITHIN,
+    STREAM_BYTES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAM_STALL_MAX,
 };
 use crate::seam::Seams;
 use crate::snapshot::{SnapshotFile, SnapshotStore};
@@ -209,6 +209,10 @@ impl NetStreamAppend<Types> for PeerNetwork {
                 in_flight: VecDeque::new(),
                 bytes_in_flight: 0,
                 stall: Box::pin(tokio::time::sleep(STREAM_STALL_MAX)),
+                word: None,
+                word_due: Box::pin(tokio::time::sleep(COMMIT_WORD_WAITS)),
+                last_sent: None,
+                uncommitted_bytes: 0,
                 ended: false,
                 #[cfg(holdfast_known_bad)]
                 alone: Alone::default(),
@@ -267,6 +271,13 @@ struct AppendStream<S> {
     in_flight: VecDeque<Sent>,
     bytes_in_flight: usize,
     stall: Pin<Box<Sleep>>,
+    /// Word of a commit that waits for entries to bring it.
+    word: Option<AppendEntriesRequest<Types>>,
+    word_due: Pin<Box<Sleep>>,
+    /// How far the log reached in what was sent last.
+    last_sent: Option<LogId>,
+    /// Bytes of entries sent that nothing sent calls committed.
+    uncommitted_bytes: usize,
     ended: bool,
     #[cfg(holdfast_known_bad)]
     alone: Alone,
@@ -275,8 +286,8 @@ struct AppendStream<S> {
 /// A request that has no answer yet.
 struct Sent {
     bytes: usize,
-    /// Where the follower's log is known to match once this is answered.
-    last: Option<LogId>,
+    /// How far an answer says that the logs match at least, for openraft to take it for one to this or to the word it stands for.
+    matches_from: Option<LogId>,
 }
 
 /// What the leader that believes itself answers in its follower's stead, once that one has answered for itself.
@@ -298,33 +309,62 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
                 Poll::Ready(Err(_)) => return Err(super::frame::closed()),
                 Poll::Ready(Ok(())) => {}
             }
+            // A permit held while idle would starve other groups.
             match input.poll_next_unpin(cx) {
-                Poll::Pending => {
-                    // A permit held while idle would starve other groups.
-                    self.frames.abort_send();
-                    return Ok(());
-                }
                 Poll::Ready(None) => {
                     self.frames.abort_send();
                     self.input = None;
                 }
-                Poll::Ready(Some(r)) => {
-                    let last = r.entries.last().map(|e| e.log_id).or(r.prev_log_id);
-                    #[cfg(holdfast_known_bad)]
-                    self.alone.sent.push_back(last);
-                    let body = codec::append_pieces(&r);
-                    let bytes = body.iter().map(Bytes::len).sum();
-                    let frame =
-                        Outgoing { kind: Kind::StreamAppend, group: self.handle.group, id: self.handle.id, body };
-                    self.frames.send_item(frame).map_err(|_| super::frame::closed())?;
-                    if self.in_flight.is_empty() {
-                        self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
+                Poll::Ready(Some(word)) if self.may_wait(&word) => {
+                    self.frames.abort_send();
+                    if self.word.replace(word).is_none() {
+                        self.word_due.as_mut().reset(Instant::now() + COMMIT_WORD_WAITS);
                     }
-                    self.in_flight.push_back(Sent { bytes, last });
-                    self.bytes_in_flight += bytes;
+                }
+                Poll::Ready(Some(request)) => self.send(&request)?,
+                Poll::Pending if self.word.is_some() && self.word_due.as_mut().poll(cx).is_ready() => {
+                    let word = self.word.take().expect("it waits");
+                    self.send(&word)?;
+                }
+                Poll::Pending => {
+                    self.frames.abort_send();
+                    return Ok(());
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Whether a request says nothing but that all that was sent is committed, and that was little. What comes next says so, too. While
+    /// something sent is not committed, its answer must not wait for this one's (see [`Self::is_said_again`]).
+    fn may_wait(&self, request: &AppendEntriesRequest<Types>) -> bool {
+        request.entries.is_empty()
+            && self.last_sent.is_some()
+            && request.prev_log_id == self.last_sent
+            && request.leader_commit >= self.last_sent
+            && self.uncommitted_bytes <= COMMIT_WORD_WAITS_BYTES
+    }
+
+    /// Sends a request, in place of the word that waits; there is a permit.
+    fn send(&mut self, request: &AppendEntriesRequest<Types>) -> io::Result<()> {
+        let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
+        #[cfg(holdfast_known_bad)]
+        self.alone.sent.push_back(last);
+        let body = codec::append_pieces(request);
+        let bytes = body.iter().map(Bytes::len).sum();
+        let frame = Outgoing { kind: Kind::StreamAppend, group: self.handle.group, id: self.handle.id, body };
+        self.frames.send_item(frame).map_err(|_| super::frame::closed())?;
+        if self.in_flight.is_empty() {
+            self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
+        }
+        let matches_from = self.word.take().map_or(last, |word| word.prev_log_id);
+        self.in_flight.push_back(Sent { bytes, matches_from });
+        self.bytes_in_flight += bytes;
+        if request.leader_commit >= self.last_sent {
+            self.uncommitted_bytes = 0;
+        }
+        self.uncommitted_bytes += bytes;
+        self.last_sent = last;
         Ok(())
     }
 
@@ -345,9 +385,11 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
     /// It tells what an answer is for by how far the logs match, and takes the moment at which the last such request left for a moment at which
     /// the follower followed. An empty request (the commit index alone) matches as far as the one before it: a leader that was stopped with an
     /// answer in its socket, and sends such a request when it wakes, would count that old answer as a quorum of now, for its reads and its
-    /// lease, though another leads by then. The answer to the later request says all that this one says.
+    /// lease, though another leads by then. The answer to the later request says all that this one says. A word that waits counts: openraft has
+    /// noted when it took it to have left.
     fn is_said_again(&self, matching: Option<LogId>) -> bool {
-        self.in_flight.front().is_some_and(|next| next.last <= matching)
+        let waits = || self.word.as_ref().map(|word| word.prev_log_id);
+        self.in_flight.front().map(|next| next.matches_from).or_else(waits).is_some_and(|from| from <= matching)
     }
 }
 
@@ -489,14 +531,14 @@ mod tests {
     }
 
     impl Follower {
-        /// The id of the stream, once so many requests have come over it.
-        async fn receives(&mut self, requests: usize) -> u64 {
-            let mut came = 0;
+        /// The next request: the id of its stream, and its entries.
+        async fn receives(&mut self) -> (u64, Vec<LogId>) {
             loop {
                 let frame = self.frames.next().await.unwrap().expect("the line stays open");
-                came += usize::from(frame.kind == Kind::StreamAppend);
-                if came == requests {
-                    return frame.id;
+                if frame.kind == Kind::StreamAppend {
+                    let mut body = frame.body;
+                    let request = codec::take_append(&mut body).unwrap();
+                    return (frame.id, request.entries.iter().map(|entry| entry.log_id).collect());
                 }
             }
         }
@@ -550,10 +592,15 @@ mod tests {
         requests.unbounded_send(append(at(7), &[at(8)], at(7))).unwrap();
         requests.unbounded_send(append(at(8), &[], at(8))).unwrap();
         assert!(stream.next().now_or_never().is_none());
-        let id = follower.receives(2).await;
+        let (id, sent) = follower.receives().await;
+        assert_eq!(sent, [at(8)]);
         follower.answers(id, at(8)).await;
+        let told = tokio::time::timeout(COMMIT_WORD_WAITS / 2, stream.next()).await;
+        assert!(told.is_err(), "the word waits, and is not answered: {told:?}");
+        // Nothing brings the word, so it goes by itself.
         let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
-        assert!(told.is_err(), "the second request is not answered: {told:?}");
+        assert!(told.is_err(), "the word is not answered: {told:?}");
+        assert_eq!(follower.receives().await, (id, vec![]));
         follower.answers(id, at(8)).await;
         let told = stream.next().await.unwrap().unwrap();
         assert!(matches!(told, Ok(Some(matching)) if matching == at(8)), "{told:?}");
@@ -562,9 +609,46 @@ mod tests {
         requests.unbounded_send(append(at(8), &[at(9)], at(8))).unwrap();
         requests.unbounded_send(append(at(9), &[at(10)], at(8))).unwrap();
         assert!(stream.next().now_or_never().is_none());
-        follower.receives(2).await;
+        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(9)], vec![at(10)]));
         follower.answers(id, at(9)).await;
         let told = stream.next().await.unwrap().unwrap();
         assert!(matches!(told, Ok(Some(matching)) if matching == at(9)), "{told:?}");
+
+        // Word that not all is committed goes at once: the answers to the rest must not wait for it.
+        let now = Instant::now();
+        requests.unbounded_send(append(at(10), &[], at(9))).unwrap();
+        assert!(stream.next().now_or_never().is_none());
+        assert_eq!(follower.receives().await.1, []);
+        assert_eq!(Instant::now(), now);
+        follower.answers(id, at(10)).await;
+        follower.answers(id, at(10)).await;
+        stream.next().await.unwrap().unwrap().unwrap();
+
+        // The next entries bring a word that waits. What was answered before it is not told for it.
+        requests.unbounded_send(append(at(10), &[at(11)], at(10))).unwrap();
+        requests.unbounded_send(append(at(11), &[], at(11))).unwrap();
+        assert!(stream.next().now_or_never().is_none());
+        requests.unbounded_send(append(at(11), &[at(12)], at(11))).unwrap();
+        assert!(stream.next().now_or_never().is_none());
+        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(11)], vec![at(12)]));
+        follower.answers(id, at(11)).await;
+        let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+        assert!(told.is_err(), "the word was not answered: {told:?}");
+        follower.answers(id, at(12)).await;
+        let told = stream.next().await.unwrap().unwrap();
+        assert!(matches!(told, Ok(Some(matching)) if matching == at(12)), "{told:?}");
+
+        // Of much the follower hears at once, to apply it meanwhile.
+        let now = Instant::now();
+        let mut much = append(at(12), &[at(13)], at(12));
+        much.entries[0].payload = openraft::EntryPayload::Normal(crate::types::Stamped {
+            stamp_ms: 0,
+            bytes: Bytes::from(vec![0; COMMIT_WORD_WAITS_BYTES]),
+        });
+        requests.unbounded_send(much).unwrap();
+        requests.unbounded_send(append(at(13), &[], at(13))).unwrap();
+        assert!(stream.next().now_or_never().is_none());
+        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(13)], vec![]));
+        assert_eq!(Instant::now(), now);
     }
 }

@@ -236,6 +236,8 @@ impl GroupLog {
             }
             Op::Append { mem, entries, next: 0, op, done }
         })?;
+        drop(m);
+        self.log.shared.wake();
         Ok(())
     }
 
@@ -377,6 +379,7 @@ impl GroupLog {
                 Op::Small { mem, kind, index, body, done: Some(done) }
             })?;
         }
+        self.log.shared.wake();
         durable.await.unwrap_or_else(|_| Err(WalError::Closed.into()))
     }
 }

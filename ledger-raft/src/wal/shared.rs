@@ -91,20 +91,18 @@ impl Shared {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);
     }
 
-    /// Queues what `make` returns, unless the log is closed or poisoned; `make` gets the operation's number.
+    /// Queues what `make` returns, unless the log is closed or poisoned; `make` gets the operation's number. Whoever calls this calls
+    /// [`Self::wake`] when it holds no lock any more: the writer would wake only to wait for that.
     pub(crate) fn enqueue(&self, make: impl FnOnce(u64) -> Op) -> Result<(), WalError> {
-        {
-            let mut q = self.queue();
-            match &q.refused {
-                Some(Refusal::Poisoned(why)) => return Err(WalError::Poisoned { why: why.clone() }),
-                Some(Refusal::Closed) => return Err(WalError::Closed),
-                None => {}
-            }
-            let op = make(q.next_op);
-            q.next_op += 1;
-            q.ops.push(op);
+        let mut q = self.queue();
+        match &q.refused {
+            Some(Refusal::Poisoned(why)) => return Err(WalError::Poisoned { why: why.clone() }),
+            Some(Refusal::Closed) => return Err(WalError::Closed),
+            None => {}
         }
-        self.wake();
+        let op = make(q.next_op);
+        q.next_op += 1;
+        q.ops.push(op);
         Ok(())
     }
 
