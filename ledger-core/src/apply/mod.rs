@@ -232,9 +232,8 @@ impl Deciding<'_> {
         self.recorder.say(links, said(state, &state.sums[offer as usize].wire));
     }
 
-    /// Tells that availability fell to the threshold or to nothing, if it did; `before` is what was available.
-    fn say_fell(&mut self, offer: u32, before: u64) {
-        let now = self.state.available(offer);
+    /// Tells that availability fell to the threshold or to nothing, if it did, from what was available `before` to what is `now`.
+    fn say_fell(&mut self, offer: u32, before: u64, now: u64) {
         let low = self.state.offers.get(offer).policy.low_stock_at;
         if now >= before {
             return;

@@ -258,7 +258,7 @@ impl Deciding<'_> {
         }
         for line in lines {
             let now = self.state.available(offer_at(line));
-            self.say_fell(offer_at(line), now + u64::from(line.quantity));
+            self.say_fell(offer_at(line), now + u64::from(line.quantity), now);
         }
         deadline
     }

@@ -113,7 +113,7 @@ impl Deciding<'_> {
         self.use_reference(at, reference, fingerprint);
         let balance = self.state.balance(at);
         self.say_offer(at, |_, offer| Said::UnitsAdjusted { offer, delta, reason, reference, balance });
-        self.say_fell(at, before);
+        self.say_fell(at, before, self.state.available(at));
         self.stocked(at, false)
     }
 
@@ -143,7 +143,7 @@ impl Deciding<'_> {
         self.use_reference(giver, reference, fingerprint);
         let (from_balance, to_balance) = (self.state.balance(giver), self.state.balance(taker));
         self.say_offer(giver, |_, _| Said::UnitsAllotted { sku, from, to, units, reference, from_balance, to_balance });
-        self.say_fell(giver, before);
+        self.say_fell(giver, before, self.state.available(giver));
         self.stocked(taker, false)
     }
 

@@ -130,6 +130,8 @@ impl<'a> Out<'a> {
 pub(crate) struct In<'a> {
     decoder: DecoderImpl<SliceReader<'a>, Config, ()>,
     what: &'static str,
+    /// The SKU read last: a herd's entry names the same one thousands of times.
+    sku: Option<Sku>,
 }
 
 type Read<T> = Result<T, CodecError>;
@@ -139,7 +141,7 @@ impl<'a> In<'a> {
         if bytes.len() > max {
             return Err(CodecError::TooLarge { what, got: bytes.len() as u64, max: max as u64 });
         }
-        Ok(Self { decoder: DecoderImpl::new(SliceReader::new(bytes), config(), ()), what })
+        Ok(Self { decoder: DecoderImpl::new(SliceReader::new(bytes), config(), ()), what, sku: None })
     }
     pub(crate) fn malformed(&self, why: impl ToString) -> CodecError {
         CodecError::Malformed { what: self.what, why: why.to_string() }
@@ -171,7 +173,15 @@ impl<'a> In<'a> {
     }
     #[inline]
     pub(crate) fn n(&mut self) -> Read<u64> {
-        self.get()
+        let first = self.decoder.reader().peek_read(1).map(|bytes| u64::from(bytes[0]));
+        match first {
+            // As in writing, without the general case.
+            Some(n @ 0..=SINGLE_BYTE_MAX) => {
+                self.decoder.reader().consume(1);
+                Ok(n)
+            }
+            _ => self.get(),
+        }
     }
     pub(crate) fn signed(&mut self) -> Read<i64> {
         self.get()
@@ -227,8 +237,15 @@ impl<'a> In<'a> {
     }
     #[inline]
     pub(crate) fn sku(&mut self) -> Read<Sku> {
-        let text = self.text(limits::SKU_BYTES_MAX)?;
-        self.value(Sku::new(text))
+        let len = self.count(limits::SKU_BYTES_MAX)?;
+        let bytes = self.raw(len)?;
+        if let Some(last) = self.sku.as_ref().filter(|last| last.as_str().as_bytes() == bytes) {
+            return Ok(last.clone());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|why| self.malformed(why))?;
+        let sku = self.value(Sku::new(text))?;
+        self.sku = Some(sku.clone());
+        Ok(sku)
     }
     pub(crate) fn sale(&mut self) -> Read<SaleId> {
         let text = self.text(limits::SALE_ID_BYTES_MAX)?;
@@ -317,6 +334,15 @@ mod tests {
             Out::new(&mut short).n(n);
             Out::new(&mut whole).put(n);
             assert_eq!(short, whole, "{n}");
+            let read = |get: &dyn Fn(&mut In<'_>) -> Read<u64>| {
+                let mut from = In::new("number", &whole, whole.len()).expect("in bounds");
+                let n = get(&mut from);
+                from.must_end().expect("all of it is read");
+                n
+            };
+            assert_eq!((read(&|from| from.n()), read(&|from| from.get())), (Ok(n), Ok(n)));
+            let cut = In::new("number", &whole[..whole.len() - 1], 9).and_then(|mut from| from.n());
+            assert!(cut.is_err(), "{n}");
         }
     }
 }

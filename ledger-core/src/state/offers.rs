@@ -200,10 +200,10 @@ impl State {
         product
     }
 
-    /// Units of due holds that are free again and belong to this offer.
+    /// Units of due holds that are free again and belong to this offer, of whose own holds `due` units are.
     #[inline]
-    fn due_to(&self, at: u32, offer: &Offer) -> u64 {
-        let own = if offer.ended { 0 } else { self.sums[at as usize].due_units(self.time) };
+    fn freed(&self, at: u32, offer: &Offer, due: u64) -> u64 {
+        let own = if offer.ended { 0 } else { due };
         let siblings = &self.sums[at as usize].ended_siblings;
         own + siblings.iter().map(|&s| self.sums[s as usize].due_units(self.time)).sum::<u64>()
     }
@@ -211,17 +211,16 @@ impl State {
     /// Units free to be reserved, exactly, at ledger time.
     #[inline]
     pub(crate) fn available(&self, at: u32) -> u64 {
-        let offer = self.offers.get(at);
-        exact(offer.available, self.due_to(at, offer))
+        let (offer, due) = (self.offers.get(at), self.sums[at as usize].due_units(self.time));
+        exact(offer.available, self.freed(at, offer, due))
     }
 
     /// The offer's units, exactly, at ledger time.
     #[inline(always)]
     pub(crate) fn balance(&self, at: u32) -> Balance {
-        let offer = self.offers.get(at);
-        let due = self.sums[at as usize].due_units(self.time);
+        let (offer, due) = (self.offers.get(at), self.sums[at as usize].due_units(self.time));
         let held = offer.held.checked_sub(due).expect("no more units are due than are held");
-        Balance { available: exact(offer.available, self.due_to(at, offer)), held, sold: offer.sold }
+        Balance { available: exact(offer.available, self.freed(at, offer, due)), held, sold: offer.sold }
     }
 
     /// What *sold out* means now. Units come back from the offer's own holds, to the plain offer also from those of its ended
