@@ -53,8 +53,13 @@ fn a_run_that_hangs_or_dies_is_a_failed_run() {
     let within = std::time::Duration::from_millis(1);
     let hung = Apart { within, ..apart() }.run(&Setting::of(1)).expect("a process");
     assert_eq!(hung.violations.len(), 1, "{:?}", hung.violations);
-    let died = Apart::new(PathBuf::from("false")).run(&Setting::of(1)).expect("a process");
-    assert_eq!(died.violations.len(), 1, "{:?}", died.violations);
+    // Whether it dies before or after it was told what to run: no pipe takes in this much at once.
+    let fault = Planned { at_ms: 1, fault: Fault::ClockJump { who: Who::Node(1), by_ms: 1 } };
+    let long = Setting { faults: Some(vec![fault; 10_000]), ..Setting::of(1) };
+    for setting in [Setting::of(1), long] {
+        let died = Apart::new(PathBuf::from("false")).run(&setting).expect("a process");
+        assert_eq!(died.violations.len(), 1, "{:?}", died.violations);
+    }
 }
 
 #[test]

@@ -82,9 +82,12 @@ impl Apart {
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            serde_json::to_writer(&mut stdin, setting)?;
-            stdin.write_all(b"\n")?;
+        let mut line = serde_json::to_vec(setting)?;
+        line.push(b'\n');
+        match child.stdin.take().map(|mut stdin| stdin.write_all(&line)) {
+            // It died before it listened: how it ended says more.
+            Some(Err(why)) if why.kind() != io::ErrorKind::BrokenPipe => return Err(why),
+            _ => {}
         }
         let said = hear(&mut child);
         let answer = heard_within(&said, child.id(), self.within);
