@@ -18,12 +18,12 @@ pub const ASK_BYTES_MAX: usize = 4 << 20;
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.
 pub const STREAM_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of one stream that wait for an answer.
+pub const STREAM_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// Word of a commit alone waits so long for entries that bring it as well: a message, its answer and two wake-ups less.
 pub const COMMIT_WORD_WAITS: Duration = Duration::from_millis(2);
 /// ... but not when so many bytes of entries were committed, which a follower should apply meanwhile.
 pub const COMMIT_WORD_WAITS_BYTES: usize = 4 << 10;
-/// Bytes of one stream that wait for an answer.
-pub const STREAM_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// Streams one peer may have open on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
 /// Control requests of one peer that are worked on at once; more wait in the socket.

@@ -209,8 +209,16 @@ impl<'a> In<'a> {
     }
     #[inline]
     pub(crate) fn text(&mut self, max: usize) -> Read<&'a str> {
+        let bytes = self.sized(max)?;
+        self.utf8(bytes)
+    }
+    #[inline]
+    fn sized(&mut self, max: usize) -> Read<&'a [u8]> {
         let len = self.count(max)?;
-        let bytes = self.raw(len)?;
+        self.raw(len)
+    }
+    #[inline]
+    fn utf8(&self, bytes: &'a [u8]) -> Read<&'a str> {
         std::str::from_utf8(bytes).map_err(|why| self.malformed(why))
     }
     pub(crate) fn flag(&mut self) -> Read<bool> {
@@ -237,13 +245,11 @@ impl<'a> In<'a> {
     }
     #[inline]
     pub(crate) fn sku(&mut self) -> Read<Sku> {
-        let len = self.count(limits::SKU_BYTES_MAX)?;
-        let bytes = self.raw(len)?;
+        let bytes = self.sized(limits::SKU_BYTES_MAX)?;
         if let Some(last) = self.sku.as_ref().filter(|last| last.as_str().as_bytes() == bytes) {
             return Ok(last.clone());
         }
-        let text = std::str::from_utf8(bytes).map_err(|why| self.malformed(why))?;
-        let sku = self.value(Sku::new(text))?;
+        let sku = self.value(Sku::new(self.utf8(bytes)?))?;
         self.sku = Some(sku.clone());
         Ok(sku)
     }

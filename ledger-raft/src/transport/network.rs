@@ -312,8 +312,13 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
             // A permit held while idle would starve other groups.
             match input.poll_next_unpin(cx) {
                 Poll::Ready(None) => {
-                    self.frames.abort_send();
                     self.input = None;
+                    // Nothing comes that could bring it, and openraft waits for its answer.
+                    if let Some(word) = self.word.take() {
+                        self.send(&word)?;
+                    } else {
+                        self.frames.abort_send();
+                    }
                 }
                 Poll::Ready(Some(word)) if self.may_wait(&word) => {
                     self.frames.abort_send();
@@ -650,5 +655,20 @@ mod tests {
         assert!(stream.next().now_or_never().is_none());
         assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(13)], vec![]));
         assert_eq!(Instant::now(), now);
+        follower.answers(id, at(13)).await;
+        follower.answers(id, at(13)).await;
+        stream.next().await.unwrap().unwrap().unwrap();
+
+        // A word that waits goes before the stream ends, and is answered.
+        requests.unbounded_send(append(at(13), &[at(14)], at(13))).unwrap();
+        requests.unbounded_send(append(at(14), &[], at(14))).unwrap();
+        drop(requests);
+        assert!(stream.next().now_or_never().is_none());
+        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(14)], vec![]));
+        follower.answers(id, at(14)).await;
+        follower.answers(id, at(14)).await;
+        let told = stream.next().await.unwrap().unwrap();
+        assert!(matches!(told, Ok(Some(matching)) if matching == at(14)), "{told:?}");
+        assert!(stream.next().await.is_none());
     }
 }
