@@ -26,7 +26,7 @@ use crate::ledger::{Applied, Position};
 use crate::limits;
 use crate::outcome::{NotNow, Outcome, Refusal, Settled};
 use crate::state::State;
-use crate::state::records::Head;
+use crate::state::records::{Head, NONE};
 
 /// What commands are answered with before it is wrapped.
 type Verdict = Result<Settled, No>;
@@ -62,6 +62,8 @@ struct Deciding<'a> {
     scratch: &'a mut Scratch,
     recorder: Recorder,
     place: u16,
+    /// Where the offer is that was asked for last.
+    last_offer: u32,
     /// What the entry has done so far of what is bounded.
     spent: Spent,
 }
@@ -85,7 +87,7 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
     }
     let chain_before = state.chain;
     let recorder = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
-    let mut deciding = Deciding { state, scratch, recorder, place: 0, spent: Spent::default() };
+    let mut deciding = Deciding { state, scratch, recorder, place: 0, last_offer: NONE, spent: Spent::default() };
     deciding.pass_time();
     let mut outcomes = Vec::with_capacity(entry.commands.len());
     for (place, command) in entry.commands.iter().enumerate() {
@@ -233,12 +235,13 @@ impl Deciding<'_> {
     }
 
     /// Tells that availability fell to the threshold or to nothing, if it did, from what was available `before` to what is `now`.
+    #[inline]
     fn say_fell(&mut self, offer: u32, before: u64, now: u64) {
         let low = self.state.offers.get(offer).policy.low_stock_at;
-        if now >= before {
+        if now >= before || now > low {
             return;
         }
-        if low > 0 && before > low && now <= low {
+        if low > 0 && before > low {
             self.say_offer(offer, |_, offer| Said::StockLow { offer, available: now });
         }
         if now == 0 {

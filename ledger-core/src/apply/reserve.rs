@@ -15,7 +15,7 @@ use crate::state::ids::Found;
 use crate::state::keys::Looked;
 use crate::state::records::{Extra, LineRecord, NONE, Offer, Reservation};
 use crate::state::slab::Placed;
-use crate::types::{LedgerTime, LimitKey, Line, ReservationId, Slot};
+use crate::types::{LedgerTime, LimitKey, Line, OfferKey, ReservationId, Slot};
 
 impl Deciding<'_> {
     /// Decides a reserve. Its common answer goes straight to where answers are gathered: one that is handed up and copied in wider pieces than
@@ -32,11 +32,8 @@ impl Deciding<'_> {
         let decided = match lines {
             _ if !self.state.owns(id.slot()) => Err(Err(NotNow::SlotElsewhere.into())),
             [line] => {
-                let line = Normal {
-                    offer: &line.offer,
-                    quantity: line.quantity.get(),
-                    at: self.state.find_offer(&line.offer),
-                };
+                let line =
+                    Normal { offer: &line.offer, quantity: line.quantity.get(), at: self.seen_offer(&line.offer) };
                 match self.in_slot(id, &line) {
                     Ok(()) => self.reserve_lines(id, keys, std::slice::from_ref(&line), hold_ms, outcomes),
                     Err(wrong) => Err(Err(wrong.into())),
@@ -68,8 +65,11 @@ impl Deciding<'_> {
             return Err(self.reserved_before(found, fingerprint));
         }
         self.usable(id).map_err(Err)?;
-        let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
-        if let Err(why) = self.check(lines, &looked, hold_ms, &RULES) {
+        let mut looked = SmallVec::<[Looked; 4]>::new();
+        for key in keys {
+            looked.push(self.state.keys.find(key));
+        }
+        if let Err(why) = self.check(lines, &looked, hold_ms, Asked::Now) {
             return Err(Err(self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer))));
         }
         let keys = self.carry(keys, &looked);
@@ -81,6 +81,15 @@ impl Deciding<'_> {
             replayed: false,
         })));
         Ok(())
+    }
+
+    /// Where an offer is. A herd asks for the same one again and again, so that is looked at first.
+    #[inline]
+    fn seen_offer(&mut self, offer: &OfferKey) -> Option<u32> {
+        if self.last_offer == NONE || self.state.offers.get(self.last_offer).key != *offer {
+            self.last_offer = self.state.find_offer(offer)?;
+        }
+        Some(self.last_offer)
     }
 
     /// Whether a line lives in the slot that the id names.
@@ -136,7 +145,7 @@ impl Deciding<'_> {
         lines: &[Normal<'_>],
         keys: &[Looked],
         hold_ms: Option<u64>,
-        rules: &[Rule],
+        asked: Asked,
     ) -> Result<(), Refusal> {
         for line in lines.iter().filter(|l| l.at.is_none()) {
             if self.state.find_product(line.offer).is_none() {
@@ -146,15 +155,17 @@ impl Deciding<'_> {
         if let Some(line) = lines.iter().find(|l| l.at.is_none()) {
             return Err(Refusal::UnknownOffer { offer: line.offer.clone() });
         }
-        let offers = || lines.iter().map(|l| (self.state.offers.get(l.at.expect("just seen")), l.quantity));
-        match lines {
-            // One line: one look at its offer decides all rules of the policy.
-            [_] => offers().try_for_each(|(offer, n)| {
-                rules.iter().try_for_each(|rule| rule(offer, n, self.state.time, hold_ms))
-            })?,
-            _ => rules
-                .iter()
-                .try_for_each(|rule| offers().try_for_each(|(offer, n)| rule(offer, n, self.state.time, hold_ms)))?,
+        let mut first: Option<(u8, Refusal)> = None;
+        for line in lines {
+            let offer = self.state.offers.get(line.at.expect("just seen"));
+            if let Some(found) = broken(offer, line.quantity, self.state.time, hold_ms, asked)
+                && first.as_ref().is_none_or(|first| found.0 < first.0)
+            {
+                first = Some(found);
+            }
+        }
+        if let Some((_, why)) = first {
+            return Err(why);
         }
         for line in lines {
             self.check_limits(line, keys)?;
@@ -213,7 +224,10 @@ impl Deciding<'_> {
         hold_ms: Option<u64>,
     ) -> u64 {
         let offer_at = |l: &Normal<'_>| l.at.expect("checked");
-        let on_product = self.link_products(lines.iter().map(offer_at));
+        let on_product = match lines {
+            [line] => self.link_product(offer_at(line)),
+            lines => self.link_products(lines.iter().map(offer_at)),
+        };
         let here = self.here();
         let policy = |l: &Normal<'_>| &self.state.offers.get(offer_at(l)).policy;
         let shortest = || lines.iter().map(|l| policy(l).hold_ms_default).min().expect("at least one line");
@@ -246,16 +260,16 @@ impl Deciding<'_> {
         self.state.expiry.insert(deadline, id.as_bytes(), at);
         self.state.digest_reservation(at, true);
         let links = Links { place: self.place, on_product, on_reservation: None };
-        match lines {
-            [line] => {
-                let lines = [said_line(self.state, offer_at(line), line.quantity)];
-                self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &lines });
-            }
-            lines => {
-                let lines = said_lines(self.state, lines.iter().map(|l| (offer_at(l), l.quantity)));
-                self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &lines });
-            }
+        if let [line] = lines {
+            let said = said_line(self.state, offer_at(line), line.quantity);
+            let now = said.balance.available;
+            self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &[said] });
+            self.say_fell(offer_at(line), now + u64::from(line.quantity), now);
+            return deadline;
         }
+        let said = said_lines(self.state, lines.iter().map(|l| (offer_at(l), l.quantity)));
+        self.recorder.say(links, Said::InventoryReserved { id, deadline, lines: &said });
+        drop(said);
         for line in lines {
             let now = self.state.available(offer_at(line));
             self.say_fell(offer_at(line), now + u64::from(line.quantity), now);
@@ -267,42 +281,46 @@ impl Deciding<'_> {
     #[inline]
     fn count_line(&mut self, line: &LineRecord, keys: &[u32], deadline: u64) {
         let units = line.reserved();
-        self.state.take_available(line.offer, u64::from(units));
-        self.state.offer_mut(line.offer).held += u64::from(units);
-        self.state.sums[line.offer as usize].hold(deadline, units);
+        self.state.hold_units(line.offer, units, deadline);
         if line.counted() {
             keys.iter().for_each(|&key| self.state.keys.hold(key, line.offer, deadline, units));
         }
     }
 }
 
-pub(super) type Rule = fn(&Offer, u32, u64, Option<u64>) -> Result<(), Refusal>;
+/// Whether the buyer asks now or has paid already. Who has paid was in time: the window, whether the offer is open, and how long a hold may be do not count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Now,
+    Late,
+}
 
-/// The rules of a policy in their precedence: offer, units, ledger time, hold asked for.
-pub(super) const RULES: [Rule; 7] = [
-    |offer, _, _, _| if offer.ended { Err(Refusal::SaleHasEnded) } else { Ok(()) },
-    |offer, _, _, _| if offer.policy.open { Ok(()) } else { Err(Refusal::OfferClosed) },
-    |offer, _, time, _| match offer.policy.opens_at {
-        Some(opens_at) if time < opens_at.0 => Err(Refusal::SaleNotOpenYet { opens_at }),
-        _ => Ok(()),
-    },
-    |offer, _, time, _| match offer.policy.closes_at {
-        Some(closed_at) if closed_at.0 <= time => Err(Refusal::SaleOver { closed_at }),
-        _ => Ok(()),
-    },
-    |offer, _, _, hold_ms| match offer.policy.hold_ms_max {
-        max_ms if hold_ms.is_some_and(|ms| ms > max_ms) => Err(Refusal::HoldTooLong { max_ms }),
-        _ => Ok(()),
-    },
-    |offer, n, _, _| match offer.policy.per_order_min {
-        min if n < min => Err(Refusal::BelowOrderMin { min }),
-        _ => Ok(()),
-    },
-    |offer, n, _, _| match offer.policy.per_order_max {
-        max if n > max => Err(Refusal::AboveOrderMax { max }),
-        _ => Ok(()),
-    },
-];
-
-/// Of those, what holds for a late payment: the buyer was in time, so the window and whether the offer is open do not count.
-pub(super) const RULES_WHEN_LATE: [Rule; 3] = [RULES[0], RULES[5], RULES[6]];
+/// The first rule of an offer's policy that a line breaks, with its place in their precedence.
+#[inline]
+fn broken(offer: &Offer, units: u32, time: u64, hold_ms: Option<u64>, asked: Asked) -> Option<(u8, Refusal)> {
+    let policy = &offer.policy;
+    if offer.ended {
+        return Some((0, Refusal::SaleHasEnded));
+    }
+    if asked == Asked::Now {
+        if !policy.open {
+            return Some((1, Refusal::OfferClosed));
+        }
+        if let Some(opens_at) = policy.opens_at.filter(|opens_at| time < opens_at.0) {
+            return Some((2, Refusal::SaleNotOpenYet { opens_at }));
+        }
+        if let Some(closed_at) = policy.closes_at.filter(|closes_at| closes_at.0 <= time) {
+            return Some((3, Refusal::SaleOver { closed_at }));
+        }
+        if hold_ms.is_some_and(|ms| ms > policy.hold_ms_max) {
+            return Some((4, Refusal::HoldTooLong { max_ms: policy.hold_ms_max }));
+        }
+    }
+    if units < policy.per_order_min {
+        return Some((5, Refusal::BelowOrderMin { min: policy.per_order_min }));
+    }
+    if units > policy.per_order_max {
+        return Some((6, Refusal::AboveOrderMax { max: policy.per_order_max }));
+    }
+    None
+}

@@ -4,11 +4,11 @@
 //! **Read next**: [`super::commands`].
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint, standard};
-use bincode::de::read::{BorrowReader, Reader, SliceReader};
-use bincode::de::{BorrowDecoder, Decode, Decoder, DecoderImpl};
+use bincode::de::Decode;
+use bincode::decode_from_slice;
 use bincode::enc::write::Writer;
 use bincode::enc::{Encode, Encoder, EncoderImpl};
-use bincode::error::{DecodeError, EncodeError};
+use bincode::error::EncodeError;
 
 use super::CodecError;
 use crate::limits;
@@ -128,7 +128,7 @@ impl<'a> Out<'a> {
 
 /// Reads from bytes; whatever they are, it answers.
 pub(crate) struct In<'a> {
-    decoder: DecoderImpl<SliceReader<'a>, Config, ()>,
+    rest: &'a [u8],
     what: &'static str,
     /// The SKU read last: a herd's entry names the same one thousands of times.
     sku: Option<Sku>,
@@ -141,44 +141,52 @@ impl<'a> In<'a> {
         if bytes.len() > max {
             return Err(CodecError::TooLarge { what, got: bytes.len() as u64, max: max as u64 });
         }
-        Ok(Self { decoder: DecoderImpl::new(SliceReader::new(bytes), config(), ()), what, sku: None })
+        Ok(Self { rest: bytes, what, sku: None })
     }
+    #[cold]
     pub(crate) fn malformed(&self, why: impl ToString) -> CodecError {
         CodecError::Malformed { what: self.what, why: why.to_string() }
     }
-    fn failed(what: &'static str, why: &DecodeError) -> CodecError {
-        CodecError::Malformed { what, why: why.to_string() }
-    }
+    #[inline]
     pub(crate) fn value<T>(&self, value: Result<T, InvalidValue>) -> Read<T> {
         value.map_err(|why| self.malformed(why))
     }
-    pub(crate) fn is_at_end(&mut self) -> bool {
-        self.decoder.reader().peek_read(1).is_none()
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
     }
     /// Nothing may follow.
     pub(crate) fn must_end(&mut self) -> Read<()> {
         if self.is_at_end() { Ok(()) } else { Err(self.malformed("bytes follow its end")) }
     }
-    #[inline]
+    #[inline(never)]
     fn get<T: Decode<()>>(&mut self) -> Read<T> {
-        T::decode(&mut self.decoder).map_err(|why| Self::failed(self.what, &why))
+        let (value, len) = decode_from_slice(self.rest, config()).map_err(|why| self.malformed(why))?;
+        self.rest = &self.rest[len..];
+        Ok(value)
+    }
+    #[cold]
+    fn cut(&self, len: usize) -> CodecError {
+        self.malformed(format!("{len} bytes are asked for, {} are left", self.rest.len()))
     }
     #[inline]
     pub(crate) fn raw(&mut self, len: usize) -> Read<&'a [u8]> {
-        self.decoder.borrow_reader().take_bytes(len).map_err(|why| Self::failed(self.what, &why))
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.cut(len))?;
+        self.rest = rest;
+        Ok(taken)
     }
     #[inline]
     pub(crate) fn byte(&mut self) -> Read<u8> {
-        Ok(self.raw(1)?[0])
+        let (&first, rest) = self.rest.split_first().ok_or_else(|| self.cut(1))?;
+        self.rest = rest;
+        Ok(first)
     }
     #[inline]
     pub(crate) fn n(&mut self) -> Read<u64> {
-        let first = self.decoder.reader().peek_read(1).map(|bytes| u64::from(bytes[0]));
-        match first {
+        match self.rest {
             // As in writing, without the general case.
-            Some(n @ 0..=SINGLE_BYTE_MAX) => {
-                self.decoder.reader().consume(1);
-                Ok(n)
+            [first, rest @ ..] if u64::from(*first) <= SINGLE_BYTE_MAX => {
+                self.rest = rest;
+                Ok(u64::from(*first))
             }
             _ => self.get(),
         }
@@ -201,6 +209,7 @@ impl<'a> In<'a> {
         let got = self.n()?;
         self.within(got, max)
     }
+    #[inline]
     pub(crate) fn within(&self, got: u64, max: usize) -> Read<usize> {
         if got > max as u64 {
             return Err(CodecError::TooLarge { what: self.what, got, max: max as u64 });
@@ -221,6 +230,7 @@ impl<'a> In<'a> {
     fn utf8(&self, bytes: &'a [u8]) -> Read<&'a str> {
         std::str::from_utf8(bytes).map_err(|why| self.malformed(why))
     }
+    #[inline]
     pub(crate) fn flag(&mut self) -> Read<bool> {
         match self.byte()? {
             0 => Ok(false),
@@ -228,6 +238,7 @@ impl<'a> In<'a> {
             n => Err(self.malformed(format!("{n} is neither yes nor no"))),
         }
     }
+    #[inline]
     pub(crate) fn opt<T>(&mut self, get: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         if self.flag()? { get(self).map(Some) } else { Ok(None) }
     }
@@ -270,7 +281,7 @@ impl<'a> In<'a> {
         let text = self.text(limits::REASON_BYTES_MAX)?;
         self.value(Reason::new(text))
     }
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offer(&mut self) -> Read<OfferKey> {
         Ok(OfferKey { sku: self.sku()?, sale: self.opt(Self::sale)? })
     }
@@ -283,7 +294,7 @@ impl<'a> In<'a> {
         let n = self.small()?;
         self.value(Units::new(n))
     }
-    #[inline]
+    #[inline(always)]
     pub(crate) fn line(&mut self) -> Read<Line> {
         Ok(Line { offer: self.offer()?, quantity: self.quantity()? })
     }

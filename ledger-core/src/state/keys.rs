@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::due::{ByDeadline, add_units, take_units};
+use super::places::Places;
 use super::records::NONE;
 use super::slab::{FrozenSlab, Placed, Slab};
 use crate::types::LimitKey;
@@ -241,8 +242,8 @@ impl FrozenKeys {
 
 pub(crate) struct Keys {
     records: Slab<KeyRecord>,
-    /// Places by text, each with the low half of its text's hash: growing reads no record.
-    index: Vec<HashTable<(u32, u32)>>,
+    /// Places by text.
+    index: Places,
     more: Slab<MoreCount>,
     more_index: HashTable<u32>,
     /// Counters of each offer.
@@ -256,19 +257,10 @@ pub(crate) struct Keys {
     to_drop: (u32, u32),
 }
 
-fn text_hash(text: &LimitKey) -> u64 {
+/// The hash of a key's text, as the index wants it.
+#[inline]
+pub(crate) fn text_hash(text: &LimitKey) -> u64 {
     xxh3_64(text.as_str().as_bytes())
-}
-
-#[inline]
-fn table_of(hash: u64) -> usize {
-    (hash >> 40) as usize % TABLES
-}
-
-/// Half a hash as a table wants it: the lowest bits choose the bucket, the highest seven are its tag.
-#[inline]
-fn spread(half: u32) -> u64 {
-    u64::from(half) | u64::from(half) << 32
 }
 
 /// A key that was looked up.
@@ -294,7 +286,7 @@ impl Keys {
     pub(crate) fn new() -> Self {
         Self {
             records: Slab::new(),
-            index: (0..TABLES).map(|_| HashTable::new()).collect(),
+            index: Places::new(TABLES),
             more: Slab::new(),
             more_index: HashTable::new(),
             of_offer: Vec::new(),
@@ -356,10 +348,7 @@ impl Keys {
 
     #[inline]
     fn lookup(&self, text: &LimitKey, hash: u64) -> Option<u32> {
-        let half = hash as u32;
-        let is_it =
-            |&(at, other): &(u32, u32)| other == half && self.records.get(at).text.as_ref().is_some_and(|t| t == text);
-        self.index[table_of(hash)].find(spread(half), is_it).map(|&(at, _)| at)
+        self.index.find(hash, |at| self.records.get(at).text.as_ref().is_some_and(|t| t == text))
     }
 
     /// Looks a key up, once for all that is asked of it.
@@ -369,17 +358,21 @@ impl Keys {
         Looked { hash, place: self.lookup(text, hash) }
     }
 
+    /// Reads the word at which looking for a hash begins.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u64 {
+        self.index.touch(hash)
+    }
+
     /// Where a key's record is, if it is indexed: by its hash alone, so that no record is read.
     #[inline]
-    pub(crate) fn likely_place(&self, text: &LimitKey) -> Option<u32> {
-        let hash = text_hash(text);
-        let half = hash as u32;
-        self.index[table_of(hash)].find(spread(half), |&(_, other)| other == half).map(|&(at, _)| at)
+    pub(crate) fn likely(&self, hash: u64) -> Option<u32> {
+        self.index.find(hash, |_| true)
     }
 
     /// Touches all that deciding will read of a record.
     #[inline]
-    pub(crate) fn touch(&self, key: u32) -> u64 {
+    pub(crate) fn touch_record(&self, key: u32) -> u64 {
         let record = self.records.get(key);
         // Its two ends: it may lie across two cache lines.
         record.first.sold ^ u64::from(record.carried) ^ u64::from(record.text.is_some())
@@ -396,10 +389,7 @@ impl Keys {
 
     /// One more reservation carries the key; it gets a place if it has none.
     pub(crate) fn carry(&mut self, text: &LimitKey, looked: Looked) -> u32 {
-        let key = match looked.place {
-            Some(key) => key,
-            None => self.place(text, looked.hash),
-        };
+        let Some(key) = looked.place else { return self.place(text, looked.hash) };
         self.carry_again(key);
         key
     }
@@ -409,10 +399,11 @@ impl Keys {
         self.records.get_mut(key).carried += 1;
     }
 
+    /// Places a key that one reservation carries.
     fn place(&mut self, text: &LimitKey, hash: u64) -> u32 {
-        let key = self.records.insert(KeyRecord { text: Some(text.clone()), ..KeyRecord::vacant() });
-        let half = hash as u32;
-        self.index[table_of(hash)].insert_unique(spread(half), (key, half), |&(_, half)| spread(half));
+        let record = KeyRecord { text: Some(text.clone()), carried: 1, more: 0, first: Count::empty() };
+        let key = self.records.insert(record);
+        self.index.insert(hash, key);
         key
     }
 
@@ -429,8 +420,7 @@ impl Keys {
             return;
         }
         let hash = text_hash(record.text.as_ref().expect("present"));
-        let entry = self.index[table_of(hash)].find_entry(spread(hash as u32), |&(at, _)| at == key);
-        entry.unwrap_or_else(|_| panic!("key {key} is not indexed")).remove();
+        self.index.remove(hash, key);
         self.records.remove(key);
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod offers;
 pub(crate) mod orders;
+pub(crate) mod places;
 pub(crate) mod records;
 pub(crate) mod references;
 pub(crate) mod slab;
@@ -31,8 +32,8 @@ use crate::ledger::{Digest, Position};
 use crate::limits;
 use crate::types::{LedgerTime, ReservationId, SaleId, ShardSettings, Sku, Slot};
 use due::DueQueue;
-use ids::{Found, IdIndex};
-use keys::Keys;
+use ids::{Found, IdIndex, id_hash};
+use keys::{Keys, text_hash};
 use offers::OfferSums;
 use orders::Orders;
 use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, UnknownName, UsedReference};
@@ -145,29 +146,38 @@ impl State {
     /// processor waits for many of them at once, while deciding waits for one after the other. So each pass goes one step deeper for all of
     /// them: index, record, what lies behind the record. Decides nothing.
     pub(crate) fn warm(&self, commands: &[Command]) {
-        let mut keys = SmallVec::<[u32; 64]>::new();
-        let mut found = SmallVec::<[Found; 64]>::new();
-        let mut seen = 0_u64;
+        let (mut new, mut known) = (SmallVec::<[u64; 64]>::new(), SmallVec::<[u64; 64]>::new());
+        let mut keys = SmallVec::<[u64; 64]>::new();
         for command in commands {
-            found.extend(command.reservation().and_then(|id| self.ids.likely(id.as_bytes())));
-        }
-        for command in commands {
-            if let Command::Reserve { keys: asked, .. } | Command::PlaceOrder { reserve: Some((asked, _)), .. } =
-                command
-            {
-                keys.extend(asked.iter().filter_map(|key| self.keys.likely_place(key)));
+            let id = command.reservation().map(|id| id_hash(id.as_bytes()));
+            match command {
+                // Nearly always its id is nowhere yet.
+                Command::Reserve { keys: asked, .. } | Command::PlaceOrder { reserve: Some((asked, _)), .. } => {
+                    new.extend(id);
+                    asked.iter().for_each(|key| keys.push(text_hash(key)));
+                }
+                _ => known.extend(id),
             }
         }
-        for found in &found {
-            seen ^= match *found {
+        // Nothing else stands in these two loops, so that as many words as the processor has room for are on their way together.
+        let mut seen = 0_u64;
+        for &hash in new.iter().chain(&known) {
+            seen ^= self.ids.touch(hash);
+        }
+        for &hash in &keys {
+            seen ^= self.keys.touch(hash);
+        }
+        for found in known.iter().filter_map(|&hash| self.ids.likely(hash)) {
+            seen ^= match found {
                 Found::Reservation(at) => {
                     self.reservations.get(at).fingerprint ^ u64::from(self.reservations.get(at).key)
                 }
                 Found::Refused(at) => self.refused.get(at).fingerprint(),
             };
         }
+        let keys: SmallVec<[u32; 64]> = keys.iter().filter_map(|&hash| self.keys.likely(hash)).collect();
         for &key in &keys {
-            seen ^= self.keys.touch(key);
+            seen ^= self.keys.touch_record(key);
         }
         for &key in &keys {
             seen ^= self.keys.touch_holds(key);

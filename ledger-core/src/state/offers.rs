@@ -201,26 +201,31 @@ impl State {
     }
 
     /// Units of due holds that are free again and belong to this offer, of whose own holds `due` units are.
-    #[inline]
-    fn freed(&self, at: u32, offer: &Offer, due: u64) -> u64 {
+    #[inline(always)]
+    fn freed(&self, sums: &OfferSums, offer: &Offer, due: u64) -> u64 {
         let own = if offer.ended { 0 } else { due };
-        let siblings = &self.sums[at as usize].ended_siblings;
-        own + siblings.iter().map(|&s| self.sums[s as usize].due_units(self.time)).sum::<u64>()
+        if sums.ended_siblings.is_empty() { own } else { own + self.due_in(&sums.ended_siblings) }
+    }
+
+    #[inline(never)]
+    fn due_in(&self, offers: &[u32]) -> u64 {
+        offers.iter().map(|&at| self.sums[at as usize].due_units(self.time)).sum()
     }
 
     /// Units free to be reserved, exactly, at ledger time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn available(&self, at: u32) -> u64 {
-        let (offer, due) = (self.offers.get(at), self.sums[at as usize].due_units(self.time));
-        exact(offer.available, self.freed(at, offer, due))
+        let (offer, sums) = (self.offers.get(at), &self.sums[at as usize]);
+        exact(offer.available, self.freed(sums, offer, sums.due_units(self.time)))
     }
 
     /// The offer's units, exactly, at ledger time.
     #[inline(always)]
     pub(crate) fn balance(&self, at: u32) -> Balance {
-        let (offer, due) = (self.offers.get(at), self.sums[at as usize].due_units(self.time));
+        let (offer, sums) = (self.offers.get(at), &self.sums[at as usize]);
+        let due = sums.due_units(self.time);
         let held = offer.held.checked_sub(due).expect("no more units are due than are held");
-        Balance { available: exact(offer.available, self.freed(at, offer, due)), held, sold: offer.sold }
+        Balance { available: exact(offer.available, self.freed(sums, offer, due)), held, sold: offer.sold }
     }
 
     /// What *sold out* means now. Units come back from the offer's own holds, to the plain offer also from those of its ended
@@ -246,6 +251,17 @@ impl State {
     pub(crate) fn home_of(&self, at: u32) -> u32 {
         let offer = self.offers.get(at);
         if offer.ended { self.products.get(offer.product).plain } else { at }
+    }
+
+    /// Moves units from what is exactly available into a hold.
+    #[inline]
+    pub(crate) fn hold_units(&mut self, at: u32, units: u32, until: u64) {
+        let exact = self.available(at);
+        assert!(exact >= u64::from(units), "oversold: {units} held of {exact}");
+        let offer = self.offer_mut(at);
+        offer.available -= i64::from(units);
+        offer.held += u64::from(units);
+        self.sums[at as usize].hold(until, units);
     }
 
     /// Takes units out of what is exactly available. `available` as swept may go below zero: due holds pay that when they are swept.

@@ -70,20 +70,26 @@ impl<T: Placed> Slab<T> {
         records.get(place).filter(|r| !r.is_vacant())
     }
 
-    #[inline]
+    #[inline(always)]
     fn own(chunk: &mut Chunk<T>) -> &mut Vec<T> {
         if let Chunk::Shared(shared) = chunk {
-            let taken = std::mem::replace(shared, Arc::new(Vec::new()));
-            *chunk = Chunk::Own(Arc::try_unwrap(taken).unwrap_or_else(|still_read| {
-                let mut copy = Vec::with_capacity(CHUNK);
-                copy.extend_from_slice(&still_read);
-                copy
-            }));
+            *chunk = Chunk::Own(Self::taken_back(shared));
         }
         match chunk {
             Chunk::Own(records) => records,
             Chunk::Shared(_) => unreachable!("just made its own"),
         }
+    }
+
+    /// The records of a shared chunk: themselves if the frozen view is gone, else a copy.
+    #[cold]
+    #[inline(never)]
+    fn taken_back(shared: &mut Arc<Vec<T>>) -> Vec<T> {
+        Arc::try_unwrap(std::mem::take(shared)).unwrap_or_else(|still_read| {
+            let mut copy = Vec::with_capacity(CHUNK);
+            copy.extend_from_slice(&still_read);
+            copy
+        })
     }
 
     #[inline]

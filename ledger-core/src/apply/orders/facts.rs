@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 use super::super::normal::{Normal, NormalLines};
-use super::super::reserve::RULES_WHEN_LATE;
+use super::super::reserve::Asked;
 use super::super::{Deciding, No, Verdict};
 use super::end_refunds;
 use crate::codec::orders::Told;
@@ -149,7 +149,7 @@ impl Deciding<'_> {
             .map(|(l, offer)| Normal { offer, quantity: l.reserved(), at: Some(l.offer) })
             .collect();
         let looked: SmallVec<[Looked; 4]> = keys.iter().map(|&key| Looked::at(key)).collect();
-        if let Err(why) = self.check(&lines, &looked, None, &RULES_WHEN_LATE) {
+        if let Err(why) = self.check(&lines, &looked, None, Asked::Late) {
             let why = match why {
                 Refusal::SoldOut { .. } => RefundWhy::SoldOut,
                 Refusal::LimitReached { .. } => RefundWhy::LimitReached,

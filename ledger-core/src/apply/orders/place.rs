@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::reserve::RULES;
+use super::super::reserve::Asked;
 use super::super::{Deciding, No, Verdict};
 use crate::codec::changes::{Links, Said};
 use crate::codec::orders::Told;
@@ -45,7 +45,7 @@ impl Deciding<'_> {
         self.usable(id)?;
         let looked: SmallVec<[Looked; 4]> = keys.iter().map(|key| self.state.keys.find(key)).collect();
         let hold_ms = Some(details.pay_within_ms);
-        if let Err(why) = self.check(&lines, &looked, hold_ms, &RULES) {
+        if let Err(why) = self.check(&lines, &looked, hold_ms, Asked::Now) {
             let no = self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer));
             self.tell_attempted(id, &no);
             return Err(no);

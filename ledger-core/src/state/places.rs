@@ -1,0 +1,214 @@
+//! Places of records by the hash of what names them.
+//!
+//! **What it is.** An open table of words, half a hash and a place each, with linear probing. What is looked for stands where its hash says, or
+//! a few words on: so a look-up, and the insertion that follows when nothing is found, wait for one cache line, and for no record but the one that is meant. A
+//! place in the table rises with the hash, so growing copies the words nearly in order. Many small tables, since growing
+//! one with millions of words at once has cost a leader its leadership.
+//! **Owns** where a record is found. **Must never** be iterated for a decision. **Read next**: [`super::ids`], [`super::keys`].
+
+/// Words of the smallest table: a cache line.
+const WORDS_MIN: usize = 8;
+
+/// Places by hash. One hash may stand for several.
+pub(crate) struct Places {
+    tables: Vec<Table>,
+}
+
+impl Places {
+    /// An empty one of so many tables, a power of two.
+    pub(crate) fn new(tables: usize) -> Self {
+        assert!(tables.is_power_of_two(), "{tables} tables");
+        Self { tables: (0..tables).map(|_| Table::default()).collect() }
+    }
+
+    /// The table of a hash: by other bits than those that it keeps.
+    #[inline]
+    fn table(&self, hash: u64) -> usize {
+        (hash >> 40) as usize & (self.tables.len() - 1)
+    }
+
+    /// Reads the word at which looking for the hash begins, and makes nothing of it.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u64 {
+        let table = &self.tables[self.table(hash)];
+        table.words.get(table.home(hash as u32)).copied().unwrap_or(FREE)
+    }
+
+    /// The first place under the hash that `is_it`.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let table = &self.tables[self.table(hash)];
+        table.find(hash as u32, is_it).map(|at| place(table.words[at]))
+    }
+
+    /// Adds a place that is not under the hash yet.
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u64, place: u32) {
+        let table = self.table(hash);
+        self.tables[table].insert(hash as u32, place);
+    }
+
+    /// Takes a place out.
+    ///
+    /// # Panics
+    /// If it is not under the hash.
+    pub(crate) fn remove(&mut self, hash: u64, place: u32) {
+        let table = self.table(hash);
+        self.tables[table].remove(hash as u32, place);
+    }
+}
+
+/// A word that is nothing. Others are half a hash, and one more than a place.
+const FREE: u64 = 0;
+
+#[inline]
+fn word(hash: u32, place: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(place.checked_add(1).expect("fewer than 2^32 records"))
+}
+#[inline]
+fn hash(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+#[inline]
+fn place(word: u64) -> u32 {
+    word as u32 - 1
+}
+
+#[derive(Default)]
+struct Table {
+    words: Vec<u64>,
+    taken: usize,
+}
+
+impl Table {
+    /// Where looking for a hash begins.
+    #[inline]
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) * self.words.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.words.len() { 0 } else { at + 1 }
+    }
+
+    /// How far `to` lies behind `from`, round the end.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.words.len() - from }
+    }
+
+    #[inline]
+    fn find(&self, wanted: u32, is_it: impl Fn(u32) -> bool) -> Option<usize> {
+        let mut at = self.home(wanted);
+        loop {
+            let word = *self.words.get(at)?;
+            if word == FREE {
+                return None;
+            }
+            if hash(word) == wanted && is_it(place(word)) {
+                return Some(at);
+            }
+            at = self.next(at);
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, hash: u32, place: u32) {
+        if 4 * (self.taken + 1) > 3 * self.words.len() {
+            self.grow();
+        }
+        self.taken += 1;
+        self.put(word(hash, place));
+    }
+
+    #[inline]
+    fn put(&mut self, word: u64) {
+        let mut at = self.home(hash(word));
+        while self.words[at] != FREE {
+            at = self.next(at);
+        }
+        self.words[at] = word;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        let wanted = (self.words.len() * 3 / 2).next_multiple_of(WORDS_MIN).max(WORDS_MIN);
+        let before = std::mem::replace(&mut self.words, vec![FREE; wanted]);
+        before.into_iter().filter(|&word| word != FREE).for_each(|word| self.put(word));
+    }
+
+    fn remove(&mut self, hash_of_it: u32, it: u32) {
+        let found = self.find(hash_of_it, |place| place == it);
+        let mut hole = found.unwrap_or_else(|| panic!("place {it} is not indexed"));
+        // Whatever looking for would now stop at the hole moves into it.
+        let mut at = self.next(hole);
+        while self.words[at] != FREE {
+            let home = self.home(hash(self.words[at]));
+            if self.distance(home, at) >= self.distance(hole, at) {
+                self.words[hole] = self.words[at];
+                hole = at;
+            }
+            at = self.next(at);
+        }
+        self.words[hole] = FREE;
+        self.taken -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers every time.
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    #[test]
+    fn what_was_put_is_found_and_what_was_taken_is_not_however_hashes_crowd() {
+        // Hashes all over; in a few heaps; at the very end, so that they go on at the beginning; all the same.
+        let hashes: [fn(u64) -> u64; 4] =
+            [|r| r, |r| ((r % 5) << 29) | (r % 3), |r| u64::from(u32::MAX) - r % 4, |_| 7];
+        for hash_of in hashes {
+            let (mut state, mut places) = (1, Places::new(2));
+            let mut model = std::collections::BTreeMap::<u32, u64>::new();
+            for round in 0..3_000_u32 {
+                let r = random(&mut state);
+                // Grows at first, shrinks at last.
+                let gone =
+                    if r % 100 < u64::from(round / 40) { model.iter().next().map(|(&p, &h)| (p, h)) } else { None };
+                if let Some((place, hash)) = gone {
+                    model.remove(&place);
+                    places.remove(hash, place);
+                } else {
+                    let (place, hash) = ((round * 7_919) % 10_007, hash_of(random(&mut state)));
+                    model.insert(place, hash);
+                    places.insert(hash, place);
+                }
+                if round % 16 == 0 {
+                    for (&place, &hash) in &model {
+                        assert_eq!(places.find(hash, |p| p == place), Some(place));
+                    }
+                    let absent = hash_of(random(&mut state));
+                    assert_eq!(places.find(absent, |p| !model.contains_key(&p)), None);
+                }
+            }
+            let left = places.tables.iter().map(|t| t.words.iter().filter(|&&w| w != FREE).count()).sum::<usize>();
+            assert_eq!(left, model.len());
+            model.iter().for_each(|(&place, &hash)| places.remove(hash, place));
+            assert!(places.tables.iter().all(|t| t.taken == 0 && t.words.iter().all(|&w| w == FREE)));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "place 9 is not indexed")]
+    fn a_place_that_is_not_there_cannot_be_taken_out() {
+        let mut places = Places::new(1);
+        places.insert(1, 8);
+        places.remove(1, 9);
+    }
+}
