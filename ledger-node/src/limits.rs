@@ -13,9 +13,6 @@ pub const QUEUE_BYTES_DEFAULT: usize = 16 << 20;
 pub const RESERVED_PERCENT_DEFAULT: u32 = 25;
 /// Entries of one shard in flight at once. Measured: 1 costs 15 %, 2 loses 3–8 %, more than 4 gains nothing.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
-/// So many waiting calls go as two entries when nothing is in flight. For fewer a second entry costs more than it overlaps; more
-/// keep every stage busy as they are.
-pub const HALVED: std::ops::RangeInclusive<usize> = 256..=4_096;
 /// Bytes of one entry, well below what the core's decoder accepts: calls are taken until their estimate reaches it.
 pub const ENTRY_BYTES_SOFT_MAX: usize = 2 << 20;
 /// How often deadlines are looked at while something waits past one. One scan a shard, not a timer a call.

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use ledger_core::codec::EntryBuilder;
+use ledger_core::limits::COMMANDS_PER_ENTRY_MAX;
 use ledger_core::outcome::Settled;
 use ledger_core::types::LedgerTime;
 use ledger_core::{Outcome, Position};
@@ -154,7 +155,6 @@ impl Pump {
     /// The queue is locked once a batch and never while encoding, so that callers on other threads get in.
     fn take_entry(&mut self) -> Option<(EntryBuilder, Flight)> {
         let now = Instant::now();
-        let most = self.commands_at_most();
         let mut entry = None::<EntryBuilder>;
         let mut flight = Flight { callers: Vec::new(), earliest: now };
         let mut full = false;
@@ -178,7 +178,7 @@ impl Pump {
                 let bytes = entry.push(&call.command);
                 flight.earliest = flight.earliest.min(call.expires_at);
                 join(&mut flight.callers, &batch.sink, Caller { tag: call.tag, place, expires_at: call.expires_at });
-                full = entry.commands() >= most || bytes >= limits::ENTRY_BYTES_SOFT_MAX;
+                full = entry.commands() >= COMMANDS_PER_ENTRY_MAX || bytes >= limits::ENTRY_BYTES_SOFT_MAX;
                 if full {
                     break;
                 }
@@ -189,16 +189,6 @@ impl Pump {
             self.give_back(batch, taken, taken_bytes);
         }
         entry.map(|entry| (entry, flight))
-    }
-
-    /// How many commands the next entry may take. With nothing in flight a crowd that waits goes in two halves: a closed crowd
-    /// would else move in step, everybody waiting while one entry is written, replicated and applied, and nobody writing meanwhile.
-    fn commands_at_most(&self) -> usize {
-        let waiting = self.door.lock().calls;
-        if self.proposals.is_empty() && limits::HALVED.contains(&waiting) {
-            return waiting.div_ceil(2);
-        }
-        ledger_core::limits::COMMANDS_PER_ENTRY_MAX
     }
 
     /// What was taken no longer waits; the rest of a batch goes back to the front.
