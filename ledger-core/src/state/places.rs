@@ -1,9 +1,10 @@
 //! Places of records by the hash of what names them.
 //!
-//! **What it is.** An open table of words, half a hash and a place each, with linear probing. What is looked for stands where its hash says, or
-//! a few words on: so a look-up, and the insertion that follows when nothing is found, wait for one cache line, and for no record but the one that is meant. A
-//! place in the table rises with the hash, so growing copies the words nearly in order. Many small tables, since growing
-//! one with millions of words at once has cost a leader its leadership.
+//! **What it is.** An open table of words, half a hash and a place each, with linear probing. What is looked for stands where its hash says,
+//! or a few words on: a look-up, and the insertion that follows when nothing is found, wait for one cache line mostly (a table with
+//! its tags apart, as hashbrown's, for two or three), and for no record but the one that is meant. A word's position rises with
+//! its hash, so growing copies the words nearly in order. Many small tables, since growing one with millions of words at once
+//! has cost a leader its leadership.
 //! **Owns** where a record is found. **Must never** be iterated for a decision. **Read next**: [`super::ids`], [`super::keys`].
 
 /// Words of the smallest table: a cache line.
