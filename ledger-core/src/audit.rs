@@ -188,6 +188,11 @@ impl Auditing<'_> {
             let enough = used >= held + bought;
             self.expect("limits", &format!("{used} counted of {held} held and {bought} bought"), enough, true);
         }
+        // A key that is not found by its text would be counted a second time, from nothing.
+        for (key, _) in s.keys.carried() {
+            let text = s.keys.text(key);
+            self.expect("index", &format!("place of key {text}"), s.keys.find(text).place, Some(key));
+        }
         let carried: BTreeMap<u32, u32> = s.keys.carried().filter(|&(_, times)| times > 0).collect();
         self.expect("limits", "keys carried", &carried, &n.carried);
     }

@@ -62,7 +62,7 @@ struct Deciding<'a> {
     scratch: &'a mut Scratch,
     recorder: Recorder,
     place: u16,
-    /// Where the offer is that was asked for last.
+    /// Where the offer is that was asked for last: offers are never removed, so it stays there.
     last_offer: u32,
     /// What the entry has done so far of what is bounded.
     spent: Spent,

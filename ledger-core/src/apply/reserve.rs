@@ -155,6 +155,7 @@ impl Deciding<'_> {
         if let Some(line) = lines.iter().find(|l| l.at.is_none()) {
             return Err(Refusal::UnknownOffer { offer: line.offer.clone() });
         }
+        // Of lines that break the same rule the first is told.
         let mut first: Option<(u8, Refusal)> = None;
         for line in lines {
             let offer = self.state.offers.get(line.at.expect("just seen"));

@@ -256,15 +256,13 @@ impl State {
     /// Moves units from what is exactly available into a hold.
     #[inline]
     pub(crate) fn hold_units(&mut self, at: u32, units: u32, until: u64) {
-        let exact = self.available(at);
-        assert!(exact >= u64::from(units), "oversold: {units} held of {exact}");
-        let offer = self.offer_mut(at);
-        offer.available -= i64::from(units);
-        offer.held += u64::from(units);
+        self.take_available(at, units.into());
+        self.offer_mut(at).held += u64::from(units);
         self.sums[at as usize].hold(until, units);
     }
 
     /// Takes units out of what is exactly available. `available` as swept may go below zero: due holds pay that when they are swept.
+    #[inline]
     pub(crate) fn take_available(&mut self, at: u32, units: u64) {
         let exact = self.available(at);
         assert!(exact >= units, "oversold: {units} taken of {exact}");
