@@ -58,6 +58,9 @@ pub const LATENCY_US_MAX: u64 = 120_000_000;
 pub const BENCH_UNITS: i64 = 1 << 40;
 /// Calls an open-loop bench may have waiting before it stops offering more: beyond that the rate is not reached anyway.
 pub const BENCH_WAITING_MAX: usize = 200_000;
+/// Memory a bench's client takes before its clock starts: what [`BENCH_WAITING_MAX`] calls use. Were it taken as they pile up,
+/// the client would fall behind for want of pages and measure itself.
+pub const BENCH_MEMORY_BYTES: u64 = 256 << 20;
 /// Orders sealed before a load, for each second of it: sealing is the shop's cost and not the ledger's. Beyond that they are sealed as they come.
 pub const BENCH_SEALED_A_SECOND: u64 = 6_000;
 /// How long orders may take to be done once nothing stands in their way: an open breaker's time and the longest pause between runs, with room to spare.

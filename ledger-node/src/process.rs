@@ -87,9 +87,9 @@ const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Freed pages are kept for a while instead of going back to the system at once: entries and records come and go by the
 /// hundred kilobytes, and to have their pages cleared again and again cost a fifth of a node's CPU. With a reserve nothing
 /// goes back at all: `bytes` are taken and touched now, so that a herd does not wait for the system to clear pages (the idea
-/// of `AlwaysPreTouch` in Java's virtual machine).
+/// of `AlwaysPreTouch` in Java's virtual machine). For processes whose allocator is mimalloc; a bench's client is another.
 #[expect(unsafe_code, reason = "the allocator's options have no safe interface; setting one has no precondition")]
-fn keep_memory(bytes: u64) {
+pub fn keep_memory(bytes: u64) {
     let keeps_ms = if bytes == 0 { ALLOCATOR_KEEPS_MS } else { ALLOCATOR_KEEPS_FOR_EVER };
     // SAFETY: a plain store into mimalloc's table of options; valid at any time from any thread.
     unsafe {

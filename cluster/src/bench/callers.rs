@@ -19,7 +19,7 @@ use crate::output::Outcome;
 /// Runs the shape's callers until the meter is over.
 pub(crate) async fn drive(load: &Load, client: &Client, targets: &Targets, meter: &Arc<Meter>) -> Outcome {
     let products: Arc<Vec<Target>> = Arc::new(targets.iter().flat_map(|(_, t)| t.clone()).collect());
-    let caller = Caller { load: load.clone(), client: client.clone(), products, meter: meter.clone() };
+    let caller = Arc::new(Caller { load: load.clone(), client: client.clone(), products, meter: meter.clone() });
     match load.rate {
         Some(rate) => {
             let call = |at, seed| {
@@ -76,7 +76,6 @@ pub(super) async fn open_loop<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-#[derive(Clone)]
 struct Caller {
     load: Load,
     client: Client,
@@ -85,14 +84,15 @@ struct Caller {
 }
 
 impl Caller {
+    // An open loop has a task for each call: what only other shapes await is boxed, so that a reserve's task stays small.
     async fn call(&self, began: Instant, random: &mut SmallRng) {
         let target = &self.products[random.random_range(0..self.products.len())];
         match self.load.shape {
-            Shape::G => self.count(began, &self.client.stock(&target.sku).await),
-            Shape::GStale => self.count(began, &self.client.stock(&target.sku).stale().await),
+            Shape::G => self.count(began, &Box::pin(self.client.stock(&target.sku).into_future()).await),
+            Shape::GStale => self.count(began, &Box::pin(self.client.stock(&target.sku).stale().into_future()).await),
             Shape::E => {
                 let command = command(&self.load, target, self.client.mint_for(&target.sku), random.random());
-                self.count(began, &self.client.submit_unary(command, limits::COMMAND_WITHIN).await);
+                self.count(began, &Box::pin(self.client.submit_unary(command, limits::COMMAND_WITHIN)).await);
             }
             _ => {
                 let command = command(&self.load, target, self.client.mint_for(&target.sku), random.random());

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::output::{Failure, Outcome};
 
 use super::report::RunDoc;
-use super::{Load, measure, refused};
+use super::{Load, measure, refused, reserve};
 
 /// Snapshots often and keeps little log, so that a short absence needs a snapshot.
 const TUNING: [&str; 2] = ["--raft-snapshot-every-entries=500", "--raft-keep-entries=100"];
@@ -22,8 +22,8 @@ const TUNING: [&str; 2] = ["--raft-snapshot-every-entries=500", "--raft-keep-ent
 pub(super) async fn run(args: &BenchArgs, load: &Load) -> Outcome<Vec<RunDoc>> {
     let dir = tempfile::Builder::new().prefix("holdfast-bench-").tempdir().map_err(refused)?;
     let program = NodeProgram::this().map_err(refused)?;
-    let tuning = TUNING.map(str::to_owned);
-    let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &tuning).await.map_err(refused)?;
+    let told: Vec<_> = TUNING.map(str::to_owned).into_iter().chain(reserve(args)).collect();
+    let mut cluster = DevCluster::start(program, dir.path(), 3, args.shards, &told).await.map_err(refused)?;
     let runs = tokio::select! {
         runs = phases(&mut cluster, load) => runs,
         _ = tokio::signal::ctrl_c() => Err(refused("interrupted; all nodes were ended")),

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cluster::cli::{Cli, Verb};
+use cluster::limits::BENCH_MEMORY_BYTES;
 use cluster::output::Failure;
+use ledger_node::process::keep_memory;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +21,10 @@ fn main() -> ExitCode {
         _ => {}
     }
     let threads = match &cli.command {
-        Verb::Bench(args) => args.threads,
+        Verb::Bench(args) => {
+            keep_memory(BENCH_MEMORY_BYTES);
+            args.threads
+        }
         _ => 1,
     };
     let mut builder = if threads > 1 {
