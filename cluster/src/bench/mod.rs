@@ -191,9 +191,13 @@ async fn spawned<T>(args: &BenchArgs, run: impl AsyncFnOnce(&[String], &Path) ->
 
 /// What nodes of a bench are told: to be ready for the herd, as before a sale.
 pub(crate) fn reserve(args: &BenchArgs) -> [String; 2] {
-    let piles_up = args.shape.iter().any(|shape| matches!(shape, Shape::OrdersAccepted | Shape::OrdersPlaced));
-    let usual =
-        (1 << 30) + if piles_up { args.warmup.saturating_add(args.seconds).saturating_mul(128 << 20) } else { 0 };
+    let bytes_a_second = args.shape.iter().map(|shape| match shape {
+        Shape::OrdersAccepted | Shape::OrdersPlaced => 128 << 20,
+        Shape::B | Shape::C => 64 << 20,
+        _ => 0,
+    });
+    let seconds = args.warmup.saturating_add(args.seconds);
+    let usual = (1 << 30) + seconds.saturating_mul(bytes_a_second.max().unwrap_or(0));
     ["--memory-reserve-bytes".to_owned(), args.memory_reserve.unwrap_or(usual.min(3 << 30)).to_string()]
 }
 

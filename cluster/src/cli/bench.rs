@@ -70,8 +70,8 @@ pub struct BenchArgs {
     /// Shards of that cluster; one hot product is one shard.
     #[arg(long, default_value_t = 1)]
     pub shards: u32,
-    /// Bytes of memory each node of that cluster reserves before it starts, as an operator would before a sale. Not set: 1 GiB, and 128 MiB
-    /// more a second of the shapes that only pile up orders (about 1,200 bytes each), 3 GiB at most.
+    /// Bytes of memory each node of that cluster reserves before it starts, as an operator would before a sale. Not set: 1 GiB, and
+    /// more for each second of the shapes that pile up most: 64 MiB in b and c, 128 MiB in those that only pile up orders; 3 GiB at most.
     #[arg(long)]
     pub memory_reserve: Option<u64>,
     /// Seconds of each measurement.

@@ -38,6 +38,9 @@ const SKU: u8 = key(1, LENGTH);
 const SALE: u8 = key(2, LENGTH);
 const QUANTITY: u8 = key(3, VARINT);
 
+/// About the shortest reserve that is usual: room is made for so many at once, so that what is read is not moved as it grows.
+const USUAL_CALL_BYTES: usize = 64;
+
 /// Reads a frame of calls and appends them to `to`, which is left as it was on an error.
 ///
 /// # Errors
@@ -56,6 +59,7 @@ pub fn decode_call_frame(frame: &[u8], to: &mut Vec<DecodedCall>) -> Result<(), 
 
 fn read_frame(frame: &[u8], to: &mut Vec<DecodedCall>) -> Result<(), FrameError> {
     let before = to.len();
+    to.reserve((frame.len() / USUAL_CALL_BYTES).min(CALLS_PER_FRAME_MAX));
     let mut wire = Wire(frame);
     while !wire.is_empty() {
         let call = match wire.key() {
