@@ -259,6 +259,25 @@ fn of_several_contents_in_doubt_under_one_id_only_the_one_that_was_read_counts()
     finds(general::check, &made.run, "no order of its");
 }
 
+/// The simulation's seed 741006: a call whose first attempt nobody heard was answered by its second, which repeated the verdict; then the id was
+/// pressed out of memory, and who asked once more was told so.
+#[test]
+fn a_verdict_that_was_only_told_again_and_then_forgotten_needs_the_logs_help() {
+    let mut made = good();
+    made.run.about.remembered_max = Some(1);
+    let (op, _) = made.reserve_op("d", 1, 100);
+    let (reserved_at_ms, deadline_ms) = (EPOCH_MS + made.time_ms, EPOCH_MS + made.time_ms + 100);
+    made.after_deadlines();
+    made.ok(op.clone(), Told::Reservation { state: State::Expired, deadline_ms, reserved_at_ms }, None);
+    let Some(Answer::Ok { replayed, .. }) = made.run.events.last_mut().map(|e| &mut e.answer) else {
+        panic!("just told")
+    };
+    *replayed = true;
+    assert_eq!(general::check(&made.run), Vec::<String>::new());
+    made.refused(op, No::Forgotten);
+    assert_eq!(general::check(&made.run), Vec::<String>::new());
+}
+
 #[test]
 fn of_several_confirms_in_doubt_only_the_one_that_was_read_counts() {
     let mut made = good();

@@ -130,7 +130,7 @@ fn sample<'a>(events: &[&'a Event], finals: &BTreeMap<&str, &'a FinalId>) -> Opt
     // Replays of what nobody was answered, and extensions of doubtful deadlines, need the log's help.
     let taken: BTreeSet<&str> = ops
         .iter()
-        .filter(|o| is_reserve(o.op) && !o.answer.is_some_and(Answer::is_replay))
+        .filter(|o| is_reserve(o.op) && o.answer.is_none_or(Answer::is_first_ok))
         .filter_map(|o| o.op.id())
         .collect();
     let explained =
