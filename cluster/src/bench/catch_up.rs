@@ -60,7 +60,7 @@ async fn phases(cluster: &mut DevCluster, load: &Load) -> Outcome<Vec<RunDoc>> {
         (caught.0 - began).as_secs_f64(),
         caught.1
     );
-    // All members are up again: what the two phases before could not ask of all, this audit asks for every product.
+    // While a member was down or behind nothing could be asked of all: now they are, about everything that the three phases wrote.
     let client = connect(&endpoints).await?;
     let link = ClusterLink::new(&endpoints)?.with_members().await?;
     (catching.findings, _) = audit(&link, &client, &[], false).await?;
