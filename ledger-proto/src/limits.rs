@@ -8,7 +8,7 @@ pub const FRAME_BYTES_MAX: usize = ledger_core::limits::ENTRY_BYTES_MAX;
 pub const ANSWER_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 /// Calls one frame may carry: one frame fits one entry.
 pub const CALLS_PER_FRAME_MAX: usize = ledger_core::limits::COMMANDS_PER_ENTRY_MAX;
-/// Lines one call may carry before the same offer's lines are summed; after summing the ledger's bound holds.
+/// Lines one call may carry. Those of the same offer are summed as the call is read; the sums keep the ledger's bound on lines.
 pub const LINES_PER_CALL_MAX: usize = 64;
 /// Items of a page when the caller names no number.
 pub const PAGE_DEFAULT: usize = 100;

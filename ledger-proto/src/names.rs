@@ -73,10 +73,12 @@ pub fn keys<'a>(wire: impl ExactSizeIterator<Item = &'a str>) -> Result<LimitKey
     wire.map(|key| LimitKey::new(key).map_err(Invalid::of("keys"))).collect()
 }
 
-/// Lines as `(sku, sale, quantity)`: at least one, bounded in number before and after summing the same offer's.
+/// Lines as `(sku, sale, quantity)`: at least one, each offer once, so that a command never carries more lines than its entry may.
+///
+/// Quantities of the same offer are summed here and nowhere else; both bounds on the number of lines are checked here.
 ///
 /// # Errors
-/// [`Invalid`].
+/// [`Invalid`], also for a sum above the bound of a quantity.
 pub fn lines<'a>(wire: impl ExactSizeIterator<Item = (&'a str, &'a str, i64)>) -> Result<Lines, Invalid> {
     let given = wire.len();
     if given == 0 {
@@ -89,18 +91,20 @@ pub fn lines<'a>(wire: impl ExactSizeIterator<Item = (&'a str, &'a str, i64)>) -
     for (sku_text, sale_text, quantity) in wire {
         let offer = OfferKey { sku: sku("lines.sku", sku_text)?, sale: sale("lines.sale", sale_text)? };
         let quantity = Quantity::new(quantity).map_err(Invalid::of("lines.quantity"))?;
-        lines.push(Line { offer, quantity });
-    }
-    if given > core_limits::LINES_MAX {
-        let mut offers: Vec<&OfferKey> = lines.iter().map(|line| &line.offer).collect();
-        offers.sort_unstable();
-        offers.dedup();
-        if offers.len() > core_limits::LINES_MAX {
-            let why = format!("{} offers, at most {} are allowed", offers.len(), core_limits::LINES_MAX);
-            return Err(Invalid::new("lines", why));
+        // A scan of at most `LINES_MAX` lines; nearly all calls have one or two, which a table would only make dearer.
+        match lines.iter().position(|line| line.offer == offer) {
+            Some(at) => lines[at].quantity = sum(lines[at].quantity, quantity)?,
+            None if lines.len() == core_limits::LINES_MAX => {
+                return Err(Invalid::new("lines", format!("more than {} offers", core_limits::LINES_MAX)));
+            }
+            None => lines.push(Line { offer, quantity }),
         }
     }
     Ok(lines)
+}
+
+fn sum(a: Quantity, b: Quantity) -> Result<Quantity, Invalid> {
+    Quantity::new(i64::from(a.get()) + i64::from(b.get())).map_err(Invalid::of("lines.quantity"))
 }
 
 /// Lines out of their wire message.

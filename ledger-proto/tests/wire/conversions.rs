@@ -201,11 +201,53 @@ fn zeros_in_a_policy_are_the_defaults() {
     assert_eq!((policy.hold_ms_default, policy.hold_ms_max), (1_000, 1_000), "the default never exceeds the longest");
 }
 
-#[test]
-fn sixty_lines_of_one_offer_are_one_sum() {
-    let lines = vec![v1::Line { sku: "a".into(), sale: String::new(), quantity: 1 }; 60];
+fn wire_line(sku: &str, sale: &str, quantity: i64) -> v1::Line {
+    v1::Line { sku: sku.into(), sale: sale.into(), quantity }
+}
+
+/// What a reserve of these lines carries: offer and quantity, in the order in which the offers were first named.
+fn lines_read(lines: Vec<v1::Line>) -> Result<Vec<(String, u32)>, String> {
     let id = some_id().as_bytes().to_vec().into();
-    let verb = Verb::Reserve(v1::Reserve { id, keys: vec![], lines, hold_ms: 0 });
-    let command = calls::command(Some(verb)).unwrap();
-    assert_eq!(calls::check(&command), Ok(()), "what came from the wire passes the check for what is made by hand");
+    match calls::command(Some(Verb::Reserve(v1::Reserve { id, keys: vec![], lines, hold_ms: 0 }))) {
+        Ok(command) => {
+            assert_eq!(
+                calls::check(&command),
+                Ok(()),
+                "what came from the wire passes the check for what is made by hand"
+            );
+            let Command::Reserve { lines, .. } = command else { unreachable!("a reserve is read as a reserve") };
+            let shown = |line: &ledger_core::Line| match &line.offer.sale {
+                Some(sale) => format!("{}/{sale}", line.offer.sku),
+                None => line.offer.sku.to_string(),
+            };
+            Ok(lines.iter().map(|line| (shown(line), line.quantity.get())).collect())
+        }
+        Err(invalid) => Err(invalid.field.into_owned()),
+    }
+}
+
+#[test]
+fn lines_of_one_offer_are_read_as_their_sum() {
+    assert_eq!(lines_read(vec![wire_line("a", "", 1); 64]), Ok(vec![("a".to_owned(), 64)]));
+    let mixed = vec![
+        wire_line("b", "", 1),
+        wire_line("a", "", 2),
+        wire_line("b", "s", 4),
+        wire_line("a", "", 8),
+        wire_line("b", "", 16),
+    ];
+    let sums = [("b", 17), ("a", 10), ("b/s", 4)].map(|(offer, sum)| (offer.to_owned(), sum));
+    assert_eq!(lines_read(mixed), Ok(sums.to_vec()), "a sale's offer is another than the plain one");
+}
+
+#[test]
+fn lines_are_bounded_in_number_offers_and_sum() {
+    assert_eq!(lines_read(vec![wire_line("a", "", 1); 65]), Err("lines".to_owned()));
+    let offers = |n: usize| (0..n).map(|n| wire_line(&format!("sku-{n}"), "", 1)).collect::<Vec<_>>();
+    let twice = |n| [offers(n), offers(n)].concat();
+    assert_eq!(lines_read(twice(16)).map(|lines| lines.len()), Ok(16));
+    assert_eq!(lines_read(twice(17)), Err("lines".to_owned()));
+    assert_eq!(lines_read(vec![wire_line("a", "", 500_000); 2]), Ok(vec![("a".to_owned(), 1_000_000)]));
+    assert_eq!(lines_read(vec![wire_line("a", "", 500_001); 2]), Err("lines.quantity".to_owned()));
+    assert_eq!(lines_read(vec![wire_line("a", "", 1_000_000); 64]), Err("lines.quantity".to_owned()));
 }

@@ -30,7 +30,12 @@ pub(crate) fn line() -> impl Strategy<Value = Line> {
     (offer(), 1..=1_000_000_i64).prop_map(|(offer, n)| Line { offer, quantity: Quantity::new(n).unwrap() })
 }
 fn lines() -> impl Strategy<Value = ledger_core::command::Lines> {
-    prop::collection::vec(line(), 1..5).prop_map(Into::into)
+    let once = |mut lines: Vec<Line>| {
+        lines.sort();
+        lines.dedup_by(|a, b| a.offer == b.offer);
+        lines.into()
+    };
+    prop::collection::vec(line(), 1..5).prop_map(once)
 }
 pub(crate) fn reference() -> impl Strategy<Value = Reference> {
     "[a-z0-9 :]{1,64}".prop_map(|text| Reference::new(text).unwrap())
