@@ -60,6 +60,10 @@ pub const STOCK_BREAKER: BreakerNumbers =
     BreakerNumbers { failures: 7, window: Duration::from_secs(60), open_for: Duration::from_secs(10) };
 /// Frames of a watch that wait for a slow consumer; then its node waits.
 pub const WATCH_FRAMES: usize = 16;
+/// Nodes that may answer one after the other that a watch does not go on behind its cursor, before it ends: more than replicas a shard has.
+pub const WATCH_REFUSALS_MAX: u32 = 8;
+/// A watch that hears nothing for so long asks another node; a node sends a frame every second even when nothing happens.
+pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(15);
 
 const _: () = assert!(FRAME_BYTES * 2 <= wire::FRAME_BYTES_MAX);
 const _: () = assert!(PATIENCE.as_millis() * 2 <= DEADLINE_DEFAULT.as_millis());

@@ -1,6 +1,7 @@
 //! The feed: every change from a cursor on, ridden over broken connections and dead nodes.
 //!
-//! **Owns** [`Watch`] and [`Cursor`]. **Must never** skip a change or tell one twice within one watch.
+//! **Owns** [`Watch`] and [`Cursor`], and the check that each frame begins where the one before ended, whichever nodes they came from.
+//! **Must never** skip a change or tell one twice within one watch.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use ledger_core::{Change, LedgerTime, Position, Sku};
 use ledger_proto::reply::{Reply, Why};
 use ledger_proto::{Invalid, feed, status, v1};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::limits;
@@ -69,6 +71,9 @@ pub enum WatchEnded {
     /// Changes behind the cursor are no longer kept anywhere: start from a read, then from now.
     #[error("changes behind the cursor are no longer kept: {0}")]
     CutOff(String),
+    /// Every node that was asked goes on elsewhere than where the last frame ended: going on would skip changes or repeat them.
+    #[error("the feed does not continue behind the last cursor: {0}")]
+    NotContinuous(String),
     /// The caller's role does not allow it.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
@@ -109,6 +114,7 @@ type Out = mpsc::Sender<Result<Happenings, WatchEnded>>;
 async fn follow(routes: Arc<Routes>, mut cursor: Option<Cursor>, skus: Vec<Sku>, out: Out) {
     let skus: Vec<String> = skus.iter().map(|sku| sku.as_str().to_owned()).collect();
     let mut tries = 0;
+    let mut ends = Ends::default();
     loop {
         let request = v1::WatchRequest {
             cursor: cursor.clone().unwrap_or_default().0,
@@ -118,9 +124,18 @@ async fn follow(routes: Arc<Routes>, mut cursor: Option<Cursor>, skus: Vec<Sku>,
         let ended = match routes.with(None, tries, |node| node.rpc.clone()) {
             None => Ok(()),
             Some(mut rpc) => tokio::select! {
-                ended = one_stream(&mut rpc, request, &mut cursor, &mut tries, &out) => ended,
+                ended = one_stream(&mut rpc, request, &mut cursor, &mut ends, &mut tries, &out) => ended,
                 () = out.closed() => return,
             },
+        };
+        let ended = match ended {
+            // Another node may have what this one lacks.
+            Err(WatchEnded::NotContinuous(why)) if ends.refused < limits::WATCH_REFUSALS_MAX => {
+                tracing::warn!(%why, "this node does not continue the watch; asking another one");
+                ends.refused += 1;
+                Ok(())
+            }
+            ended => ended,
         };
         if let Err(ended) = ended {
             let _ = out.send(Err(ended)).await;
@@ -137,11 +152,49 @@ async fn follow(routes: Arc<Routes>, mut cursor: Option<Cursor>, skus: Vec<Sku>,
 
 type Rpc = ledger_proto::framed::ledger_client::LedgerClient<tonic::transport::Channel>;
 
+/// Where the frames so far ended in each shard, as far as nodes said so.
+#[derive(Default)]
+struct Ends {
+    places: BTreeMap<u32, v1::FeedPlace>,
+    /// Nodes that went on elsewhere, since the last frame that fitted.
+    refused: u32,
+}
+
+impl Ends {
+    /// Whether a frame begins where the one before ended, and its changes lie within what it says that it covers.
+    fn take(&mut self, frame: &v1::WatchFrame) -> Result<(), WatchEnded> {
+        let mut places = self.places.clone();
+        for span in &frame.spans {
+            let (Some(from), Some(to)) = (&span.from, &span.to) else { return Err(elsewhere(span.shard, "nowhere")) };
+            if places.insert(span.shard, to.clone()).is_some_and(|before| before != *from) {
+                return Err(elsewhere(span.shard, &format!("at index {}", from.index)));
+            }
+        }
+        let of = |at: &v1::Position| frame.spans.iter().filter(|span| span.shard == at.shard).collect::<Vec<_>>();
+        for at in frame.changes.iter().filter_map(|change| change.position.as_ref()) {
+            let spans = of(at);
+            let (first, last) = (spans.first().and_then(|s| s.from.as_ref()), spans.last().and_then(|s| s.to.as_ref()));
+            let within = first.is_none_or(|from| from.index <= at.index) && last.is_none_or(|to| at.index <= to.index);
+            if !within {
+                return Err(elsewhere(at.shard, &format!("with a change at index {}", at.index)));
+            }
+        }
+        self.places = places;
+        self.refused = 0;
+        Ok(())
+    }
+}
+
+fn elsewhere(shard: u32, at: &str) -> WatchEnded {
+    WatchEnded::NotContinuous(format!("a frame goes on {at} in shard {shard}"))
+}
+
 /// Follows one stream until it breaks (`Ok`) or the watch ends (`Err`).
 async fn one_stream(
     rpc: &mut Rpc,
     request: v1::WatchRequest,
     cursor: &mut Option<Cursor>,
+    ends: &mut Ends,
     tries: &mut u32,
     out: &Out,
 ) -> Result<(), WatchEnded> {
@@ -150,11 +203,14 @@ async fn one_stream(
         Err(status) => return definite(&status),
     };
     loop {
-        let frame = match frames.message().await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(()),
-            Err(status) => return definite(&status),
+        // A node sends a frame every second, whatever happens: one that is silent for long is as good as gone.
+        let frame = match timeout(limits::WATCH_SILENT_MAX, frames.message()).await {
+            Ok(Ok(Some(frame))) => frame,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(status)) => return definite(&status),
+            Err(_) => return Ok(()),
         };
+        ends.take(&frame)?;
         *tries = 0;
         let happenings = read(frame, cursor.as_ref())?;
         let behind = happenings.cursor.clone();
@@ -185,6 +241,7 @@ fn definite(status: &tonic::Status) -> Result<(), WatchEnded> {
         None => {}
     }
     match status.code() {
+        Code::DataLoss => Err(WatchEnded::NotContinuous(status.message().to_owned())),
         Code::OutOfRange => Err(WatchEnded::CutOff(status.message().to_owned())),
         Code::InvalidArgument => Err(WatchEnded::Invalid(Invalid::new("watch", status.message()))),
         Code::PermissionDenied => Err(WatchEnded::PermissionDenied(status.message().to_owned())),

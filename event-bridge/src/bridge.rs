@@ -35,6 +35,12 @@ pub enum Ended {
          `event-bridge reset --yes`, and `event-bridge run --from oldest` (all that is still kept, some of it again) or `--from now`"
     )]
     CutOff(String),
+    /// No node goes on where the stored cursor ends.
+    #[error(
+        "{0}; hint: the nodes keep another history than the one that was published, as after a restore. Let consumers read the present \
+         state, then choose: `event-bridge reset --yes`, and `event-bridge run --from oldest` or `--from now`"
+    )]
+    NotContinuous(String),
     /// The feed refuses.
     #[error("the feed ended: {0}")]
     Feed(WatchEnded),
@@ -53,6 +59,7 @@ impl From<WatchEnded> for Ended {
     fn from(why: WatchEnded) -> Self {
         match why {
             WatchEnded::CutOff(_) => Self::CutOff(why.to_string()),
+            WatchEnded::NotContinuous(_) => Self::NotContinuous(why.to_string()),
             other => Self::Feed(other),
         }
     }

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use ledger_core::{LedgerTime, Position};
+use ledger_core::{LedgerTime, Position, codec};
 
 use crate::history::{Page, PageBounds};
 use crate::limits::{FEED_RING_BYTES, FEED_RING_RECORDS};
@@ -43,6 +43,26 @@ struct Inner {
     /// Every record at or above this index, up to the last applied one, is here.
     from: u64,
     through: u64,
+    /// The chain value before the first record that was taken in since the start or the last install.
+    chain: u128,
+}
+
+impl Inner {
+    /// Empty behind an index.
+    fn behind(through: u64, chain: u128) -> Self {
+        Self { records: VecDeque::new(), bytes: 0, from: through + 1, through, chain }
+    }
+
+    /// The chain value behind the last record; none when its bytes are no record.
+    fn chain_behind(&self) -> Option<u128> {
+        match self.records.back() {
+            None => Some(self.chain),
+            Some((_, bytes)) => {
+                let record = codec::decode_record(bytes).ok()?;
+                Some(codec::chain_after(record.chain_before, bytes))
+            }
+        }
+    }
 }
 
 impl FeedRing {
@@ -53,8 +73,8 @@ impl FeedRing {
 
     /// An empty ring of a given size.
     pub fn with_bytes(shard: u32, bytes_max: usize) -> Self {
-        let inner = Inner { records: VecDeque::new(), bytes: 0, from: 1, through: 0 };
-        Self { shard, bytes_max, inner: Mutex::new(inner), reached: tokio::sync::watch::Sender::default() }
+        let inner = Mutex::new(Inner::behind(0, 0));
+        Self { shard, bytes_max, inner, reached: tokio::sync::watch::Sender::default() }
     }
 
     /// Which shard.
@@ -82,11 +102,9 @@ impl FeedRing {
         self.reached.send_replace(Reached { index: at.index, time });
     }
 
-    /// A snapshot was installed: what lies between is not in the ring.
-    pub fn installed(&self, at: Position, time: LedgerTime) {
-        let mut inner = self.lock();
-        *inner = Inner { records: VecDeque::new(), bytes: 0, from: at.index + 1, through: at.index };
-        drop(inner);
+    /// A snapshot was installed, whose chain value is `chain`: what lies between is not in the ring.
+    pub fn installed(&self, at: Position, time: LedgerTime, chain: u128) {
+        *self.lock() = Inner::behind(at.index, chain);
         self.reached.send_replace(Reached { index: at.index, time });
     }
 
@@ -108,6 +126,12 @@ impl FeedRing {
             page.records.push((*index, record.clone()));
         }
         Some(page)
+    }
+
+    /// The last applied index, and the chain value that the next record will continue.
+    pub fn end(&self) -> (u64, Option<u128>) {
+        let inner = self.lock();
+        (inner.through, inner.chain_behind())
     }
 
     /// How far the shard has come, watched.
@@ -155,8 +179,9 @@ mod tests {
     fn an_install_empties_the_ring_and_moves_its_beginning() {
         let ring = FeedRing::new(1);
         ring.publish(at(1), LedgerTime(1), Some(Bytes::from_static(b"x")));
-        ring.installed(at(50), LedgerTime(9));
+        ring.installed(at(50), LedgerTime(9), 77);
         assert!(ring.read(50, ALL).is_none());
         assert_eq!(ring.read(51, ALL).expect("from there on").next, 51);
+        assert_eq!(ring.end(), (50, Some(77)));
     }
 }

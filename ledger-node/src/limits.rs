@@ -132,6 +132,8 @@ pub const WATCH_READ_BYTES: usize = 1 << 20;
 pub const WATCH_GATHER: Duration = Duration::from_millis(2);
 /// A watcher to which nothing happens is told the shards' times that often.
 pub const WATCH_IDLE: Duration = Duration::from_secs(1);
+/// A node whose part of a watch is silent for that long is taken for gone: it sends a frame every [`WATCH_IDLE`].
+pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(10);
 /// Frames that wait for a slow watcher; then the watch waits and falls back to history.
 pub const WATCH_FRAMES_WAITING: usize = 4;
 /// Changes one explanation answers with when the caller does not say, and at most.
@@ -141,6 +143,7 @@ pub const EXPLAIN_MAX: usize = 1_000;
 /// Records one explanation reads at most: pointers that lead nowhere end here.
 pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
 
+const _: () = assert!(WATCH_SILENT_MAX.as_millis() >= 5 * WATCH_IDLE.as_millis());
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
 const _: () = assert!(HISTORY_BACKLOG_BYTES_MAX > HISTORY_RECORD_BYTES_MAX);
 // A full file still takes one batch, each record of which may be as long as allowed; offsets in it have 32 bits.

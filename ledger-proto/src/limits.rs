@@ -18,8 +18,8 @@ pub const PAGE_MAX: usize = 1_000;
 pub const OFFERS_PER_READ_MAX: usize = 1_000;
 /// Products one watch may be narrowed to.
 pub const SKUS_PER_WATCH_MAX: usize = 1_000;
-/// Bytes of a feed cursor.
-pub const CURSOR_BYTES_MAX: usize = 4_096;
+/// Bytes of a feed cursor: 33 for each of at most 256 shards, with room.
+pub const CURSOR_BYTES_MAX: usize = 16 << 10;
 /// HTTP/2 stream window: a full frame and its successor are under way without waiting for a window update.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// HTTP/2 connection window: two full streams.

@@ -199,6 +199,52 @@ async fn a_watch_goes_on_behind_its_cursor_after_each_break() {
     assert!(watch.next().await.is_none());
 }
 
+/// A frame with the change at `index`, that says that it begins behind `from`.
+fn spanned(from: u64, index: u64) -> Result<v1::WatchFrame, tonic::Status> {
+    let place = |index: u64| Some(v1::FeedPlace { index: index + 1, changes: 0, chain: vec![index as u8; 16].into() });
+    let span = v1::FeedSpan { shard: 1, from: place(from), to: place(index) };
+    frame(index).map(|frame| v1::WatchFrame { spans: vec![span], ..frame })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_goes_on_behind_a_hole_is_not_taken_and_another_node_is_asked() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    let asked = Arc::new(Mutex::new(0));
+    let count = asked.clone();
+    *net.watch.lock().unwrap() = Some(Arc::new(move |_, request| {
+        let last = request.cursor.first().copied().map_or(0, u64::from);
+        *count.lock().unwrap() += 1;
+        match (last, *count.lock().unwrap()) {
+            (0, _) => vec![spanned(0, 1), spanned(1, 2)],
+            // Change 3 is missing there, and that node does not know.
+            (2, 2) => vec![spanned(3, 4)],
+            (2, _) => vec![spanned(2, 3), spanned(3, 4)],
+            _ => vec![Err(tonic::Status::out_of_range("no longer kept"))],
+        }
+    }));
+    let client = net.client().await;
+    let mut watch = client.watch(Cursor::oldest());
+    let mut seen = Vec::new();
+    while let Some(Ok(happenings)) = watch.next().await {
+        seen.extend(happenings.changes.iter().map(|happened| happened.position.index));
+    }
+    assert_eq!(seen, [1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_no_node_continues_ends_by_name() {
+    let net = Net::new(|_, _, _| Act::Silence);
+    *net.watch.lock().unwrap() = Some(Arc::new(|_, request| match request.cursor.is_empty() {
+        true => vec![spanned(0, 1)],
+        false => vec![Err(tonic::Status::data_loss("record 2 of shard 1 does not continue the cursor"))],
+    }));
+    let client = net.client().await;
+    let mut watch = client.watch(Cursor::oldest());
+    assert_eq!(watch.next().await.unwrap().unwrap().changes.len(), 1);
+    let ended = watch.next().await.unwrap().unwrap_err();
+    assert!(matches!(ended, WatchEnded::NotContinuous(_)), "{ended}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_with_a_bad_cursor_ends() {
     let net = Net::new(|_, _, _| Act::Silence);

@@ -1,11 +1,12 @@
 //! A watcher: goes through all shards from one cursor on, and never loses a change.
 //!
 //! **What it is.** For each shard the watcher holds a place and a few decoded records. It reads from the ring while that
-//! reaches back far enough and from history below it, checks that each record continues the chain of the one before, and
-//! fills frames of bounded size, taking shards in turn.
+//! reaches back far enough and from history below it, checks that each record continues the chain of the one before (the first
+//! one the chain value in the cursor), and fills frames of bounded size, taking shards in turn.
 //!
 //! **Owns** places, the order within a shard, what an error of the feed says. **Must never** pass over a record that it could not
-//! read: it ends with an error that names what to do.
+//! read: it ends with an error that names what to do. A place moves past a record only when all of it was delivered, and never past
+//! indexes behind the last record: that none is missing there is proved by the next record only.
 //! **Read next**: [`super::cursor`], [`crate::history`].
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,8 +20,9 @@ use ledger_core::{LedgerTime, Position, codec};
 use tokio::sync::watch;
 
 use super::changes::concerns_product;
-use super::cursor::{Cursor, MalformedCursor, Place};
+use super::cursor::{Cursor, CursorError, Place};
 use super::{FeedRing, Reached};
+use crate::history::kept::chain_behind;
 use crate::history::{History, HistoryError, Page, PageBounds};
 use crate::limits::{WATCH_FRAME_CHANGES, WATCH_GATHER, WATCH_IDLE, WATCH_READ_BYTES, WATCH_READ_RECORDS};
 
@@ -62,16 +64,29 @@ pub struct Frame {
     pub changes: Vec<Told>,
     /// To go on behind them.
     pub cursor: Bytes,
+    /// What the frame covers of each shard in which it moved on.
+    pub spans: Vec<Span>,
     /// Ledger time by shard; only without changes.
     pub times: BTreeMap<u32, LedgerTime>,
+}
+
+/// From one place in a shard to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Which shard.
+    pub shard: u32,
+    /// Where the frame before ended.
+    pub from: Place,
+    /// Where this one ends.
+    pub to: Place,
 }
 
 /// Why a watch cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// Not a cursor.
+    /// Not a cursor of this build.
     #[error(transparent)]
-    Malformed(#[from] MalformedCursor),
+    Cursor(#[from] CursorError),
     /// The cursor is of another incarnation of the cluster.
     #[error(
         "the cursor is of incarnation {theirs}, the cluster is at {ours}: what it named may not have survived; start anew"
@@ -102,6 +117,17 @@ pub enum WatchError {
         /// Last index that is missing.
         through: u64,
     },
+    /// The next record here continues another chain value than the cursor's: the cursor or this node's history is of another log.
+    #[error(
+        "record {index} of shard {shard} does not continue the cursor: go on with the same cursor on another node; if every node says \
+         so, the cursor is not of this cluster's history: read the present state and watch from now"
+    )]
+    Diverged {
+        /// Which shard.
+        shard: u32,
+        /// The record.
+        index: u64,
+    },
     /// A shard has no replica on this node.
     #[error("shard {shard} has no replica on this node; watch on a node that has one")]
     ShardElsewhere {
@@ -118,12 +144,16 @@ struct Track {
     feed: ShardFeed,
     reached: watch::Receiver<Reached>,
     place: Place,
-    /// Decoded and not told yet; the first may be told in part (`place.skip`).
-    waiting: VecDeque<Record>,
+    /// Where the last frame ended.
+    delivered: Place,
+    /// Decoded and not delivered yet, each with the chain value behind it; the first may be delivered in part (`place.skip`).
+    waiting: VecDeque<(Record, u128)>,
     /// Records were read up to here.
     read_to: u64,
-    /// The last record read, and the chain value behind it.
-    chain: Option<(u64, u128)>,
+    /// The last record read, if one was.
+    last: Option<u64>,
+    /// The chain value that the next record must continue, if it is known.
+    chain: Option<u128>,
 }
 
 /// A watch in progress.
@@ -155,14 +185,17 @@ impl Watcher {
         let mut tracks = BTreeMap::new();
         for feed in shards {
             let shard = feed.ring.shard();
-            let reached = feed.ring.reached();
             let place = match (from, cursor.places.get(&shard)) {
                 (_, Some(&place)) => place,
-                (From::Now, None) => Place { next: reached.borrow().index + 1, skip: 0 },
-                _ => Place { next: feed.history.coverage(shard).oldest.max(1), skip: 0 },
+                (From::Now, None) => {
+                    let (through, chain) = feed.ring.end();
+                    Place { next: through + 1, skip: 0, chain }
+                }
+                // A cursor that does not name a shard is older than all of it.
+                (From::Cursor(_), None) => Place::FIRST,
+                (From::Oldest, None) => oldest(&feed, shard),
             };
-            let track = Track { feed, reached, place, waiting: VecDeque::new(), read_to: place.next, chain: None };
-            tracks.insert(shard, track);
+            tracks.insert(shard, Track::new(feed, place));
         }
         Ok(Self { incarnation, tracks, skus, turn: 0 })
     }
@@ -192,7 +225,7 @@ impl Watcher {
                 }
             }
             if !changes.is_empty() {
-                return Ok(Frame { changes, cursor: self.cursor(), times: BTreeMap::new() });
+                return Ok(self.frame(changes, BTreeMap::new()));
             }
             // Also when much happens and all of it is filtered away: the caller learns how far its cursor has come.
             let idle = tokio::time::Instant::now() >= idle_at;
@@ -205,7 +238,8 @@ impl Watcher {
                 false => tokio::time::timeout_at(idle_at, self.something_happens()).await.ok(),
             };
             let Some(happened) = happened else {
-                return Ok(Frame { changes, cursor: self.cursor(), times: self.times() });
+                let times = self.times();
+                return Ok(self.frame(changes, times));
             };
             happened?;
             tokio::time::sleep(WATCH_GATHER).await;
@@ -216,6 +250,15 @@ impl Watcher {
     pub fn cursor(&self) -> Bytes {
         let places = self.tracks.iter().map(|(&shard, track)| (shard, track.place)).collect();
         Cursor { incarnation: self.incarnation, places }.encode()
+    }
+
+    fn frame(&mut self, changes: Vec<Told>, times: BTreeMap<u32, LedgerTime>) -> Frame {
+        let moved = |(&shard, track): (&u32, &mut Track)| {
+            let (from, to) = (std::mem::replace(&mut track.delivered, track.place), track.place);
+            (from != to).then_some(Span { shard, from, to })
+        };
+        let spans = self.tracks.iter_mut().filter_map(moved).collect();
+        Frame { changes, cursor: self.cursor(), spans, times }
     }
 
     /// Ledger time of every shard of which everything was told.
@@ -250,12 +293,42 @@ impl Watcher {
     }
 }
 
+/// The oldest record kept.
+fn oldest(feed: &ShardFeed, shard: u32) -> Place {
+    match feed.history.coverage(shard).oldest {
+        0 | 1 => Place::FIRST,
+        next => Place { next, skip: 0, chain: None },
+    }
+}
+
 impl Track {
+    fn new(feed: ShardFeed, place: Place) -> Self {
+        let reached = feed.ring.reached();
+        Self {
+            feed,
+            reached,
+            place,
+            delivered: place,
+            waiting: VecDeque::new(),
+            read_to: place.next,
+            last: None,
+            chain: place.chain,
+        }
+    }
+
     /// Adds changes until the frame is full or nothing is left to read for now.
     async fn fill(&mut self, shard: u32, skus: &[Sku], out: &mut Vec<Told>) -> Result<(), WatchError> {
         while out.len() < WATCH_FRAME_CHANGES {
             if self.waiting.is_empty() {
-                let page = self.read(shard).await?;
+                let page = match self.read(shard).await {
+                    // Retention dropped the oldest record before the watch came to read it: it begins at the next.
+                    Err(WatchError::TooOld { .. }) if self.chain.is_none() => {
+                        self.place = oldest(&self.feed, shard);
+                        (self.read_to, self.chain) = (self.place.next, self.place.chain);
+                        self.read(shard).await?
+                    }
+                    page => page?,
+                };
                 let end = page.records.is_empty();
                 self.take(shard, page)?;
                 if end {
@@ -268,7 +341,7 @@ impl Track {
     }
 
     fn tell(&mut self, skus: &[Sku], out: &mut Vec<Told>) {
-        while let Some(record) = self.waiting.front_mut() {
+        while let Some((record, chain)) = self.waiting.front() {
             let index = record.position.index;
             let skip = if self.place.next == index { self.place.skip as usize } else { 0 };
             let room = WATCH_FRAME_CHANGES - out.len();
@@ -286,13 +359,12 @@ impl Track {
                 }
             }
             if seen < record.changes.len() {
-                self.place = Place { next: index, skip: seen as u32 };
+                self.place = Place { next: index, skip: seen as u32, chain: Some(record.chain_before) };
                 return;
             }
+            self.place = Place { next: index + 1, skip: 0, chain: Some(*chain) };
             self.waiting.pop_front();
-            self.place = Place { next: index + 1, skip: 0 };
         }
-        self.place = Place { next: self.read_to.max(self.place.next), skip: 0 };
     }
 
     async fn read(&self, shard: u32) -> Result<Page, WatchError> {
@@ -314,30 +386,48 @@ impl Track {
         })
     }
 
-    /// Decodes a page and checks its chain; what does not fit is given up as damaged here.
+    /// Decodes a page and checks its chain. Records before one that does not fit are good: they are delivered first, and the next
+    /// read meets it again.
     fn take(&mut self, shard: u32, page: Page) -> Result<(), WatchError> {
         for (index, bytes) in page.records {
-            let distrust = |history: &Arc<dyn History>, after: u64| {
-                history.distrust(shard, after, index);
-                WatchError::NotHere { shard, through: index }
+            let fits = |record: &Record| {
+                record.position.index == index && self.chain.is_none_or(|chain| chain == record.chain_before)
             };
-            let after = self.chain.map_or(index - 1, |(last, _)| last);
-            let record = codec::decode_record(&bytes).map_err(|_| distrust(&self.feed.history, after))?;
-            let chained = self.chain.is_none_or(|(_, chain)| chain == record.chain_before);
-            if !chained || record.position.index != index {
-                let why = distrust(&self.feed.history, after);
+            let Some(record) = codec::decode_record(&bytes).ok().filter(fits) else {
+                let why = self.does_not_fit(shard, index, &bytes);
                 self.read_to = index;
-                // Those before it are good: they are told, and the next read meets the gap.
                 return if self.waiting.is_empty() { Err(why) } else { Ok(()) };
+            };
+            // The cursor was within a record: this must be that record, and it must have so many changes.
+            let (next, skip) = (self.place.next, self.place.skip as usize);
+            if self.last.is_none() && skip > 0 && (index != next || skip >= record.changes.len()) {
+                return Err(WatchError::Diverged { shard, index });
             }
-            self.chain = Some((index, codec::chain_after(record.chain_before, &bytes)));
-            self.waiting.push_back(record);
+            let chain = codec::chain_after(record.chain_before, &bytes);
+            (self.chain, self.last) = (Some(chain), Some(index));
+            self.waiting.push_back((record, chain));
         }
         self.read_to = page.next;
-        if self.waiting.is_empty() {
-            self.place = Place { next: page.next, skip: 0 };
-        }
         Ok(())
+    }
+
+    /// Says what is wrong with a record that does not continue what was read before. Only what this node's own records say against each
+    /// other is called damage and fetched anew; a cursor alone proves nothing against them.
+    fn does_not_fit(&self, shard: u32, index: u64, bytes: &Bytes) -> WatchError {
+        let history = &self.feed.history;
+        let before = index.saturating_sub(1);
+        let record = codec::decode_record(bytes).ok().filter(|record| record.position.index == index);
+        let after = match (self.last, record) {
+            (Some(last), _) => last,
+            (None, None) => before,
+            (None, Some(record)) => match history.last_up_to(shard, before) {
+                Ok(Some((at, before))) if chain_behind(&before) != Some(record.chain_before) => at,
+                Err(HistoryError::NotHere { through, .. }) => return WatchError::NotHere { shard, through },
+                _ => return WatchError::Diverged { shard, index },
+            },
+        };
+        history.distrust(shard, after, index);
+        WatchError::NotHere { shard, through: index }
     }
 }
 
@@ -368,8 +458,12 @@ mod tests {
         Watcher::begin(1, vec![feed.clone()], from, Vec::new())
     }
 
+    fn cursor(place: Place) -> Bytes {
+        Cursor { incarnation: 1, places: [(1, place)].into() }.encode()
+    }
+
     fn at(next: u64) -> From {
-        From::Cursor(Cursor { incarnation: 1, places: [(1, Place { next, skip: 0 })].into() }.encode())
+        From::Cursor(cursor(Place { next, skip: 0, chain: None }))
     }
 
     async fn indexes(watcher: &mut Watcher, through: u64) -> Vec<u64> {
@@ -415,7 +509,7 @@ mod tests {
         let (feed, history) = shard(KEEP, 1_000);
         publish(&feed, &chain, 1..=40);
         history.begin(1, 60, chain.chains[60]);
-        feed.ring.installed(Position { shard: 1, index: 60, ..Position::default() }, LedgerTime(60_000));
+        feed.ring.installed(Position { shard: 1, index: 60, ..Position::default() }, LedgerTime(60_000), chain.chains[60]);
         publish(&feed, &chain, 61..=100);
         let mut watcher = begin(&feed, &at(30)).expect("begun");
         assert_eq!(indexes(&mut watcher, 40).await, (30..=40).collect::<Vec<_>>());
@@ -428,12 +522,81 @@ mod tests {
         for index in 22..=100 {
             feed.history.append(1, index, chain.record(index));
         }
-        feed.ring.installed(Position { shard: 1, index: 100, ..Position::default() }, LedgerTime(100_000));
+        feed.ring.installed(Position { shard: 1, index: 100, ..Position::default() }, LedgerTime(100_000), chain.chains[100]);
         let mut watcher = begin(&feed, &at(15)).expect("begun");
         assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good is told first");
         let refused = watcher.next().await;
         assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
         assert!(history.coverage(1).is_gapped(), "and it is fetched again");
+    }
+
+    #[tokio::test]
+    async fn a_cursor_resumed_where_records_were_forgotten_is_refused_and_skips_nothing() {
+        let chain = chain_of(1, 40);
+        let resumed = |next: u64| {
+            From::Cursor(cursor(Place { next, skip: 0, chain: Some(chain.chains[next as usize - 1]) }))
+        };
+        // Records 21 to 30 are missing and nothing says so; the ring is empty, as after a restart.
+        let (feed, history) = shard(KEEP, 1_000);
+        for index in (1..=20).chain(31..=40) {
+            history.append(1, index, chain.record(index));
+        }
+        feed.ring.installed(Position { shard: 1, index: 40, ..Position::default() }, LedgerTime(40_000), chain.chains[40]);
+        let refused = begin(&feed, &resumed(21)).expect("well-formed").next().await;
+        assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
+        assert!(history.coverage(1).is_gapped(), "what is missing is known from now on, and fetched");
+        // In front of the hole and behind it the cursor is served.
+        assert_eq!(indexes(&mut begin(&feed, &resumed(15)).expect("begun"), 20).await, (15..=20).collect::<Vec<_>>());
+        assert_eq!(indexes(&mut begin(&feed, &resumed(32)).expect("begun"), 40).await, (32..=40).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_cursor_of_another_chain_is_refused_by_name_and_costs_this_node_no_record() {
+        let chain = chain_of(1, 40);
+        let (feed, history) = shard(KEEP, 1_000);
+        publish(&feed, &chain, 1..=40);
+        let places = [
+            Place { next: 21, skip: 0, chain: Some(chain.chains[19]) },
+            Place { next: 21, skip: 0, chain: Some(7) },
+            Place { next: 21, skip: 5, chain: Some(chain.chains[20]) },
+        ];
+        for place in places {
+            let refused = begin(&feed, &From::Cursor(cursor(place))).expect("well-formed").next().await;
+            assert!(matches!(refused, Err(WatchError::Diverged { index: 21, .. })), "{place:?}: {refused:?}");
+        }
+        assert!(!history.coverage(1).is_gapped(), "a consumer's cursor is no word against what is kept here");
+    }
+
+    #[tokio::test]
+    async fn a_frame_begins_where_the_one_before_ended_and_its_cursor_names_the_chain() {
+        let chain = chain_of(1, 40);
+        let (feed, _) = shard(KEEP, 1_000);
+        publish(&feed, &chain, 1..=20);
+        let mut watcher = begin(&feed, &From::Oldest).expect("begun");
+        let first = watcher.next().await.expect("a frame");
+        publish(&feed, &chain, 21..=40);
+        let second = watcher.next().await.expect("a frame");
+        let at = |index: u64| Place { next: index + 1, skip: 0, chain: Some(chain.chains[index as usize]) };
+        assert_eq!(first.spans, [Span { shard: 1, from: Place::FIRST, to: at(20) }]);
+        assert_eq!(second.spans, [Span { shard: 1, from: at(20), to: at(40) }]);
+        assert_eq!(Cursor::decode(&second.cursor).expect("ours").places, [(1, at(40))].into());
+        let now = begin(&feed, &From::Now).expect("begun");
+        assert_eq!(Cursor::decode(&now.cursor()).expect("ours").places, [(1, at(40))].into());
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_does_not_name_a_shard_begins_at_its_first_record_or_is_too_old() {
+        let chain = chain_of(1, 100);
+        let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
+        let (feed, history) = shard(keep, 1_000);
+        publish(&feed, &chain, 1..=100);
+        let unnamed = From::Cursor(Cursor { incarnation: 1, places: BTreeMap::new() }.encode());
+        assert_eq!(indexes(&mut begin(&feed, &unnamed).expect("begun"), 100).await.first(), Some(&1));
+        history.retain().expect("memory");
+        let refused = begin(&feed, &unnamed).expect("well-formed").next().await;
+        assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
+        // Who asks for the oldest begins there, also when that was dropped meanwhile.
+        assert_eq!(indexes(&mut begin(&feed, &From::Oldest).expect("begun"), 100).await.first(), Some(&70));
     }
 
     #[tokio::test]

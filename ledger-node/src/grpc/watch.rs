@@ -3,28 +3,29 @@
 //! **What it is.** The shards with a replica here are watched here; the others on the nodes that lead them, by a watch of those shards
 //! alone. Their frames are passed on as they come, each with the cursor over all shards behind it.
 //!
-//! **Owns** the joining of cursors: a place moves only with a frame that was passed on. **Must never** skip a source, or go on without
-//! one: when a source ends, the watch ends, and its caller goes on with the last cursor elsewhere.
+//! **Owns** the joining of cursors: a place moves only with a frame that was passed on, and only from where the frame before ended.
+//! **Must never** skip a source, or go on without one: when a source ends or stays silent, the watch ends, and its caller goes on with
+//! the last cursor elsewhere.
 //! **Read next**: [`crate::feed::watch`], [`crate::api::lists`].
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use ledger_core::types::Sku;
 use ledger_proto::limits::{CURSOR_BYTES_MAX, SKUS_PER_WATCH_MAX};
 use ledger_proto::{Cause, Invalid, NotNow, feed, names, status, v1};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::api::Api;
 use crate::api::forward::mark_shards;
 use crate::api::lists::{Spread, spread};
-use crate::feed::cursor::{Cursor, Place};
-use crate::feed::watch::{Frame, From, ShardFeed, WatchError, Watcher};
-use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS};
+use crate::feed::cursor::{Cursor, CursorError, Place};
+use crate::feed::watch::{Frame, From, ShardFeed, Span, WatchError, Watcher};
+use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS, WATCH_SILENT_MAX};
 use crate::node::NodeState;
 
 type Frames = BoxStream<'static, Result<v1::WatchFrame, Status>>;
@@ -38,6 +39,8 @@ pub(super) struct Sources {
     /// Ledger time of each shard, as its source said last.
     times: BTreeMap<u32, u64>,
     frames: Numbered,
+    /// What frames without changes covered that were not passed on.
+    passed_over: Vec<v1::FeedSpan>,
     /// Whose last frame said that nothing happens.
     idle: Vec<bool>,
     /// Another node asked: it wants to know at once where it begins.
@@ -102,7 +105,8 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     let idle = vec![false; all.len()];
     let numbered = all.into_iter().enumerate().map(|(n, frames)| frames.map(move |frame| (n, frame)).boxed());
     let frames = stream::select_all(numbered).boxed();
-    Ok(Sources { incarnation, places, times: BTreeMap::new(), frames, idle, for_a_node: only.is_some() })
+    let (times, passed_over) = (BTreeMap::new(), Vec::new());
+    Ok(Sources { incarnation, places, times, frames, passed_over, idle, for_a_node: only.is_some() })
 }
 
 fn checked(asked: &v1::WatchRequest) -> Result<Vec<Sku>, Invalid> {
@@ -137,26 +141,41 @@ async fn watch_at(
         Ok::<_, Status>((first, frames))
     };
     let (first, frames) = timeout(READ_WITHIN, began).await.map_err(|_| gone())??;
-    let ended = gone();
-    let frames = frames.map(move |frame| frame.map_err(|told| if is_said(&told) { told } else { ended.clone() }));
-    let end = gone();
-    Ok((first, frames.chain(stream::once(async move { Err(end) })).boxed()))
+    Ok((first, until_silent(frames, gone())))
+}
+
+/// The frames of another node. It sends one at least every [`crate::limits::WATCH_IDLE`], so that a long silence, like the end of the
+/// stream, ends the watch with `gone`.
+fn until_silent(frames: impl Stream<Item = Result<v1::WatchFrame, Status>> + Send + Unpin + 'static, gone: Status) -> Frames {
+    stream::unfold(Some((frames, gone)), |state| async move {
+        let (mut frames, gone) = state?;
+        match timeout(WATCH_SILENT_MAX, frames.next()).await {
+            Ok(Some(Ok(frame))) => Some((Ok(frame), Some((frames, gone)))),
+            Ok(Some(Err(told))) if is_said(&told) => Some((Err(told), None)),
+            _ => Some((Err(gone), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Whether a node's watch says so itself.
 fn is_said(told: &Status) -> bool {
-    status::reply(told).is_some() || told.code() == tonic::Code::OutOfRange
+    status::reply(told).is_some() || matches!(told.code(), Code::OutOfRange | Code::DataLoss)
 }
 
 fn cursor_of(bytes: &Bytes) -> Result<Cursor, Status> {
     Cursor::decode(bytes).map_err(|why| Status::internal(why.to_string()))
 }
 
-/// `INVALID_ARGUMENT`: mend the cursor. `OUT_OF_RANGE`: what it names is gone, start from a read. `UNAVAILABLE`: another node.
+/// `INVALID_ARGUMENT`: no cursor. `OUT_OF_RANGE`: what it names is gone, start from a read. `UNAVAILABLE`: another node. `DATA_LOSS`:
+/// another node, and when all say so, start from a read.
 fn watch_error(api: &Api, why: &WatchError) -> Status {
     match why {
-        WatchError::Malformed(_) => status::invalid(Invalid::new("cursor", why.to_string())),
-        WatchError::OtherIncarnation { .. } | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
+        WatchError::Cursor(CursorError::Malformed) => status::invalid(Invalid::new("cursor", why.to_string())),
+        WatchError::Cursor(CursorError::OtherFormat { .. })
+        | WatchError::OtherIncarnation { .. }
+        | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
+        WatchError::Diverged { .. } => Status::data_loss(why.to_string()),
         WatchError::NotHere { shard, .. } | WatchError::ShardElsewhere { shard } => {
             let mut not_now = NotNow::new(Cause::NotServing, why.to_string(), RETRY_UNWELL_MS);
             not_now.leader = api.node.leader_addr_of(*shard).map(|addr| addr.to_string());
@@ -210,20 +229,58 @@ impl Sources {
                 return Err(status::not_now(NotNow::new(Cause::NotServing, "the watch ended", RETRY_UNWELL_MS)));
             };
             let mut frame = frame?;
-            self.places.extend(cursor_of(&frame.cursor)?.places);
+            self.advance(&frame)?;
             self.times.extend(std::mem::take(&mut frame.shard_time_ms));
             self.idle[source] = frame.changes.is_empty();
             if frame.changes.is_empty() {
+                self.passed_over.append(&mut frame.spans);
                 if !self.idle.iter().all(|idle| *idle) {
                     continue;
                 }
                 self.idle.fill(false);
                 frame.shard_time_ms = self.times.iter().map(|(&shard, &time)| (shard, time)).collect();
             }
+            frame.spans.splice(..0, self.passed_over.drain(..));
             frame.cursor = self.cursor();
             return Ok(frame);
         }
     }
+
+    /// Moves the places of a frame's shards, from where its source's frame before ended.
+    fn advance(&mut self, frame: &v1::WatchFrame) -> Result<(), Status> {
+        for span in &frame.spans {
+            let (from, to) = (place_of(span.from.as_ref())?, place_of(span.to.as_ref())?);
+            if self.places.insert(span.shard, to) != Some(from) {
+                let why = format!("a frame of shard {} does not begin where the one before ended", span.shard);
+                return Err(status::not_now(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)));
+            }
+        }
+        let ends = cursor_of(&frame.cursor)?.places;
+        if let Some((shard, _)) = ends.iter().find(|(shard, place)| self.places.get(shard) != Some(place)) {
+            let why = format!("a frame's cursor is not where its changes of shard {shard} end");
+            return Err(status::not_now(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)));
+        }
+        Ok(())
+    }
+}
+
+fn wire_place(place: Place) -> v1::FeedPlace {
+    let chain = place.chain.map_or_else(Bytes::new, |chain| chain.to_be_bytes().to_vec().into());
+    v1::FeedPlace { index: place.next, changes: place.skip, chain }
+}
+
+fn place_of(wire: Option<&v1::FeedPlace>) -> Result<Place, Status> {
+    let bad = || Status::internal("a span of a frame is malformed");
+    let wire = wire.ok_or_else(bad)?;
+    let chain = match wire.chain.len() {
+        0 => None,
+        _ => Some(u128::from_be_bytes(wire.chain.as_ref().try_into().map_err(|_| bad())?)),
+    };
+    Ok(Place { next: wire.index, skip: wire.changes, chain })
+}
+
+fn wire_span(span: &Span) -> v1::FeedSpan {
+    v1::FeedSpan { shard: span.shard, from: Some(wire_place(span.from)), to: Some(wire_place(span.to)) }
 }
 
 fn wire_frame(frame: &Frame) -> v1::WatchFrame {
@@ -234,6 +291,7 @@ fn wire_frame(frame: &Frame) -> v1::WatchFrame {
             .map(|told| feed::change_to_wire(told.position, told.time, &told.change))
             .collect(),
         cursor: frame.cursor.clone(),
+        spans: frame.spans.iter().map(wire_span).collect(),
         shard_time_ms: frame.times.iter().map(|(&shard, time)| (shard, time.0)).collect(),
     }
 }

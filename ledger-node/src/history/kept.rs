@@ -109,7 +109,7 @@ impl Kept {
 }
 
 /// The chain value behind a record; none when its bytes are no record.
-fn chain_behind(bytes: &[u8]) -> Option<u128> {
+pub(crate) fn chain_behind(bytes: &[u8]) -> Option<u128> {
     codec::decode_record(bytes).ok().map(|record| codec::chain_after(record.chain_before, bytes))
 }
 

@@ -108,7 +108,7 @@ impl StateMachine for ShardMachine {
         drop(ledger);
         let position =
             Position { incarnation: state.incarnation, shard: state.id, term: at.term, index: at.index, place: 0 };
-        state.feed.installed(position, time);
+        state.feed.installed(position, time, chain);
         state.applied.send_replace(AppliedTo { position, time });
         Ok(())
     }
