@@ -44,7 +44,9 @@ pub enum CursorError {
     #[error("the cursor is malformed; take it as it came in a frame, or start without one")]
     Malformed,
     /// A build with another cursor format wrote them.
-    #[error("the cursor has format {found}, this node reads format {VERSION}; read the present state and watch from now")]
+    #[error(
+        "the cursor has format {found}, this node reads format {VERSION}; read the present state and watch from now"
+    )]
     OtherFormat {
         /// The format that it names.
         found: u8,

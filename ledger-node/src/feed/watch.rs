@@ -154,6 +154,8 @@ struct Track {
     last: Option<u64>,
     /// The chain value that the next record must continue, if it is known.
     chain: Option<u128>,
+    /// Nothing was read yet of a watch that begins at the oldest record, whichever that is then.
+    at_oldest: bool,
 }
 
 /// A watch in progress.
@@ -195,7 +197,8 @@ impl Watcher {
                 (From::Cursor(_), None) => Place::FIRST,
                 (From::Oldest, None) => oldest(&feed, shard),
             };
-            tracks.insert(shard, Track::new(feed, place));
+            let at_oldest = matches!(from, From::Oldest);
+            tracks.insert(shard, Track::new(feed, place, at_oldest));
         }
         Ok(Self { incarnation, tracks, skus, turn: 0 })
     }
@@ -302,7 +305,7 @@ fn oldest(feed: &ShardFeed, shard: u32) -> Place {
 }
 
 impl Track {
-    fn new(feed: ShardFeed, place: Place) -> Self {
+    fn new(feed: ShardFeed, place: Place, at_oldest: bool) -> Self {
         let reached = feed.ring.reached();
         Self {
             feed,
@@ -313,6 +316,7 @@ impl Track {
             read_to: place.next,
             last: None,
             chain: place.chain,
+            at_oldest,
         }
     }
 
@@ -322,7 +326,7 @@ impl Track {
             if self.waiting.is_empty() {
                 let page = match self.read(shard).await {
                     // Retention dropped the oldest record before the watch came to read it: it begins at the next.
-                    Err(WatchError::TooOld { .. }) if self.chain.is_none() => {
+                    Err(WatchError::TooOld { .. }) if self.at_oldest => {
                         self.place = oldest(&self.feed, shard);
                         (self.read_to, self.chain) = (self.place.next, self.place.chain);
                         self.read(shard).await?
@@ -404,7 +408,7 @@ impl Track {
                 return Err(WatchError::Diverged { shard, index });
             }
             let chain = codec::chain_after(record.chain_before, &bytes);
-            (self.chain, self.last) = (Some(chain), Some(index));
+            (self.chain, self.last, self.at_oldest) = (Some(chain), Some(index), false);
             self.waiting.push_back((record, chain));
         }
         self.read_to = page.next;
@@ -509,7 +513,11 @@ mod tests {
         let (feed, history) = shard(KEEP, 1_000);
         publish(&feed, &chain, 1..=40);
         history.begin(1, 60, chain.chains[60]);
-        feed.ring.installed(Position { shard: 1, index: 60, ..Position::default() }, LedgerTime(60_000), chain.chains[60]);
+        feed.ring.installed(
+            Position { shard: 1, index: 60, ..Position::default() },
+            LedgerTime(60_000),
+            chain.chains[60],
+        );
         publish(&feed, &chain, 61..=100);
         let mut watcher = begin(&feed, &at(30)).expect("begun");
         assert_eq!(indexes(&mut watcher, 40).await, (30..=40).collect::<Vec<_>>());
@@ -522,7 +530,11 @@ mod tests {
         for index in 22..=100 {
             feed.history.append(1, index, chain.record(index));
         }
-        feed.ring.installed(Position { shard: 1, index: 100, ..Position::default() }, LedgerTime(100_000), chain.chains[100]);
+        feed.ring.installed(
+            Position { shard: 1, index: 100, ..Position::default() },
+            LedgerTime(100_000),
+            chain.chains[100],
+        );
         let mut watcher = begin(&feed, &at(15)).expect("begun");
         assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good is told first");
         let refused = watcher.next().await;
@@ -533,15 +545,18 @@ mod tests {
     #[tokio::test]
     async fn a_cursor_resumed_where_records_were_forgotten_is_refused_and_skips_nothing() {
         let chain = chain_of(1, 40);
-        let resumed = |next: u64| {
-            From::Cursor(cursor(Place { next, skip: 0, chain: Some(chain.chains[next as usize - 1]) }))
-        };
+        let resumed =
+            |next: u64| From::Cursor(cursor(Place { next, skip: 0, chain: Some(chain.chains[next as usize - 1]) }));
         // Records 21 to 30 are missing and nothing says so; the ring is empty, as after a restart.
         let (feed, history) = shard(KEEP, 1_000);
         for index in (1..=20).chain(31..=40) {
             history.append(1, index, chain.record(index));
         }
-        feed.ring.installed(Position { shard: 1, index: 40, ..Position::default() }, LedgerTime(40_000), chain.chains[40]);
+        feed.ring.installed(
+            Position { shard: 1, index: 40, ..Position::default() },
+            LedgerTime(40_000),
+            chain.chains[40],
+        );
         let refused = begin(&feed, &resumed(21)).expect("well-formed").next().await;
         assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
         assert!(history.coverage(1).is_gapped(), "what is missing is known from now on, and fetched");
@@ -591,7 +606,8 @@ mod tests {
         let (feed, history) = shard(keep, 1_000);
         publish(&feed, &chain, 1..=100);
         let unnamed = From::Cursor(Cursor { incarnation: 1, places: BTreeMap::new() }.encode());
-        assert_eq!(indexes(&mut begin(&feed, &unnamed).expect("begun"), 100).await.first(), Some(&1));
+        // The first entry has no record.
+        assert_eq!(indexes(&mut begin(&feed, &unnamed).expect("begun"), 100).await.first(), Some(&2));
         history.retain().expect("memory");
         let refused = begin(&feed, &unnamed).expect("well-formed").next().await;
         assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");

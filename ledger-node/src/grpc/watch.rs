@@ -146,7 +146,10 @@ async fn watch_at(
 
 /// The frames of another node. It sends one at least every [`crate::limits::WATCH_IDLE`], so that a long silence, like the end of the
 /// stream, ends the watch with `gone`.
-fn until_silent(frames: impl Stream<Item = Result<v1::WatchFrame, Status>> + Send + Unpin + 'static, gone: Status) -> Frames {
+fn until_silent(
+    frames: impl Stream<Item = Result<v1::WatchFrame, Status>> + Send + Unpin + 'static,
+    gone: Status,
+) -> Frames {
     stream::unfold(Some((frames, gone)), |state| async move {
         let (mut frames, gone) = state?;
         match timeout(WATCH_SILENT_MAX, frames.next()).await {
