@@ -1,6 +1,6 @@
 //! Concurrent calls share frames, concurrent reads share calls, and the feed goes on where it was.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
