@@ -111,7 +111,7 @@ impl Auditing<'_> {
         let s = self.state;
         for (at, offer) in s.offers.iter() {
             let of = |sums: &BTreeMap<u32, u64>| sums.get(&at).copied().unwrap_or(0);
-            let (due, live) = s.sums[at as usize].held_sums(s.time);
+            let (due, live) = s.sums[at as usize].held_sums();
             let name = format!("{:?}", offer.key);
             self.expect("stranded", &format!("held in {name}"), offer.held, of(&n.held));
             self.expect("expiry", &format!("due in {name}"), due, of(&n.due));

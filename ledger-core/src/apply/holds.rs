@@ -47,7 +47,6 @@ impl Deciding<'_> {
             let deadline = crate::types::LedgerTime(r.deadline);
             return Err(Refusal::DeadlineMoved { deadline }.into());
         }
-        self.state.digest_reservation(at, false);
         let deadline = self.state.time.saturating_add(hold_ms);
         let extra = self.state.extra_of(at);
         self.state.extras.get_mut(extra).extended = Some((replaces, hold_ms));
@@ -77,9 +76,8 @@ impl Deciding<'_> {
         self.state.expiry.insert(deadline, &r.id, at);
         let keys = self.state.key_list(&r);
         for line in &self.state.lines(&r) {
-            let sums = &mut self.state.sums[line.offer as usize];
-            sums.unhold(r.deadline, line.reserved());
-            sums.hold(deadline, line.reserved());
+            self.state.sums[line.offer as usize].unhold(r.deadline, line.reserved());
+            self.state.hold_until(line.offer, deadline, line.reserved());
             for &key in counted_keys(self.state, line, &keys) {
                 self.state.keys.hold(key, line.offer, deadline, line.reserved());
                 self.state.keys.unhold(key, line.offer, r.deadline, line.reserved());
@@ -254,7 +252,7 @@ pub(super) fn counted_keys<'k>(state: &State, line: &LineRecord, keys: &'k [u32]
 
 fn leave_expiry(state: &mut State, deadline: u64) {
     let State { expiry, reservations, .. } = state;
-    DueQueue::leave(expiry, deadline, |at| State::due_id(reservations, at, deadline).is_some());
+    DueQueue::leave(expiry, deadline, |at, deadline| State::due_id(reservations, at, deadline));
 }
 
 /// The line of an offer.

@@ -6,6 +6,8 @@
 //! the replica. **Read next**: `time`, `reserve`, `holds`, `returns`, `orders`, `stock`, `catalog`.
 
 mod catalog;
+#[cfg(test)]
+mod cost;
 mod holds;
 mod normal;
 mod orders;

@@ -173,7 +173,6 @@ impl Deciding<'_> {
         }
         for line in lines {
             let at = line.at.expect("just seen");
-            self.state.settle_offer(at);
             if self.state.available(at) < u64::from(line.quantity) {
                 return Err(Refusal::SoldOut { offer: line.offer.clone(), truth: self.state.sold_out(at) });
             }
@@ -182,14 +181,14 @@ impl Deciding<'_> {
     }
 
     #[inline]
-    fn check_limits(&self, line: &Normal<'_>, keys: &[Looked]) -> Result<(), Refusal> {
+    fn check_limits(&mut self, line: &Normal<'_>, keys: &[Looked]) -> Result<(), Refusal> {
         let at = line.at.expect("the offer exists");
         let Some(max) = self.state.offers.get(at).policy.per_key_max else { return Ok(()) };
         if crate::bad!("limit-outside-apply") && self.place > 0 {
             return Ok(());
         }
         for (key_index, key) in keys.iter().enumerate() {
-            let used = key.place.map_or(0, |key| self.state.keys.used(key, at, self.state.time));
+            let used = key.place.map_or(0, |key| self.state.keys.used_now(key, at, self.state.time));
             if used + u64::from(line.quantity) > u64::from(max) {
                 return Err(Refusal::LimitReached {
                     offer: line.offer.clone(),

@@ -162,7 +162,7 @@ impl Deciding<'_> {
         // What is due and unswept is the plain offer's from now on; so only what is swept moves, and both are exact.
         let swept = std::mem::take(&mut offer.available);
         self.state.offer_mut(home).available += swept;
-        self.state.sums[home as usize].ended_siblings.push(at);
+        self.state.give_due_to_plain(at, home);
         assert!(swept <= signed(moved_back), "{swept} swept of {moved_back} exactly available");
         self.state.keys.end_offer(at);
         self.state.digest_kept_ended(at);

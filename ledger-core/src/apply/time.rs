@@ -16,6 +16,7 @@ use crate::types::ReservationId;
 
 impl Deciding<'_> {
     pub(super) fn pass_time(&mut self) {
+        self.state.sum_due();
         for _ in 0..limits::EXPIRED_PER_ENTRY_MAX {
             let State { expiry, reservations, time, .. } = &mut *self.state;
             let Some((_, _, at)) = expiry.first_due(*time, |at, deadline| State::due_id(reservations, at, deadline))
@@ -34,13 +35,17 @@ impl Deciding<'_> {
             self.say_phase(at, before);
         }
         for _ in 0..limits::WAKES_PER_ENTRY_MAX {
-            match self.state.orders.queues.first_wake() {
-                Some((at, order)) if at <= self.state.time => self.wake(order),
-                _ => break,
+            let Some((at, order)) = self.state.orders.queues.wake_after(after) else { return };
+            if at > self.state.time {
+                return;
+            }
+            let waiting = self.state.orders.get(order);
+            if self.state.is_unswept(waiting) {
+                after = Some((at, waiting.id));
+            } else {
+                self.wake(order);
             }
         }
-        self.state.forget_past();
-        self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
     }
 
     /// Sweeps a due hold. Its units were available before; so no balance moves here.
@@ -54,7 +59,7 @@ impl Deciding<'_> {
         let (lines, keys) = (self.state.lines(&r), self.state.key_list(&r));
         for line in &lines {
             let units = line.reserved();
-            self.state.sums[line.offer as usize].sweep(now, units);
+            self.state.sweep_due(line.offer, units);
             let held = &mut self.state.offer_mut(line.offer).held;
             *held = held.checked_sub(u64::from(units)).expect("units of a due hold are held until swept");
             let home = self.state.home_of(line.offer);

@@ -289,7 +289,7 @@ impl Reading {
                 if line.counted() && !offer.ended { keys.clone() } else { SmallVec::new() };
             match r.status {
                 Some(Status::Held) => {
-                    s.sums[line.offer as usize].hold(r.deadline, line.reserved());
+                    s.hold_until(line.offer, r.deadline, line.reserved());
                     if r.deadline > s.time {
                         counted.iter().for_each(|&key| s.keys.hold(key, line.offer, r.deadline, line.reserved()));
                     }

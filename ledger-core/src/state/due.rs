@@ -4,6 +4,9 @@
 //! few sorted runs take them at their ends; what fits no run goes to a tree. [`DueQueue`] keeps records in buckets of
 //! equal time and gives them out in the order (time, id), however many share a time: a bucket becomes a heap when its time comes,
 //! so a mass expiry costs its number, spread over the entries that sweep it.
+//!
+//! *Memory.* What ends before its time leaves an empty place behind. Places are freed together, as soon as they are more than half of
+//! what is kept: the memory is bounded by what is kept, not by what ever was, and freeing costs a step or two for each that ended.
 //! **Owns** the order in which things become due. **Must never** depend on when it was asked: the order out is a function of
 //! what is in. **Read next**: [`super::offers`].
 
@@ -15,16 +18,26 @@ use smallvec::SmallVec;
 /// Sorted runs before the tree is used: as many as there are hold times in steady use.
 const RUNS: usize = 3;
 
+/// Empty places that may be kept beside half as many as are in use.
+const EMPTIED_MIN: usize = 32;
+
+/// Whether empty places are so many that they are freed.
+fn too_many_empty(empty: usize, all: usize) -> bool {
+    empty > all / 2 + EMPTIED_MIN
+}
+
 /// Values by time.
 #[derive(Clone)]
 pub(crate) struct ByDeadline<T> {
     runs: [VecDeque<(u64, T)>; RUNS],
     strays: BTreeMap<u64, T>,
+    /// At least as many values of the runs are empty: each was the last of its time to end early.
+    emptied: usize,
 }
 
 impl<T> ByDeadline<T> {
     pub(crate) fn new() -> Self {
-        Self { runs: std::array::from_fn(|_| VecDeque::new()), strays: BTreeMap::new() }
+        Self { runs: std::array::from_fn(|_| VecDeque::new()), strays: BTreeMap::new(), emptied: 0 }
     }
 
     fn place_in(run: &VecDeque<(u64, T)>, at: u64) -> Option<usize> {
@@ -75,16 +88,40 @@ impl<T> ByDeadline<T> {
         }
     }
 
-    /// Removes a stray value and leading ones that count as empty, so that what is first is not empty.
-    pub(crate) fn trim(&mut self, at: u64, empty: impl Fn(&T) -> bool) {
+    /// The value at a time has become empty: it is removed, at once or together with others. What is first is not empty afterwards.
+    pub(crate) fn remove_empty(&mut self, at: u64, empty: impl Fn(&T) -> bool) {
         if self.strays.get(&at).is_some_and(&empty) {
             self.strays.remove(&at);
+            return;
         }
+        self.emptied += 1;
+        self.trim(&empty);
+        if too_many_empty(self.emptied, self.runs.iter().map(VecDeque::len).sum()) {
+            self.compact(empty);
+        }
+    }
+
+    /// Removes leading values that are empty, so that what is first is not.
+    pub(crate) fn trim(&mut self, empty: impl Fn(&T) -> bool) {
         for run in &mut self.runs {
             while run.front().is_some_and(|(_, value)| empty(value)) {
                 run.pop_front();
+                self.emptied = self.emptied.saturating_sub(1);
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn compact(&mut self, empty: impl Fn(&T) -> bool) {
+        for run in &mut self.runs {
+            steps::count(run.len());
+            run.retain(|(_, value)| !empty(value));
+            if run.capacity() > 4 * run.len() + EMPTIED_MIN {
+                run.shrink_to(2 * run.len());
+            }
+        }
+        self.emptied = 0;
     }
 
     /// The first time.
@@ -99,6 +136,7 @@ impl<T> ByDeadline<T> {
     /// Takes the first value if its time is at or before `to`.
     pub(crate) fn pop_due(&mut self, to: u64) -> Option<(u64, T)> {
         let first = self.first().filter(|&t| t <= to)?;
+        steps::count(1);
         for run in &mut self.runs {
             if run.front().is_some_and(|f| f.0 == first) {
                 return run.pop_front();
@@ -110,15 +148,7 @@ impl<T> ByDeadline<T> {
     /// All values at or before `to`, in no order.
     pub(crate) fn due(&self, to: u64) -> impl Iterator<Item = &T> {
         let runs = self.runs.iter().flat_map(move |run| run.iter().take_while(move |(t, _)| *t <= to).map(|(_, v)| v));
-        runs.chain(self.strays.range(..=to).map(|(_, v)| v))
-    }
-
-    /// The first time after `after` whose value is not empty.
-    pub(crate) fn first_after(&self, after: u64, empty: impl Fn(&T) -> bool) -> Option<u64> {
-        let runs =
-            self.runs.iter().filter_map(|run| run.iter().find(|(t, v)| *t > after && !empty(v)).map(|(t, _)| *t));
-        let stray = self.strays.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
-        runs.chain(stray.filter(|(_, v)| !empty(v)).map(|(t, _)| *t).take(1)).min()
+        runs.chain(self.strays.range(..=to).map(|(_, v)| v)).inspect(|_| steps::count(1))
     }
 
     /// All times and values, in no order; for the audit.
@@ -133,6 +163,29 @@ impl<T> ByDeadline<T> {
     }
 }
 
+/// Counts, in test builds only, the values that were looked at: what a mass expiry may cost is a number of steps, whatever the machine.
+pub(crate) mod steps {
+    #[cfg(test)]
+    std::thread_local! {
+        static COUNT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// So many values were looked at.
+    #[inline(always)]
+    pub(super) fn count(steps: usize) {
+        #[cfg(test)]
+        COUNT.set(COUNT.get() + steps);
+        #[cfg(not(test))]
+        let _ = steps;
+    }
+
+    /// Steps of this thread since it was asked last.
+    #[cfg(test)]
+    pub(crate) fn taken() -> usize {
+        COUNT.replace(0)
+    }
+}
+
 /// Adds units at a deadline.
 pub(crate) fn add_units(sums: &mut ByDeadline<u64>, at: u64, units: u64) {
     *sums.get_or_insert_with(at, || 0) += units;
@@ -144,7 +197,7 @@ pub(crate) fn take_units(sums: &mut ByDeadline<u64>, at: u64, units: u64) {
     assert!(*sum >= units, "{units} units end early of {sum} held until {at}");
     *sum -= units;
     if *sum == 0 {
-        sums.trim(at, |&units| units == 0);
+        sums.remove_empty(at, |&units| units == 0);
     }
 }
 
@@ -163,12 +216,14 @@ pub(crate) struct DueQueue {
     /// What is due or was: every record with a time at or below `front_to`.
     front: BinaryHeap<Reverse<(u64, [u8; 16], u32)>>,
     front_to: Option<u64>,
+    /// At least as many of `front` no longer count: they left early.
+    front_left: usize,
     len: usize,
 }
 
 impl DueQueue {
     pub(crate) fn new() -> Self {
-        Self { buckets: ByDeadline::new(), front: BinaryHeap::new(), front_to: None, len: 0 }
+        Self { buckets: ByDeadline::new(), front: BinaryHeap::new(), front_to: None, front_left: 0, len: 0 }
     }
 
     /// Records that count.
@@ -187,23 +242,38 @@ impl DueQueue {
         bucket.live += 1;
     }
 
-    /// A record left before its time; `counts` says which of those in a bucket still do.
-    pub(crate) fn leave(&mut self, at: u64, counts: impl Fn(u32) -> bool) {
+    /// A record left before its time. `id_of` is as in [`Self::first_due`].
+    pub(crate) fn leave(&mut self, at: u64, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
         self.len = self.len.checked_sub(1).expect("only what is in a queue leaves it");
         if self.front_to.is_some_and(|to| at <= to) {
+            self.front_left += 1;
+            if too_many_empty(self.front_left, self.front.len()) {
+                self.compact_front(id_of);
+            }
             return;
         }
         let bucket = self.buckets.get_mut(at).expect("a record not yet due is in the bucket of its time");
         bucket.live -= 1;
         if bucket.live == 0 {
             bucket.items = SmallVec::new();
-            self.buckets.trim(at, |b| b.live == 0);
+            self.buckets.remove_empty(at, |b| b.live == 0);
         } else if bucket.items.len() > 2 * bucket.live as usize + 16 {
             bucket.items.sort_unstable();
             bucket.items.dedup();
-            bucket.items.retain(|&mut record| counts(record));
+            bucket.items.retain(|&mut record| id_of(record, at).is_some());
             bucket.items.shrink_to_fit();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn compact_front(&mut self, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
+        steps::count(self.front.len());
+        self.front.retain(|&Reverse((at, id, record))| id_of(record, at) == Some(id));
+        if self.front.capacity() > 4 * self.front.len() + EMPTIED_MIN {
+            self.front.shrink_to(2 * self.front.len());
+        }
+        self.front_left = 0;
     }
 
     /// The first record due by `to`. `id_of` gives a record's id if it (still) counts at that time.
@@ -218,9 +288,10 @@ impl DueQueue {
                     return (at <= to).then_some((at, id, record));
                 }
                 self.front.pop();
+                self.front_left = self.front_left.saturating_sub(1);
             }
             let (at, mut bucket) = self.buckets.pop_due(to)?;
-            self.buckets.trim(at, |b| b.live == 0);
+            self.buckets.trim(|b| b.live == 0);
             if bucket.items.len() > bucket.live as usize {
                 // One that moved away and back, or whose place was used again for the same time, is there twice.
                 bucket.items.sort_unstable();
@@ -229,6 +300,7 @@ impl DueQueue {
             self.front_to = Some(self.front_to.map_or(at, |before| before.max(at)));
             let items = bucket.items.iter().filter_map(|&record| Some(Reverse((at, id_of(record, at)?, record))));
             self.front = items.collect::<Vec<_>>().into();
+            self.front_left = 0;
         }
     }
 
@@ -283,7 +355,7 @@ mod tests {
         assert_eq!(sums.due(10).sum::<u64>(), 10 + 5 + 3 + 3 + 2 + 1);
         take_units(&mut sums, 1, 1);
         take_units(&mut sums, 3, 6);
-        assert_eq!(sums.first_after(2, |&u| u == 0), Some(5));
+        assert_eq!(sums.first(), Some(2));
         let mut order = Vec::new();
         while let Some((t, units)) = sums.pop_due(60) {
             order.push((t, units));
@@ -302,8 +374,8 @@ mod tests {
             queue.insert(100, &id(n), n);
         }
         queue.insert(90, &id(50), 50);
-        queue.leave(100, |_| true);
         let counts = |n: u32, _: u64| (n != 7).then(|| id(n));
+        queue.leave(100, counts);
         assert_eq!(queue.first_due(89, counts), None);
         let mut order = Vec::new();
         while let Some((_, _, n)) = queue.first_due(100, counts) {
@@ -316,5 +388,49 @@ mod tests {
         }
         assert_eq!(order, [50, 1, 90, 2, 3, 9]);
         assert_eq!(queue.len(), 0);
+    }
+
+    /// One record that stays in front of all others, and behind it far more that come and go.
+    #[test]
+    fn records_that_left_early_behind_one_that_stays_take_no_memory() {
+        let id = |n: u32| u128::from(n).to_be_bytes();
+        let (mut queue, mut sums) = (DueQueue::new(), ByDeadline::new());
+        let only_the_first = |n: u32, _: u64| (n == 0).then(|| id(n));
+        queue.insert(5, &id(0), 0);
+        add_units(&mut sums, 5, 1);
+        steps::taken();
+        for n in 1..100_000_u32 {
+            // Rising, falling, and each time once more than the one before it.
+            let at = if n % 3 == 0 { 1_000_000 - u64::from(n) } else { 10 + u64::from(n) };
+            queue.insert(at, &id(n), n);
+            add_units(&mut sums, at, 1);
+            queue.leave(at, only_the_first);
+            take_units(&mut sums, at, 1);
+        }
+        let places = |runs: [usize; 3]| runs.iter().sum::<usize>();
+        assert!(places(queue.buckets.runs.each_ref().map(VecDeque::capacity)) < 1_000, "buckets");
+        assert!(places(sums.runs.each_ref().map(VecDeque::capacity)) < 1_000, "sums");
+        assert_eq!((queue.buckets.strays.len(), sums.strays.len()), (0, 0));
+        assert!(steps::taken() < 400_000, "a step or two for each that left");
+        assert_eq!((queue.first_time(), sums.first(), queue.len()), (Some(5), Some(5), 1));
+    }
+
+    /// The same once the one that stays is due: what comes then is due at once, and leaves early all the same.
+    #[test]
+    fn records_that_left_the_front_early_take_no_memory() {
+        let id = |n: u32| u128::from(n).to_be_bytes();
+        let mut queue = DueQueue::new();
+        let only_the_first = |n: u32, _: u64| (n == 0).then(|| id(n));
+        queue.insert(5, &id(0), 0);
+        queue.insert(5, &id(1), 1);
+        queue.leave(5, only_the_first);
+        assert_eq!(queue.first_due(10, only_the_first), Some((5, id(0), 0)));
+        for n in 1..100_000_u32 {
+            queue.insert(5, &id(n), n);
+            queue.leave(5, only_the_first);
+        }
+        assert!(queue.front.capacity() < 1_000, "{} kept", queue.front.capacity());
+        assert_eq!(queue.first_due(10, only_the_first), Some((5, id(0), 0)));
+        assert_eq!(queue.len(), 1);
     }
 }

@@ -65,6 +65,16 @@ struct Many {
     sums: ByDeadline<u64>,
 }
 
+impl Many {
+    fn drop_due(&mut self, time: u64) {
+        while let Some((_, units)) = self.sums.pop_due(time) {
+            self.held -= units;
+        }
+        // A deadline emptied before its time must not keep a counter alive that counts nothing.
+        self.sums.trim(|&units| units == 0);
+    }
+}
+
 /// What one key counts in one offer.
 #[derive(Clone)]
 pub(crate) struct Count {
@@ -96,11 +106,7 @@ impl Count {
                 }
             }
             Holds::Many(many) => {
-                while let Some((_, units)) = many.sums.pop_due(time) {
-                    many.held -= units;
-                }
-                // A deadline emptied before its time must not keep a counter alive that counts nothing.
-                many.sums.trim(time, |&units| units == 0);
+                many.drop_due(time);
                 if many.sums.is_empty() {
                     self.holds = Holds::None;
                 }
@@ -119,6 +125,12 @@ impl Count {
             Holds::Many(many) => many.held - many.sums.due(time).sum::<u64>(),
         };
         held + self.sold
+    }
+
+    /// Whether some of many holds are due and still in the count.
+    #[inline]
+    fn has_due_of_many(&self, time: u64) -> bool {
+        matches!(&self.holds, Holds::Many(many) if many.sums.first().is_some_and(|first| first <= time))
     }
 
     fn hold(&mut self, until: u64, units: u32) {
@@ -477,6 +489,21 @@ impl Keys {
     #[inline]
     pub(crate) fn used(&self, key: u32, offer: u32, time: u64) -> u64 {
         self.count(key, offer).map_or(0, |count| count.used(time))
+    }
+
+    /// The same. Many holds that are due are dropped on the way, so that only the first question after a mass expiry looks at each; the
+    /// counter stays until they are swept.
+    #[inline]
+    pub(crate) fn used_now(&mut self, key: u32, offer: u32, time: u64) -> u64 {
+        let Some(count) = self.count(key, offer) else { return 0 };
+        if !count.has_due_of_many(time) {
+            return count.used(time);
+        }
+        let count = self.count_mut(key, offer);
+        if let Holds::Many(many) = &mut count.holds {
+            many.drop_due(time);
+        }
+        count.used(time)
     }
 
     pub(crate) fn hold(&mut self, key: u32, offer: u32, until: u64, units: u32) {

@@ -88,6 +88,22 @@ struct Records<'a> {
     refused: &'a Slab<Refused>,
 }
 
+impl Records<'_> {
+    /// The id of a record, if it stands in a class's queue at that time.
+    fn id_in(self, class: Class, tagged: u32, at: u64) -> Option<[u8; 16]> {
+        let found = Found::untagged(tagged);
+        (class_of(self, found) == Some((class, at))).then(|| id_of(self.reservations, self.refused)(found))
+    }
+
+    /// The id of a record, if the cap counts it and its id is of that time.
+    fn capped_id(self, tagged: u32, at: u64) -> Option<[u8; 16]> {
+        let found = Found::untagged(tagged);
+        let (class, _) = class_of(self, found)?;
+        let id = id_of(self.reservations, self.refused)(found);
+        (class != Class::Sold && coarse_id_time(&id) == at).then_some(id)
+    }
+}
+
 /// Class and coarse time of ending of what the index found; none for a live hold, and for what an order is not done with.
 fn class_of(of: Records<'_>, found: Found) -> Option<(Class, u64)> {
     match found {
@@ -184,24 +200,16 @@ impl State {
         }
         let Self { memory, reservations, orders, refused, .. } = self;
         let of = Records { reservations, orders: &orders.records, refused };
-        let counts = |tagged: u32, at: u64| {
-            let found = Found::untagged(tagged);
-            (class_of(of, found) == Some((class, at))).then(|| id_of(of.reservations, of.refused)(found))
-        };
-        memory.queue(class).first_due(to, counts).map(|(_, _, tagged)| Found::untagged(tagged))
+        let due = memory.queue(class).first_due(to, |tagged, at| of.id_in(class, tagged, at));
+        due.map(|(_, _, tagged)| Found::untagged(tagged))
     }
 
     /// The lowest remembered id of what the cap counts.
     fn lowest(&mut self) -> Option<Found> {
         let Self { memory, reservations, orders, refused, .. } = self;
         let of = Records { reservations, orders: &orders.records, refused };
-        let counts = |tagged: u32, at: u64| {
-            let found = Found::untagged(tagged);
-            let (class, _) = class_of(of, found)?;
-            let id = id_of(of.reservations, of.refused)(found);
-            (class != Class::Sold && coarse_id_time(&id) == at).then_some(id)
-        };
-        memory.by_id.first_due(u64::MAX, counts).map(|(_, _, tagged)| Found::untagged(tagged))
+        let lowest = memory.by_id.first_due(u64::MAX, |tagged, at| of.capped_id(tagged, at));
+        lowest.map(|(_, _, tagged)| Found::untagged(tagged))
     }
 
     /// Forgets the lowest id that the cap counts, or says how long it is still too young.
@@ -289,15 +297,10 @@ impl State {
         let Remembered { class, at, id_time } = was;
         let Self { memory, reservations, orders, refused, .. } = self;
         let of = Records { reservations, orders: &orders.records, refused };
-        memory.queue(class).leave(at, |tagged| class_of(of, Found::untagged(tagged)) == Some((class, at)));
-        if class == Class::Sold {
-            return;
+        memory.queue(class).leave(at, |tagged, at| of.id_in(class, tagged, at));
+        if class != Class::Sold {
+            memory.by_id.leave(id_time, |tagged, at| of.capped_id(tagged, at));
         }
-        memory.by_id.leave(id_time, |tagged| {
-            let found = Found::untagged(tagged);
-            class_of(of, found).is_some_and(|(class, _)| class != Class::Sold)
-                && coarse_id_time(&id_of(of.reservations, of.refused)(found)) == id_time
-        });
     }
 
     /// Removes the record; what it bought under limit keys is kept in the counts of sales that still run.

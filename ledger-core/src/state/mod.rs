@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) ids: IdIndex,
     pub(crate) expiry: DueQueue,
     pub(crate) edges: BTreeSet<(u64, u32)>,
+    /// Offers by their first deadline, or by one before it: those that ledger time may have made something due in.
+    pub(crate) first_deadlines: BTreeSet<(u64, u32)>,
     pub(crate) memory: memory::Memory,
     pub(crate) digest: crate::digest::Running,
 }
@@ -112,6 +114,7 @@ impl State {
             ids: IdIndex::new(),
             expiry: DueQueue::new(),
             edges: BTreeSet::new(),
+            first_deadlines: BTreeSet::new(),
             memory: memory::Memory::new(),
             digest: crate::digest::Running::default(),
         }

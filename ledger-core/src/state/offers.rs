@@ -2,6 +2,8 @@
 //!
 //! `available` and `held` of an [`Offer`] are as swept. Exactly available at ledger time are `available` plus the units of
 //! due holds; those of an *ended* sale's offer belong to the product's plain offer, so that one also counts what is due in its ended siblings.
+//! What is due is summed when ledger time moves ([`State::sum_due`]), one step for each distinct (offer, deadline), once: every question after it is
+//! one addition, whoever asks it, and however far behind the sweep is.
 //! **Owns** the arithmetic of promises 1 to 3 and 12. **Must never** go below zero: every subtraction is checked.
 //! **Read next**: [`super::memory`].
 
@@ -16,15 +18,17 @@ use crate::types::{LedgerTime, OfferKey};
 
 /// What is derived for an offer.
 pub(crate) struct OfferSums {
-    /// Units held until each deadline not yet seen to be due.
+    /// Units held until each deadline that is not due.
     until: ByDeadline<u64>,
-    /// Units held by holds seen to be due and not yet swept.
+    /// The time under which the offer stands in [`State::first_deadlines`]: its first deadline, or an earlier one that was given up.
+    listed: Option<u64>,
+    /// Units held by holds that are due and not swept.
     due: u64,
-    /// The last time at which `until` was freed of what is due: until ledger time moves on, `due` is all there is.
-    settled_at: Option<u64>,
+    /// Of a plain offer: the same of the ended offers of its product, whose units are its own.
+    due_in_ended: u64,
     /// When its phase changes next, as it stands among the edges.
     pub(crate) edge: Option<u64>,
-    /// Of a plain offer: the ended offers of its product, whose due holds' units are its own.
+    /// Of a plain offer: the ended offers of its product.
     pub(crate) ended_siblings: SmallVec<[u32; 2]>,
     /// The key as the codec writes it, made once.
     pub(crate) wire: Box<[u8]>,
@@ -42,8 +46,9 @@ impl OfferSums {
     pub(crate) fn new(offer: &OfferKey) -> Self {
         Self {
             until: ByDeadline::new(),
+            listed: None,
             due: 0,
-            settled_at: None,
+            due_in_ended: 0,
             edge: None,
             ended_siblings: SmallVec::new(),
             wire: crate::codec::offer_key_bytes(offer).into_boxed_slice(),
@@ -55,59 +60,14 @@ impl OfferSums {
         }
     }
 
-    /// Moves what is due at `time` out of the deadlines.
-    #[inline]
-    fn settle(&mut self, time: u64) {
-        if self.settled_at == Some(time) {
-            return;
-        }
-        self.settled_at = Some(time);
-        if self.until.first().is_some_and(|t| t <= time) {
-            while let Some((_, units)) = self.until.pop_due(time) {
-                self.due += units;
-            }
-            // Deadlines emptied before their time must not be stepped over by every question that follows.
-            self.until.trim(time, |&units| units == 0);
-        }
-    }
-
-    /// Units of holds that are due at `time` and not swept.
-    #[inline]
-    pub(crate) fn due_units(&self, time: u64) -> u64 {
-        if self.settled_at != Some(time) && self.until.first().is_some_and(|t| t <= time) {
-            self.due + self.until.due(time).sum::<u64>()
-        } else {
-            self.due
-        }
-    }
-
-    /// The earliest deadline after `time`.
-    fn first_live(&self, time: u64) -> Option<u64> {
-        self.until.first_after(time, |&units| units == 0)
-    }
-
-    pub(crate) fn hold(&mut self, until: u64, units: u32) {
-        if self.settled_at.is_some_and(|settled| until <= settled) {
-            self.settled_at = None;
-        }
-        add_units(&mut self.until, until, u64::from(units));
-    }
-
     /// A live hold ended early or moved.
     pub(crate) fn unhold(&mut self, until: u64, units: u32) {
         take_units(&mut self.until, until, u64::from(units));
     }
 
-    /// A due hold is swept.
-    pub(crate) fn sweep(&mut self, time: u64, units: u32) {
-        self.settle(time);
-        self.due = self.due.checked_sub(u64::from(units)).expect("a swept hold was due");
-    }
-
-    /// All units it knows to be held, by deadline; the due ones in one sum. For the audit.
-    pub(crate) fn held_sums(&self, time: u64) -> (u64, u64) {
-        let live = self.until.iter().filter(|&(t, _)| t > time).map(|(_, &units)| units).sum();
-        (self.due_units(time), live)
+    /// All units it knows to be held: due, and live. For the audit.
+    pub(crate) fn held_sums(&self) -> (u64, u64) {
+        (self.due, self.until.iter().map(|(_, &units)| units).sum())
     }
 }
 
@@ -200,32 +160,25 @@ impl State {
         product
     }
 
-    /// Units of due holds that are free again and belong to this offer, of whose own holds `due` units are.
+    /// Units of due holds that are free again and belong to this offer.
     #[inline(always)]
-    fn freed(&self, sums: &OfferSums, offer: &Offer, due: u64) -> u64 {
-        let own = if offer.ended { 0 } else { due };
-        if sums.ended_siblings.is_empty() { own } else { own + self.due_in(&sums.ended_siblings) }
-    }
-
-    #[inline(never)]
-    fn due_in(&self, offers: &[u32]) -> u64 {
-        offers.iter().map(|&at| self.sums[at as usize].due_units(self.time)).sum()
+    fn freed(sums: &OfferSums, offer: &Offer) -> u64 {
+        sums.due_in_ended + if offer.ended { 0 } else { sums.due }
     }
 
     /// Units free to be reserved, exactly, at ledger time.
     #[inline(always)]
     pub(crate) fn available(&self, at: u32) -> u64 {
         let (offer, sums) = (self.offers.get(at), &self.sums[at as usize]);
-        exact(offer.available, self.freed(sums, offer, sums.due_units(self.time)))
+        exact(offer.available, Self::freed(sums, offer))
     }
 
     /// The offer's units, exactly, at ledger time.
     #[inline(always)]
     pub(crate) fn balance(&self, at: u32) -> Balance {
         let (offer, sums) = (self.offers.get(at), &self.sums[at as usize]);
-        let due = sums.due_units(self.time);
-        let held = offer.held.checked_sub(due).expect("no more units are due than are held");
-        Balance { available: exact(offer.available, self.freed(sums, offer, due)), held, sold: offer.sold }
+        let held = offer.held.checked_sub(sums.due).expect("no more units are due than are held");
+        Balance { available: exact(offer.available, Self::freed(sums, offer)), held, sold: offer.sold }
     }
 
     /// What *sold out* means now. Units come back from the offer's own holds, to the plain offer also from those of its ended
@@ -237,14 +190,68 @@ impl State {
         }
         let own = (!self.offers.get(at).ended).then_some(at);
         let holds = self.sums[at as usize].ended_siblings.iter().copied().chain(own);
-        let first = holds.filter_map(|from| self.sums[from as usize].first_live(self.time)).min();
+        let first = holds.filter_map(|from| self.sums[from as usize].until.first()).min();
         first.map_or(SoldOut::Gone, |until| SoldOut::FirstBackAt(LedgerTime(until)))
     }
 
-    /// Brings the offer's sums up to ledger time, so that asking them is a step.
+    /// Sums what ledger time has made due, of all offers.
+    pub(crate) fn sum_due(&mut self) {
+        while let Some(&(first, at)) = self.first_deadlines.first()
+            && first <= self.time
+        {
+            self.first_deadlines.pop_first();
+            let sums = &mut self.sums[at as usize];
+            let mut due = 0;
+            while let Some((_, units)) = sums.until.pop_due(self.time) {
+                due += units;
+            }
+            sums.until.trim(|&units| units == 0);
+            sums.listed = sums.until.first();
+            self.first_deadlines.extend(sums.listed.map(|first| (first, at)));
+            self.add_due(at, due);
+        }
+    }
+
+    fn add_due(&mut self, at: u32, units: u64) {
+        self.sums[at as usize].due += units;
+        let home = self.home_of(at);
+        if home != at {
+            self.sums[home as usize].due_in_ended += units;
+        }
+    }
+
+    /// A due hold is swept.
+    pub(crate) fn sweep_due(&mut self, at: u32, units: u32) {
+        let less = |due: &mut u64| *due = due.checked_sub(u64::from(units)).expect("a swept hold was due");
+        less(&mut self.sums[at as usize].due);
+        let home = self.home_of(at);
+        if home != at {
+            less(&mut self.sums[home as usize].due_in_ended);
+        }
+    }
+
+    /// A sale ended: what is due in its offer is the plain one's from now on.
+    pub(crate) fn give_due_to_plain(&mut self, ended: u32, plain: u32) {
+        let due = self.sums[ended as usize].due;
+        let sums = &mut self.sums[plain as usize];
+        sums.ended_siblings.push(ended);
+        sums.due_in_ended += due;
+    }
+
+    /// Counts units of a hold at its deadline.
     #[inline]
-    pub(crate) fn settle_offer(&mut self, at: u32) {
-        self.sums[at as usize].settle(self.time);
+    pub(crate) fn hold_until(&mut self, at: u32, until: u64, units: u32) {
+        if until <= self.time {
+            // Read from a snapshot, or taken at the end of time: due from the beginning.
+            return self.add_due(at, u64::from(units));
+        }
+        let sums = &mut self.sums[at as usize];
+        add_units(&mut sums.until, until, u64::from(units));
+        if sums.listed.is_none_or(|first| until < first) {
+            let before = sums.listed.replace(until);
+            before.map(|first| self.first_deadlines.remove(&(first, at)));
+            self.first_deadlines.insert((until, at));
+        }
     }
 
     /// Where units go that leave a hold or a sale: an ended sale's to the plain offer.
@@ -258,7 +265,7 @@ impl State {
     pub(crate) fn hold_units(&mut self, at: u32, units: u32, until: u64) {
         self.take_available(at, units.into());
         self.offer_mut(at).held += u64::from(units);
-        self.sums[at as usize].hold(until, units);
+        self.hold_until(at, until, units);
     }
 
     /// Takes units out of what is exactly available. `available` as swept may go below zero: due holds pay that when they are swept.
