@@ -41,6 +41,8 @@ struct Swarm {
     /// Ids that commands choose from; one is renewed now and then.
     ids: Vec<ReservationId>,
     ids_kept: usize,
+    /// Of the newest so many orders one is chosen.
+    orders_chosen: usize,
     renew_of_8: u32,
     retry_of_8: u32,
     batch_max: usize,
@@ -86,6 +88,7 @@ impl Swarm {
             keys: ["ann", "bob", "card 1"].iter().map(|n| LimitKey::new(n).expect("a key")).collect(),
             ids: Vec::new(),
             ids_kept,
+            orders_chosen: 12,
             renew_of_8: dice.random_range(1..=5),
             retry_of_8: dice.random_range(0..=4),
             batch_max,
@@ -259,7 +262,7 @@ impl Swarm {
         if known.is_empty() || self.dice.random_ratio(1, 8) {
             return self.id(shard.model.time);
         }
-        let recent = known.len().min(12);
+        let recent = known.len().min(self.orders_chosen);
         known[known.len() - 1 - self.dice.random_range(0..recent)]
     }
 
@@ -489,6 +492,99 @@ fn holds_that_are_due_and_not_swept_agree_with_the_model() {
     for (stamp, commands, left) in [(999, 40, 0), (1_002, 200, 1_000), (1_002, 40, 0), (1_003, 40, 0)] {
         let batch: Vec<Command> = (0..commands).map(|_| swarm.command(&shard)).collect();
         shard.apply(now + stamp, batch);
+        assert!(shard.feed.unswept() >= left, "too little is left to sweep: this tests nothing");
+        shard.thaw();
+    }
+    assert_eq!(shard.feed.unswept(), 0);
+}
+
+/// The same of orders: leases that end, reports, facts, operators, releases and claims meet orders whose hold is due and not swept.
+#[test]
+fn orders_whose_holds_are_due_and_not_swept_agree_with_the_model() {
+    for seed in 1..=3 {
+        let _last = Last(seed);
+        orders_behind_a_full_sweep(seed);
+    }
+}
+
+fn orders_behind_a_full_sweep(seed: u64) {
+    const ORDERS: u64 = 60;
+    let mut swarm = Swarm::new(seed);
+    swarm.skus.truncate(1);
+    (swarm.weights, swarm.batch_max, swarm.retry_of_8) = ([0; VERBS], 40, 2);
+    swarm.weights[..7].copy_from_slice(&[2, 1, 1, 1, 3, 1, 0]);
+    swarm.weights[ORDERS_FROM..].copy_from_slice(&[3, 3, 8, 5, 3, 5, 4]);
+    (swarm.hold_ms_max, swarm.orders_chosen) = (50, ORDERS as usize);
+    let (mut shard, mut now) = (Beside::new(), START_MS);
+    let sku = swarm.skus[0].clone();
+    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
+    let reference = Reference::new("delivery").expect("a reference");
+    let units = Units::new(20_000).expect("units");
+    shard.apply(
+        now,
+        vec![
+            Command::OwnSlots { generation: 1, ranges: all },
+            Command::CreateProduct { sku: sku.clone(), policy: Policy::default() },
+            Command::Receive { offer: OfferKey { sku: sku.clone(), sale: None }, units, reference },
+        ],
+    );
+    // Orders with high ids, which the sweep comes to last; most have lost all leases but one by the time they are due.
+    let due = now + 60_000;
+    let id = |n: u64| ReservationId::from_parts(Slot::of(&sku), START_MS, n);
+    swarm.ids = (0..ORDERS).map(|n| id((1 << 40) + n)).collect();
+    swarm.ids_kept = swarm.ids.len();
+    let ids = swarm.ids.clone();
+    let one = || Line { offer: OfferKey { sku: sku.clone(), sale: None }, quantity: Quantity::new(1).expect("one") };
+    let placed: Vec<Command> = ids
+        .iter()
+        .map(|&id| match swarm.place(id) {
+            Command::PlaceOrder { id, mut details, .. } => {
+                details.pay_within_ms = due - now;
+                let reserve = Some((LimitKeys::new(), [one()].into_iter().collect()));
+                Command::PlaceOrder { id, details, reserve }
+            }
+            other => other,
+        })
+        .collect();
+    shard.apply(now, placed);
+    let claim = |max: u32, lease_ms: u64| Command::ClaimOrders {
+        slot: Slot::of(&sku),
+        worker: WorkerId::new("w").expect("a name"),
+        class: WorkClass::Money,
+        max,
+        lease_ms,
+        attempt_ms: 0,
+    };
+    for _ in 1..limits::LEASES_LOST_MAX {
+        shard.apply(now, vec![claim(ORDERS as u32 - 5, limits::LEASE_MS_MIN)]);
+        now += limits::LEASE_MS_MIN;
+    }
+    let holds = limits::EXPIRED_PER_ENTRY_MAX as u64 + 200;
+    let hold = |n: u64| Command::Reserve {
+        id: id(n),
+        keys: LimitKeys::new(),
+        lines: [one()].into_iter().collect(),
+        hold_ms: Some(due - now - n % 2),
+    };
+    shard.apply(now, (0..holds).map(hold).collect());
+    // The last lease of each ends before, at, or after the deadline; some orders are delayed, some await their buyer, some owe money.
+    shard.apply(now, (0..ORDERS).map(|n| claim(1, due - now + 2 * (n % 3) - 2)).collect());
+    let mut reports = Vec::new();
+    for (n, &id) in ids.iter().enumerate() {
+        let epoch = shard.ledger.order(id).expect("placed").brief.epoch;
+        let fact = Fact::Paid { payment: provider("p", 9), amount: money(7) };
+        let report = match n % 7 {
+            0 => Report::AwaitBuyer { secret: "hush".into() },
+            1 => Report::Retry { after_ms: due - now, reason: Reason::new("later").expect("a reason") },
+            2 => Report::GiveBack { after_ms: 0 },
+            _ => continue,
+        };
+        reports.extend([Command::RecordFact { id, fact }, Command::ReportOrder { id, epoch, report }]);
+    }
+    shard.apply(now, reports);
+    for (stamp, commands, left) in [(due, 250, 1), (due, 40, 0), (due + 200, 40, 0)] {
+        let batch: Vec<Command> = (0..commands).map(|_| swarm.command(&shard)).collect();
+        shard.apply(stamp, batch);
         assert!(shard.feed.unswept() >= left, "too little is left to sweep: this tests nothing");
         shard.thaw();
     }

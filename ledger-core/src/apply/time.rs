@@ -34,6 +34,15 @@ impl Deciding<'_> {
             let before = self.set_phase(at);
             self.say_phase(at, before);
         }
+        self.wake_due();
+        self.state.forget_past();
+        self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
+    }
+
+    /// Ends leases and delays whose time is over; a bounded number is looked at. An order whose hold is due waits for the sweep: what is
+    /// decided about it until then would take the hold for a live one, and the sweep ends the lease or delay anyway.
+    fn wake_due(&mut self) {
+        let mut after = None;
         for _ in 0..limits::WAKES_PER_ENTRY_MAX {
             let Some((at, order)) = self.state.orders.queues.wake_after(after) else { return };
             if at > self.state.time {

@@ -10,6 +10,7 @@
 //! becomes: `apply::orders` does. **Read next**: [`super::memory`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -284,6 +285,12 @@ impl Queues {
     /// The first lease or delay: when it ends, and whose it is.
     pub(crate) fn first_wake(&self) -> Option<(u64, u32)> {
         self.wakes.first_key_value().map(|(&(at, _), &order)| (at, order))
+    }
+
+    /// The first lease or delay after one that is named by its time and order.
+    pub(crate) fn wake_after(&self, after: Option<(u64, [u8; 16])>) -> Option<(u64, u32)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.wakes.range((from, Bound::Unbounded)).next().map(|(&(at, _), &order)| (at, order))
     }
 
     fn put(&mut self, order: &Order, at: u32, seat: Seat, present: bool) {

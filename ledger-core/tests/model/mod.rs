@@ -34,6 +34,8 @@ pub(crate) struct Model {
     offers: BTreeMap<OfferKey, Offer>,
     pub(crate) ids: BTreeMap<ReservationId, Known>,
     desk: orders::Desk,
+    /// Holds that are due and that the sweep has not come to yet: their units are free, and their orders wait.
+    unswept: BTreeSet<(u64, ReservationId)>,
     /// Products in the order of their creation.
     created: Vec<Sku>,
 }
@@ -138,6 +140,7 @@ impl Model {
             offers: BTreeMap::new(),
             ids: BTreeMap::new(),
             desk: orders::Desk::default(),
+            unswept: BTreeSet::new(),
             created: Vec::new(),
         }
     }
@@ -165,6 +168,14 @@ impl Model {
             && !self.owns(slot)
         {
             return Outcome::NotNow(NotNow::SlotElsewhere);
+        }
+        if let Command::Heartbeat { id, .. }
+        | Command::ReportOrder { id, .. }
+        | Command::RecordFact { id, .. }
+        | Command::OrderByHand { id, .. } = command
+            && self.is_unswept(*id)
+        {
+            return SWEEP_PENDING;
         }
         let decided = match command {
             Command::Tick => Ok(Settled::Done),
@@ -215,7 +226,7 @@ impl Model {
         self.owned_ranges.iter().any(|&(from, to)| from <= slot && slot <= to)
     }
 
-    /// Ends every hold whose deadline is at or before ledger time, at once.
+    /// Ends every hold whose deadline is at or before ledger time, at once. What becomes of their orders follows with the sweep.
     fn expire_due(&mut self) {
         let mut due: Vec<(u64, ReservationId)> = self
             .reservations()
@@ -227,6 +238,10 @@ impl Model {
             self.give_back(id, &self.reserved_lines(id));
             self.reservation_mut(id).status = Status::Expired;
             self.ids.get_mut(&id).expect("known").settled_at = at;
+            self.unswept.insert((at, id));
+        }
+        for _ in 0..limits::EXPIRED_PER_ENTRY_MAX {
+            let Some((_, id)) = self.unswept.pop_first() else { break };
             self.order_lost_hold(id, Status::Expired);
         }
     }
@@ -481,6 +496,9 @@ impl Model {
         self.reservations().filter(|(_, r)| r.status == Status::Held).count() as u64
     }
 }
+
+/// The answer about an order whose hold is due and not swept.
+const SWEEP_PENDING: Outcome = Outcome::NotNow(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS });
 
 /// Lines summed by offer; none when a sum is above what a line may ask for.
 fn summed(lines: &Lines) -> Result<BTreeMap<OfferKey, u64>, Refusal> {

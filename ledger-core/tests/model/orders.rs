@@ -14,7 +14,7 @@ use ledger_core::outcome::{Outcome, Refusal, Settled, Status};
 use ledger_core::{LedgerTime, Line, OfferKey, Quantity, Reason, ReservationId, Sku, limits};
 
 use super::reserve::misshapen;
-use super::{Content, Known, Model, Recall, Seen, What, content_of};
+use super::{Content, Known, Model, Recall, SWEEP_PENDING, Seen, What, content_of};
 
 /// Where an order stands with the workers.
 #[derive(Clone, PartialEq, Eq)]
@@ -86,7 +86,11 @@ impl Order {
 
     /// The table of steps.
     pub(super) fn step(&self) -> Option<Step> {
-        match (self.phase, self.owes()) {
+        self.step_in(self.phase)
+    }
+
+    fn step_in(&self, phase: Phase) -> Option<Step> {
+        match (phase, self.owes()) {
             (Phase::Queued | Phase::Paying, _) => Some(Step::Pay),
             (Phase::Parked, _) => None,
             (_, true) => Some(Step::Refund),
@@ -171,10 +175,10 @@ impl Model {
                 }
             },
         };
-        let placed = (text, content.clone());
-        if self.desk.orders.get(&id).is_some_and(|o| o.details.is_none()) {
-            return Outcome::Refused(Refusal::WrongPhase { phase: self.order(id).phase });
+        if self.is_unswept(id) {
+            return SWEEP_PENDING;
         }
+        let placed = (text, content.clone());
         let recall = self.recall(id, answer, seen);
         if !matches!(recall, Recall::Forgotten)
             && let Some(order) = self.desk.orders.get(&id)
@@ -227,10 +231,21 @@ impl Model {
         Outcome::Ok(Settled::Reservation(self.brief(id, false)))
     }
 
+    /// Whether the order's hold is due and the sweep has not come to it.
+    pub(super) fn is_unswept(&self, id: ReservationId) -> bool {
+        let placed = self.desk.orders.get(&id).filter(|o| o.details.is_some());
+        placed.is_some_and(|o| o.phase.holds() && self.reservation(id).status == Status::Expired)
+    }
+
     pub(super) fn order_brief(&self, id: ReservationId, replayed: bool) -> OrderBrief {
         let order = self.order(id);
+        let (phase, ending) = match (self.is_unswept(id), order.phase) {
+            (false, phase) => (phase, order.ending),
+            (true, Phase::Queued) => (Phase::Expired, Ending::Expired),
+            (true, _) => (Phase::Settling, Ending::Open),
+        };
         let deadline = LedgerTime(if order.details.is_some() { self.reservation(id).deadline } else { 0 });
-        OrderBrief { phase: order.phase, ending: order.ending, epoch: order.epoch, deadline, replayed }
+        OrderBrief { phase, ending, epoch: order.epoch, deadline, replayed }
     }
 
     fn lines_of_order(&self, id: ReservationId) -> Vec<Line> {
@@ -248,18 +263,22 @@ impl Model {
     /// What a read of the order answers.
     pub(crate) fn order_view(&self, id: ReservationId) -> Option<OrderView> {
         let o = self.desk.orders.get(&id)?;
+        let brief = self.order_brief(id, false);
+        let step = o.step_in(brief.phase);
+        // Another step begins anew; a refund goes on.
+        let work = if step == o.step() { &o.work } else { &Work::Idle };
         Some(OrderView {
             id,
-            brief: self.order_brief(id, false),
-            step: o.step(),
-            attempts: o.attempts,
-            not_before: if let Work::Delayed(t) = o.work { Some(LedgerTime(t)) } else { None },
-            lease: if let Work::Leased(t, worker) = &o.work { Some((worker.clone(), LedgerTime(*t))) } else { None },
+            brief,
+            step,
+            attempts: if step == o.step() { o.attempts } else { 0 },
+            not_before: if let Work::Delayed(t) = work { Some(LedgerTime(*t)) } else { None },
+            lease: if let Work::Leased(t, worker) = work { Some((worker.clone(), LedgerTime(*t))) } else { None },
             placed_at: LedgerTime(o.placed_at),
             amount: o.details.as_ref().map(|d| d.amount),
             intent: o.intent.clone(),
             generation: o.generation,
-            secret: o.secret.as_ref().map(|s| s.as_str().into()),
+            secret: o.secret.as_ref().filter(|_| brief.phase == o.phase).map(|s| s.as_str().into()),
             payments: o.payments.clone(),
             lines: self.lines_of_order(id),
             linked: o.linked,
@@ -310,7 +329,7 @@ impl Model {
     pub(super) fn wake_due(&mut self) {
         loop {
             let due = self.desk.orders.iter().filter_map(|(&id, o)| match o.work {
-                Work::Delayed(t) | Work::Leased(t, _) if t <= self.time => Some((t, id)),
+                Work::Delayed(t) | Work::Leased(t, _) if t <= self.time && !self.is_unswept(id) => Some((t, id)),
                 _ => None,
             });
             let Some((_, id)) = due.min() else { break };
@@ -335,8 +354,8 @@ impl Model {
     }
 
     fn has_time(&self, id: ReservationId, attempt_ms: u64) -> bool {
-        if self.order(id).step() != Some(Step::Pay) {
-            return true;
+        if self.is_unswept(id) || self.order(id).step() != Some(Step::Pay) {
+            return !self.is_unswept(id);
         }
         let left = self.reservation(id).deadline - self.time;
         left > 0 && left >= attempt_ms
