@@ -313,7 +313,7 @@ impl State {
             canon.n(below);
         }
         let o = &self.orders;
-        let counters = [o.sequence, o.turns, o.given[0], o.given[1]];
+        let counters = [o.sequence, o.turns, o.given[0], o.given[1], o.stray_turn];
         for n in counters.into_iter().filter(|_| o.sequence > 0) {
             canon.n(n);
         }

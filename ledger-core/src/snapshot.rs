@@ -35,7 +35,7 @@ use crate::types::{OfferKey, ShardSettings, Slot};
 pub(crate) use reading::read;
 
 /// First bytes of a snapshot: name and format version.
-pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x02";
+pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x03";
 const WHAT: &str = "snapshot";
 /// A frame is closed when it has grown to this.
 const FRAME_BYTES: usize = 256 << 10;
@@ -61,8 +61,8 @@ struct FrozenShard {
     settings: ShardSettings,
     forgotten_below: Vec<u64>,
     digests: VecDeque<Digest>,
-    /// Counters of orders: sequence, turns, given by class.
-    orders: [u64; 4],
+    /// Counters of orders: sequence, turns, given by class, turn of strays.
+    orders: [u64; 5],
 }
 
 /// A frozen state.
@@ -95,7 +95,13 @@ impl State {
                 settings: self.settings.clone(),
                 forgotten_below: self.forgotten_below.clone(),
                 digests: self.digests.clone(),
-                orders: [self.orders.sequence, self.orders.turns, self.orders.given[0], self.orders.given[1]],
+                orders: [
+                    self.orders.sequence,
+                    self.orders.turns,
+                    self.orders.given[0],
+                    self.orders.given[1],
+                    self.orders.stray_turn,
+                ],
             },
             products: self.products.freeze(),
             offers: self.offers.freeze(),

@@ -70,10 +70,12 @@ struct Deciding<'a> {
     spent: Spent,
 }
 
-/// Work of one entry that is bounded by number: [`limits::CLAIMED_PER_ENTRY_MAX`], [`limits::LINKED_PER_ENTRY_MAX`].
+/// Work of one entry that is bounded by number: [`limits::CLAIMED_PER_ENTRY_MAX`], [`limits::LATE_PER_ENTRY_MAX`],
+/// [`limits::LINKED_PER_ENTRY_MAX`].
 #[derive(Default)]
 struct Spent {
     claimed: usize,
+    late: usize,
     linked: usize,
 }
 

@@ -114,7 +114,7 @@ impl Reading {
             s.digests.push_back(Digest { index: from.n()?, value: from.wide()? });
         }
         let o = &mut s.orders;
-        (o.sequence, o.turns, o.given) = (from.n()?, from.n()?, [from.n()?, from.n()?]);
+        (o.sequence, o.turns, o.given, o.stray_turn) = (from.n()?, from.n()?, [from.n()?, from.n()?], from.n()?);
         Ok(())
     }
 

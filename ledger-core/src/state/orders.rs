@@ -29,6 +29,9 @@ use crate::types::{LedgerTime, ReservationId};
 /// Lanes of ready work: class times (normal, suspect).
 pub(crate) const LANES: usize = 4;
 
+/// Lanes of money, normal and suspect: what is put aside comes from them alone.
+const MONEY_LANES: [usize; 2] = [0, 1];
+
 /// The lane of a class.
 pub(crate) fn lane_of(class: WorkClass, suspect: bool) -> usize {
     (class as usize - 1) * 2 + usize::from(suspect)
@@ -42,7 +45,7 @@ pub(crate) enum Standing {
     Idle = 1,
     /// `due` is the sequence in which it became ready.
     Ready = 2,
-    /// The same, and a claim has found too little time left to its payment deadline.
+    /// The same, and a claim has found too little time left to its payment deadline: put aside until one needs less.
     Late = 3,
     /// `due` is when it is ready again.
     Delayed = 4,
@@ -270,6 +273,8 @@ pub(crate) struct Queues {
     pub(crate) lanes: [Lane; LANES],
     /// Ready, but too near to their payment deadline for the claims seen so far: by deadline.
     late: BTreeSet<(u64, u64, u32)>,
+    /// The same by sequence: who waits longest.
+    late_since: BTreeSet<(u64, u32)>,
     late_suspects: u64,
     /// Leases and delays by their time.
     wakes: BTreeMap<(u64, [u8; 16]), u32>,
@@ -302,6 +307,7 @@ impl Queues {
             Seat::Ready { lane, product, turn, sequence } => self.lanes[lane].remove(product, turn, sequence),
             Seat::Late { deadline, sequence, suspect } => {
                 set(&mut self.late, (deadline, sequence, at), present);
+                set(&mut self.late_since, (sequence, at), present);
                 count(&mut self.late_suspects, suspect, present);
             }
             Seat::Wake { at: time, leased } => {
@@ -347,6 +353,8 @@ pub(crate) struct Orders {
     pub(crate) sequence: u64,
     /// The last turn given to a product.
     pub(crate) turns: u64,
+    /// The turn at which strays were served last: together they take turns as one product does.
+    pub(crate) stray_turn: u64,
     /// Orders given to workers, by class.
     pub(crate) given: [u64; 2],
     pub(crate) queues: Queues,
@@ -354,7 +362,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub(crate) fn new() -> Self {
-        Self { records: Slab::new(), sequence: 0, turns: 0, given: [0; 2], queues: Queues::default() }
+        Self { records: Slab::new(), sequence: 0, turns: 0, stray_turn: 0, given: [0; 2], queues: Queues::default() }
     }
     pub(crate) fn get(&self, at: u32) -> &Order {
         self.records.get(at)
@@ -362,7 +370,7 @@ impl Orders {
 }
 
 impl State {
-    /// The order of an id.
+    /// The order of an id: one that was placed, or else a stray.
     pub(crate) fn order_of(&self, id: ReservationId) -> Option<u32> {
         if let Some(Found::Reservation(at)) = self.find(id) {
             let order = self.reservations.get(at).order;
@@ -384,7 +392,7 @@ impl State {
     }
 
     fn turn_of(&self, product: u32, lane: usize) -> u64 {
-        if product == NONE { 0 } else { self.products.get(product).turns[lane] }
+        if product == NONE { self.orders.stray_turn } else { self.products.get(product).turns[lane] }
     }
 
     /// Where it stands.
@@ -419,17 +427,18 @@ impl State {
             NONE => NONE,
             at => self.offers.get(self.reservations.get(at).line.offer).product,
         };
+        let q = &self.orders.queues;
+        let is_free = |lane: usize| {
+            let late = q.late_since.range((order.due, 0)..=(order.due, u32::MAX)).next();
+            late.is_none() && !q.lanes[lane].ready.contains_key(&(product, order.due))
+        };
         match order.standing {
             Standing::Ready => {
                 let Some(step) = order.step() else { return false };
-                !self.orders.queues.lanes[lane_of(step.class(), order.suspect)]
-                    .ready
-                    .contains_key(&(product, order.due))
+                is_free(lane_of(step.class(), order.suspect))
             }
-            Standing::Late => {
-                let of = (self.order_deadline(order), order.due);
-                self.orders.queues.late.range((of.0, of.1, 0)..=(of.0, of.1, u32::MAX)).next().is_none()
-            }
+            // It may be taken back to where it stood.
+            Standing::Late => is_free(lane_of(WorkClass::Money, order.suspect)),
             _ => true,
         }
     }
@@ -466,6 +475,8 @@ impl State {
                 self.orders.sequence += 1;
                 (order.standing, order.due, order.ready_at) = (Standing::Ready, self.orders.sequence, self.time);
             }
+            // What holds nothing any more has no payment deadline to be late for.
+            Some(_) if order.standing == Standing::Late && !order.phase().holds() => order.standing = Standing::Ready,
             Some(_) => {}
         }
         if order.standing == Standing::Idle {
@@ -521,14 +532,14 @@ impl State {
         }
     }
 
-    /// A product was served in a lane.
+    /// A product, or strays, were served in a lane.
     pub(crate) fn serve(&mut self, product: u32, lane: usize) {
         self.orders.turns += 1;
-        if product == NONE {
-            return;
-        }
         let now = self.orders.turns;
-        let before = std::mem::replace(&mut self.product_mut(product).turns[lane], now);
+        let before = match product {
+            NONE => std::mem::replace(&mut self.orders.stray_turn, now),
+            _ => std::mem::replace(&mut self.product_mut(product).turns[lane], now),
+        };
         self.orders.queues.lanes[lane].serve(product, before, now);
     }
 
@@ -555,7 +566,8 @@ impl State {
         let oldest = |lanes: [usize; 2]| {
             let first =
                 |lane: usize| q.lanes[lane].heads.first().map(|&(sequence, p)| q.lanes[lane].ready[&(p, sequence)]);
-            let times = lanes.into_iter().filter_map(first).map(|at| self.orders.get(at).ready_at);
+            let late = q.late_since.first().filter(|_| lanes == MONEY_LANES).map(|&(_, at)| at);
+            let times = lanes.into_iter().filter_map(first).chain(late).map(|at| self.orders.get(at).ready_at);
             times.min().map(LedgerTime)
         };
         let late = q.late.len() as u64;
@@ -567,7 +579,7 @@ impl State {
             awaiting: q.awaiting,
             parked: q.parked.len() as u64,
             open: q.open,
-            oldest_ready: [oldest([0, 1]), oldest([2, 3])],
+            oldest_ready: [oldest(MONEY_LANES), oldest([2, 3])],
         }
     }
 

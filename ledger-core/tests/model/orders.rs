@@ -135,6 +135,9 @@ impl Model {
             self.desk.sequence += 1;
             order.work = Work::Ready { sequence: self.desk.sequence, since: now, late: false };
         }
+        if let Work::Ready { late, .. } = &mut order.work {
+            *late &= order.phase.holds();
+        }
         match (finished, order.is_finished()) {
             (false, true) => {
                 order.done_at = Some(now);
@@ -302,14 +305,12 @@ impl Model {
                 Work::Idle => {}
                 Work::Delayed(_) => stats.delayed += 1,
                 Work::Leased(..) => stats.leased += 1,
-                Work::Ready { since, late, .. } => {
+                Work::Ready { since, .. } => {
                     let class = order.step().expect("ready").class() as usize - 1;
                     stats.ready[class] += 1;
                     stats.suspects += u64::from(order.details.as_ref().is_some_and(|d| d.suspect));
                     let oldest = &mut stats.oldest_ready[class];
-                    if !late {
-                        *oldest = Some(oldest.map_or(LedgerTime(since), |t| t.min(LedgerTime(since))));
-                    }
+                    *oldest = Some(oldest.map_or(LedgerTime(since), |t| t.min(LedgerTime(since))));
                 }
             }
         }
@@ -379,6 +380,16 @@ impl Model {
         all.into_iter().map(|(.., id)| id).collect()
     }
 
+    /// What was put aside for another claim, and fits this one, is where it was.
+    fn take_back_late(&mut self, attempt_ms: u64) {
+        let ids: Vec<_> = self.desk.orders.keys().copied().collect();
+        for id in ids.into_iter().filter(|&id| self.has_time(id, attempt_ms)).collect::<Vec<_>>() {
+            if let Work::Ready { late, .. } = &mut self.desk.orders.get_mut(&id).expect("known").work {
+                *late = false;
+            }
+        }
+    }
+
     fn next_of(&mut self, class: WorkClass, attempt_ms: u64) -> Option<ReservationId> {
         let suspects_first = (self.desk.given.get(&class).unwrap_or(&0) + 1).is_multiple_of(limits::SUSPECTS_EVERY);
         for suspect in [suspects_first, !suspects_first] {
@@ -408,6 +419,9 @@ impl Model {
         attempt_ms: u64,
     ) -> Settled {
         let mut claimed = Vec::new();
+        if class == WorkClass::Money {
+            self.take_back_late(attempt_ms);
+        }
         while (claimed.len() as u32) < max
             && let Some(id) = self.next_of(class, attempt_ms)
         {
@@ -416,9 +430,7 @@ impl Model {
             let suspect = self.order(id).details.as_ref().is_some_and(|d| d.suspect);
             *self.desk.given.entry(class).or_default() += 1;
             self.desk.turns += 1;
-            if product.is_some() {
-                self.desk.served.insert((product, class, suspect), self.desk.turns);
-            }
+            self.desk.served.insert((product, class, suspect), self.desk.turns);
             self.change(id, |o| {
                 if o.phase == Phase::Queued {
                     o.phase = Phase::Paying;
