@@ -48,6 +48,12 @@ impl Deciding<'_> {
             return Err(Refusal::DeadlineMoved { deadline }.into());
         }
         let deadline = self.state.time.saturating_add(hold_ms);
+        if deadline == replaces {
+            // It ends when it ended anyhow: no extension, and none to be remembered. Otherwise the same words, used later, would be taken for a
+            // repetition, for they name the deadline that there is.
+            return self.brief(at, false);
+        }
+        self.state.digest_reservation(at, false);
         let extra = self.state.extra_of(at);
         self.state.extras.get_mut(extra).extended = Some((replaces, hold_ms));
         self.move_deadline(at, deadline);

@@ -190,6 +190,10 @@ impl Model {
         if r.deadline != replaces {
             return Err(Refusal::DeadlineMoved { deadline: LedgerTime(r.deadline) });
         }
+        if now + hold_ms == replaces {
+            // Nothing moves: no extension, so none that could be repeated.
+            return Ok(Settled::Reservation(self.brief(id, false)));
+        }
         r.deadline = now + hold_ms;
         r.extended = Some((replaces, hold_ms));
         Ok(Settled::Reservation(self.brief(id, false)))

@@ -40,6 +40,10 @@ impl Model {
             return Err(No::DeadlineMoved { deadline_ms: hold.deadline });
         }
         let deadline = self.time + hold_ms;
+        if deadline == replaces {
+            // Nothing moves: no extension, so none that could be repeated.
+            return Ok((self.brief(id), false));
+        }
         let offers: Vec<Offer> = hold.lines.keys().cloned().collect();
         for offer in offers {
             let stock = self.offers.get_mut(&offer).expect("held lines have offers");
