@@ -20,7 +20,10 @@ impl Deciding<'_> {
         lines: Option<&SmallVec<[Line; 1]>>,
         reference: &Reference,
     ) -> Verdict {
-        let at = self.reservation(id)?;
+        let at = match self.reservation(id) {
+            Ok(at) => at,
+            Err(unknown) => return self.returned_before(id, lines, reference).ok_or_else(|| unknown.into()),
+        };
         let r = self.state.reservations.get(at).clone();
         let mut sold = self.state.lines(&r);
         let asked =
@@ -72,6 +75,20 @@ impl Deciding<'_> {
         let lines = said_lines(self.state, back.iter().copied());
         self.recorder.say(links, Said::UnitsReturned { id, reference, lines: &lines });
         Ok(Settled::Returned { units, replayed: false })
+    }
+
+    /// The answer to a return whose reservation is not known, if its reference is: references are remembered longer than reservations.
+    fn returned_before(
+        &mut self,
+        id: ReservationId,
+        lines: Option<&SmallVec<[Line; 1]>>,
+        reference: &Reference,
+    ) -> Option<Settled> {
+        let asked = lines.filter(|l| !l.is_empty()).map(|l| normalise(l, |_| None)).transpose().ok()?;
+        let content = asked.as_ref().map(|asked| asked.iter().map(|a| (a.offer, a.quantity)));
+        let fingerprint = self.scratch.fingerprints.bring_back(id, content);
+        let units = self.state.find_return(fingerprint, reference)?;
+        Some(Settled::Returned { units, replayed: true })
     }
 
     /// Takes what the new lines have returned beyond the old ones out of sold; tells the units by offer.

@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(crate) by_sale: BTreeMap<(SaleId, Sku), u32>,
     pub(crate) offer_index: HashTable<u32>,
     pub(crate) reference_index: HashTable<u32>,
+    /// References of returns by the fingerprint of what was returned: the one way to them once the reservation is forgotten.
+    pub(crate) return_index: HashTable<u32>,
     pub(crate) ids: IdIndex,
     pub(crate) expiry: DueQueue,
     pub(crate) edges: BTreeSet<(u64, u32)>,
@@ -111,6 +113,7 @@ impl State {
             by_sale: BTreeMap::new(),
             offer_index: HashTable::new(),
             reference_index: HashTable::new(),
+            return_index: HashTable::new(),
             ids: IdIndex::new(),
             expiry: DueQueue::new(),
             edges: BTreeSet::new(),

@@ -30,6 +30,16 @@ impl State {
         Some(*self.references.get(*found))
     }
 
+    /// How many units a return brought that had this reference and content, whatever became of its reservation since.
+    pub(crate) fn find_return(&self, fingerprint: u64, reference: &Reference) -> Option<u64> {
+        let is_it = |&at: &u32| {
+            let used = self.references.get(at);
+            used.fingerprint == fingerprint && used.name == name_of(&self.products.get(used.product).sku, reference)
+        };
+        let found = self.return_index.find(fingerprint, is_it)?;
+        Some(self.references.get(*found).units)
+    }
+
     /// Whether the product can take one more reference.
     pub(crate) fn room_for_reference(&self, product: u32) -> bool {
         u64::from(self.products.get(product).references) < crate::limits::REFERENCES_PER_PRODUCT_MAX
@@ -48,5 +58,8 @@ impl State {
         self.digest_reference(&used);
         let references = &self.references;
         self.reference_index.insert_unique(used.name[0], at, |&at| references.get(at).name[0]);
+        if used.units > 0 {
+            self.return_index.insert_unique(used.fingerprint, at, |&at| references.get(at).fingerprint);
+        }
     }
 }

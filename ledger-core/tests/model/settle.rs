@@ -114,7 +114,12 @@ impl Model {
         answer: &Outcome,
         seen: &Seen<'_>,
     ) -> Result<Settled, Refusal> {
-        self.must_be_reservation(id, answer, seen)?;
+        if let Err(unknown) = self.must_be_reservation(id, answer, seen) {
+            // References are remembered longer than reservations.
+            let uses = self.products.values().filter_map(|p| p.references.get(reference));
+            let mut same = uses.filter(|(before, _)| same_content(before, command));
+            return same.next().map(|&(_, units)| Settled::Returned { units, replayed: true }).ok_or(unknown);
+        }
         let asked = lines.map(summed).transpose()?;
         let skus: Vec<Sku> = match &asked {
             Some(asked) => asked.keys().map(|o| o.sku.clone()).collect(),

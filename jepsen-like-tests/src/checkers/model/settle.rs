@@ -86,6 +86,12 @@ impl Model {
     }
 
     pub(super) fn bring_back(&mut self, op: &Op, id: &str, lines: Option<&[Line]>, reference: &str) -> Verdict {
+        if let Err(unknown) = self.hold(id) {
+            // References are remembered longer than reservations.
+            let mut uses = self.products.values().filter_map(|p| p.references.get(reference));
+            let same = uses.find(|(before, _)| same_return(before, op));
+            return same.map(|(_, units)| (Told::Returned { units: *units }, true)).ok_or(unknown);
+        }
         let hold = self.hold(id)?;
         let asked = lines.filter(|l| !l.is_empty()).map(summed);
         let mut skus: Vec<String> = match &asked {
