@@ -182,7 +182,8 @@ pub enum ChangeKind {
         id: ReservationId,
         until: LedgerTime,
     },
-    /// A payment was taken; not `kept` means that it must go back.
+    /// A payment was taken; not `kept` means that it must go back, or that its id has no order yet. One that came before its order is told again
+    /// when the order keeps it.
     PaymentProcessed {
         id: ReservationId,
         payment: ProviderId,

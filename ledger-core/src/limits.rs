@@ -48,9 +48,13 @@ pub const SUSPECTS_EVERY: u64 = 16;
 pub const CLAIMED_BYTES_MAX: usize = 1 << 20;
 /// Orders that all claims of one entry may give: with sealed content and a change each, an entry's answers and its record stay bounded.
 pub const CLAIMED_PER_ENTRY_MAX: usize = 16_384;
-/// Orders too near to their payment deadline that one claim puts aside; the next one goes on.
-pub const LATE_PER_CLAIM_MAX: usize = 4_096;
-/// Late payments of one entry that may be given stock anew: each tells of all its lines twice. More are *not now*.
+/// Orders too near to their payment deadline that all claims of one entry put aside, and take back for a claim that needs less time; the claims
+/// of the next entry go on.
+pub const LATE_PER_ENTRY_MAX: usize = 4_096;
+/// Claims of one order: what would be claimed once more is parked, so that no epoch is ever given twice.
+pub const EPOCH_MAX: u32 = u32::MAX;
+/// Late payments of one entry that may be given stock anew, and orders placed whose payments came before them: each tells of all its lines twice,
+/// or of all its payments. More are *not now*.
 pub const LINKED_PER_ENTRY_MAX: usize = 2_048;
 /// When to ask again about an order whose hold is due and not swept: an entry or two later.
 pub const SWEEP_RETRY_MS: u64 = 10;

@@ -89,7 +89,17 @@ impl OrderBook {
         }
         let before =
             self.payments.insert(payment.to_owned(), PaymentBook { amount: Some(amount), kept, refunded: false });
-        before.map(|_| format!("was paid by {payment} twice"))
+        match before {
+            None => None,
+            // It came before the order was placed, and the order keeps it.
+            Some(before) if kept && !before.kept && !before.refunded && before.amount == Some(amount) => None,
+            // Its refund was told first.
+            Some(PaymentBook { amount: None, refunded, .. }) if !kept => {
+                self.payments.entry(payment.to_owned()).and_modify(|book| book.refunded = refunded);
+                None
+            }
+            Some(_) => Some(format!("was paid by {payment} twice")),
+        }
     }
 
     /// What is kept for it.

@@ -1,5 +1,6 @@
 //! Histories made to break one promise each: the books must say which.
 
+use client_sdk::order::{Money, ParkReason};
 use client_sdk::{Change, Line, Policy, Quantity, Reference, SaleId, Slot, Units};
 
 use super::*;
@@ -50,8 +51,8 @@ impl History {
     fn at(&mut self, time: u64, kind: ChangeKind) {
         self.index += 1;
         let here = (self.index, 0);
-        let about = kind.reservation();
-        let extended = matches!(kind, ChangeKind::ReservationExtended { .. });
+        let about = kind.reservation().or(kind.order());
+        let extended = matches!(kind, ChangeKind::ReservationExtended { .. }) || kind.order().is_some();
         let change = Change {
             place: 0,
             previous_on_product: if extended { None } else { self.product },
@@ -206,4 +207,20 @@ fn what_the_ledger_answers_is_compared() {
         ProductView { sku: mug(None).sku, received: 10, adjusted: 0, returned: 0, ever_sold: 0, offers: vec![offer] };
     h.books.compare(&[view]);
     assert_eq!(h.broken(), ["conserved"]);
+}
+
+#[test]
+fn payment_told_before_its_order_is_kept_by_the_order_once() {
+    let mut h = History::of_ten();
+    let (amount, payment) = (Money::new(500, "EUR").expect("amount"), || "p1".parse().expect("provider id"));
+    let paid = |kept| ChangeKind::PaymentProcessed { id: id(1), payment: payment(), amount, kept };
+    h.reserve(10, 1, 100, line(3, 7, 3, 0));
+    h.at(11, paid(false));
+    h.at(12, ChangeKind::OrderParked { id: id(1), reason: ParkReason::UnknownOrder });
+    h.at(13, ChangeKind::OrderPlaced { id: id(1), deadline: LedgerTime(100), amount, suspect: false });
+    h.at(13, paid(true));
+    h.confirm(13, 1, line(3, 7, 0, 3));
+    assert_eq!(h.books.order(id(1)).and_then(OrderBook::kept), Some("p1"));
+    h.at(14, paid(false));
+    assert_eq!(h.broken(), ["money"], "told a third time");
 }

@@ -13,7 +13,7 @@
 use super::due::DueQueue;
 use super::ids::Found;
 use super::orders::Order;
-use super::records::{NONE, Refused, Reservation};
+use super::records::{Head, NONE, Refused, Reservation};
 use super::slab::Slab;
 use super::{State, id_of};
 use crate::limits;
@@ -319,6 +319,12 @@ impl State {
             self.keys.drop_carried(key);
         }
         self.reservations.remove(at);
+        if let Some(stray) = self.stray_of(r.id()) {
+            // Its changes went on in the reservation's chain, and do so in its own.
+            self.digest_order(stray, false);
+            self.orders.records.get_mut(stray).head = Head { index: r.head_index, place: r.head_place };
+            self.digest_order(stray, true);
+        }
         if r.extra != NONE {
             self.extras.remove(r.extra);
         }

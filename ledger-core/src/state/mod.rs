@@ -148,6 +148,14 @@ impl State {
         self.ids.find(id.as_bytes(), id_of(&self.reservations, &self.refused))
     }
 
+    /// The reservation of an id, if it is one.
+    pub(crate) fn reservation_of(&self, id: ReservationId) -> Option<u32> {
+        match self.find(id)? {
+            Found::Reservation(at) => Some(at),
+            Found::Refused(_) => None,
+        }
+    }
+
     /// Looks up what the commands will look up, and forgets it. Each look-up misses the caches several times; side by side the
     /// processor waits for many of them at once, while deciding waits for one after the other. So each pass goes one step deeper for all of
     /// them: index, record, what lies behind the record. Decides nothing.

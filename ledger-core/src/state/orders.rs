@@ -372,13 +372,23 @@ impl Orders {
 impl State {
     /// The order of an id: one that was placed, or else a stray.
     pub(crate) fn order_of(&self, id: ReservationId) -> Option<u32> {
+        self.placed_order_of(id).or_else(|| self.stray_of(id))
+    }
+
+    /// The payments of an id that came without an order.
+    pub(crate) fn stray_of(&self, id: ReservationId) -> Option<u32> {
+        self.orders.queues.strays.get(id.as_bytes()).copied()
+    }
+
+    /// The order that was placed under an id.
+    pub(crate) fn placed_order_of(&self, id: ReservationId) -> Option<u32> {
         if let Some(Found::Reservation(at)) = self.find(id) {
             let order = self.reservations.get(at).order;
             if order != NONE && self.orders.get(order).id == *id.as_bytes() {
                 return Some(order);
             }
         }
-        self.orders.queues.strays.get(id.as_bytes()).copied()
+        None
     }
 
     /// The payment deadline; zero of a stray.
@@ -520,8 +530,8 @@ impl State {
         self.put_order(at, true);
     }
 
-    /// Removes an order: its reservation is being forgotten, or it is a stray that is.
-    pub(crate) fn remove_order(&mut self, at: u32) {
+    /// Removes an order: its reservation is being forgotten, or it is a stray that is, or that an order takes the place of.
+    pub(crate) fn remove_order(&mut self, at: u32) -> Order {
         self.put_order(at, false);
         let gone = self.orders.records.remove(at);
         self.orders.queues.by_id.remove(&gone.id);
@@ -530,6 +540,7 @@ impl State {
             // From now on it is remembered for its own sake.
             self.reservations.get_mut(gone.linked).order = NONE;
         }
+        gone
     }
 
     /// A product, or strays, were served in a lane.

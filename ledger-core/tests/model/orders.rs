@@ -184,7 +184,7 @@ impl Model {
         let placed = (text, content.clone());
         let recall = self.recall(id, answer, seen);
         if !matches!(recall, Recall::Forgotten)
-            && let Some(order) = self.desk.orders.get(&id)
+            && let Some(order) = self.desk.orders.get(&id).filter(|o| o.details.is_some())
         {
             return match order.placed == placed {
                 true => Outcome::Ok(Settled::Order(self.order_brief(id, true))),
@@ -205,10 +205,23 @@ impl Model {
         let mut order =
             Order::stray(Payment { id: provider("-"), amount: None, state: PaymentState::Closed, refund: None }, now);
         order.payments.clear();
+        // Payments that came before it are its own.
+        let stray = self.desk.orders.remove(&id);
+        order.epoch = stray.as_ref().map_or(0, |stray| stray.epoch);
         (order.details, order.placed, order.phase, order.parked) = (Some(details.clone()), placed, Phase::Done, None);
         self.desk.orders.insert(id, order);
         self.change(id, |order| order.phase = Phase::Queued);
         self.desk.orders.get_mut(&id).expect("known").done_at = None;
+        for payment in stray.iter().flat_map(|stray| stray.payments.clone()) {
+            let undecided = stray.as_ref().is_some_and(|stray| stray.phase == Phase::Parked);
+            let right = payment.state == PaymentState::RefundDue && payment.amount == Some(details.amount);
+            if undecided && right && self.order(id).phase.holds() {
+                self.sell_whole(id);
+                self.keep(id, payment);
+            } else {
+                self.change(id, |order| order.payments.push(payment));
+            }
+        }
         Outcome::Ok(Settled::Order(self.order_brief(id, false)))
     }
 

@@ -212,7 +212,7 @@ impl Model {
         self.told(id, false)
     }
 
-    fn keep(&mut self, id: ReservationId, payment: Payment) {
+    pub(super) fn keep(&mut self, id: ReservationId, payment: Payment) {
         self.change(id, |o| {
             (o.phase, o.ending, o.secret) = (Phase::Sold, Ending::Sold, None);
             (o.parked, o.parked_from) = (None, None);
@@ -232,7 +232,7 @@ impl Model {
         unpaid && !order.keeps() && order.linked.is_none() && self.reservation(id).status != Status::Confirmed
     }
 
-    fn sell_whole(&mut self, id: ReservationId) {
+    pub(super) fn sell_whole(&mut self, id: ReservationId) {
         let lines = self.reserved_lines(id);
         for (offer, &n) in &lines {
             self.products.get_mut(&offer.sku).expect("known").ever_sold += n;

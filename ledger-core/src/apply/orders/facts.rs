@@ -37,7 +37,8 @@ impl Deciding<'_> {
         }
     }
 
-    /// A payment for an id that has no order here: an operator must look at it.
+    /// A payment for an id that has no order here: an operator must look at it. Whatever else the id names (a live hold, one that ended, one that
+    /// is forgotten, or nothing) is left as it is; an order that is placed under it later takes the payment over.
     fn stray(&mut self, id: ReservationId, payment: &ProviderId, amount: Money) -> Verdict {
         let mut cold = Cold { parked: Some(ParkReason::UnknownOrder), ..Cold::default() };
         cold.seal(Default::default(), Default::default());
@@ -61,6 +62,12 @@ impl Deciding<'_> {
             return self.paid_again(at, known, &cold.payments[known], amount);
         }
         self.room_for_payment(&cold)?;
+        if order.is_stray() && order.phase() == Phase::Parked {
+            // Nobody has decided yet: an operator does, or the order that is placed.
+            self.state.change_order(at, |order| order.cold_mut().payments.push(due(payment, amount)));
+            self.tell(at, Told::Paid { payment, amount, kept: false });
+            return self.order_brief(at, false);
+        }
         if order.is_stray() {
             return self.must_go_back(at, payment, amount, RefundWhy::UnknownOrder);
         }
@@ -68,7 +75,8 @@ impl Deciding<'_> {
             return self.must_go_back(at, payment, amount, RefundWhy::WrongAmount);
         }
         if order.phase().holds() {
-            return self.keep(at, payment, amount);
+            self.keep(at, payment, amount);
+            return self.order_brief(at, false);
         }
         if cold.keeps() || !self.may_sell_late(order) {
             return self.must_go_back(at, payment, amount, RefundWhy::SecondPayment);
@@ -110,14 +118,39 @@ impl Deciding<'_> {
     }
 
     /// Paid while it is held: sold as a whole.
-    fn keep(&mut self, at: u32, payment: &ProviderId, amount: Money) -> Verdict {
+    fn keep(&mut self, at: u32, payment: &ProviderId, amount: Money) {
         self.tell(at, Told::Paid { payment, amount, kept: true });
         let reservation = self.state.orders.get(at).reservation;
         let held = self.state.lines(self.state.reservations.get(reservation));
         self.sell(reservation, &whole(&held));
         self.sold(at, payment, amount, None);
         self.tell(at, Told::Confirmed { linked: None });
-        self.order_brief(at, false)
+    }
+
+    /// An order was placed under the id of payments that had come without one: they are its payments from now on. Those that nobody has decided
+    /// about count as if they came now; what an operator has decided stays decided.
+    pub(super) fn take_over(&mut self, at: u32, stray: &Order) {
+        let undecided = stray.phase() == Phase::Parked;
+        for known in &stray.cold().payments {
+            let amount = known.amount.filter(|_| known.state == PaymentState::RefundDue);
+            let Some(amount) = amount else {
+                self.state.change_order(at, |order| order.cold_mut().payments.push(known.clone()));
+                continue;
+            };
+            let order = self.state.orders.get(at);
+            let right = order.cold().amount == Some(amount);
+            if undecided && right && order.phase().holds() {
+                self.keep(at, &known.id, amount);
+                continue;
+            }
+            let reason = match (undecided, right) {
+                (false, _) => RefundWhy::UnknownOrder,
+                (true, false) => RefundWhy::WrongAmount,
+                (true, true) => RefundWhy::SecondPayment,
+            };
+            self.state.change_order(at, |order| order.cold_mut().payments.push(known.clone()));
+            self.tell(at, Told::RefundRequested { payment: &known.id, reason });
+        }
     }
 
     /// The payment is kept. With the reservation that a late one was given: it belongs to the order, and is kept as long.

@@ -48,10 +48,14 @@ impl Deciding<'_> {
         Refusal::WrongPhase { phase: self.state.orders.get(at).phase() }.into()
     }
 
-    /// Tells a change of an order, in the chain of its reservation.
+    /// Tells a change of an order, in the chain of its reservation. A stray's is that of whatever reservation has its id.
     fn tell(&mut self, at: u32, told: Told<'_>) {
         let order = self.state.orders.get(at);
-        let (id, reservation) = (order.id(), order.reservation);
+        let id = order.id();
+        let reservation = match order.reservation {
+            NONE => self.state.reservation_of(id).unwrap_or(NONE),
+            own => own,
+        };
         let on_reservation = if reservation == NONE {
             let here = self.here();
             self.state.digest_order(at, false);

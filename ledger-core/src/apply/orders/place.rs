@@ -1,7 +1,8 @@
 //! Place: a reservation becomes an order, or is made as one.
 //!
 //! **Owns** that placing is idempotent as a whole: the same content again is the order as it stands, other content is taken, and a refused reserve is
-//! remembered as any is. **Must never** make an order without a live hold. **Read next**: `claim`.
+//! remembered as any is; and that payments which came for the id before are the order's. **Must never** make an order without a live hold, nor lose a payment.
+//! **Read next**: `claim`.
 
 use smallvec::SmallVec;
 
@@ -10,8 +11,9 @@ use super::super::{Deciding, No, Verdict};
 use crate::codec::changes::{Links, Said};
 use crate::codec::orders::Told;
 use crate::command::{LimitKeys, Lines};
+use crate::limits;
 use crate::order::{OrderDetails, Phase};
-use crate::outcome::{Refusal, Status};
+use crate::outcome::{NotNow, Refusal, Status};
 use crate::state::ids::Found;
 use crate::state::keys::Looked;
 use crate::state::orders::{Cold, Order};
@@ -28,7 +30,7 @@ impl Deciding<'_> {
     ) -> Verdict {
         let Some((keys, lines)) = reserve else {
             let fingerprint = self.scratch.fingerprints.place(details, None);
-            return match self.state.order_of(id) {
+            return match self.state.placed_order_of(id) {
                 Some(order) => self.placed_before(order, fingerprint),
                 None => self.place_held(id, details, fingerprint),
             };
@@ -36,7 +38,7 @@ impl Deciding<'_> {
         let lines = self.shape(id, lines)?;
         let content: SmallVec<[_; 2]> = lines.iter().map(|l| (l.offer, l.quantity)).collect();
         let fingerprint = self.scratch.fingerprints.place(details, Some((keys, &content)));
-        if let Some(order) = self.state.order_of(id) {
+        if let Some(order) = self.state.placed_order_of(id) {
             return self.placed_before(order, fingerprint);
         }
         if let Some(found) = self.state.find(id) {
@@ -50,6 +52,7 @@ impl Deciding<'_> {
             self.tell_attempted(id, &no);
             return Err(no);
         }
+        self.must_have_room_for_stray(id)?;
         let keys = self.carry(keys, &looked);
         self.take(id, fingerprint, &keys, &lines, hold_ms);
         let at = match self.state.find(id) {
@@ -62,9 +65,6 @@ impl Deciding<'_> {
     fn placed_before(&mut self, order: u32, fingerprint: u64) -> Verdict {
         self.must_be_swept(order)?;
         let known = self.state.orders.get(order);
-        if known.is_stray() {
-            return Err(self.wrong_phase(order));
-        }
         if known.fingerprint != fingerprint {
             return Err(Refusal::IdTaken.into());
         }
@@ -83,6 +83,7 @@ impl Deciding<'_> {
             return Err(Refusal::NotHeld { status }.into());
         }
         self.must_not_be_longer(&r, details.pay_within_ms)?;
+        self.must_have_room_for_stray(id)?;
         self.state.digest_reservation(at, false);
         let deadline = self.state.time.saturating_add(details.pay_within_ms);
         self.move_deadline(at, deadline);
@@ -95,11 +96,15 @@ impl Deciding<'_> {
         let (id, deadline) = (r.id, r.deadline);
         let mut cold = Cold { amount: Some(details.amount), ..Cold::default() };
         cold.seal(details.payment.clone(), details.contact.clone());
+        let stray = self.state.stray_of(self.state.reservations.get(reservation).id());
+        let stray = stray.map(|at| self.state.remove_order(at));
         let at = self.state.add_new_order(Order {
             id,
             fingerprint,
             placed_at: self.state.time,
             reservation,
+            // What was leased before is another worker's no more.
+            epoch: stray.as_ref().map_or(0, |stray| stray.epoch),
             phase: Some(Phase::Queued),
             suspect: details.suspect,
             cold: Some(cold.into()),
@@ -107,7 +112,22 @@ impl Deciding<'_> {
         });
         let (amount, suspect) = (details.amount, details.suspect);
         self.tell(at, Told::Placed { deadline, amount, suspect });
+        if let Some(stray) = stray {
+            self.take_over(at, &stray);
+        }
         self.order_brief(at, false)
+    }
+
+    /// Each order that takes payments over tells of all of them: a bounded number an entry.
+    fn must_have_room_for_stray(&mut self, id: ReservationId) -> Result<(), NotNow> {
+        if self.state.stray_of(id).is_none() {
+            return Ok(());
+        }
+        if self.spent.linked == limits::LINKED_PER_ENTRY_MAX {
+            return Err(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS });
+        }
+        self.spent.linked += 1;
+        Ok(())
     }
 
     /// A refusal that was remembered is told: somebody tried to buy.
