@@ -56,6 +56,9 @@ pub const EPOCH_MAX: u32 = u32::MAX;
 /// Late payments of one entry that may be given stock anew, and orders placed whose payments came before them: each tells of all its lines twice,
 /// or of all its payments. More are *not now*.
 pub const LINKED_PER_ENTRY_MAX: usize = 2_048;
+/// The latest ledger time: what the time of an id can say, with room for ids that lie ahead and for one minted after them (the year 10,889). A later
+/// stamp counts as this one, so that every deadline lies after the time at which it is set.
+pub const LEDGER_TIME_MAX: u64 = (1 << 48) - 1 - ID_AHEAD_MS_MAX - 1;
 /// When to ask again about an order whose hold is due and not swept: an entry or two later.
 pub const SWEEP_RETRY_MS: u64 = 10;
 /// Orders that one page of a listing looks at.

@@ -7,9 +7,11 @@
 mod model;
 
 use ledger_core::command::{Command, plain_line};
-use ledger_core::order::{Money, OrderDetails, ParkReason, Phase, Sealed, WorkClass, WorkerId};
+use ledger_core::order::{Fact, Money, OrderDetails, ParkReason, Phase, ProviderId, Sealed, WorkClass, WorkerId};
 use ledger_core::outcome::{Outcome, Settled};
-use ledger_core::{OfferKey, Policy, Quantity, Reference, ReservationId, Sku, Slot, Units, limits};
+use ledger_core::{
+    Entry, Ledger, LedgerTime, OfferKey, Policy, Quantity, Reference, ReservationId, Sku, Slot, Units, limits,
+};
 use model::beside::Beside;
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -134,4 +136,36 @@ fn last_lease_lost_before_the_hold_is_due_parks_the_order() {
     }
     let order = shop.shard.ledger.order(id).expect("known");
     assert_eq!((order.brief.phase, order.parked), (Phase::Parked, Some(ParkReason::LeasesLost)));
+}
+
+/// A stamp from a clock that is wrong by ages: deadlines lie after ledger time all the same, and a late payment is given stock.
+#[test]
+fn late_payment_at_the_end_of_time_is_decided() {
+    let sku = Sku::new("console").expect("a SKU");
+    let (mut ledger, mut index) = (Ledger::new(1, 1), 0);
+    let mut apply = |command: Command| {
+        index += 1;
+        let applied = ledger.apply(1, index, &Entry { stamp: LedgerTime(u64::MAX), commands: vec![command] });
+        assert!(matches!(applied.outcomes[0], Outcome::Ok(_)), "{:?}", applied.outcomes);
+        (applied.time, applied.outcomes[0].clone())
+    };
+    let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
+    let (time, _) = apply(Command::OwnSlots { generation: 1, ranges: all });
+    assert_eq!(time.0, limits::LEDGER_TIME_MAX);
+    apply(Command::CreateProduct { sku: sku.clone(), policy: Policy::default() });
+    let (units, reference) = (Units::new(2).expect("units"), Reference::new("d").expect("a reference"));
+    apply(Command::Receive { offer: OfferKey { sku: sku.clone(), sale: None }, units, reference });
+    let id = ReservationId::from_parts(Slot::of(&sku), time.0 + limits::ID_AHEAD_MS_MAX, 1);
+    let amount = Money::new(100, "EUR").expect("an amount");
+    let (payment, contact) = (Sealed::default(), Sealed::default());
+    let details = OrderDetails { amount, pay_within_ms: limits::HOLD_MS_MAX, payment, contact, suspect: false };
+    let line = plain_line(sku.clone(), Quantity::new(1).expect("one"));
+    let reserve = Some((Default::default(), [line].into_iter().collect()));
+    apply(Command::PlaceOrder { id, details: Box::new(details), reserve });
+    apply(Command::Release { id });
+    let payment = ProviderId::new("p").expect("an id");
+    let (_, paid) = apply(Command::RecordFact { id, fact: Fact::Paid { payment, amount } });
+    let Outcome::Ok(Settled::Order(brief)) = paid else { panic!("{paid:?}") };
+    assert_eq!(brief.phase, Phase::Sold);
+    assert_eq!(ledger.audit().findings.len(), 0);
 }

@@ -86,8 +86,9 @@ const WARMED_TOGETHER: usize = 32;
 pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index: u64, entry: &Entry) -> Applied {
     assert!(index > state.position.index, "index {index} is applied after {}", state.position.index);
     state.position = Position { term, index, ..state.position };
+    let stamp = entry.stamp.0.min(limits::LEDGER_TIME_MAX);
     if !crate::bad!("sweep-after-verdict") {
-        state.time = state.time.max(entry.stamp.0);
+        state.time = state.time.max(stamp);
     }
     let chain_before = state.chain;
     let recorder = Recorder::begin(scratch.record_room + 128, state.position, state.time, chain_before);
@@ -111,7 +112,7 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
         state.chain = chain_after(chain_before, record);
     }
     if crate::bad!("sweep-after-verdict") {
-        state.time = state.time.max(entry.stamp.0);
+        state.time = state.time.max(stamp);
     }
     state.forget_above_cap();
     let digest = state.digest_if_due();
