@@ -133,3 +133,27 @@ fn ends_of_live_holds_do_not_look_at_those_that_are_due() {
     let steps = shop.apply(ends.collect());
     assert!(steps <= 3 * DEADLINES as usize, "{steps} steps for {DEADLINES} deadlines");
 }
+
+/// One client keeps a hold with a far deadline, and makes and releases others behind it.
+#[test]
+fn holds_released_behind_a_far_one_take_no_memory() {
+    let mut shop = Shop::new();
+    let plain = shop.plain.clone();
+    shop.reserves(&plain, 1, |_| 3_600_000);
+    for _ in 0..20 {
+        let mut commands = Vec::new();
+        for _ in 0..ASKING {
+            // Each at a deadline of its own, later than all before it.
+            let hold_ms = 3_600_000 + shop.made;
+            let reserve = shop.reserve(&plain, hold_ms);
+            let id = reserve.reservation().expect("a reserve has its id");
+            commands.extend([reserve, Command::Release { id }]);
+        }
+        shop.apply(commands);
+    }
+    let state = &shop.ledger.state;
+    let at = state.find_offer(&plain).expect("known");
+    let (sums, queue) = (state.sums[at as usize].places(), state.expiry.places());
+    assert!(sums < 500 && queue < 500, "{sums} deadlines of the offer and {queue} of holds for one hold");
+    assert_eq!(shop.ledger.audit().findings.len(), 0);
+}

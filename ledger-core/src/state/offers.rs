@@ -65,6 +65,12 @@ impl OfferSums {
         take_units(&mut self.until, until, u64::from(units));
     }
 
+    /// Deadlines that it takes memory for.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.until.places()
+    }
+
     /// All units it knows to be held: due, and live. For the audit.
     pub(crate) fn held_sums(&self) -> (u64, u64) {
         (self.due, self.until.iter().map(|(_, &units)| units).sum())
