@@ -4,10 +4,10 @@
 //! **Owns** the numbers of commands. **Must never** follow a renaming or reordering of the enum. **Read next**: [`super::changes`].
 
 use super::CodecError;
+use super::bounds::{self, Checked};
 use super::orders;
 use super::primitives::{In, Out};
 use crate::command::{Command, LimitKeys, Lines};
-use crate::limits;
 
 const TICK: u8 = 0;
 const RESERVE: u8 = 1;
@@ -27,10 +27,15 @@ const CONFIGURE: u8 = 32;
 const OWN_SLOTS: u8 = 33;
 const SWITCH_BEHAVIOUR: u8 = 34;
 
-pub(super) fn put(out: &mut Out<'_>, command: &Command) {
+/// Puts a command. What the decoder would refuse is an error; part of it may be written then.
+#[inline]
+pub(super) fn put(out: &mut Out<'_>, command: &Command) -> Checked {
     match command {
         Command::Tick => out.byte(TICK),
         Command::Reserve { id, keys, lines, hold_ms } => {
+            bounds::key_count(keys.len() as u64)?;
+            bounds::lines(lines)?;
+            hold_ms.map(bounds::hold_ms).transpose()?;
             out.byte(RESERVE);
             out.id(*id);
             out.n(keys.len() as u64);
@@ -39,12 +44,14 @@ pub(super) fn put(out: &mut Out<'_>, command: &Command) {
             out.opt(*hold_ms, Out::n);
         }
         Command::Extend { id, replaces, hold_ms } => {
+            bounds::hold_ms(*hold_ms)?;
             out.byte(EXTEND);
             out.id(*id);
             out.time(*replaces);
             out.n(*hold_ms);
         }
         Command::Confirm { id, lines } => {
+            lines.as_deref().map(bounds::lines).transpose()?;
             out.byte(CONFIRM);
             out.id(*id);
             out.opt(lines.as_ref(), |out, lines| out.lines(lines));
@@ -58,23 +65,27 @@ pub(super) fn put(out: &mut Out<'_>, command: &Command) {
             out.id(*id);
         }
         Command::Return { id, lines, reference } => {
+            lines.as_deref().map(bounds::lines).transpose()?;
             out.byte(RETURN);
             out.id(*id);
             out.opt(lines.as_ref(), |out, lines| out.lines(lines));
             out.text(reference.as_str());
         }
-        _ => put_stock(out, command),
+        _ => put_stock(out, command)?,
     }
+    Ok(())
 }
 
-fn put_stock(out: &mut Out<'_>, command: &Command) {
+fn put_stock(out: &mut Out<'_>, command: &Command) -> Checked {
     match command {
         Command::CreateProduct { sku, policy } => {
+            bounds::policy(policy)?;
             out.byte(CREATE_PRODUCT);
             out.text(sku.as_str());
             out.policy(policy);
         }
         Command::PutOffer { offer, policy, expected_version } => {
+            bounds::policy(policy)?;
             out.byte(PUT_OFFER);
             out.offer(offer);
             out.policy(policy);
@@ -97,6 +108,7 @@ fn put_stock(out: &mut Out<'_>, command: &Command) {
             out.text(reference.as_str());
         }
         Command::Adjust { offer, delta, reason, reference, expected_version } => {
+            bounds::delta(*delta)?;
             out.byte(ADJUST);
             out.offer(offer);
             out.signed(*delta);
@@ -117,6 +129,7 @@ fn put_stock(out: &mut Out<'_>, command: &Command) {
             out.settings(settings);
         }
         Command::OwnSlots { generation, ranges } => {
+            bounds::ranges(ranges)?;
             out.byte(OWN_SLOTS);
             out.n(*generation);
             out.ranges(ranges);
@@ -125,16 +138,14 @@ fn put_stock(out: &mut Out<'_>, command: &Command) {
             out.byte(SWITCH_BEHAVIOUR);
             out.n((*version).into());
         }
-        _ => orders::put(out, command),
+        _ => orders::put(out, command)?,
     }
+    Ok(())
 }
 
 #[inline]
 pub(super) fn lines(from: &mut In<'_>) -> Result<Lines, CodecError> {
-    let count = from.count(limits::LINES_MAX)?;
-    if count == 0 {
-        return Err(from.malformed("no lines"));
-    }
+    let count = from.n_checked(bounds::line_count)?;
     let mut lines = Lines::new();
     for _ in 0..count {
         lines.push(from.line()?);
@@ -144,7 +155,7 @@ pub(super) fn lines(from: &mut In<'_>) -> Result<Lines, CodecError> {
 
 #[inline]
 pub(super) fn keys(from: &mut In<'_>) -> Result<LimitKeys, CodecError> {
-    let count = from.count(limits::LIMIT_KEYS_MAX)?;
+    let count = from.n_checked(bounds::key_count)?;
     let mut keys = LimitKeys::new();
     for _ in 0..count {
         keys.push(from.key()?);
@@ -153,17 +164,12 @@ pub(super) fn keys(from: &mut In<'_>) -> Result<LimitKeys, CodecError> {
 }
 
 fn hold_ms(from: &mut In<'_>) -> Result<u64, CodecError> {
-    match from.n()? {
-        n if n < limits::HOLD_MS_MIN => Err(from.malformed("a hold of no time")),
-        n => Ok(n),
-    }
+    from.n_checked(bounds::hold_ms)
 }
 
 fn delta(from: &mut In<'_>) -> Result<i64, CodecError> {
-    match from.signed()? {
-        0 => Err(from.malformed("an adjustment by nothing")),
-        n => Ok(n),
-    }
+    let n = from.signed()?;
+    from.checked(bounds::delta(n))
 }
 
 #[inline]

@@ -7,6 +7,7 @@
 //! **Owns** format versions. **Must never** be asked to guess: an unknown version or number is an error.
 //! **Read next**: `primitives`, `commands`, `changes`, `orders`.
 
+mod bounds;
 pub(crate) mod changes;
 mod commands;
 pub(crate) mod orders;
@@ -75,6 +76,17 @@ fn get_count(from: &mut In<'_>, max: usize) -> Result<usize, CodecError> {
     from.within(got.into(), max)
 }
 
+/// Why a command is not in an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The entry has no room for it: propose the entry and begin another with this command.
+    #[error("the entry is full")]
+    Full,
+    /// No entry takes it, since no replica could decode it.
+    #[error(transparent)]
+    Refused(#[from] CodecError),
+}
+
 /// Builds the body of an entry command by command, so that a batch can be bounded by its bytes.
 pub struct EntryBuilder {
     bytes: Vec<u8>,
@@ -101,10 +113,35 @@ impl EntryBuilder {
         Self { bytes: buffer, commands: 0 }
     }
     /// Appends a command and tells how many bytes the entry has now.
-    pub fn push(&mut self, command: &Command) -> usize {
-        commands::put(&mut Out::new(&mut self.bytes), command);
+    ///
+    /// What this takes, [`decode_entry`] gives back; what that would refuse never gets in.
+    ///
+    /// # Errors
+    /// [`PushError`]; the entry is as it was.
+    #[inline]
+    pub fn push(&mut self, command: &Command) -> Result<usize, PushError> {
+        if self.commands == limits::COMMANDS_PER_ENTRY_MAX {
+            return Err(PushError::Full);
+        }
+        let before = self.bytes.len();
+        let put = commands::put(&mut Out::new(&mut self.bytes), command);
+        if put.is_err() || self.bytes.len() > limits::ENTRY_BYTES_MAX {
+            return Err(self.take_back(before, put));
+        }
         self.commands += 1;
-        self.bytes.len()
+        Ok(self.bytes.len())
+    }
+    #[cold]
+    fn take_back(&mut self, before: usize, put: Result<(), String>) -> PushError {
+        let got = self.bytes.len() as u64;
+        self.bytes.truncate(before);
+        match put {
+            Err(why) => PushError::Refused(CodecError::Malformed { what: "command", why }),
+            Ok(()) if self.is_empty() => {
+                PushError::Refused(CodecError::TooLarge { what: "command", got, max: limits::ENTRY_BYTES_MAX as u64 })
+            }
+            Ok(()) => PushError::Full,
+        }
     }
     /// Commands so far.
     pub fn commands(&self) -> usize {
@@ -121,11 +158,15 @@ impl EntryBuilder {
     }
 }
 
-/// Encodes the body of an entry: format version and commands; the stamp travels beside it.
+/// Encodes the body of an entry: format version and commands; the stamp travels beside it. For tests and benches, which know their commands; servers
+/// use [`EntryBuilder`].
+///
+/// # Panics
+/// On a command or a number of commands that no entry takes.
 pub fn encode_entry(commands: &[Command]) -> Bytes {
     let mut entry = EntryBuilder::with_capacity(16 + 64 * commands.len());
     for command in commands {
-        entry.push(command);
+        entry.push(command).unwrap_or_else(|why| panic!("{command:?} cannot be in an entry: {why}"));
     }
     entry.finish()
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 
 use super::CodecError;
+use super::bounds::{self, Checked};
 use super::commands::{keys, lines};
 use super::primitives::{In, Out};
 use crate::change::ChangeKind;
@@ -42,10 +43,12 @@ const PARKED_BY_WORKER: u8 = 1;
 const PARKED_LEASES_LOST: u8 = 2;
 const PARKED_UNKNOWN_ORDER: u8 = 3;
 
-/// Puts a command of orders.
-pub(super) fn put(out: &mut Out<'_>, command: &Command) {
+/// Puts a command of orders. What the decoder would refuse is an error; part of it may be written then.
+pub(super) fn put(out: &mut Out<'_>, command: &Command) -> Checked {
     match command {
         Command::PlaceOrder { id, details, reserve } => {
+            bounds::pay_within_ms(details.pay_within_ms)?;
+            bounds::reserve(reserve.as_ref())?;
             out.byte(PLACE);
             out.id(*id);
             put_details(out, details);
@@ -56,6 +59,9 @@ pub(super) fn put(out: &mut Out<'_>, command: &Command) {
             });
         }
         Command::ClaimOrders { slot, worker, class, max, lease_ms, attempt_ms } => {
+            bounds::claim((*max).into())?;
+            bounds::lease_ms(*lease_ms)?;
+            bounds::attempt_ms(*attempt_ms)?;
             out.byte(CLAIM);
             out.n(slot.get().into());
             out.text(worker.as_str());
@@ -65,12 +71,14 @@ pub(super) fn put(out: &mut Out<'_>, command: &Command) {
             out.n(*attempt_ms);
         }
         Command::Heartbeat { id, epoch, lease_ms } => {
+            bounds::lease_ms(*lease_ms)?;
             out.byte(HEARTBEAT);
             out.id(*id);
             out.n((*epoch).into());
             out.n(*lease_ms);
         }
         Command::ReportOrder { id, epoch, report } => {
+            check_report(report)?;
             out.byte(REPORT);
             out.id(*id);
             out.n((*epoch).into());
@@ -89,6 +97,16 @@ pub(super) fn put(out: &mut Out<'_>, command: &Command) {
         }
         _ => unreachable!("only the commands of orders are put here"),
     }
+    Ok(())
+}
+
+fn check_report(report: &Report) -> Checked {
+    match report {
+        Report::Intent { generation, .. } => bounds::generation((*generation).into()).map(drop),
+        Report::AwaitBuyer { secret } => bounds::secret(secret),
+        Report::Retry { after_ms, .. } | Report::GiveBack { after_ms } => bounds::after_ms(*after_ms).map(drop),
+        Report::Unpaid { .. } | Report::Notified | Report::Park { .. } => Ok(()),
+    }
 }
 
 /// Gets a command of orders.
@@ -103,27 +121,18 @@ pub(super) fn get(from: &mut In<'_>, number: u8) -> Read<Command> {
             slot: from.slot()?,
             worker: worker(from)?,
             class: class(from)?,
-            max: ranged(from, "orders of a claim", 1, limits::CLAIM_MAX.into())? as u32,
-            lease_ms: lease_ms(from)?,
-            attempt_ms: ranged(from, "an attempt's time", 0, limits::LEASE_MS_MAX)?,
+            max: from.n_checked(bounds::claim)?,
+            lease_ms: from.n_checked(bounds::lease_ms)?,
+            attempt_ms: from.n_checked(bounds::attempt_ms)?,
         },
-        HEARTBEAT => Command::Heartbeat { id: from.id()?, epoch: from.small()?, lease_ms: lease_ms(from)? },
+        HEARTBEAT => {
+            Command::Heartbeat { id: from.id()?, epoch: from.small()?, lease_ms: from.n_checked(bounds::lease_ms)? }
+        }
         REPORT => Command::ReportOrder { id: from.id()?, epoch: from.small()?, report: report(from)? },
         FACT => Command::RecordFact { id: from.id()?, fact: fact(from)? },
         BY_HAND => Command::OrderByHand { id: from.id()?, what: by_hand(from)?, reason: from.reason()? },
         number => return Err(from.malformed(format!("no command has the number {number}"))),
     })
-}
-
-fn ranged(from: &mut In<'_>, what: &str, min: u64, max: u64) -> Read<u64> {
-    match from.n()? {
-        n if (min..=max).contains(&n) => Ok(n),
-        n => Err(from.malformed(format!("{what} is {n}, allowed is {min} to {max}"))),
-    }
-}
-
-fn lease_ms(from: &mut In<'_>) -> Read<u64> {
-    ranged(from, "a lease's time", limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)
 }
 
 fn numbered<T: Copy>(from: &mut In<'_>, what: &str, all: &[T], number: impl Fn(T) -> u8) -> Read<T> {
@@ -222,7 +231,7 @@ pub(crate) fn put_details(out: &mut Out<'_>, details: &OrderDetails) {
 fn details(from: &mut In<'_>) -> Read<OrderDetails> {
     Ok(OrderDetails {
         amount: money(from)?,
-        pay_within_ms: ranged(from, "the time to pay", limits::HOLD_MS_MIN, u64::MAX)?,
+        pay_within_ms: from.n_checked(bounds::pay_within_ms)?,
         payment: sealed(from)?,
         contact: sealed(from)?,
         suspect: from.flag()?,
@@ -262,12 +271,9 @@ pub(crate) fn put_report(out: &mut Out<'_>, report: &Report) {
 }
 
 fn report(from: &mut In<'_>) -> Read<Report> {
-    let after_ms = |from: &mut In<'_>| ranged(from, "a delay", 0, limits::DELAY_MS_MAX);
+    let after_ms = |from: &mut In<'_>| from.n_checked(bounds::after_ms);
     Ok(match from.byte()? {
-        REPORT_INTENT => Report::Intent {
-            intent: provider_id(from)?,
-            generation: ranged(from, "a generation", 1, u32::MAX.into())? as u32,
-        },
+        REPORT_INTENT => Report::Intent { intent: provider_id(from)?, generation: from.n_checked(bounds::generation)? },
         REPORT_AWAIT_BUYER => Report::AwaitBuyer { secret: secret(from)? },
         REPORT_UNPAID => Report::Unpaid { reason: from.reason()? },
         REPORT_NOTIFIED => Report::Notified,

@@ -11,6 +11,7 @@ use bincode::enc::{Encode, Encoder, EncoderImpl};
 use bincode::error::EncodeError;
 
 use super::CodecError;
+use super::bounds::{self, Checked};
 use crate::limits;
 use crate::types::{
     InvalidValue, LedgerTime, LimitKey, Line, OfferKey, Policy, Price, Quantity, Reason, Reference, ReservationId,
@@ -150,6 +151,17 @@ impl<'a> In<'a> {
     #[inline]
     pub(crate) fn value<T>(&self, value: Result<T, InvalidValue>) -> Read<T> {
         value.map_err(|why| self.malformed(why))
+    }
+    /// A value that passed, or did not pass, the check that writing it passes as well.
+    #[inline]
+    pub(super) fn checked<T>(&self, checked: Checked<T>) -> Read<T> {
+        checked.map_err(|why| self.malformed(why))
+    }
+    /// A number that must pass a check.
+    #[inline]
+    pub(super) fn n_checked<T>(&mut self, check: impl FnOnce(u64) -> Checked<T>) -> Read<T> {
+        let n = self.n()?;
+        self.checked(check(n))
     }
     pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
@@ -314,7 +326,7 @@ impl<'a> In<'a> {
                 from.value(Price::new(text))
             })?,
         };
-        self.value(policy.validate())?;
+        self.checked(bounds::policy(&policy))?;
         Ok(policy)
     }
     pub(crate) fn settings(&mut self) -> Read<ShardSettings> {
@@ -326,14 +338,12 @@ impl<'a> In<'a> {
         })
     }
     pub(crate) fn ranges(&mut self) -> Read<Vec<(Slot, Slot)>> {
-        let count = self.count(limits::SLOT_RANGES_MAX)?;
+        let count = self.n_checked(bounds::range_count)?;
         let mut ranges: Vec<(Slot, Slot)> = Vec::new();
         for _ in 0..count {
-            let (from, to) = (self.slot()?, self.slot()?);
-            if from > to || ranges.last().is_some_and(|&(_, before)| before >= from) {
-                return Err(self.malformed("slot ranges are not sorted and disjoint"));
-            }
-            ranges.push((from, to));
+            let range = (self.slot()?, self.slot()?);
+            self.checked(bounds::range(ranges.last().copied(), range))?;
+            ranges.push(range);
         }
         Ok(ranges)
     }

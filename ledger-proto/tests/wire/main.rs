@@ -1,5 +1,6 @@
 //! What is written comes back, by hand and by prost; bad input is named.
 
 mod conversions;
+mod entries;
 mod frames;
 mod given;
