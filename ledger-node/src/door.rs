@@ -8,13 +8,16 @@
 //! **Read next**: [`crate::shard`], which applies the entries.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ledger_core::command::{LimitKeys, Lines};
 use ledger_core::types::LedgerTime;
 use ledger_core::{Command, Outcome, Position};
+use ledger_proto::Invalid;
 use ledger_proto::v1::NotNowCode;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::limits;
@@ -52,6 +55,8 @@ pub struct NodeNotNow {
 pub enum Answer {
     /// The ledger decided.
     Outcome(Outcome),
+    /// No log entry can carry the command, which the conversions should have refused: a bug. Nothing happened, and never will.
+    Invalid(Invalid),
     /// Nothing happened.
     NotNow(NodeNotNow),
     /// It may or may not have happened; ask again with the same id. Says why.
@@ -110,6 +115,8 @@ pub struct DoorCounts {
     pub expired_waiting: AtomicU64,
     /// Calls whose deadline passed in flight: answered *unknown*.
     pub expired_in_flight: AtomicU64,
+    /// Calls that no entry can carry: bugs of the conversions.
+    pub unencodable: AtomicU64,
     /// Calls waiting just now.
     pub waiting: AtomicU64,
 }
@@ -154,8 +161,8 @@ struct Inner {
     bounds: DoorBounds,
     queue: Mutex<Queue>,
     wake: Notify,
-    /// Calls waiting or in flight are none: for draining.
-    idle: watch::Sender<bool>,
+    /// Nothing waits or is in flight any more: for draining.
+    settled: Notify,
     counts: DoorCounts,
 }
 
@@ -169,6 +176,8 @@ struct Queue {
     batches: VecDeque<Batch>,
     calls: usize,
     bytes: usize,
+    /// Calls were taken out of here and are not all answered yet. Set where they are taken, under the same lock, so that no look finds them in neither place.
+    in_flight: bool,
     /// No call here expires before that.
     earliest: Option<Instant>,
     /// Why nothing is taken now. Begins shut: the pump opens it when this node leads.
@@ -186,6 +195,7 @@ impl Door {
             batches: VecDeque::new(),
             calls: 0,
             bytes: 0,
+            in_flight: false,
             earliest: None,
             shut: Some(NodeNotNow::not_serving()),
             diverged: false,
@@ -195,7 +205,7 @@ impl Door {
             bounds,
             queue: Mutex::new(queue),
             wake: Notify::new(),
-            idle: watch::Sender::new(true),
+            settled: Notify::new(),
             counts: DoorCounts::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -234,7 +244,7 @@ impl Door {
         mut calls: Vec<PendingCall>,
     ) -> Option<(NodeNotNow, Vec<u64>)> {
         let bounds = self.inner.bounds;
-        let share = |all: usize| all - all * bounds.reserved_percent as usize / 100;
+        let share = |all: usize| limits::bulk_share(all, bounds.reserved_percent);
         let (bulk_calls, bulk_bytes) = (share(bounds.calls), share(bounds.bytes));
         let (mut n, mut bytes, mut earliest) = (queue.calls, queue.bytes, queue.earliest);
         let mut away = Vec::new();
@@ -291,15 +301,15 @@ impl Door {
     }
 
     /// Waits until nothing waits or is in flight.
-    pub(crate) async fn drained(&self) {
-        let mut idle = self.inner.idle.subscribe();
+    pub async fn drained(&self) {
         loop {
-            if *idle.borrow_and_update() && self.lock().calls == 0 {
+            let mut settled = pin!(self.inner.settled.notified());
+            // Before the look, so that what settles after it is not missed.
+            settled.as_mut().enable();
+            if self.lock().is_settled() {
                 return;
             }
-            if idle.changed().await.is_err() {
-                return;
-            }
+            settled.await;
         }
     }
 
@@ -309,6 +319,9 @@ impl Door {
 }
 
 impl Queue {
+    fn is_settled(&self) -> bool {
+        self.calls == 0 && !self.in_flight
+    }
     fn refuses(&self) -> Option<NodeNotNow> {
         if self.closed {
             return Some(NodeNotNow::not_serving());
@@ -365,6 +378,11 @@ fn estimated_bytes(command: &Command) -> usize {
         }
         Command::Confirm { lines: l, .. } | Command::Return { lines: l, .. } => {
             96 + lines(l.as_ref().map_or(0, |l| l.len()))
+        }
+        Command::PlaceOrder { details, reserve, .. } => {
+            let sealed = details.payment.as_bytes().len() + details.contact.as_bytes().len();
+            let of_reserve = |(keys, l): &(LimitKeys, Lines)| lines(l.len()) + keys.len() * 32;
+            80 + sealed + reserve.as_ref().map_or(0, of_reserve)
         }
         Command::OwnSlots { ranges, .. } => 16 + ranges.len() * 8,
         Command::Tick | Command::Extend { .. } | Command::Release { .. } | Command::Fence { .. } => 40,

@@ -5,12 +5,16 @@
 
 use std::time::Duration;
 
-/// Calls waiting at one shard's door. Five full entries: about 100 ms of work at full speed.
-pub const QUEUE_CALLS_DEFAULT: usize = 40_960;
-/// Estimated bytes of the calls waiting at one shard's door.
-pub const QUEUE_BYTES_DEFAULT: usize = 16 << 20;
+/// Calls waiting at one shard's door. Eight full entries, of which reserves may use six: about 150 ms of work at full speed.
+pub const QUEUE_CALLS_DEFAULT: usize = 65_536;
+/// Estimated bytes of the calls waiting at one shard's door: what bounds its memory when calls are large.
+pub const QUEUE_BYTES_DEFAULT: usize = 24 << 20;
 /// Percent of the queue that only confirms, releases, fences, ticks and reports may use: they free stock and must get through.
 pub const RESERVED_PERCENT_DEFAULT: u32 = 25;
+/// Calls or bytes of a queue that reserves may use: all but the reserved share.
+pub const fn bulk_share(all: usize, reserved_percent: u32) -> usize {
+    all - all / 100 * reserved_percent as usize - all % 100 * reserved_percent as usize / 100
+}
 /// Entries of one shard in flight at once. Measured: 1 costs 15 %, 2 loses 3–8 %, more than 4 gains nothing.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// Bytes of one entry, well below what the core's decoder accepts: calls are taken until their estimate reaches it.
@@ -74,7 +78,15 @@ const _: () = assert!(RETAIN_MS_MIN < ledger_core::limits::RETAIN_REFUSED_MS_DEF
 const _: () = assert!(REMEMBERED_MIN < ledger_core::limits::REMEMBERED_MAX_DEFAULT);
 const _: () = assert!(ENTRY_BYTES_SOFT_MAX * 2 <= ledger_core::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(TICK_AFTER_DUE.as_millis() + TICK_LOOK.as_millis() < 50);
-const _: () = assert!(QUEUE_CALLS_DEFAULT >= ledger_core::limits::COMMANDS_PER_ENTRY_MAX * ENTRIES_IN_FLIGHT_MAX);
+// A caller that keeps as many full frames of reserves under way as there may be entries in flight is never turned away: neither by calls nor by bytes.
+const _: () = assert!(
+    bulk_share(QUEUE_CALLS_DEFAULT, RESERVED_PERCENT_DEFAULT)
+        >= ledger_proto::limits::CALLS_PER_FRAME_MAX * ENTRIES_IN_FLIGHT_MAX
+);
+const _: () = assert!(
+    bulk_share(QUEUE_BYTES_DEFAULT, RESERVED_PERCENT_DEFAULT)
+        >= ledger_proto::limits::FRAME_BYTES_MAX * ENTRIES_IN_FLIGHT_MAX
+);
 
 // ---------------------------------------------------------------- history and feed
 

@@ -72,7 +72,7 @@ impl Outcomes {
     pub fn count(&mut self, answer: &Answer) {
         match answer {
             Answer::Outcome(Outcome::Ok(_)) => self.ok += 1,
-            Answer::Outcome(Outcome::Refused(_)) => self.refused += 1,
+            Answer::Outcome(Outcome::Refused(_)) | Answer::Invalid(_) => self.refused += 1,
             Answer::Outcome(Outcome::NotNow(_)) | Answer::NotNow(_) => self.not_now += 1,
             Answer::Unknown(_) => self.unknown += 1,
         }
@@ -271,6 +271,7 @@ impl NodeMetrics {
         self.total("holdfast_entries_total", &labels, load(&counts.entries));
         self.total("holdfast_entry_commands_total", &labels, load(&counts.commands));
         self.total("holdfast_overloaded_total", &labels, load(&counts.overloaded));
+        self.total("holdfast_unencodable_total", &labels, load(&counts.unencodable));
         self.total("holdfast_expired_waiting_total", &labels, load(&counts.expired_waiting));
         self.total("holdfast_expired_in_flight_total", &labels, load(&counts.expired_in_flight));
         let history = shard.history().coverage(shard.id());

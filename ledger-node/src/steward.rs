@@ -74,8 +74,8 @@ async fn something(applied: &mut watch::Receiver<AppliedTo>, wait: Wait) {
 async fn lead(node: &Node, shard: &Shard) -> Wait {
     let group = shard.group();
     let Some(now) = group.stamp_now() else { return Wait::Pause };
-    if !own_slots(node, shard).await {
-        return Wait::Pause;
+    if let Err(wait) = own_slots(node, shard).await {
+        return wait;
     }
     let Some(due) = shard.with_ledger(|ledger| ledger.next_due()) else { return Wait::Entry };
     let tick_at = due.plus(limits::TICK_AFTER_DUE.as_millis() as u64);
@@ -83,39 +83,40 @@ async fn lead(node: &Node, shard: &Shard) -> Wait {
         return Wait::Due(Duration::from_millis(tick_at.0 - now));
     }
     if shard.door().counts().waiting.load(Ordering::Relaxed) == 0 {
-        propose(shard, Command::Tick).await;
+        return propose(shard, Command::Tick).await.err().unwrap_or(Wait::Pause);
     }
     Wait::Pause
 }
 
-/// Whether the shard knows its slots, as of the placement; tells it when it does not.
-async fn own_slots(node: &Node, shard: &Shard) -> bool {
-    let Some(placement) = node.placement() else { return false };
-    let Some(mine) = placement.shards.iter().find(|s| s.shard == shard.id()) else { return false };
+/// Proposes the shard's slots when it does not know them as of the placement; else what to wait for.
+async fn own_slots(node: &Node, shard: &Shard) -> Result<(), Wait> {
+    let placement = node.placement().ok_or(Wait::Pause)?;
+    let mine = placement.shards.iter().find(|s| s.shard == shard.id()).ok_or(Wait::Pause)?;
     let (known, _) = shard.with_ledger(|ledger| ledger.owned_slots());
     if known >= placement.generation {
-        return true;
+        return Ok(());
     }
     let slot = |n: u16| Slot::new(n).expect("the plan gives out existing slots");
     let ranges = mine.slots.iter().map(|&(from, to)| (slot(from), slot(to))).collect();
     let own = Command::OwnSlots { generation: placement.generation, ranges };
     // Settings first: a shard without slots takes no reservations, so none is ever decided under others; and a shard that knows the
     // placement's generation has its settings.
-    if !propose(shard, Command::Configure { settings: placement.settings().for_shards() }).await {
-        return false;
-    }
+    propose(shard, Command::Configure { settings: placement.settings().for_shards() }).await?;
     propose(shard, own).await
 }
 
-async fn propose(shard: &Shard, command: Command) -> bool {
+/// Proposes a command; what to wait for when the shard did not take it.
+async fn propose(shard: &Shard, command: Command) -> Result<(), Wait> {
     let verb = command.verb();
     let (_, _, answer) = shard.door().ask(command, Instant::now() + limits::OWN_COMMAND_WITHIN).await;
     match answer {
-        Answer::Outcome(Outcome::Ok(_)) => true,
+        Answer::Outcome(Outcome::Ok(_)) => Ok(()),
+        // The queue has said so, and the same command would meet the same end.
+        Answer::Invalid(_) => Err(Wait::Change),
         // A repeated proposal after an unknown one: the next look sees what is true.
         other => {
             tracing::debug!(shard = shard.id(), ?verb, answer = ?other, "the shard did not take the leader's command");
-            false
+            Err(Wait::Pause)
         }
     }
 }

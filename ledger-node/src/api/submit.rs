@@ -183,6 +183,7 @@ pub fn group_of(entry: EntryAnswers) -> Group {
 pub fn reply_of(answer: Answer) -> Reply {
     match answer {
         Answer::Outcome(outcome) => Reply::from(outcome),
+        Answer::Invalid(invalid) => Reply::from(invalid),
         Answer::NotNow(why) => Reply::NotNow(not_now_of(&why)),
         Answer::Unknown(why) => Reply::Unknown(why.to_owned()),
     }

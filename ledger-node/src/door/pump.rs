@@ -9,18 +9,22 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use ledger_core::codec::EntryBuilder;
+use ledger_core::codec::{CodecError, EntryBuilder, PushError};
 use ledger_core::limits::COMMANDS_PER_ENTRY_MAX;
 use ledger_core::outcome::Settled;
 use ledger_core::types::LedgerTime;
 use ledger_core::{Outcome, Position};
+use ledger_proto::Invalid;
 use ledger_proto::v1::NotNowCode;
 use ledger_raft::{Committed, Group, GroupStatus, NodeId, ProposeError, Role};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, AnswerSink, Batch, Door, EntryAnswers, NodeNotNow, Queue, TaggedAnswer, estimated_bytes, refuse};
+use super::{
+    Answer, AnswerSink, Batch, Door, EntryAnswers, NodeNotNow, PendingCall, Queue, TaggedAnswer, estimated_bytes,
+    refuse,
+};
 use crate::limits;
 
 /// What the state machine answers to the proposer of an entry.
@@ -107,7 +111,7 @@ impl Pump {
             } else if timer.is_elapsed() {
                 timer.as_mut().reset(Instant::now() + limits::OWN_COMMAND_WITHIN);
             }
-            self.tell_idle();
+            self.note_settled();
         }
         self.abandon();
     }
@@ -163,9 +167,9 @@ impl Pump {
             let mut late = Vec::new();
             let (mut taken, mut taken_bytes) = (0, 0);
             while let Some(call) = batch.calls.pop_front() {
-                taken += 1;
-                taken_bytes += estimated_bytes(&call.command);
+                let size = estimated_bytes(&call.command);
                 if call.expires_at <= now {
+                    (taken, taken_bytes) = (taken + 1, taken_bytes + size);
                     late.push(call.tag);
                     continue;
                 }
@@ -175,10 +179,21 @@ impl Pump {
                     EntryBuilder::with_capacity(self.entry_bytes + self.entry_bytes / 8 + 256)
                 });
                 let place = entry.commands() as u16;
-                let bytes = entry.push(&call.command);
-                flight.earliest = flight.earliest.min(call.expires_at);
-                join(&mut flight.callers, &batch.sink, Caller { tag: call.tag, place, expires_at: call.expires_at });
-                full = entry.commands() >= COMMANDS_PER_ENTRY_MAX || bytes >= limits::ENTRY_BYTES_SOFT_MAX;
+                match entry.push(&call.command) {
+                    Ok(bytes) => {
+                        flight.earliest = flight.earliest.min(call.expires_at);
+                        let caller = Caller { tag: call.tag, place, expires_at: call.expires_at };
+                        join(&mut flight.callers, &batch.sink, caller);
+                        full = entry.commands() >= COMMANDS_PER_ENTRY_MAX || bytes >= limits::ENTRY_BYTES_SOFT_MAX;
+                    }
+                    Err(PushError::Full) => {
+                        batch.calls.push_front(call);
+                        full = true;
+                        break;
+                    }
+                    Err(PushError::Refused(why)) => self.refuse_unencodable(batch.sink.as_ref(), &call, &why),
+                }
+                (taken, taken_bytes) = (taken + 1, taken_bytes + size);
                 if full {
                     break;
                 }
@@ -188,7 +203,23 @@ impl Pump {
             }
             self.give_back(batch, taken, taken_bytes);
         }
-        entry.map(|entry| (entry, flight))
+        // None, too, when no entry can carry any of what waited.
+        entry.filter(|entry| !entry.is_empty()).map(|entry| (entry, flight))
+    }
+
+    /// Answers a call whose command no replica could decode: it stays out of the log, and the others go on.
+    #[cold]
+    fn refuse_unencodable(&self, sink: &dyn AnswerSink, call: &PendingCall, why: &CodecError) {
+        self.door.inner.counts.unencodable.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            group = self.group.id().0,
+            verb = ?call.command.verb(),
+            %why,
+            "ALARM: a command that no log entry can carry reached the proposal queue and was refused; report this bug"
+        );
+        let answer = Answer::Invalid(Invalid::new("command", why.to_string()));
+        let items = vec![TaggedAnswer { tag: call.tag, place: 0, answer }];
+        sink.answers(EntryAnswers { position: None, time: LedgerTime(0), items });
     }
 
     /// What was taken no longer waits; the rest of a batch goes back to the front.
@@ -196,6 +227,7 @@ impl Pump {
         let mut queue = self.door.lock();
         queue.calls -= taken;
         queue.bytes -= taken_bytes;
+        queue.in_flight = true;
         if queue.calls == 0 {
             queue.earliest = None;
         }
@@ -288,9 +320,19 @@ impl Pump {
         Some(earliest.max(Instant::now() + limits::DEADLINE_SCAN))
     }
 
-    fn tell_idle(&self) {
-        let idle = self.proposals.is_empty() && self.door.lock().calls == 0;
-        self.door.inner.idle.send_if_modified(|was| std::mem::replace(was, idle) != idle);
+    /// Wakes whoever waits until the queue is empty, on every turn that leaves it empty: calls may have come and been answered since the last one.
+    fn note_settled(&self) {
+        if !self.proposals.is_empty() {
+            return;
+        }
+        let settled = {
+            let mut queue = self.door.lock();
+            queue.in_flight = false;
+            queue.is_settled()
+        };
+        if settled {
+            self.door.inner.settled.notify_waiters();
+        }
     }
 
     /// The node stops: what waits never happened, what is in flight is not known.
@@ -306,7 +348,8 @@ impl Pump {
         for flight in self.flights.iter_mut().filter_map(Option::take) {
             answer_same(flight, &Answer::Unknown("the node stopped while it was in flight"));
         }
-        self.door.inner.idle.send_replace(true);
+        self.door.lock().in_flight = false;
+        self.door.inner.settled.notify_waiters();
     }
 }
 
