@@ -17,6 +17,7 @@ use ledger_proto::reply::{At as WireAt, Reply, Why};
 use ledger_proto::{Cause, Invalid, calls};
 use tokio::time::Instant;
 
+use crate::chance;
 use crate::client::Client;
 use crate::doubt::rules_out_effect;
 use crate::lane::{Landed, NotQueued, Ticket};
@@ -111,7 +112,7 @@ impl<T> Future for Calling<T> {
 
 fn start(client: Client, command: Command, deadline: Duration) -> State {
     let now = Instant::now();
-    let until = now + deadline;
+    let until = chance::after(now, deadline);
     match first_try(&client, &command, now, until) {
         Some(ticket) => State::First { client, command, until, ticket },
         None => State::Pursuing(Box::pin(pursue(client, command, until, None))),
@@ -269,7 +270,7 @@ impl Pursuit {
 
     fn not_now(&mut self, client: &Client, slot: Option<Slot>, told: ledger_proto::NotNow) -> Next {
         let routes = client.routes();
-        let after = Duration::from_millis(told.retry_ms.into());
+        let after = chance::retry_after(told.retry_ms);
         let pause = match (told.cause, &told.leader, slot) {
             (Cause::NotLeader, Some(leader), Some(slot)) => {
                 routes.hint(slot, leader);
@@ -286,7 +287,7 @@ impl Pursuit {
             _ => self.pause(client).max(after),
         };
         let ledger_proto::NotNow { cause, message, .. } = told;
-        self.last = NotNow { cause, message, retry_after: after.max(limits::BACKOFF_MIN) };
+        self.last = NotNow { cause, message, retry_after: after };
         Next::Again(pause)
     }
 

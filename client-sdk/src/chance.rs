@@ -11,6 +11,18 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
 
+use crate::limits;
+
+/// This long from `now`, for any length.
+pub(crate) fn after(now: Instant, length: Duration) -> Instant {
+    now.checked_add(length).unwrap_or_else(|| now + limits::FAR)
+}
+
+/// When to come back, by what a server said.
+pub(crate) fn retry_after(ms: u32) -> Duration {
+    Duration::from_millis(ms.into()).clamp(limits::BACKOFF_MIN, limits::RETRY_AFTER_MAX)
+}
+
 /// Random numbers.
 pub(crate) struct Chance(Mutex<StdRng>);
 
@@ -29,13 +41,19 @@ impl Chance {
     }
 }
 
+/// Ids carry 48 bits of time.
+const TIME_END: LedgerTime = LedgerTime(1 << 48);
+
 /// The newest ledger time heard, advanced by the monotonic clock.
 #[derive(Default)]
 pub(crate) struct LedgerClock(Mutex<Option<(LedgerTime, Instant)>>);
 
 impl LedgerClock {
-    /// An answer carried this time.
+    /// An answer carried this time. One that no id can carry is no ledger time, and would spoil every id minted after it.
     pub(crate) fn heard(&self, time: LedgerTime) {
+        if time >= TIME_END {
+            return;
+        }
         let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.is_none_or(|(known, _)| known <= time) && time > LedgerTime(0) {
             *newest = Some((time, Instant::now()));
@@ -53,6 +71,31 @@ impl LedgerClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_that_no_id_can_carry_is_not_heard() {
+        let clock = LedgerClock::default();
+        clock.heard(LedgerTime(1_000));
+        clock.heard(LedgerTime(u64::MAX));
+        clock.heard(TIME_END);
+        assert_eq!(clock.now(), LedgerTime(1_000));
+        clock.heard(LedgerTime(TIME_END.0 - 1));
+        assert_eq!(clock.now(), LedgerTime(TIME_END.0 - 1));
+    }
+
+    #[test]
+    fn a_retry_time_is_bounded_whatever_a_server_says() {
+        assert_eq!(retry_after(0), limits::BACKOFF_MIN);
+        assert_eq!(retry_after(2_000), Duration::from_secs(2));
+        assert_eq!(retry_after(u32::MAX), limits::RETRY_AFTER_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_of_any_length_is_an_instant() {
+        let now = Instant::now();
+        assert_eq!(after(now, Duration::from_secs(1)), now + Duration::from_secs(1));
+        assert!(after(now, Duration::MAX) > now + Duration::from_secs(300 * 24 * 3_600));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn ledger_time_is_the_newest_heard_and_goes_on() {

@@ -24,7 +24,7 @@ use crate::routes::Routes;
 use crate::waiting::Waiting;
 use crate::watch::{self, Cursor, Watch};
 use crate::write::*;
-use crate::{limits, many};
+use crate::{chance, limits, many};
 
 /// A connection to a Holdfast cluster. Clones share connections, batches and routing; make one per process.
 #[derive(Clone)]
@@ -201,7 +201,7 @@ impl Client {
     ///
     /// `NotNow` when it has not ended within the time: it goes on without anybody waiting. `Refused` when there is no such order.
     pub async fn wait_for(&self, id: ReservationId, within: Duration) -> Outcome<OrderView> {
-        let until = Instant::now() + within;
+        let until = chance::after(Instant::now(), within);
         let news = self.inner.waiting.for_order(self.routes(), id);
         loop {
             let left = until.saturating_duration_since(Instant::now()).max(limits::BACKOFF_MAX);

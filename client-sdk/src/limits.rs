@@ -29,6 +29,10 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// Longest pause between tries of a call.
 pub const BACKOFF_MAX: Duration = Duration::from_millis(128);
+/// Longest time after which a caller is told to come back, whatever a server says: a wrong number must not send it away for weeks.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// A deadline that lies further ahead than the clock can tell is this far ahead instead.
+pub const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Longest pause between tries to connect to a node.
 pub const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// A leader named by a node is followed at once so many times a call; then pauses keep two nodes that name each other from spinning.

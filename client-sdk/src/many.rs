@@ -11,6 +11,7 @@ use ledger_proto::{OneCall, calls};
 use tokio::time::Instant;
 
 use crate::calling::{first_try, ok, pursue, refused};
+use crate::chance;
 use crate::client::Client;
 use crate::lane::{Landed, Ticket};
 use crate::limits;
@@ -25,7 +26,7 @@ enum Sent {
 /// Sends all commands at once; what the first try does not settle is pursued one by one.
 pub(crate) async fn submit_many(client: &Client, commands: Vec<Command>, deadline: Duration) -> Vec<Outcome<Settled>> {
     let now = Instant::now();
-    let until = now + deadline;
+    let until = chance::after(now, deadline);
     let send = |command: &Command| match calls::check(command) {
         Err(invalid) => Sent::Settled(refused(invalid.into(), None)),
         Ok(()) => match first_try(client, command, now, until) {
@@ -90,7 +91,7 @@ pub(crate) async fn submit_unary(client: &Client, command: Command, deadline: Du
                 Reply::Ok(value) => ok(value, answer.at),
                 Reply::Refused(why) => refused(why, answer.at),
                 Reply::NotNow(told) => {
-                    let retry_after = Duration::from_millis(told.retry_ms.into()).max(limits::BACKOFF_MIN);
+                    let retry_after = chance::retry_after(told.retry_ms);
                     Outcome::NotNow(NotNow { cause: told.cause, message: told.message, retry_after })
                 }
                 Reply::Unknown(message) => unknown(message),

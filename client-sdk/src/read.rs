@@ -15,6 +15,7 @@ use ledger_proto::{Cause, Invalid, feed, names, orders, status, v1, views};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use crate::chance;
 use crate::client::Client;
 use crate::limits;
 use crate::node::Node;
@@ -235,7 +236,7 @@ where
         Ok(of) => of,
         Err(invalid) => return no(Why::Invalid(invalid)),
     };
-    let until = Instant::now() + deadline.unwrap_or(client.deadline());
+    let until = chance::after(Instant::now(), deadline.unwrap_or(client.deadline()));
     let slot = slot(&of);
     let mut last = NotNow {
         cause: Cause::Unreachable,
@@ -271,13 +272,9 @@ where
                         (Some(leader), Some(slot)) => client.routes().hint(slot, leader),
                         _ => client.routes().heard.want_routing(),
                     }
-                    let after = Duration::from_millis(told.retry_ms.into());
+                    let after = chance::retry_after(told.retry_ms);
                     pause = pause.max(after.min(limits::BACKOFF_MAX));
-                    last = NotNow {
-                        cause: told.cause,
-                        message: told.message,
-                        retry_after: after.max(limits::BACKOFF_MIN),
-                    };
+                    last = NotNow { cause: told.cause, message: told.message, retry_after: after };
                 }
                 _ => match status.code() {
                     Code::InvalidArgument => return no(Why::Invalid(Invalid::new("call", status.message()))),
@@ -321,7 +318,7 @@ impl ReadOf<OfOffer> {
             return self.of_offer().await;
         }
         let Self { client, of, deadline, .. } = self;
-        let until = Instant::now() + deadline.unwrap_or(client.deadline());
+        let until = chance::after(Instant::now(), deadline.unwrap_or(client.deadline()));
         let read = |stale, deadline| ReadOf {
             client: client.clone(),
             of: of.clone(),

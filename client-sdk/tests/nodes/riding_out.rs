@@ -244,3 +244,22 @@ async fn connect_tells_what_was_wrong() {
     let error = Client::connect(Vec::<String>::new()).await.unwrap_err();
     assert_eq!(error, client_sdk::ConnectError::NoEndpoint);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_time_of_weeks_is_bounded_and_a_deadline_of_ever_is_taken() {
+    let far = |cause| not_now(ledger_proto::NotNow::new(cause, "come back in 49 days", u32::MAX));
+    let net = Net::new(move |_, before, _| match before {
+        0 => far(Cause::Overloaded),
+        1 => far(Cause::MemoryFull),
+        _ => Act::Answer(held()),
+    });
+    let client = net.client().await;
+    let Outcome::NotNow(told) = reserve(&client, client.mint_for(&sku())).await else { panic!("not now") };
+    assert_eq!((told.cause, told.retry_after), (Cause::Overloaded, Duration::from_secs(60)));
+    // A caller with all the time there is comes back after the bound, not after weeks.
+    let began = Instant::now();
+    let id = client.mint_for(&sku());
+    let held = client.reserve(id, "anna").line("shoe", 1).deadline(Duration::MAX).await;
+    assert!(held.is_ok(), "{held:?}");
+    assert!(began.elapsed() <= Duration::from_secs(61), "after {:?}", began.elapsed());
+}

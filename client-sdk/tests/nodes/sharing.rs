@@ -1,7 +1,7 @@
 //! Concurrent calls share frames, concurrent reads share calls, and the feed goes on where it was.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_sdk::{Command, Cursor, Outcome, Sku, WatchEnded, v1};
