@@ -224,6 +224,20 @@ async fn stock_is_made_received_adjusted_and_listed() {
 }
 
 #[tokio::test]
+async fn a_time_of_zero_is_the_default_for_writes_and_for_reads() {
+    let cluster = stocked(5).await;
+    for i in 0..3 {
+        let held = cluster.post(i, "/v1/reservations?within_ms=0", &one_shoe()).await;
+        assert_eq!(held.status, 201, "{held:?}");
+        let id = held.json()["id"].as_str().expect("an id").to_owned();
+        for path in [format!("/v1/reservations/{id}?within_ms=0"), "/v1/products/shoe?within_ms=0".to_owned()] {
+            let read = cluster.get(i, &path).await;
+            assert_eq!(read.status, 200, "{path} at {i}: {read:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn health_says_what_is_missing_and_metrics_count() {
     let empty = Cluster::empty(|_, _, _| {}).await;
     assert_eq!(empty.get(0, "/livez").await.status, 200);

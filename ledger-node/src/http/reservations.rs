@@ -5,6 +5,8 @@
 //!
 //! **Owns** the rules of that header. **Must never** swap an id for another. **Read next**: [`super::bodies`].
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -33,11 +35,15 @@ use crate::metrics::Outcomes;
 pub struct Asked {
     /// `linearizable` (default) or `stale`.
     pub consistency: Option<String>,
-    /// How long the caller waits, milliseconds.
+    /// How long the caller waits, milliseconds; absent or 0: the node's default, for writes and reads alike.
     pub within_ms: Option<u32>,
 }
 
 impl Asked {
+    /// How long a read may wait; none for the default.
+    pub fn within(&self) -> Option<Duration> {
+        self.within_ms.filter(|&ms| ms != 0).map(|ms| Duration::from_millis(ms.into()))
+    }
     /// Which consistency.
     ///
     /// # Errors
@@ -243,8 +249,7 @@ fn fenced_answer(id: &str, fenced: &Fenced, at: Option<At>) -> Response {
 pub async fn show(State(api): State<Api>, Path(id): Path<String>, query: AskedQuery) -> Result<Response, Problem> {
     let asked = asked(query)?;
     let id = id_of(&id)?;
-    let within = asked.within_ms.map(|ms| std::time::Duration::from_millis(ms.into()));
-    let reader = Reader::new(&api, asked.consistency()?, within);
+    let reader = Reader::new(&api, asked.consistency()?, asked.within());
     let (view, as_of) = reader.reservation(id).await.map_err(|why| read_problem(why).about(Some(id)))?;
     let at = AtJson::from(as_of);
     let text = id.to_string();

@@ -2,8 +2,6 @@
 //!
 //! **Owns** these routes. **Must never** hold a rule about stock. **Read next**: [`super::bodies`].
 
-use std::time::Duration;
-
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::{StatusCode, header};
@@ -28,8 +26,7 @@ use crate::api::reads::{Consistency, Reader};
 pub async fn show(State(api): State<Api>, Path(sku): Path<String>, query: AskedQuery) -> Result<Response, Problem> {
     let asked = asked(query)?;
     let sku = bodies::sku(&sku)?;
-    let within = asked.within_ms.map(|ms| Duration::from_millis(ms.into()));
-    let reader = Reader::new(&api, asked.consistency()?, within);
+    let reader = Reader::new(&api, asked.consistency()?, asked.within());
     let (found, as_of) = reader.product(&sku).await.map_err(read_problem)?;
     let Some(view) = found else {
         let offer = OfferKey { sku, sale: None };
