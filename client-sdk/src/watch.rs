@@ -68,8 +68,9 @@ pub enum WatchEnded {
     /// The cursor or the SKUs are not valid.
     #[error("the watch is not valid: {0}")]
     Invalid(#[from] Invalid),
-    /// Changes behind the cursor are no longer kept anywhere: start from a read, then from now.
-    #[error("changes behind the cursor are no longer kept: {0}")]
+    /// The cursor names a place that no node has: its changes are no longer kept, or it is not of this cluster's history. Start from a read, then from
+    /// now.
+    #[error("the watch cannot go on from its cursor: {0}")]
     CutOff(String),
     /// Every node that was asked goes on elsewhere than where the last frame ended: going on would skip changes or repeat them.
     #[error("the feed does not continue behind the last cursor: {0}")]

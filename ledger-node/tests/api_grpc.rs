@@ -10,7 +10,7 @@ use common::{Cluster, PATIENCE, create, mint, offer, receive, reserve, sku};
 use futures::StreamExt;
 use ledger_core::outcome::{Settled, Status};
 use ledger_core::{Command, Refusal};
-use ledger_node::feed::cursor::Cursor;
+use ledger_node::feed::cursor::{Cursor, Place};
 use ledger_proto::fast::ReceivedAnswer;
 use ledger_proto::{Calls, Cause, OneCall, Reply, Why, feed, names, status, v1};
 use tokio::sync::mpsc;
@@ -63,7 +63,7 @@ async fn a_stream_answers_every_call_once_and_no_unit_is_given_twice() {
 }
 
 #[tokio::test]
-async fn a_stream_on_a_follower_names_the_leader_and_bad_calls_do_not_end_it() {
+async fn a_stream_on_a_follower_names_the_leader_to_go_to_at_once_and_bad_calls_do_not_end_it() {
     let cluster = stocked(1, 5).await;
     let (leader, _) = cluster.leader(1).await;
     let follower = (leader + 1) % 3;
@@ -75,7 +75,7 @@ async fn a_stream_on_a_follower_names_the_leader_and_bad_calls_do_not_end_it() {
     let reply = first_reply(&mut answers).await;
     let address = cluster.nodes[leader].as_ref().expect("runs").client_addr().to_string();
     assert!(
-        matches!(&reply, Reply::NotNow(why) if why.cause == Cause::NotLeader && why.leader == Some(address)),
+        matches!(&reply, Reply::NotNow(why) if why.cause == Cause::NotLeader && why.leader == Some(address) && why.retry_ms == 0),
         "{reply:?}"
     );
 
@@ -350,6 +350,18 @@ async fn cursors_that_cannot_be_served_are_refused_by_name() {
     let foreign = client.watch(watch(foreign.encode())).await.expect_err("another incarnation");
     assert_eq!(foreign.code(), Code::OutOfRange);
     assert!(foreign.message().contains("incarnation 99"), "{foreign:?}");
+    // Beyond the end of all that is committed, asked of the leader and of those that may lag: no replica waits for it.
+    let (incarnation, end) = cluster.leader(1).await.1.with_ledger(|ledger| {
+        let at = ledger.position();
+        (at.incarnation, at.index)
+    });
+    for (i, next) in [(0, end + 1_000), (1, end + 1_000), (2, u64::MAX)] {
+        let place = Place { next, ..Place::FIRST };
+        let beyond = Cursor { incarnation, places: [(1, place)].into() };
+        let beyond = cluster.grpc(i).await.watch(watch(beyond.encode())).await.expect_err("beyond the end");
+        assert_eq!(beyond.code(), Code::OutOfRange, "{beyond:?}");
+        assert!(beyond.message().contains("ends at index"), "{beyond:?}");
+    }
     let long = client.watch(watch(vec![0u8; 5_000].into())).await.expect_err("too long");
     assert_eq!(long.code(), Code::InvalidArgument);
     let names = v1::WatchRequest { skus: vec!["a b".into()], ..Default::default() };

@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Waits until the shard's replica here may be read.
-    pub(super) async fn confirmed(&self, shard: &Shard) -> Result<(), NotNow> {
+    pub(crate) async fn confirmed(&self, shard: &Shard) -> Result<(), NotNow> {
         if self.consistency == Consistency::Stale || ledger_core::bad!("stale-read-as-linearizable") {
             // Old is what was asked for; a state that was found wrong, or is being replaced, is not.
             return match shard.status().stopped {

@@ -117,6 +117,19 @@ pub enum WatchError {
         /// Last index that is missing.
         through: u64,
     },
+    /// No such place exists: the cursor is of another cluster, or of a log that was lost.
+    #[error(
+        "the cursor goes on from index {next} of shard {shard}, which ends at index {end}: it is not of this cluster's history; read the \
+         present state and watch from now"
+    )]
+    BeyondEnd {
+        /// Which shard.
+        shard: u32,
+        /// Where the cursor goes on.
+        next: u64,
+        /// The last index that is committed.
+        end: u64,
+    },
     /// The next record here continues another chain value than the cursor's: the cursor or this node's history is of another log.
     #[error(
         "record {index} of shard {shard} does not continue the cursor: go on with the same cursor on another node; if every node says \

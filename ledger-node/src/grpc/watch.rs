@@ -23,10 +23,12 @@ use tonic::{Code, Status};
 use crate::api::Api;
 use crate::api::forward::mark_shards;
 use crate::api::lists::{Spread, spread};
+use crate::api::reads::{Consistency, Reader};
 use crate::feed::cursor::{Cursor, CursorError, Place};
 use crate::feed::watch::{Frame, From, ShardFeed, Span, WatchError, Watcher};
 use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS, WATCH_SILENT_MAX};
 use crate::node::NodeState;
+use crate::shard::Shard;
 
 type Frames = BoxStream<'static, Result<v1::WatchFrame, Status>>;
 /// Of several sources, each frame with the number of its own.
@@ -69,10 +71,11 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
         (None, true) => From::Now,
         (None, false) => From::Oldest,
     };
-    let ring = |shard: &std::sync::Arc<crate::shard::Shard>| ShardFeed {
-        ring: shard.feed().clone(),
-        history: shard.history().clone(),
-    };
+    let ring =
+        |shard: &std::sync::Arc<Shard>| ShardFeed { ring: shard.feed().clone(), history: shard.history().clone() };
+    for (shard, place) in here.iter().filter_map(|shard| Some((shard, told.as_ref()?.places.get(&shard.id())?))) {
+        reach(api, shard, *place).await?;
+    }
     let watcher = Watcher::begin(incarnation, here.iter().map(ring).collect(), &from, skus).map_err(ended)?;
     let known = |shard: u32| here.iter().any(|s| s.id() == shard) || away.values().flatten().any(|s| *s == shard);
     let stranger = told.iter().flat_map(|cursor| cursor.places.keys()).find(|shard| !known(**shard));
@@ -107,6 +110,21 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     let frames = stream::select_all(numbered).boxed();
     let (times, passed_over) = (BTreeMap::new(), Vec::new());
     Ok(Sources { incarnation, places, times, frames, passed_over, idle, for_a_node: only.is_some() })
+}
+
+/// Waits until this replica has applied what the cursor covers. It may be behind the node that made the cursor; what it lacks after it has
+/// applied all that is committed does not exist.
+async fn reach(api: &Api, shard: &Shard, place: Place) -> Result<(), Status> {
+    let end = || shard.feed().reached().borrow().index;
+    let covered = place.next.saturating_sub(1);
+    if covered <= end() {
+        return Ok(());
+    }
+    Reader::new(api, Consistency::Linearizable, None).confirmed(shard).await.map_err(status::not_now)?;
+    match end() {
+        end if covered <= end => Ok(()),
+        end => Err(watch_error(api, &WatchError::BeyondEnd { shard: shard.id(), next: place.next, end })),
+    }
 }
 
 fn checked(asked: &v1::WatchRequest) -> Result<Vec<Sku>, Invalid> {
@@ -177,6 +195,7 @@ fn watch_error(api: &Api, why: &WatchError) -> Status {
         WatchError::Cursor(CursorError::Malformed) => status::invalid(Invalid::new("cursor", why.to_string())),
         WatchError::Cursor(CursorError::OtherFormat { .. })
         | WatchError::OtherIncarnation { .. }
+        | WatchError::BeyondEnd { .. }
         | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
         WatchError::Diverged { .. } => Status::data_loss(why.to_string()),
         WatchError::NotHere { shard, .. } | WatchError::ShardElsewhere { shard } => {
