@@ -5,8 +5,10 @@
 //! **Owns** the columns, their checks, and the references of an import. **Must never** send anything.
 //! **Read next**: `crate::commands::import`.
 
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{self, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use ledger_core::{Policy, Price, Reference, Sku, Units};
 
@@ -37,6 +39,27 @@ pub struct CatalogError {
     pub what: String,
 }
 
+/// What is wrong with a file: the first complaints, and how many there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CatalogErrors {
+    /// The first [`limits::CATALOG_ERRORS_SHOWN`], in order.
+    pub first: Vec<CatalogError>,
+    /// All of them, as far as the file was read.
+    pub count: u64,
+}
+
+impl CatalogErrors {
+    fn one(line: u64, what: String) -> Self {
+        Self { first: vec![CatalogError { line, what }], count: 1 }
+    }
+    fn push(&mut self, line: u64, what: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.first.len() < limits::CATALOG_ERRORS_SHOWN {
+            self.first.push(CatalogError { line, what: what() });
+        }
+    }
+}
+
 /// A whole catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
@@ -50,64 +73,136 @@ impl Catalog {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// Every line that is wrong, in order.
-    pub fn open(path: &Path) -> Result<Self, Vec<CatalogError>> {
+    /// What is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, CatalogErrors> {
         let file = std::fs::File::open(path)
-            .map_err(|e| vec![CatalogError { line: 0, what: format!("cannot open {}: {e}", path.display()) }])?;
-        Self::read(std::io::BufReader::new(file))
+            .map_err(|e| CatalogErrors::one(0, format!("cannot open {}: {e}", path.display())))?;
+        Self::read(file)
     }
 
-    /// Reads and checks CSV.
+    /// Reads and checks CSV, a record at a time; memory is bounded by rows and by the bytes of one record, whatever comes.
     ///
     /// # Errors
-    /// Every line that is wrong, in order.
-    pub fn read(input: impl Read) -> Result<Self, Vec<CatalogError>> {
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).comment(Some(b'#')).from_reader(input);
-        let header = reader.headers().map_err(|e| vec![CatalogError { line: 1, what: e.to_string() }])?.clone();
-        let columns = columns(&header).map_err(|what| vec![CatalogError { line: 1, what }])?;
-        let mut lines: Vec<CatalogLine> = Vec::new();
-        let mut errors = Vec::new();
-        let mut seen: std::collections::HashMap<Sku, usize> = std::collections::HashMap::new();
-        for record in reader.records() {
-            let record = match record {
-                Ok(record) => record,
-                Err(e) => {
-                    let line = e.position().map_or(0, csv::Position::line);
-                    errors.push(CatalogError { line, what: format!("not CSV: {e}") });
-                    continue;
-                }
-            };
-            let line = record.position().map_or(0, csv::Position::line);
-            if lines.len() >= limits::CATALOG_ROWS_MAX {
-                errors.push(CatalogError {
-                    line,
-                    what: format!("more than {} lines; split the file", limits::CATALOG_ROWS_MAX),
-                });
+    /// What is wrong with it.
+    pub fn read(input: impl Read) -> Result<Self, CatalogErrors> {
+        let left = Rc::new(Cell::new(RECORD_ALLOWANCE));
+        let input = Bounded { input, left: left.clone() };
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .flexible(true)
+            .comment(Some(b'#'))
+            .buffer_capacity(BUFFER)
+            .from_reader(input);
+        let header = reader.headers().map_err(|e| CatalogErrors::one(1, shown(&e.to_string())))?.clone();
+        let columns = columns(&header).map_err(|what| CatalogErrors::one(1, what))?;
+        let mut checked = Checked::default();
+        let mut record = csv::StringRecord::new();
+        for rows in 0.. {
+            left.set(RECORD_ALLOWANCE);
+            let begins = reader.position().line();
+            let read = reader.read_record(&mut record);
+            if matches!(read, Ok(false)) {
                 break;
             }
-            match parse_line(&columns, &record, header.len(), line) {
-                Ok(parsed) => {
-                    // A product may be delivered twice in one file, but with one policy.
-                    if let Some(&first) = seen.get(&parsed.sku)
-                        && lines[first].policy != parsed.policy
-                    {
-                        let first = lines[first].line;
-                        errors.push(CatalogError {
-                            line,
-                            what: format!("{} has other limits or price than on line {first}", parsed.sku),
-                        });
+            if rows == limits::CATALOG_ROWS_MAX {
+                let why = || format!("more than {} lines; split the file", limits::CATALOG_ROWS_MAX);
+                checked.errors.push(begins, why);
+                break;
+            }
+            match read {
+                Ok(_) => checked.take(&columns, &record, header.len()),
+                Err(e) => {
+                    let line = e.position().map_or(begins, csv::Position::line);
+                    checked.errors.push(line, || format!("not CSV: {}", shown(&e.to_string())));
+                    // After a failed read nothing that follows can be trusted to begin where a line does.
+                    if e.is_io_error() {
+                        break;
                     }
-                    seen.entry(parsed.sku.clone()).or_insert(lines.len());
-                    lines.push(parsed);
                 }
-                Err(what) => errors.push(CatalogError { line, what }),
             }
         }
-        if lines.is_empty() && errors.is_empty() {
-            errors.push(CatalogError { line: 1, what: "the file has no products".into() });
+        checked.finish()
+    }
+}
+
+/// Bytes that the reader takes at once.
+const BUFFER: usize = 8 << 10;
+/// What may be read for one record: the record itself, and what the buffer takes in before and behind it.
+const RECORD_ALLOWANCE: usize = limits::CATALOG_RECORD_BYTES_MAX + 2 * BUFFER;
+
+/// A reader that gives no more than is left for the present record.
+struct Bounded<R> {
+    input: R,
+    left: Rc<Cell<usize>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = into.len().min(self.left.get());
+        if most == 0 {
+            let max = limits::CATALOG_RECORD_BYTES_MAX;
+            let why = format!("a line is longer than {max} bytes; is a quote that opens on it never closed?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
-        if errors.is_empty() { Ok(Self { lines }) } else { Err(errors) }
+        let n = self.input.read(&mut into[..most])?;
+        self.left.set(self.left.get() - n);
+        Ok(n)
+    }
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Checked {
+    lines: Vec<CatalogLine>,
+    errors: CatalogErrors,
+    seen: std::collections::HashMap<Sku, usize>,
+}
+
+impl Checked {
+    fn take(&mut self, columns: &[&str], record: &csv::StringRecord, width: usize) {
+        let line = record.position().map_or(0, csv::Position::line);
+        let parsed = match parse_line(columns, record, width, line) {
+            Ok(parsed) => parsed,
+            Err(what) => return self.errors.push(line, || what),
+        };
+        // Lines that nobody will use: the file is refused.
+        if self.errors.count > 0 {
+            self.lines = Vec::new();
+            self.seen.clear();
+            return;
+        }
+        // A product may be delivered twice in one file, but with one policy.
+        if let Some(&first) = self.seen.get(&parsed.sku)
+            && self.lines[first].policy != parsed.policy
+        {
+            let (sku, first) = (&parsed.sku, self.lines[first].line);
+            return self.errors.push(line, || format!("{sku} has other limits or price than on line {first}"));
+        }
+        self.seen.entry(parsed.sku.clone()).or_insert(self.lines.len());
+        self.lines.push(parsed);
+    }
+
+    fn finish(mut self) -> Result<Catalog, CatalogErrors> {
+        if self.lines.is_empty() && self.errors.count == 0 {
+            self.errors.push(1, || "the file has no products".into());
+        }
+        if self.errors.count == 0 { Ok(Catalog { lines: self.lines }) } else { Err(self.errors) }
+    }
+}
+
+/// A text of the file as a complaint repeats it: its beginning.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(limits::CATALOG_VALUE_SHOWN * 4) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A value of the file, likewise.
+fn value(text: &str) -> String {
+    match text.char_indices().nth(limits::CATALOG_VALUE_SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
     }
 }
 
@@ -116,7 +211,7 @@ fn columns(header: &csv::StringRecord) -> Result<Vec<&'static str>, String> {
     for name in header {
         let lower = name.trim_start_matches('\u{feff}').to_ascii_lowercase();
         let Some(known) = COLUMNS.iter().find(|c| **c == lower) else {
-            return Err(format!("unknown column {name:?}; known are {}", COLUMNS.join(", ")));
+            return Err(format!("unknown column {}; known are {}", value(name), COLUMNS.join(", ")));
         };
         if found.contains(known) {
             return Err(format!("column {name:?} is there twice"));
@@ -154,8 +249,8 @@ fn parse_line(columns: &[&str], record: &csv::StringRecord, width: usize, line: 
     }
     if let Some(text) = field("hold") {
         let hold = humantime::parse_duration(text)
-            .map_err(|_| format!("hold is {text:?}; a duration is wanted, as 10m or 90s"))?;
-        policy.hold_ms_default = hold.as_millis() as u64;
+            .map_err(|_| format!("hold is {}; a duration is wanted, as 10m or 90s", value(text)))?;
+        policy.hold_ms_default = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
     }
     policy.validate().map_err(|e| e.to_string())?;
     let units = match number::<i64>("units", field("units"))? {
@@ -163,11 +258,16 @@ fn parse_line(columns: &[&str], record: &csv::StringRecord, width: usize, line: 
         Some(0) => None,
         Some(n) => Some(Units::new(n).map_err(|e| e.to_string())?),
     };
-    Ok(CatalogLine { line, sku, name: field("name").unwrap_or_default().to_owned(), units, policy })
+    let name = field("name").unwrap_or_default();
+    let (got, max) = (name.len(), limits::CATALOG_NAME_BYTES_MAX);
+    if got > max {
+        return Err(format!("name has {got} bytes, at most {max} are allowed"));
+    }
+    Ok(CatalogLine { line, sku, name: name.to_owned(), units, policy })
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, String> {
-    text.map(|t| t.replace('_', "").parse().map_err(|_| format!("{name} is {t:?}; a whole number is wanted")))
+    text.map(|t| t.replace('_', "").parse().map_err(|_| format!("{name} is {}; a whole number is wanted", value(t))))
         .transpose()
 }
 
@@ -198,7 +298,7 @@ mod tests {
     use super::*;
 
     fn errors(csv: &str) -> Vec<String> {
-        Catalog::read(csv.as_bytes()).expect_err("must be refused").iter().map(ToString::to_string).collect()
+        Catalog::read(csv.as_bytes()).expect_err("must be refused").first.iter().map(ToString::to_string).collect()
     }
 
     #[test]

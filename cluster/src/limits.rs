@@ -22,6 +22,14 @@ pub const PAGE: u32 = 500;
 pub const CATALOG_ROWS_MAX: usize = 1_000_000;
 /// Errors of a catalog file shown at once; the rest are counted.
 pub const CATALOG_ERRORS_SHOWN: usize = 20;
+/// Bytes that one record of a catalog may take, with the comments before it: a quote that is never closed would take in the rest of the file.
+pub const CATALOG_RECORD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a product's name in a catalog, all of which are kept in memory until the file was checked.
+pub const CATALOG_NAME_BYTES_MAX: usize = 256;
+/// Characters of a wrong value that a complaint repeats.
+pub const CATALOG_VALUE_SHOWN: usize = 48;
+/// Lines that an import could not do, kept with their reasons; more are counted.
+pub const IMPORT_FAILED_KEPT: usize = 1_000;
 /// Import lines in flight at a time.
 pub const IMPORT_IN_FLIGHT: usize = 64;
 /// Bytes of a file's name that go into a reference; the whole reference stays below the ledger's 64.

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::Desk;
-use crate::catalog::{Catalog, CatalogError, CatalogLine, reference};
+use crate::catalog::{Catalog, CatalogErrors, CatalogLine, reference};
 use crate::cli::ImportArgs;
 use crate::limits;
 use crate::output::{Failure, Outcome, Printer};
@@ -33,6 +33,10 @@ pub struct ImportDoc {
     /// Lines that had been received before: nothing was added.
     pub already_there: u64,
     /// Lines that were refused or are unknown.
+    pub failed_lines: u64,
+    /// Of those, the ones that may have happened all the same.
+    pub unknown_lines: u64,
+    /// The first [`limits::IMPORT_FAILED_KEPT`] of them that were answered, by line.
     pub failed: Vec<FailedLine>,
 }
 
@@ -49,13 +53,14 @@ pub struct FailedLine {
     pub unknown: bool,
 }
 
-pub(crate) fn bad_file(path: &Path, errors: &[CatalogError]) -> Failure {
-    let mut what = format!("{}: {} lines are wrong; nothing was sent", path.display(), errors.len());
-    for error in errors.iter().take(limits::CATALOG_ERRORS_SHOWN) {
+pub(crate) fn bad_file(path: &Path, errors: &CatalogErrors) -> Failure {
+    let mut what = format!("{}: {} lines are wrong; nothing was sent", path.display(), errors.count);
+    for error in &errors.first {
         what.push_str(&format!("\n  {error}"));
     }
-    if errors.len() > limits::CATALOG_ERRORS_SHOWN {
-        what.push_str(&format!("\n  … and {} more", errors.len() - limits::CATALOG_ERRORS_SHOWN));
+    let more = errors.count - errors.first.len() as u64;
+    if more > 0 {
+        what.push_str(&format!("\n  … and {more} more"));
     }
     Failure::usage(what).hint(format!("mend the file, then: ledgerctl import {} --check", path.display()))
 }
@@ -81,17 +86,16 @@ pub(super) async fn run(desk: &Desk, args: ImportArgs) -> Outcome {
     let client = desk.client().await?;
     let done = import_lines(&client, &catalog.lines, &batch).await;
     desk.printer.print(&done, to_text)?;
-    let unknown = done.failed.iter().any(|f| f.unknown);
     let again = format!(
         "ledgerctl import {} --batch {batch} --yes   (what is there already is not added again)",
         args.file.display()
     );
-    match (done.failed.is_empty(), unknown) {
+    match (done.failed_lines == 0, done.unknown_lines > 0) {
         (true, _) => Ok(()),
         (false, true) => {
-            Err(Failure::unknown(format!("{} lines were not done for certain", done.failed.len())).hint(again))
+            Err(Failure::unknown(format!("{} lines were not done for certain", done.failed_lines)).hint(again))
         }
-        (false, false) => Err(Failure::refused(format!("{} lines were refused", done.failed.len())).hint(again)),
+        (false, false) => Err(Failure::refused(format!("{} lines were refused", done.failed_lines)).hint(again)),
     }
 }
 
@@ -108,6 +112,10 @@ fn to_text(done: &ImportDoc) -> String {
     }
     for failed in done.failed.iter().take(limits::CATALOG_ERRORS_SHOWN) {
         text.push_str(&format!("\nline {}: {}: {}", failed.line, failed.sku, failed.why));
+    }
+    let more = done.failed_lines.saturating_sub(limits::CATALOG_ERRORS_SHOWN as u64);
+    if more > 0 {
+        text.push_str(&format!("\n… and {more} more"));
     }
     text
 }
@@ -150,7 +158,13 @@ pub async fn import_lines(client: &Client, lines: &[CatalogLine], batch: &str) -
                         None => {}
                     }
                 }
-                LineDone::Failed(failed) => done.failed.push(failed),
+                LineDone::Failed(failed) => {
+                    done.failed_lines += 1;
+                    done.unknown_lines += u64::from(failed.unknown);
+                    if done.failed.len() < limits::IMPORT_FAILED_KEPT {
+                        done.failed.push(failed);
+                    }
+                }
             }
         }
     }
