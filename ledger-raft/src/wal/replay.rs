@@ -195,7 +195,13 @@ impl Replay {
             Kind::Truncate => {
                 g.index.truncate_from(header.index);
                 g.state.last = g.index.last();
-                if g.suspect == Suspect::Open {
+                // Entries that were cut off are not missing, whatever a checkpoint said of them before.
+                let cut = match g.suspect {
+                    Suspect::None => false,
+                    Suspect::Open => true,
+                    Suspect::Through(high) => high >= header.index,
+                };
+                if cut {
                     g.suspect = header.index.checked_sub(1).map_or(Suspect::None, Suspect::Through);
                 }
             }
