@@ -82,6 +82,14 @@ pub enum ProposeError {
     /// Nothing happened: the log is low on space.
     #[error("the log's disk is below its low-space mark")]
     LowSpace,
+    /// Nothing happened: the entry is larger than the log takes ([`crate::Group::entry_bytes_max`]). Make smaller ones.
+    #[error("the entry has {bytes} bytes, the log takes at most {bytes_max}")]
+    TooLarge {
+        /// The entry's bytes.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
     /// Nothing happened: the group is stopped, quarantined or shutting down.
     #[error("the group is stopped: {why}")]
     Stopped {
@@ -180,7 +188,8 @@ pub struct RaftTuning {
     pub clock_fresh: Duration,
     /// Bytes of log cache (decoded tail) a group keeps in memory.
     pub tail_cache_bytes: usize,
-    /// Log segment size in bytes.
+    /// Log segment size in bytes. A node's configuration has at least [`crate::limits::SEGMENT_BYTES_FLOOR`]; tests and simulations that
+    /// go below it do so on all members alike, since the largest entry follows from it.
     pub segment_bytes: u64,
     /// Below this many free bytes appends are withheld.
     pub low_space_bytes: u64,

@@ -16,6 +16,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::limits::STAMP_MS_MAX;
+
 /// Whether the leader may stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -78,18 +80,20 @@ impl ClockQuorum {
     /// A voter answered `wall_ms`; we asked at `asked_ms` and heard at `heard_ms`. Slow answers say nothing.
     pub(crate) fn heard(&mut self, from: u64, wall_ms: u64, asked_ms: u64, heard_ms: u64) {
         let round_trip = heard_ms.saturating_sub(asked_ms);
-        if !self.voters.contains(&from) || round_trip > self.round_trip_max_ms {
+        if !self.voters.contains(&from) || round_trip > self.round_trip_max_ms || wall_ms > STAMP_MS_MAX {
             return;
         }
-        let middle = asked_ms + round_trip / 2;
-        self.readings.insert(from, Reading { ahead_ms: wall_ms as i64 - middle as i64, at_ms: heard_ms });
+        let middle = asked_ms.saturating_add(round_trip / 2);
+        // Both lie far below 2^63: the wall clock by the bound above, elapsed time by its nature.
+        let ahead_ms = (wall_ms as i64).saturating_sub_unsigned(middle);
+        self.readings.insert(from, Reading { ahead_ms, at_ms: heard_ms });
     }
 
     /// Judges with this node's own wall clock read at `now_ms`; `log_stamp_ms` is the largest stamp in its log.
     pub(crate) fn judge(&mut self, now_ms: u64, own_wall_ms: u64, log_stamp_ms: u64) -> Verdict {
         self.heard(self.me, own_wall_ms, now_ms, now_ms);
         let mut fresh: Vec<Reading> =
-            self.readings.values().filter(|r| r.at_ms + self.fresh_ms > now_ms).copied().collect();
+            self.readings.values().filter(|r| r.at_ms.saturating_add(self.fresh_ms) > now_ms).copied().collect();
         let mut quorum = self.voters.len() / 2 + 1;
         if crate::bad!("clock-quorum-ignored") {
             (fresh, quorum, self.anchor_ms) = (vec![self.readings[&self.me]], 1, None);
@@ -114,14 +118,18 @@ impl ClockQuorum {
         }
         // The verdict lasts as long as a quorum of the agreeing readings does.
         agreeing.sort_unstable_by(|a, b| b.cmp(a));
-        Verdict::Sure { until_ms: agreeing[quorum - 1] + self.fresh_ms }
+        Verdict::Sure { until_ms: agreeing[quorum - 1].saturating_add(self.fresh_ms) }
     }
 
-    /// The next stamp; never below the one before. None before the anchor was set.
+    /// The next stamp; never below the one before. None before the anchor was set, and beyond the last stamp that can be told.
     pub(crate) fn stamp(&mut self, now_ms: u64) -> Option<u64> {
         let base = self.anchor_ms?.saturating_add_unsigned(now_ms).max(0) as u64;
-        self.last_stamp_ms = self.last_stamp_ms.max(base + self.carried_ms);
-        Some(self.last_stamp_ms)
+        let stamp = self.last_stamp_ms.max(base.saturating_add(self.carried_ms));
+        if stamp > STAMP_MS_MAX {
+            return None;
+        }
+        self.last_stamp_ms = stamp;
+        Some(stamp)
     }
 
     /// By how much the clock runs ahead of the quorum since the log's last stamp was.
@@ -134,7 +142,7 @@ impl ClockQuorum {
 fn median(sorted: &[Reading]) -> i64 {
     let n = sorted.len();
     let (low, high) = (sorted[(n - 1) / 2].ahead_ms, sorted[n / 2].ahead_ms);
-    low + (high - low) / 2
+    low.midpoint(high)
 }
 
 #[cfg(test)]
@@ -232,6 +240,26 @@ mod tests {
         c.heard(2, WALL + 10_000, 9_700, 9_700);
         c.heard(3, WALL + 10_000, 9_700, 9_700);
         assert_eq!(c.judge(9_700, WALL + 9_700, 0), Verdict::Unsure);
+    }
+
+    #[test]
+    fn extreme_readings_and_stamps_count_for_nothing_and_end_nothing() {
+        let mut c = three();
+        for wall in [u64::MAX, 1 << 63, (1 << 63) - 1, STAMP_MS_MAX + 1] {
+            c.heard(2, wall, 0, 0);
+            c.heard(3, wall, u64::MAX - 1, u64::MAX);
+            assert_eq!(c.judge(0, WALL, 0), Verdict::Unsure, "{wall}");
+        }
+        c.heard(2, 0, 0, 0);
+        c.heard(3, STAMP_MS_MAX, 0, 0);
+        assert_eq!(c.judge(0, WALL, 0), Verdict::Unsure, "three that contradict each other");
+        c.heard(3, WALL, 0, 0);
+        assert!(sure(c.judge(0, WALL, u64::MAX)));
+        assert_eq!(c.stamp(0), None, "nothing can follow the log's last stamp");
+        let mut c = three();
+        c.heard(2, WALL, 0, 0);
+        assert!(sure(c.judge(0, WALL, STAMP_MS_MAX - 1)));
+        assert_eq!((c.stamp(0), c.stamp(1), c.stamp(2)), (Some(STAMP_MS_MAX - 1), Some(STAMP_MS_MAX), None));
     }
 
     #[test]

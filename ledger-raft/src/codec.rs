@@ -13,7 +13,9 @@ use openraft::raft::{
 };
 use openraft::vote::RaftVote;
 
-use crate::limits::{ADDRESS_BYTES_MAX, ENTRY_BYTES_MAX, MEMBERS_MAX};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, MEMBERS_MAX, STAMP_MS_MAX, TERM_MAX,
+};
 use crate::types::{
     CommittedLeaderId, Entry, LeaderId, LogId, Membership, Peer, Stamped, StoredMembership, Types, Vote, log_id,
 };
@@ -35,6 +37,25 @@ pub(crate) fn malformed(what: &str) -> io::Error {
 
 fn need(bytes: &impl Buf, len: usize, what: &str) -> io::Result<()> {
     if bytes.remaining() < len { Err(malformed(what)) } else { Ok(()) }
+}
+
+fn bounded(n: u64, max: u64, what: &str) -> io::Result<u64> {
+    if n > max { Err(malformed(what)) } else { Ok(n) }
+}
+
+/// A term within its bound.
+pub(crate) fn checked_term(term: u64) -> io::Result<u64> {
+    bounded(term, TERM_MAX, "term: out of bounds")
+}
+
+/// An index within its bound.
+pub(crate) fn checked_index(index: u64) -> io::Result<u64> {
+    bounded(index, INDEX_MAX, "index: out of bounds")
+}
+
+/// A stamp within its bound.
+pub(crate) fn checked_stamp(stamp_ms: u64) -> io::Result<u64> {
+    bounded(stamp_ms, STAMP_MS_MAX, "stamp: out of bounds")
 }
 
 /// Head and body of an entry; the body of a normal entry is the node's own bytes, not copied.
@@ -70,14 +91,14 @@ pub(crate) fn take_entry(bytes: &mut Bytes) -> io::Result<Entry> {
 /// Term and index in an entry's head.
 pub(crate) fn head_position(mut head: &[u8]) -> io::Result<(u64, u64)> {
     need(&head, ENTRY_HEAD_BYTES, "entry head")?;
-    Ok((head.get_u64_le(), head.get_u64_le()))
+    Ok((checked_term(head.get_u64_le())?, checked_index(head.get_u64_le())?))
 }
 
 /// The inverse of [`entry_parts`].
 pub(crate) fn entry_of_parts(mut head: &[u8], mut body: Bytes) -> io::Result<Entry> {
     let (term, index) = head_position(head)?;
     head.advance(16);
-    let stamp_ms = head.get_u64_le();
+    let stamp_ms = checked_stamp(head.get_u64_le())?;
     let kind = head.get_u8();
     head.advance(3);
     let len = head.get_u32_le() as usize;
@@ -102,7 +123,7 @@ pub(crate) fn put_vote(out: &mut impl BufMut, vote: &Vote) {
 
 pub(crate) fn take_vote(bytes: &mut impl Buf) -> io::Result<Vote> {
     need(bytes, VOTE_BYTES, "vote")?;
-    let term = bytes.get_u64_le();
+    let term = checked_term(bytes.get_u64_le())?;
     let voted_for = bytes.get_u64_le();
     let committed = match bytes.get_u8() {
         0 => false,
@@ -127,7 +148,7 @@ pub(crate) fn take_log_id(bytes: &mut impl Buf) -> io::Result<Option<LogId>> {
     let (term, index) = (bytes.get_u64_le(), bytes.get_u64_le());
     match present {
         0 => Ok(None),
-        1 => Ok(Some(LogId::new(CommittedLeaderId::new(term), index))),
+        1 => Ok(Some(LogId::new(CommittedLeaderId::new(checked_term(term)?), checked_index(index)?))),
         _ => Err(malformed("log id")),
     }
 }
@@ -256,6 +277,9 @@ pub(crate) fn take_append(bytes: &mut Bytes) -> io::Result<AppendEntriesRequest<
     let leader_commit = take_log_id(bytes)?;
     need(bytes, 4, "append request")?;
     let n = bytes.get_u32_le() as usize;
+    if n as u64 > APPEND_ENTRIES_MAX {
+        return Err(malformed("append entries: too many"));
+    }
     need(bytes, n.saturating_mul(ENTRY_HEAD_BYTES), "append entries")?;
     let mut entries = Vec::with_capacity(n);
     for _ in 0..n {
@@ -440,6 +464,37 @@ mod tests {
         let mut gap = r.clone();
         gap.entries.remove(1);
         assert!(take_append(&mut Bytes::from(append_pieces(&gap).concat())).is_err(), "a hole in a request");
+    }
+
+    #[test]
+    fn numbers_beyond_their_bounds_are_malformed() {
+        let vote = |term| {
+            let mut b = BytesMut::new();
+            put_vote(&mut b, &Vote::from_leader_id(LeaderId { term, voted_for: u64::MAX }, true));
+            take_vote(&mut b.freeze()).map(|v| v.leader_id.term)
+        };
+        assert_eq!(vote(TERM_MAX).unwrap(), TERM_MAX);
+        let id = |term, index| {
+            let mut b = BytesMut::new();
+            put_log_id(&mut b, Some(&log_id(term, index)));
+            take_log_id(&mut b.freeze())
+        };
+        assert_eq!(id(TERM_MAX, INDEX_MAX).unwrap(), Some(log_id(TERM_MAX, INDEX_MAX)));
+        let entry = |term, index, stamp_ms| {
+            let payload = EntryPayload::Normal(Stamped { stamp_ms, bytes: Bytes::new() });
+            let (head, body) = entry_parts(&Entry { log_id: log_id(term, index), payload });
+            entry_of_parts(&head, body)
+        };
+        assert!(entry(TERM_MAX, INDEX_MAX, STAMP_MS_MAX).is_ok());
+        for over in [1, 1 << 20, u64::MAX - TERM_MAX] {
+            assert!(
+                vote(TERM_MAX + over).is_err() && id(TERM_MAX + over, 1).is_err() && id(1, INDEX_MAX + over).is_err()
+            );
+            assert!(entry(TERM_MAX + over, 1, 1).is_err() && entry(1, INDEX_MAX + over, 1).is_err());
+        }
+        for stamp_ms in [STAMP_MS_MAX + 1, 1 << 63, u64::MAX] {
+            assert!(entry(1, 1, stamp_ms).is_err());
+        }
     }
 
     proptest::proptest! {

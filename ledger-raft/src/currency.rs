@@ -72,7 +72,8 @@ impl Currency {
         let Some(then) = said_after.checked_sub(Duration::from_millis(word.quorum_age_ms)) else { return };
         if applied >= word.committed {
             self.current_at = self.current_at.max(Some(then));
-        } else if self.ahead.is_none() {
+        } else if self.ahead.is_none_or(|(_, committed)| word.committed < committed) {
+            // One index may never be reached: what comes true sooner counts.
             self.ahead = Some((then, word.committed));
         }
     }
@@ -113,6 +114,16 @@ mod tests {
         assert_eq!(currency.age_ms(25, at(310)), Some(115), "the older of the two is reached");
         currency.heard(word(5_000, 25), 25, at(320));
         assert_eq!(currency.age_ms(25, at(320)), Some(125), "a leader without a quorum makes nobody younger");
+    }
+
+    #[test]
+    fn a_word_of_what_is_never_committed_does_not_stand_before_later_ones() {
+        let now = Instant::now() + Duration::from_secs(60);
+        let mut currency = Currency::default();
+        currency.heard(word(u64::MAX, u64::MAX), 9, now);
+        currency.heard(word(0, u64::MAX), 9, now);
+        currency.heard(word(0, 10), 9, now);
+        assert_eq!(currency.age_ms(10, now), Some(0));
     }
 
     #[test]

@@ -24,13 +24,15 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Committed, GroupId, GroupStatus, NodeId, ProposeError, RaftTuning, Role};
 use crate::clock::ClockQuorum;
 use crate::currency::{Currency, Moment, Word};
-use crate::limits::{ENTRY_BYTES_MAX, STATUS_EVERY};
+use crate::limits::STATUS_EVERY;
 use crate::machine::{Machine, Progress};
 use crate::reads::ReadAsked;
 use crate::seam::Seams;
 use crate::snapshot::SnapshotStore;
 use crate::store::Store;
+use crate::transport::Known;
 use crate::transport::link::{Links, lock};
+use crate::transport::pull::PullSlot;
 use crate::types::{CommittedLeaderId, Push, Runtime, Stamped, Types, position};
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
@@ -67,13 +69,15 @@ pub(crate) struct GroupCore {
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
     pub(crate) reads: mpsc::Sender<ReadAsked>,
+    /// Largest entry that is proposed.
+    pub(crate) entry_bytes_max: usize,
     pub(crate) hold_purge_above: AtomicU64,
     /// Bytes applied when the newest snapshot was taken.
     pub(crate) bytes_at_snapshot: AtomicU64,
     /// One snapshot build at a time on a node.
     pub(crate) builds: Arc<tokio::sync::Semaphore>,
     /// One snapshot is received at a time.
-    pub(crate) receiving: tokio::sync::Mutex<()>,
+    pub(crate) pulling: PullSlot,
     /// False while a repaired replica has not caught up past all it may have acknowledged.
     pub(crate) may_vote: AtomicBool,
     pub(crate) low_space: watch::Receiver<bool>,
@@ -105,6 +109,14 @@ impl GroupCore {
         Runtime::scope(self.seed.fetch_add(1, Ordering::Relaxed), f).await
     }
 
+    /// What a peer's message is held against.
+    pub(crate) fn known(&self) -> Known {
+        let Some(raft) = &self.raft else { return Known::default() };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Known { term: metrics.current_term, committed: metrics.local_committed }
+    }
+
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.status.borrow().leader
     }
@@ -119,11 +131,34 @@ impl GroupCore {
             *stopped = Some(why.to_owned());
         }
         *lock(&self.stamper) = Stamper::default();
-        self.status.send_modify(|s| {
-            s.role = Role::Stopped;
-            s.stopped = Some(why.to_owned());
-            s.clock_sure = false;
-        });
+        self.status.send_modify(|s| *s = self.stopped_status(std::mem::take(s)));
+    }
+
+    /// A status, as it is told once the replica was stopped: whoever computed it may not have known yet.
+    fn stopped_status(&self, status: GroupStatus) -> GroupStatus {
+        match self.stopped_why() {
+            Some(why) => GroupStatus { role: Role::Stopped, stopped: Some(why), clock_sure: false, ..status },
+            None => status,
+        }
+    }
+
+    /// Marks the replica stopped after openraft's core has ended: nothing comes from it any more, and no other task of the group may take its
+    /// silence for health.
+    pub(crate) async fn core_ended(&self) {
+        let Some(raft) = self.raft.as_ref().filter(|_| self.stopped_why().is_none()) else { return };
+        let told = raft.metrics().borrow_watched().running_state.clone();
+        // A core that panicked tells nothing; asked for its state, openraft finds out.
+        let fatal = match told {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => match raft.with_raft_state(|_| ()).await {
+                Err(fatal) => fatal.to_string(),
+                Ok(()) => "no reason is known".to_owned(),
+            },
+        };
+        if self.stopped_why().is_none() {
+            tracing::error!(group = self.id.0, error = %fatal, "the replica's consensus core ended: the replica is stopped, and repaired from a peer");
+            self.mark_stopped(&format!("its consensus core ended: {fatal}"));
+        }
     }
 
     /// Stamps and hands an entry to openraft; what comes back is the receiver of its outcome and the stamp.
@@ -137,10 +172,12 @@ impl GroupCore {
         let Some(raft) = &self.raft else {
             return Err(ProposeError::Stopped { why: "not running".into() });
         };
-        if data.len() > ENTRY_BYTES_MAX {
-            return Err(ProposeError::Stopped {
-                why: format!("an entry has at most {ENTRY_BYTES_MAX} bytes, not {}", data.len()),
-            });
+        if data.len() > self.entry_bytes_max {
+            return Err(ProposeError::TooLarge { bytes: data.len(), bytes_max: self.entry_bytes_max });
+        }
+        // A core that has ended is not asked: openraft would wait for its task, and a wait that is given up half-way spoils the next one.
+        if let Err(fatal) = &raft.metrics().borrow_watched().running_state {
+            return Err(ProposeError::Stopped { why: fatal.to_string() });
         }
         if *self.low_space.borrow() {
             return Err(ProposeError::LowSpace);
@@ -212,7 +249,8 @@ impl GroupCore {
             stamper.term.is_some() && self.elapsed_ms() < stamper.sure_until_ms
         };
         let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
-        let stopped = self.stopped_why();
+        let ended = || m.running_state.as_ref().err().map(|fatal| format!("its consensus core ended: {fatal}"));
+        let stopped = self.stopped_why().or_else(ended);
         GroupStatus {
             group: self.id,
             role: if stopped.is_some() { Role::Stopped } else { role_of(m.state) },
@@ -300,40 +338,40 @@ fn role_of(s: ServerState) -> Role {
     }
 }
 
-/// Publishes status: changes of role, leader and members at once, mere progress at most every [`STATUS_EVERY`].
+/// Publishes status: changes of role, leader and members at once, mere progress at most every [`STATUS_EVERY`]. Ends with the group, or
+/// with openraft's core, which it then marks.
 pub(crate) async fn publish_status(core: Arc<GroupCore>) {
     let Some(raft) = core.raft.clone() else { return };
     let mut all = raft.metrics();
     let mut server = raft.server_metrics();
     loop {
         let metrics = all.borrow_and_update().clone();
-        if let Err(fatal) = &metrics.running_state
-            && core.stopped_why().is_none()
-        {
-            tracing::error!(group = core.id.0, error = %fatal, "the group's replica stopped");
-            core.mark_stopped(&fatal.to_string());
-        }
         let status = core.status_of(&metrics);
-        drop(metrics);
         if let Some(addr) = status.voters.get(&core.node) {
             core.links.set_own_addr(addr);
         }
         core.status.send_if_modified(|s| {
+            // Whoever stops the replica may have done so since.
+            let status = core.stopped_status(status);
             let changed = *s != status;
             *s = status;
             changed
         });
+        if metrics.running_state.is_err() {
+            break;
+        }
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
-            r = server.changed() => if r.is_err() { return },
+            r = server.changed() => if r.is_err() { break },
             () = tokio::time::sleep(STATUS_EVERY) => {}
         }
         server.borrow_and_update();
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
-            r = all.changed() => if r.is_err() { return },
+            r = all.changed() => if r.is_err() { break },
         }
     }
+    core.core_ended().await;
 }

@@ -62,8 +62,8 @@ pub(crate) async fn keep_clock(core: Arc<GroupCore>) {
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
-            r = server.changed() => if r.is_err() { return },
-            r = all.changed(), if leading && !accepted => if r.is_err() { return },
+            r = server.changed() => if r.is_err() { return core.core_ended().await },
+            r = all.changed(), if leading && !accepted => if r.is_err() { return core.core_ended().await },
             Some(Heard(from, wall, asked, at)) = heard.recv() => {
                 if let Some(clock) = lock(&core.stamper).clock.as_mut() {
                     clock.heard(from, wall, asked, at);
@@ -128,7 +128,7 @@ fn judge(core: &GroupCore, accepted: bool) -> bool {
         (before, now < stamper.sure_until_ms)
     };
     if before != sure {
-        core.status.send_modify(|s| s.clock_sure = sure);
+        core.status.send_modify(|s| s.clock_sure = sure && s.stopped.is_none());
         if before {
             tracing::warn!(group = core.id.0, "no quorum of clock readings within the bound: stamping nothing");
         }

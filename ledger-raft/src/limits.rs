@@ -4,8 +4,17 @@
 
 use std::time::Duration;
 
-/// Largest entry the log and the wire carry: a batch of 8,192 commands of up to 2 KiB.
-pub const ENTRY_BYTES_MAX: usize = 16 << 20;
+/// Largest entry that is proposed, and that the log and the wire carry: as much as the ledger's decoder accepts.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Room in the log beside an entry's bytes: its head.
+pub const ENTRY_HEAD_ROOM: usize = 64;
+/// The log takes no entry above this part of a segment, so that a segment is never nearly empty for one entry that does not fit.
+pub const ENTRIES_PER_SEGMENT_MIN: u64 = 4;
+/// Smallest log segment that a node may be configured with. [`ENTRY_BYTES_MAX`] fits into any segment from here on, so that members
+/// need not agree on the size: what one of them takes into its log, all take.
+pub const SEGMENT_BYTES_FLOOR: u64 = 20 << 20;
+/// Largest log segment: offsets in it are 32 bits, and half of them are enough.
+pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 /// Soft size of one append request: entries are added until it is passed, so one request is at most this plus one entry.
 pub const APPEND_BYTES_SOFT: usize = 1 << 20;
 /// Most entries of one append request.
@@ -14,6 +23,9 @@ pub const APPEND_ENTRIES_MAX: u64 = 512;
 pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_SOFT + (1 << 20);
 /// Largest answer or question of [`crate::RaftNode::ask_peer`].
 pub const ASK_BYTES_MAX: usize = 4 << 20;
+
+/// Version of the frames between peers and of their bodies; peers of another one are refused.
+pub const PEER_PROTOCOL: u16 = 1;
 
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.
@@ -24,6 +36,22 @@ pub const STREAM_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 pub const COMMIT_WORD_WAITS: Duration = Duration::from_millis(2);
 /// ... but not when so many bytes of entries were committed, which a follower should apply meanwhile.
 pub const COMMIT_WORD_WAITS_BYTES: usize = 4 << 10;
+/// Largest term of any message or log: an election a millisecond for a hundred million years. openraft adds one to terms, and no
+/// vote may be given that nobody can outbid.
+pub const TERM_MAX: u64 = 1 << 62;
+/// A message is refused that names a term so far above the receiver's: an election every 0.1 s for 13 years, while the receiver was
+/// away. So one false message cannot use the terms up.
+pub const TERM_STEP_MAX: u64 = 1 << 32;
+/// Largest index of any message or log: a million entries a second for a hundred thousand years.
+pub const INDEX_MAX: u64 = 1 << 62;
+/// Largest stamp of an entry and largest reading of a wall clock: the end of the year 9999. Sums with any interval of the ledger
+/// stay far below 2^63.
+pub const STAMP_MS_MAX: u64 = 253_402_300_799_999;
+/// Largest snapshot that is pulled from a peer.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
+/// A reader of frames asks for at most so much memory before more bytes have arrived: a length alone costs its sender nothing.
+pub const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
+
 /// Streams one peer may have open on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
 /// Control requests of one peer that are worked on at once; more wait in the socket.
@@ -95,7 +123,12 @@ pub const APPLY_READ_ENTRIES: u64 = 256;
 /// Status is published at most that often for mere progress; changes of role, leader and members are never held back.
 pub const STATUS_EVERY: Duration = Duration::from_millis(10);
 
+const _: () = assert!(ENTRY_HEAD_ROOM >= crate::codec::ENTRY_HEAD_BYTES);
+const _: () = assert!((ENTRY_BYTES_MAX + ENTRY_HEAD_ROOM) as u64 * ENTRIES_PER_SEGMENT_MIN <= SEGMENT_BYTES_FLOOR);
+const _: () = assert!(SEGMENT_BYTES_FLOOR.is_multiple_of(4096) && SEGMENT_BYTES_FLOOR < SEGMENT_BYTES_MAX);
+const _: () = assert!(TERM_MAX < u64::MAX / 2 && TERM_STEP_MAX < TERM_MAX && INDEX_MAX < u64::MAX / 2);
+const _: () = assert!(STAMP_MS_MAX < 1 << 48);
 const _: () = assert!(APPEND_BYTES_SOFT < FRAME_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX + APPEND_BYTES_SOFT < FRAME_BYTES_MAX);
-const _: () = assert!(SNAPSHOT_CHUNK_BYTES < FRAME_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES < FRAME_BYTES_MAX && (SNAPSHOT_CHUNK_BYTES as u64) < SNAPSHOT_BYTES_MAX);
 const _: () = assert!(ASK_BYTES_MAX < FRAME_BYTES_MAX);

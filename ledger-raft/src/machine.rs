@@ -212,11 +212,10 @@ impl RaftStateMachine<Types> for Machine {
         self.stamp_ms = self.stamp_ms.max(file.head.stamp_ms);
         self.progress.stamp_ms.fetch_max(file.head.stamp_ms, Ordering::Relaxed);
         self.publish();
-        // What was pulled from a peer is in place already; a file from anywhere else becomes ours.
+        // Only now: openraft has cut from the log what it contradicts, and purges for it next.
         if self.snapshots.newest().is_none_or(|n| n.head.last < file.head.last) {
             let snapshots = self.snapshots.clone();
-            blocking(&self.disk, move || snapshots.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop)))
-                .await?;
+            blocking(&self.disk, move || snapshots.place(&file)).await?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::api::{
 };
 use crate::group::GroupCore;
 use crate::leading::best_heir;
-use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX};
+use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM};
 use crate::reads;
 use crate::repair::{self, Marks};
 use crate::seam::Seams;
@@ -89,7 +89,7 @@ impl RaftNode {
             segment_bytes: tuning.segment_bytes,
             low_space_bytes: tuning.low_space_bytes,
             tail_cache_bytes: tuning.tail_cache_bytes,
-            entry_bytes_max: ENTRY_BYTES_MAX.min(tuning.segment_bytes as usize / 4),
+            entry_bytes_max: ENTRY_BYTES_MAX + ENTRY_HEAD_ROOM,
             ..WalConfig::default()
         };
         let identity = WalIdentity { cluster, incarnation, node };
@@ -325,6 +325,11 @@ impl Group {
     /// [`ReadError`].
     pub async fn read_index(&self, within: Duration) -> Result<u64, ReadError> {
         reads::read_index(&self.core, within).await
+    }
+
+    /// Largest entry that [`Self::propose`] takes.
+    pub fn entry_bytes_max(&self) -> usize {
+        self.core.entry_bytes_max
     }
 
     /// The stamp the leader would give now; none when it does not lead or its clock is unsure. For ticks.

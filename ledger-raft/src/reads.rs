@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::api::{NodeId, ReadError};
-use crate::codec::malformed;
+use crate::codec::{checked_index, malformed};
 use crate::group::GroupCore;
 use crate::limits::{READ_RETRY_PAUSE, READ_ROUND_WITHIN};
 use crate::transport::frame::Kind;
@@ -71,7 +71,7 @@ async fn round_at(core: &GroupCore, leader: NodeId) -> Result<u64, ReadError> {
     let addr = core.status.borrow().voters.get(&leader).cloned().unwrap_or_default();
     let link = core.links.to(leader, &addr).control;
     match link.call(Kind::ReadIndex, core.id.0, Bytes::new(), READ_ROUND_WITHIN).await {
-        Ok(mut b) if b.len() == 8 => Ok(b.get_u64_le()),
+        Ok(mut b) if b.len() == 8 => checked_index(b.get_u64_le()).map_err(|_| no),
         _ => Err(no),
     }
 }
@@ -90,10 +90,9 @@ pub(crate) async fn read_index(core: &GroupCore, within: Duration) -> Result<u64
     loop {
         match tokio::time::timeout_at(until, one_read(core)).await {
             Ok(Ok(index)) => {
-                let mut applied = core.progress.applied.subscribe();
-                return match tokio::time::timeout_at(until, applied.wait_for(|p| p.index >= index)).await {
-                    Ok(Ok(_)) => Ok(index),
-                    _ => Err(ReadError::NoLeader { leader: core.leader() }),
+                return match tokio::time::timeout_at(until, applied_through(core, index)).await {
+                    Ok(read) => read.map(|()| index),
+                    Err(_) => Err(ReadError::NoLeader { leader: core.leader() }),
                 };
             }
             Ok(Err(e @ ReadError::Stopped { .. })) => return Err(e),
@@ -107,6 +106,18 @@ pub(crate) async fn read_index(core: &GroupCore, within: Duration) -> Result<u64
         let _either = tokio::time::timeout_at(pause, status.changed()).await;
         if Instant::now() >= until {
             return Err(last);
+        }
+    }
+}
+
+/// Waits until so much is applied here. A replica that stopped applies nothing any more.
+async fn applied_through(core: &GroupCore, index: u64) -> Result<(), ReadError> {
+    let (mut applied, mut status) = (core.progress.applied.subscribe(), core.status.subscribe());
+    tokio::select! {
+        biased;
+        _ = applied.wait_for(|at| at.index >= index) => Ok(()),
+        _ = status.wait_for(|status| status.stopped.is_some()) => {
+            Err(ReadError::Stopped { why: core.stopped_why().unwrap_or_else(|| "shutting down".into()) })
         }
     }
 }

@@ -27,14 +27,14 @@ use bytes::{Buf, Bytes};
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::group::GroupCore;
-use crate::limits::SNAPSHOT_TRANSFER_WITHIN;
+use crate::limits::{SNAPSHOT_TRANSFER_WITHIN, TERM_MAX, TERM_STEP_MAX};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotStore, blocking};
 use crate::start::Ground;
 use crate::store::Store;
 use crate::transport::frame::Kind;
 use crate::transport::network::Offer;
-use crate::transport::server::{Pull, pull};
+use crate::transport::pull::{Pull, pull};
 use crate::types::{LeaderId, StoredMembership, Vote};
 use crate::wal::Damage;
 
@@ -143,8 +143,24 @@ async fn ask_term(ground: &Ground, group: GroupId, peer: NodeId, addr: &str) -> 
     if b.len() < 8 {
         return Err(malformed("term answer"));
     }
-    let term = b.get_u64_le();
+    let term = codec::checked_term(b.get_u64_le())?;
     Ok((term, codec::take_stored_membership(&mut b)?))
+}
+
+/// The term that a damaged replica has to pass: above its own and all that the other voters know. A term that lies further from the rest
+/// than any election can take it is no term of this group, and would leave nobody able to outbid it.
+fn term_past(own: u64, terms: &[(NodeId, u64)]) -> io::Result<u64> {
+    let lowest = terms.iter().map(|(_, term)| *term).min().unwrap_or(0);
+    for (node, term) in terms {
+        if *term - lowest > TERM_STEP_MAX {
+            return Err(malformed(&format!("term of node {}: {term}, while another voter is at {lowest}", node.0)));
+        }
+    }
+    let highest = terms.iter().map(|(_, term)| *term).max().unwrap_or(0).max(own);
+    match highest.checked_add(1) {
+        Some(past) if past < TERM_MAX => Ok(past),
+        _ => Err(malformed(&format!("term: {highest} leaves none above it"))),
+    }
 }
 
 /// Steps 1 and 2 for a damaged log; the term that must be passed.
@@ -156,16 +172,17 @@ async fn forget_log(
     marks: &Arc<Marks>,
 ) -> io::Result<u64> {
     let me = ground.registry.me.node;
-    let (mut highest, members) = ask_term(ground, group, from, "").await?;
+    let (first, members) = ask_term(ground, group, from, "").await?;
+    let mut terms = vec![(from, first)];
     for id in members.voter_ids().filter(|id| *id != me.0 && *id != from.0) {
         let addr = members.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default();
         let (term, _) = ask_term(ground, group, NodeId(id), &addr).await.map_err(|e| {
             io::Error::new(e.kind(), format!("a damaged replica needs the terms of all other voters; node {id}: {e}"))
         })?;
-        highest = highest.max(term);
+        terms.push((NodeId(id), term));
     }
     let own = store.vote()?.map_or(0, |v| v.leader_id.term);
-    let past = highest.max(own) + 1;
+    let past = term_past(own, &terms)?;
     // First, so that the mark of an earlier repair never stands beside the log as it is emptied now.
     let old = marks.clone();
     blocking(&ground.registry.seams.disk, move || old.remove("repairing")).await?;
@@ -191,12 +208,18 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     let mut found = links.control.call(Kind::SnapshotFind, group.0, at_least, SNAPSHOT_TRANSFER_WITHIN).await?;
     let offer = Offer::take(&mut found)?;
     let (d, dir, cluster) = (disk.clone(), ground.snapshots_dir.clone(), registry.me.cluster);
-    let snapshots = Arc::new(blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?);
+    if purged.is_some_and(|purged| purged.index > offer.last.index) {
+        let why = format!("node {} offers a snapshot at {}, the log here begins later", from.0, offer.last.index);
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
+    let snapshots = blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?;
+    let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
     let file =
         pull(Pull { group: group.0, link: links.bulk, snapshots: snapshots.clone(), disk: disk.clone() }, &offer)
             .await?;
+    // A crash between any two of these leaves the replica stopped, and its repair begins anew.
     blocking(&disk, move || {
-        snapshots.keep_only(&file)?;
+        snapshots.keep_only(&snapshots.place(&file)?)?;
         if let Some(past) = past {
             marks.put("repairing", &past.to_le_bytes())?;
         }
@@ -232,6 +255,17 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term:
 mod tests {
     use super::*;
     use crate::disk::real::RealDisk;
+
+    #[test]
+    fn a_term_that_is_none_of_this_group_ends_no_repair() {
+        let of = |terms: &[u64]| terms.iter().map(|term| (NodeId(*term % 7), *term)).collect::<Vec<_>>();
+        assert_eq!(term_past(3, &of(&[5, 9])).expect("plain terms"), 10);
+        assert_eq!(term_past(12, &of(&[5, 9])).expect("our own is the highest"), 13);
+        assert_eq!(term_past(0, &of(&[5, 5 + TERM_STEP_MAX])).expect("at the bound"), 6 + TERM_STEP_MAX);
+        assert!(term_past(0, &of(&[5, 6 + TERM_STEP_MAX])).is_err(), "beyond it");
+        assert!(term_past(0, &of(&[TERM_MAX])).is_err(), "none is left above");
+        assert!(term_past(u64::MAX, &of(&[1])).is_err());
+    }
 
     #[test]
     fn a_rotten_mark_of_a_repair_is_none_and_a_rotten_quarantine_still_is_one() {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -99,8 +100,11 @@ impl SnapshotHead {
         if b.len() < 8 {
             return Err(malformed("snapshot header"));
         }
-        let stamp_ms = b.get_u64_le();
+        let stamp_ms = codec::checked_stamp(b.get_u64_le())?;
         let membership = codec::take_stored_membership(&mut b)?;
+        if membership.log_id().as_ref().is_some_and(|at| *at > last) {
+            return Err(malformed("snapshot header: its members are of a later position"));
+        }
         Ok((Self { cluster, incarnation, group, last, stamp_ms, membership }, whole.len() as u64))
     }
 }
@@ -112,6 +116,25 @@ pub(crate) struct SnapshotFile {
     path: PathBuf,
     body_at: u64,
     file: Arc<dyn DiskFile>,
+    /// Of a file that was received and is not in place yet.
+    temporary: Option<TemporaryName>,
+}
+
+/// A name for a file on its way; removed with the last holder unless the file was put in place.
+struct TemporaryName {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    placed: AtomicBool,
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        if !self.placed.load(Ordering::Relaxed)
+            && let Err(e) = self.disk.remove(&self.path)
+        {
+            tracing::debug!(file = %self.path.display(), error = %e, "a temporary snapshot file stays until the next start");
+        }
+    }
 }
 
 impl std::fmt::Debug for SnapshotFile {
@@ -129,7 +152,7 @@ impl SnapshotFile {
             return Err(malformed("snapshot: it belongs to another cluster or group"));
         }
         let bytes = file.len()?;
-        let this = Self { head, bytes, path: path.to_owned(), body_at, file };
+        let this = Self { head, bytes, path: path.to_owned(), body_at, file, temporary: None };
         let mut body = this.body();
         let mut sink = [0u8; 16 << 10];
         while body.read(&mut sink)? > 0 {}
@@ -304,6 +327,8 @@ pub(crate) struct SnapshotStore {
     /// Oldest first; every one was checked when it was opened.
     files: Mutex<Vec<Arc<SnapshotFile>>>,
     offers: Mutex<BTreeMap<u64, (u64, Arc<SnapshotFile>)>>,
+    /// The number of the next temporary name: a writer that was given up may go on for a while, and must not write into another's file.
+    temporary_names: Arc<AtomicU64>,
 }
 
 /// A snapshot that a peer may read; withdrawn on drop.
@@ -364,10 +389,21 @@ impl SnapshotStore {
             disk.sync_dir(dir)?;
         }
         files.sort_by_key(|f| (f.head.last.index, f.head.last.leader_id.term));
-        let this =
-            Self { disk, dir: dir.to_owned(), cluster, group, files: Mutex::new(files), offers: Mutex::default() };
+        let (files, offers, temporary_names) = (Mutex::new(files), Mutex::default(), Arc::default());
+        let this = Self { disk, dir: dir.to_owned(), cluster, group, files, offers, temporary_names };
         this.drop_old()?;
         Ok(this)
+    }
+
+    /// Takes temporary names from a counter that others use, too: stores of one group before and after a reinstall share a directory.
+    pub(crate) fn named_by(self, temporary_names: Arc<AtomicU64>) -> Self {
+        Self { temporary_names, ..self }
+    }
+
+    fn temporary(&self, what: &str) -> TemporaryName {
+        let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("g{}-{what}-{number}.tmp", self.group));
+        TemporaryName { disk: self.disk.clone(), path, placed: AtomicBool::new(false) }
     }
 
     pub(crate) fn newest(&self) -> Option<Arc<SnapshotFile>> {
@@ -397,8 +433,8 @@ impl SnapshotStore {
         head: &SnapshotHead,
         fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<Arc<SnapshotFile>> {
-        let tmp = self.dir.join(format!("g{}-build.tmp", self.group));
-        let file = self.disk.open(&tmp, true)?;
+        let tmp = self.temporary("build");
+        let file = self.disk.open(&tmp.path, true)?;
         file.set_len(0)?;
         let mut w = ChunkWriter {
             file: file.as_ref(),
@@ -418,26 +454,34 @@ impl SnapshotStore {
 
     /// A file to receive a peer's snapshot into. Blocks.
     pub(crate) fn receive(&self, offer: &Offer) -> io::Result<Incoming> {
-        let tmp = self.dir.join(format!("g{}-recv.tmp", self.group));
-        let file = self.disk.open(&tmp, true)?;
+        let tmp = self.temporary("recv");
+        let file = self.disk.open(&tmp.path, true)?;
         file.set_len(0)?;
         Ok(Incoming { tmp, file, offer: offer.clone() })
     }
 
-    /// Checks what was received and puts it in place. Blocks.
+    /// Checks what was received. It is durable, but under no name that a restart would find: [`Self::place`] gives it one. Blocks.
     pub(crate) fn received(&self, incoming: Incoming) -> io::Result<Arc<SnapshotFile>> {
         incoming.file.sync()?;
-        let checked = SnapshotFile::open(self.disk.as_ref(), &incoming.tmp, &self.cluster, self.group)?;
+        let checked = SnapshotFile::open(self.disk.as_ref(), &incoming.tmp.path, &self.cluster, self.group)?;
         if checked.head.last != incoming.offer.last {
             return Err(malformed("snapshot: not the one that was offered"));
         }
-        drop(checked);
-        self.put_in_place(&incoming.tmp, &incoming.offer.last)
+        Ok(Arc::new(SnapshotFile { temporary: Some(incoming.tmp), ..checked }))
     }
 
-    fn put_in_place(&self, tmp: &Path, last: &LogId) -> io::Result<Arc<SnapshotFile>> {
+    /// Puts a snapshot in place; when this returns it is durable under its final name. One that was not received here is copied. Blocks.
+    pub(crate) fn place(&self, file: &SnapshotFile) -> io::Result<Arc<SnapshotFile>> {
+        match &file.temporary {
+            Some(tmp) => self.put_in_place(tmp, &file.head.last),
+            None => self.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop)),
+        }
+    }
+
+    fn put_in_place(&self, tmp: &TemporaryName, last: &LogId) -> io::Result<Arc<SnapshotFile>> {
         let path = self.dir.join(final_name(self.group, last));
-        self.disk.rename(tmp, &path)?;
+        self.disk.rename(&tmp.path, &path)?;
+        tmp.placed.store(true, Ordering::Relaxed);
         self.disk.sync_dir(&self.dir)?;
         let file = Arc::new(SnapshotFile::open(self.disk.as_ref(), &path, &self.cluster, self.group)?);
         {
@@ -479,7 +523,7 @@ impl SnapshotStore {
 
 /// A peer's snapshot on its way in.
 pub(crate) struct Incoming {
-    tmp: PathBuf,
+    tmp: TemporaryName,
     file: Arc<dyn DiskFile>,
     pub(crate) offer: Offer,
 }

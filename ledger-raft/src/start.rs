@@ -14,13 +14,14 @@ use tokio::time::Instant;
 use crate::api::{GroupId, GroupStatus, RaftTuning, StateMachine};
 use crate::group::{GroupCore, Raft, Stamper, publish_status};
 use crate::leading::keep_clock;
-use crate::limits::{APPEND_ENTRIES_MAX, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN};
+use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_HEAD_ROOM, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN};
 use crate::machine::{Machine, Origin, Progress};
 use crate::reads::run_rounds;
 use crate::repair::{Marks, finish_repair};
 use crate::snapshot::{SnapshotStore, blocking};
 use crate::store::Store;
 use crate::transport::network::GroupNetwork;
+use crate::transport::pull::PullSlot;
 use crate::transport::server::Registry;
 use crate::types::Runtime;
 use crate::wal::{GroupLog, Wal};
@@ -81,6 +82,29 @@ fn unfit(
     Ok(None)
 }
 
+/// Drops the log where the newest snapshot contradicts it, or reaches beyond it.
+///
+/// A snapshot is put in place before the log is cut or purged for it, and a crash may come between. openraft starts on no log that holds
+/// another entry where the snapshot ends. No entry of such a log is needed: through the snapshot's end it holds what they did, and what
+/// follows an entry that was never committed was never committed either.
+async fn drop_contradicted(store: &Store, snapshots: &SnapshotStore, group: GroupId) -> io::Result<()> {
+    let Some(snapshot) = snapshots.newest().map(|file| file.head.last) else { return Ok(()) };
+    let (purged, last) = store.ends()?;
+    let purged = purged.map(|id| id.index);
+    let Some(last) = last.filter(|last| purged.is_none_or(|purged| purged < last.index)) else { return Ok(()) };
+    if purged.is_some_and(|purged| purged >= snapshot.index) || store.id_at(snapshot.index)? == Some(snapshot) {
+        return Ok(());
+    }
+    tracing::warn!(
+        group = group.0,
+        last = %last,
+        snapshot = %snapshot,
+        "the log does not lead to the newest snapshot: its entries are dropped, the snapshot stands for them"
+    );
+    store.log().truncate_after(purged).await?;
+    store.drop_through(&snapshot).await
+}
+
 /// Starts one group, or a stopped stand-in that says why.
 pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMachine>) -> io::Result<Arc<GroupCore>> {
     let registry = &ground.registry;
@@ -90,7 +114,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     let store = Store::new(log.clone(), progress.clone());
     let (disk, dir) = (seams.disk.clone(), ground.snapshots_dir.clone());
     let snapshots = blocking(&seams.disk, move || SnapshotStore::open(disk, &dir, me.cluster, id)).await?;
-    let snapshots = Arc::new(snapshots);
+    let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
     let marks = Marks::new(seams.disk.clone(), &ground.snapshots_dir, id);
     let repairing = marks.repairing(log.state().damage.as_ref())?;
     let unfit = unfit(&log, &store, &snapshots, &marks, repairing.is_some())?;
@@ -102,6 +126,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
             None
         }
         None => {
+            drop_contradicted(&store, &snapshots, id).await?;
             store.load_stamp()?;
             let origin = Origin { cluster: me.cluster, incarnation: me.incarnation, group: id.0 };
             let machine = Machine::new(machine, progress.clone(), snapshots.clone(), seams.disk.clone(), origin);
@@ -138,10 +163,11 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
         reads,
+        entry_bytes_max: ground.wal.entry_bytes_max().saturating_sub(ENTRY_HEAD_ROOM),
         hold_purge_above: AtomicU64::new(u64::MAX),
         bytes_at_snapshot: AtomicU64::new(0),
         builds: ground.builds.clone(),
-        receiving: tokio::sync::Mutex::new(()),
+        pulling: PullSlot::default(),
         may_vote: AtomicBool::new(repairing.is_none()),
         low_space: ground.wal.low_space(),
         origin: Instant::now(),
@@ -159,4 +185,96 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         tokio::spawn(finish_repair(core.clone(), marks, past_term));
     }
     Ok(core)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use openraft::{EntryPayload, StorageHelper};
+
+    use super::*;
+    use crate::api::{LogPosition, NodeId, Reply, SnapshotView};
+    use crate::disk::SimDisk;
+    use crate::seam::Disk;
+    use crate::snapshot::SnapshotHead;
+    use crate::store::to_wal;
+    use crate::types::{Entry, LogId, Stamped, StoredMembership, Types, log_id};
+    use crate::wal::{WalConfig, WalIdentity};
+
+    const CLUSTER: [u8; 16] = [1; 16];
+    const G: GroupId = GroupId(1);
+
+    struct Nothing;
+    impl StateMachine for Nothing {
+        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
+            Box::new(())
+        }
+        fn snapshot(&mut self) -> Box<dyn SnapshotView> {
+            unreachable!("nobody asks")
+        }
+        fn install(&mut self, _: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
+            io::copy(bytes, &mut io::sink()).map(drop)
+        }
+    }
+
+    /// A log with these entries from 0 on, and a snapshot beside it.
+    async fn at_rest(terms: &[u64], snapshot: LogId) -> (Arc<dyn Disk>, Store, SnapshotStore) {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let identity = WalIdentity { cluster: CLUSTER, incarnation: 1, node: NodeId(1) };
+        let config = WalConfig { segment_bytes: 1 << 20, low_space_bytes: 0, ..WalConfig::default() };
+        let wal = Wal::open(disk.clone(), "/wal".into(), identity, config).await.expect("opened");
+        let entry = |(index, term): (usize, &u64)| {
+            let payload = EntryPayload::Normal(Stamped { stamp_ms: 1, bytes: Bytes::from_static(b"x") });
+            to_wal(&Entry { log_id: log_id(*term, index as u64), payload })
+        };
+        let log = wal.group(G);
+        log.append(terms.iter().enumerate().map(entry).collect(), Box::new(|_| {})).expect("appended");
+        disk.create_dir_all(Path::new("/s")).expect("created");
+        let snapshots = SnapshotStore::open(disk.clone(), Path::new("/s"), CLUSTER, G).expect("opened");
+        let membership = StoredMembership::default();
+        let head =
+            SnapshotHead { cluster: CLUSTER, incarnation: 1, group: G.0, last: snapshot, stamp_ms: 9, membership };
+        snapshots.create(&head, |w| w.write_all(b"state")).expect("written");
+        (disk, Store::new(log, Arc::new(Progress::new())), snapshots)
+    }
+
+    /// Whether openraft starts on it.
+    async fn starts(disk: Arc<dyn Disk>, store: &Store, snapshots: SnapshotStore) -> Result<(), String> {
+        let origin = Origin { cluster: CLUSTER, incarnation: 1, group: G.0 };
+        let progress = Arc::new(Progress::new());
+        let mut machine = Machine::new(Box::new(Nothing), progress, Arc::new(snapshots), disk, origin);
+        let mut store = store.clone();
+        let mut helper = StorageHelper::<Types, _, _>::new(&mut store, &mut machine).with_id(1);
+        helper.get_initial_state().await.map(drop).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_log_that_contradicts_the_newest_snapshot_is_dropped_and_one_that_leads_to_it_is_kept() {
+        let (kept, dropped) = (true, false);
+        for (what, terms, snapshot, expected) in [
+            ("it leads to the snapshot and on", vec![1; 21], log_id(1, 10), kept),
+            ("it ends with the snapshot", vec![1; 11], log_id(1, 10), kept),
+            ("a tail of an earlier term", vec![1; 21], log_id(2, 10), dropped),
+            ("a tail of a later term", [vec![1; 6], vec![5; 9]].concat(), log_id(4, 10), dropped),
+            ("a later term that does not reach it", [vec![1; 6], vec![5; 3]].concat(), log_id(4, 10), dropped),
+            ("it does not reach the snapshot", vec![1; 5], log_id(1, 10), dropped),
+        ] {
+            let (disk, store, snapshots) = at_rest(&terms, snapshot).await;
+            drop_contradicted(&store, &snapshots, G).await.expect(what);
+            let (purged, last) = store.ends().expect(what);
+            let end = log_id(terms[terms.len() - 1], terms.len() as u64 - 1);
+            let wanted = if expected == kept { (None, Some(end)) } else { (Some(snapshot), Some(snapshot)) };
+            assert_eq!((purged, last), wanted, "{what}");
+            crate::types::Runtime::scope(7, starts(disk, &store, snapshots)).await.expect(what);
+        }
+    }
+
+    #[tokio::test]
+    async fn openraft_does_not_start_on_a_log_that_contradicts_the_snapshot() {
+        let (disk, store, snapshots) = at_rest(&[1; 21], log_id(2, 10)).await;
+        let refused = crate::types::Runtime::scope(7, starts(disk, &store, snapshots)).await.expect_err("refused");
+        assert!(refused.contains("inverted log order"), "{refused}");
+    }
 }

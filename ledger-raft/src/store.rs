@@ -82,6 +82,16 @@ impl Store {
         Ok((purged, last))
     }
 
+    /// The log id of an entry, if it is there; it must not be purged.
+    pub(crate) fn id_at(&self, index: u64) -> io::Result<Option<LogId>> {
+        self.log.read(index, index, 0)?.first().map(|entry| head_id(&entry.head)).transpose()
+    }
+
+    /// Purges the log through a snapshot's end, which may lie beyond the last entry; durable on return.
+    pub(crate) async fn drop_through(&self, last: &LogId) -> io::Result<()> {
+        self.log.purge(last.index, id_bytes(last)).await
+    }
+
     pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
         self.log.state().vote.map(|v| codec::take_vote(&mut v.clone())).transpose()
     }
@@ -137,11 +147,11 @@ impl Store {
         let (purged, last) = self.ends()?;
         let from = match range.start_bound() {
             Bound::Included(i) => *i,
-            Bound::Excluded(i) => i + 1,
+            Bound::Excluded(i) => i.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(i) => i + 1,
+            Bound::Included(i) => i.saturating_add(1),
             Bound::Excluded(i) => *i,
             Bound::Unbounded => u64::MAX,
         };

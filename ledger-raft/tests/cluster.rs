@@ -208,11 +208,6 @@ async fn a_quarantined_replica_stays_stopped_until_reinstalled() {
     let status = c.nodes[&bad].group.status();
     assert!(status.stopped.unwrap().contains("its digest differs"), "it outlives a restart");
     let at = c.propose(b"meanwhile").await;
-    let from = c.leader().await;
-    c.nodes[&bad].node.know_peer(NodeId(from), &c.addrs[&NodeId(from)]);
-    let fresh = common::Shared::default();
-    let group = c.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
-    let running = c.nodes.get_mut(&bad).unwrap();
-    (running.group, running.state) = (group, fresh);
+    c.reinstall(bad).await;
     assert_eq!(c.agree(at.index).await.count, 21);
 }

@@ -5,8 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use common::{Cluster, G, Shared, tuning};
-use ledger_raft::{NodeId, Role};
+use common::{Cluster, tuning};
+use ledger_raft::Role;
 
 #[tokio::test]
 async fn a_damaged_log_stops_the_replica_and_a_peer_repairs_it() {
@@ -31,7 +31,7 @@ async fn a_damaged_log_stops_the_replica_and_a_peer_repairs_it() {
 
     let from = c.leader().await;
     let term = c.nodes[&from].group.status().term;
-    reinstall(&mut c, bad).await;
+    c.reinstall(bad).await;
     let at = c.propose(b"after").await;
     c.agree(at.index).await;
     let now = c.until(bad, "follows a leader of a newer term", |s| s.term > term).await;
@@ -69,7 +69,7 @@ async fn a_log_that_rots_again_under_its_repair_is_repaired_from_the_beginning()
     rot_the_log(&c, bad);
     c.up(bad).await;
     let before = wal_files(&c, bad);
-    reinstall(&mut c, bad).await;
+    c.reinstall(bad).await;
     // Long before the election that the repair waits for.
     c.kill(bad);
     let first_write = |(file, old): (&PathBuf, &Vec<u8>)| {
@@ -90,7 +90,7 @@ async fn a_log_that_rots_again_under_its_repair_is_repaired_from_the_beginning()
             c.kill(bad);
         }
     }
-    reinstall(&mut c, bad).await;
+    c.reinstall(bad).await;
     let at = c.propose(b"after").await;
     c.agree(at.index).await;
 
@@ -100,18 +100,6 @@ async fn a_log_that_rots_again_under_its_repair_is_repaired_from_the_beginning()
     c.kill(other);
     let at = c.propose(b"with its vote").await;
     c.agree(at.index).await;
-}
-
-/// Repairs a stopped replica from the leader.
-async fn reinstall(c: &mut Cluster, bad: u64) {
-    let from = c.leader().await;
-    for (id, addr) in &c.addrs {
-        c.nodes[&bad].node.know_peer(*id, addr);
-    }
-    let fresh = Shared::default();
-    let group = c.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
-    let running = c.nodes.get_mut(&bad).unwrap();
-    (running.group, running.state) = (group, fresh);
 }
 
 fn wal_files(c: &Cluster, id: u64) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codec::malformed;
 use crate::limits::{
-    FRAME_BYTES_MAX, PING_EVERY, READ_CHUNK_BYTES, SEND_QUEUE_FRAMES, SILENCE_MAX, WRITE_BATCH_FRAMES,
+    FRAME_BYTES_MAX, PING_EVERY, READ_AHEAD_BYTES_MAX, READ_CHUNK_BYTES, SEND_QUEUE_FRAMES, SILENCE_MAX,
+    WRITE_BATCH_FRAMES,
 };
 
 /// Bytes before a frame's body.
@@ -261,8 +262,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(frame) => return Ok(Some(frame)),
                 Err(need) => need,
             };
-            if self.buf.capacity() - self.buf.len() < need.max(READ_CHUNK_BYTES / 16) {
-                self.buf.reserve(need.max(READ_CHUNK_BYTES));
+            if self.buf.capacity() - self.buf.len() < need.clamp(READ_CHUNK_BYTES / 16, READ_CHUNK_BYTES) {
+                self.buf.reserve(need.clamp(READ_CHUNK_BYTES, READ_AHEAD_BYTES_MAX));
             }
             let n = tokio::time::timeout(SILENCE_MAX, self.io.read_buf(&mut self.buf))
                 .await
@@ -336,6 +337,18 @@ mod tests {
         let mut r = FrameReader::new(&good[..]);
         assert_eq!(r.next().await.unwrap().unwrap().body, Bytes::from_static(b"hello"));
         assert!(r.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_length_alone_takes_little_memory() {
+        let mut head = Outgoing::new(Kind::StreamAppend, 1, 2, Bytes::new()).head();
+        head[0..4].copy_from_slice(&(FRAME_BYTES_MAX as u32).to_le_bytes());
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut reader = FrameReader::new(far);
+        near.write_all(&head).await.unwrap();
+        drop(near);
+        assert!(reader.next().await.is_err(), "the body never came");
+        assert!(reader.buf.capacity() <= 2 * READ_AHEAD_BYTES_MAX, "{} bytes", reader.buf.capacity());
     }
 
     #[test]

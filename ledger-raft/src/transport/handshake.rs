@@ -10,12 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::api::NodeId;
 use crate::codec::malformed;
-use crate::limits::HANDSHAKE_WITHIN;
+use crate::limits::{HANDSHAKE_WITHIN, PEER_PROTOCOL as PROTOCOL};
 use crate::seam::BoxIo;
 
 const MAGIC: &[u8; 8] = b"HFPEER\r\n";
-/// Version of frames and bodies; peers of another one are refused.
-pub(crate) const PROTOCOL: u16 = 1;
 const HELLO_BYTES: usize = 64;
 const WELCOME_BYTES: usize = 24;
 

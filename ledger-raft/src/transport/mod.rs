@@ -9,8 +9,12 @@
 //!
 //! **Read next**: [`frame`], [`link`] (the side that asks), [`server`] (the side that answers), [`network`] (openraft's traits).
 
+mod checks;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod link;
 pub(crate) mod network;
+pub(crate) mod pull;
 pub(crate) mod server;
+
+pub(crate) use checks::Known;

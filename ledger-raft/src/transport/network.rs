@@ -25,13 +25,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::PollSender;
 
+use super::checks::{self, Asked};
 use super::frame::{Frame, Kind, Outgoing};
 use super::link::{Links, PeerLinks, StreamHandle};
 use crate::api::NodeId;
 use crate::codec::{self, malformed};
 use crate::limits::{
-    COMMIT_WORD_WAITS, COMMIT_WORD_WAITS_BYTES, CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, SNAPSHOT_TRANSFER_WITHIN,
-    STREAM_BYTES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAM_STALL_MAX,
+    COMMIT_WORD_WAITS, COMMIT_WORD_WAITS_BYTES, CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, SNAPSHOT_BYTES_MAX,
+    SNAPSHOT_TRANSFER_WITHIN, STREAM_BYTES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAM_STALL_MAX,
 };
 use crate::seam::Seams;
 use crate::snapshot::{SnapshotFile, SnapshotStore};
@@ -103,7 +104,7 @@ impl PeerNetwork {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let body = bytes_of(|b| codec::put_vote_request(b, &r));
         let answer = self.control(kind, body, o).await.and_then(|mut a| codec::take_vote_response(&mut a));
-        answer.map_err(|e| unreachable(&e))
+        answer.and_then(|a| checks::vote_answer(a, r.vote.leader_id.term)).map_err(|e| unreachable(&e))
     }
 }
 
@@ -167,7 +168,8 @@ impl NetSnapshot<Types> for PeerNetwork {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             answer = call => answer,
         };
-        match answer.and_then(|mut a| codec::take_vote(&mut a)) {
+        let answer = answer.and_then(|mut a| codec::take_vote(&mut a));
+        match answer.and_then(|theirs| checks::higher_vote(theirs, vote.leader_id.term)) {
             Ok(vote) => Ok(SnapshotResponse::new(vote)),
             Err(e) => Err(StreamingError::Unreachable(Unreachable::new(&e))),
         }
@@ -236,12 +238,13 @@ impl PeerNetwork {
         let out = input.then(move |r| {
             let option = option.clone();
             async move {
-                let (prev, last) = (r.prev_log_id, r.entries.last().map(|e| e.log_id).or(r.prev_log_id));
+                let asked = Asked::of(&r);
                 let body = Bytes::from(codec::append_pieces(&r).concat());
                 let answer = this.control(Kind::Heartbeat, body, &option).await;
-                let answer =
-                    answer.and_then(|mut a| codec::take_append_response(&mut a)).map_err(|e| unreachable(&e))?;
-                Ok(into_stream_answer(answer, prev, last))
+                answer
+                    .and_then(|mut a| codec::take_append_response(&mut a))
+                    .and_then(|a| into_stream_answer(a, &asked))
+                    .map_err(|e| unreachable(&e))
             }
         });
         Ok(Box::pin(out))
@@ -250,15 +253,13 @@ impl PeerNetwork {
 
 fn into_stream_answer(
     r: openraft::raft::AppendEntriesResponse<Types>,
-    prev: Option<LogId>,
-    last: Option<LogId>,
-) -> StreamAppendResult<Types> {
-    use openraft::raft::{AppendEntriesResponse as R, StreamAppendError};
-    match (r, prev) {
-        // A peer that claims a conflict with nothing is answered with the first index; openraft's own conversion panics.
-        (R::Conflict, None) => Err(StreamAppendError::Conflict(crate::types::log_id(0, 0))),
-        (r, prev) => r.into_stream_result(prev, last),
+    asked: &Asked,
+) -> io::Result<StreamAppendResult<Types>> {
+    if matches!(r, openraft::raft::AppendEntriesResponse::Conflict) && asked.prev.is_none() {
+        // openraft's own conversion panics.
+        return Err(malformed("append answer: a conflict with nothing"));
     }
+    checks::append_answer(r.into_stream_result(asked.prev, asked.last), asked)
 }
 
 /// A pipelined stream of appends. It is driven by whoever polls it and owns its input, so dropping it stops both sides at
@@ -288,6 +289,8 @@ struct Sent {
     bytes: usize,
     /// How far an answer says that the logs match at least, for openraft to take it for one to this or to the word it stands for.
     matches_from: Option<LogId>,
+    /// What the answer may say.
+    asked: Asked,
 }
 
 /// What the leader that believes itself answers in its follower's stead, once that one has answered for itself.
@@ -363,7 +366,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
             self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
         }
         let matches_from = self.word.take().map_or(last, |word| word.prev_log_id);
-        self.in_flight.push_back(Sent { bytes, matches_from });
+        self.in_flight.push_back(Sent { bytes, matches_from, asked: Asked::of(request) });
         self.bytes_in_flight += bytes;
         if request.leader_commit >= self.last_sent {
             self.uncommitted_bytes = 0;
@@ -382,7 +385,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
         let sent = self.in_flight.pop_front().ok_or_else(|| malformed("stream answer without a request"))?;
         self.bytes_in_flight -= sent.bytes;
         self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
-        Ok(answer)
+        checks::append_answer(answer, &sent.asked)
     }
 
     /// Whether openraft would take this answer for one to the next request, too, which nobody has answered.
@@ -479,7 +482,11 @@ impl Offer {
         if b.len() < 8 {
             return Err(malformed("snapshot offer"));
         }
-        Ok(Self { last, bytes: bytes::Buf::get_u64_le(b) })
+        let bytes = bytes::Buf::get_u64_le(b);
+        if bytes > SNAPSHOT_BYTES_MAX {
+            return Err(malformed("snapshot offer: its length"));
+        }
+        Ok(Self { last, bytes })
     }
 }
 

@@ -5,31 +5,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use openraft::raft::AppendEntriesRequest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::checks;
 use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, start_writer};
 use super::handshake::{Identity, Refusal, receive};
-use super::link::{Link, Links, lock};
-use super::network::{Offer, meta_of};
+use super::link::{Links, lock};
+use super::network::Offer;
+use super::pull::take_offer;
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::currency::Word;
 use crate::group::GroupCore;
-use crate::limits::{
-    ADDRESS_BYTES_MAX, ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN,
-    SNAPSHOT_CHUNKS_IN_FLIGHT, STREAM_IN_FLIGHT_MAX, STREAMS_PER_CONNECTION_MAX,
-};
+use crate::limits::{ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAMS_PER_CONNECTION_MAX};
 use crate::node::PeerHandler;
-use crate::seam::{BoxIo, Disk, NetListener, Seams};
-use crate::snapshot::{SnapshotFile, SnapshotStore, blocking};
+use crate::seam::{BoxIo, NetListener, Seams};
+use crate::snapshot::blocking;
 use crate::types::Types;
 use crate::{reads, upkeep};
 
@@ -44,6 +43,8 @@ pub(crate) struct Registry {
     pub(crate) handler: PeerHandler,
     pub(crate) seams: Seams,
     pub(crate) stop: CancellationToken,
+    /// Numbers the temporary names of snapshot files, so that no two writers of this node ever share one.
+    pub(crate) temporary_names: Arc<AtomicU64>,
     /// Refusals told already; an operator need not read them every second.
     refused: Mutex<BTreeSet<(String, Refusal)>>,
 }
@@ -56,7 +57,8 @@ impl Registry {
         seams: Seams,
         stop: CancellationToken,
     ) -> Self {
-        Self { me, groups: RwLock::default(), links, handler, seams, stop, refused: Mutex::default() }
+        let (temporary_names, refused) = (Arc::default(), Mutex::default());
+        Self { me, groups: RwLock::default(), links, handler, seams, stop, temporary_names, refused }
     }
 
     pub(crate) fn group(&self, id: GroupId) -> Option<Arc<GroupCore>> {
@@ -214,12 +216,12 @@ impl Served {
         }
         let core = self.registry.must_have(f.group)?;
         match f.kind {
-            Kind::Vote | Kind::PreVote => vote(&core, f.kind, &mut body).await,
-            Kind::Heartbeat => heartbeat(&core, &mut body).await,
-            Kind::TransferLeader => transfer(&core, &mut body).await,
+            Kind::Vote | Kind::PreVote => vote(&core, self.peer, f.kind, &mut body).await,
+            Kind::Heartbeat => heartbeat(&core, self.peer, &mut body).await,
+            Kind::TransferLeader => transfer(&core, self.peer, &mut body).await,
             Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
             Kind::Term => term(&core),
-            Kind::SnapshotOffer => self.take_offer(&core, &mut body).await,
+            Kind::SnapshotOffer => take_offer(&self.registry, self.peer, &core, &mut body).await,
             Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
             Kind::SnapshotRead => read_snapshot(&core, &mut body).await,
             other => Err(malformed(&format!("question: {other:?}"))),
@@ -253,7 +255,22 @@ impl Served {
     async fn run_stream(&self, group: u32, id: u64, rx: mpsc::Receiver<AppendEntriesRequest<Types>>) -> io::Result<()> {
         let core = self.registry.must_have(group)?;
         let raft = core.raft()?;
-        let requests = futures::stream::unfold(rx, |mut rx| async { rx.recv().await.map(|r| (r, rx)) });
+        // The first request that no leader sends ends the stream.
+        let refused = Arc::new(Mutex::new(None));
+        let (peer, checked, why) = (self.peer, core.clone(), refused.clone());
+        let requests = futures::stream::unfold(rx, move |mut rx| {
+            let (core, why) = (checked.clone(), why.clone());
+            async move {
+                let request = rx.recv().await?;
+                match checks::append(&request, peer, &core.known()) {
+                    Ok(()) => Some((request, rx)),
+                    Err(e) => {
+                        *lock(&why) = Some(e);
+                        None
+                    }
+                }
+            }
+        });
         // The call spawns when it is made, so it is made inside the seeded scope.
         let answers = core.seeded(async { raft.stream_append(requests) }).await;
         let mut answers = std::pin::pin!(answers);
@@ -262,29 +279,14 @@ impl Served {
             codec::put_stream_answer(&mut body, &answer.map_err(io::Error::other)?);
             self.queue.send(Outgoing::new(Kind::StreamAnswer, group, id, body.freeze())).await?;
         }
-        Ok(())
-    }
-
-    /// Pulls a snapshot that the leader offers, and installs it.
-    async fn take_offer(&self, core: &Arc<GroupCore>, body: &mut Bytes) -> io::Result<Bytes> {
-        let vote = codec::take_vote(body)?;
-        let offer = Offer::take(body)?;
-        let raft = core.raft()?;
-        let _one = core
-            .receiving
-            .try_lock()
-            .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "a snapshot is being received"))?;
-        let addr = std::str::from_utf8(body).ok().filter(|a| a.len() <= ADDRESS_BYTES_MAX);
-        let link = self.registry.links.to(self.peer, addr.ok_or_else(|| malformed("snapshot offer"))?).bulk;
-        let (snapshots, disk) = (core.snapshots.clone(), core.seams.disk.clone());
-        tracing::debug!(group = core.id.0, from = self.peer.0, "a snapshot is being installed");
-        let file = pull(Pull { group: core.id.0, link, snapshots, disk }, &offer).await?;
-        let snapshot = openraft::Snapshot { meta: meta_of(&file), snapshot: file };
-        let r = core.seeded(raft.install_full_snapshot(vote, snapshot)).await.map_err(io::Error::other)?;
-        tracing::debug!(group = core.id.0, "a snapshot was installed");
-        let mut b = BytesMut::new();
-        codec::put_vote(&mut b, &r.vote);
-        Ok(b.freeze())
+        let refused = lock(&refused).take();
+        match refused {
+            Some(why) => {
+                tracing::warn!(peer = peer.0, group, error = %why, "refused a peer's entries");
+                Err(why)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -292,8 +294,9 @@ fn u64_bytes(n: u64) -> Bytes {
     Bytes::copy_from_slice(&n.to_le_bytes())
 }
 
-async fn vote(core: &GroupCore, kind: Kind, body: &mut Bytes) -> io::Result<Bytes> {
+async fn vote(core: &GroupCore, from: NodeId, kind: Kind, body: &mut Bytes) -> io::Result<Bytes> {
     let request = codec::take_vote_request(body)?;
+    checks::vote(&request.vote, false, from, &core.known())?;
     if !core.may_vote.load(Ordering::Acquire) {
         return Err(io::Error::other("this replica is being repaired and does not vote"));
     }
@@ -304,15 +307,18 @@ async fn vote(core: &GroupCore, kind: Kind, body: &mut Bytes) -> io::Result<Byte
     Ok(b.freeze())
 }
 
-async fn heartbeat(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> {
-    let r = core.raft()?.append_entries(codec::take_append(body)?).await.map_err(io::Error::other)?;
+async fn heartbeat(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
+    let request = codec::take_append(body)?;
+    checks::append(&request, from, &core.known())?;
+    let r = core.raft()?.append_entries(request).await.map_err(io::Error::other)?;
     let mut b = BytesMut::new();
     codec::put_append_response(&mut b, &r);
     Ok(b.freeze())
 }
 
-async fn transfer(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> {
+async fn transfer(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
     let request = codec::take_transfer(body)?;
+    checks::vote(request.from_leader(), true, from, &core.known())?;
     if !core.may_vote.load(Ordering::Acquire) {
         return Err(io::Error::other("this replica is being repaired and cannot lead"));
     }
@@ -340,6 +346,11 @@ async fn find_snapshot(core: &Arc<GroupCore>, body: &mut Bytes) -> io::Result<By
         return Err(malformed("snapshot question"));
     }
     let at_least = body.get_u64_le();
+    let applied = core.progress.applied().index;
+    if at_least > applied {
+        let why = format!("a snapshot at or after {at_least} is asked for, only {applied} is applied here");
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
     let newest = core.snapshots.newest().filter(|f| f.head.last.index >= at_least);
     let file = match newest {
         Some(f) => f,
@@ -359,41 +370,4 @@ async fn read_snapshot(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> 
         io::Error::new(io::ErrorKind::NotFound, format!("the snapshot at {index} is not kept any more"))
     })?;
     Ok(blocking(&core.seams.disk, move || file.range(offset, len)).await?.into())
-}
-
-/// What pulling a snapshot takes.
-pub(crate) struct Pull {
-    pub(crate) group: u32,
-    pub(crate) link: Arc<Link>,
-    pub(crate) snapshots: Arc<SnapshotStore>,
-    pub(crate) disk: Arc<dyn Disk>,
-}
-
-/// Pulls a snapshot file from a peer, a few chunks at a time, checks it and puts it in place.
-pub(crate) async fn pull(p: Pull, offer: &Offer) -> io::Result<Arc<SnapshotFile>> {
-    let Pull { group, link, snapshots, disk } = p;
-    let (store, wanted) = (snapshots.clone(), offer.clone());
-    let incoming = Arc::new(blocking(&disk, move || store.receive(&wanted)).await?);
-    let (index, total) = (offer.last.index, offer.bytes);
-    futures::stream::iter((0..total).step_by(SNAPSHOT_CHUNK_BYTES))
-        .map(|offset| {
-            let (link, incoming, disk) = (link.clone(), incoming.clone(), disk.clone());
-            async move {
-                let len = (total - offset).min(SNAPSHOT_CHUNK_BYTES as u64) as usize;
-                let mut q = BytesMut::with_capacity(20);
-                q.put_u64_le(index);
-                q.put_u64_le(offset);
-                q.put_u32_le(len as u32);
-                let bytes = link.call(Kind::SnapshotRead, group, q.freeze(), SNAPSHOT_CHUNK_WITHIN).await?;
-                if bytes.len() != len {
-                    return Err(malformed("snapshot range"));
-                }
-                blocking(&disk, move || incoming.put(offset, &bytes)).await
-            }
-        })
-        .buffered(SNAPSHOT_CHUNKS_IN_FLIGHT)
-        .try_collect::<Vec<()>>()
-        .await?;
-    let incoming = Arc::into_inner(incoming).ok_or_else(|| io::Error::other("a chunk is still being written"))?;
-    blocking(&disk, move || snapshots.received(incoming)).await
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -56,8 +57,12 @@ impl Tally {
     }
 }
 
+/// The tally, and whether applying [`DEADLY`] ends the replica's core.
 #[derive(Clone, Default)]
-pub(crate) struct Shared(pub(crate) Arc<Mutex<Tally>>);
+pub(crate) struct Shared(pub(crate) Arc<Mutex<Tally>>, pub(crate) Arc<AtomicBool>);
+
+/// An entry that a mortal replica does not survive.
+pub(crate) const DEADLY: &[u8] = b"the core ends here";
 
 impl Shared {
     pub(crate) fn get(&self) -> Tally {
@@ -67,6 +72,7 @@ impl Shared {
 
 impl StateMachine for Shared {
     fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, _here: bool) -> Reply {
+        assert!(data != DEADLY || !self.1.load(Ordering::Relaxed), "as the test has it");
         let mut t = self.0.lock().unwrap();
         assert!(at.index > t.last.index, "{at:?} after {:?}", t.last);
         t.count += 1;
@@ -147,6 +153,8 @@ impl Drop for Running {
 
 pub(crate) struct Cluster {
     pub(crate) tuning: RaftTuning,
+    /// Of nodes that differ from the rest.
+    pub(crate) tunings: BTreeMap<u64, RaftTuning>,
     pub(crate) disks: BTreeMap<u64, SimDisk>,
     pub(crate) addrs: BTreeMap<NodeId, String>,
     pub(crate) nodes: BTreeMap<u64, Running>,
@@ -156,8 +164,13 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `n` nodes, initialised.
     pub(crate) async fn start(n: u64, tuning: RaftTuning) -> Self {
+        Self::start_with(n, tuning, BTreeMap::new()).await
+    }
+
+    pub(crate) async fn start_with(n: u64, tuning: RaftTuning, tunings: BTreeMap<u64, RaftTuning>) -> Self {
         let mut c = Self {
             tuning,
+            tunings,
             disks: (1..=n).map(|id| (id, SimDisk::new(id))).collect(),
             addrs: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -168,6 +181,9 @@ impl Cluster {
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             c.addrs.insert(NodeId(id), format!("127.0.0.1:{port}"));
         }
+        // A cluster of its own: a port that a killed node left may be taken by a node of another test.
+        let number = c.addrs[&NodeId(1)].rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap();
+        c.cluster[..2].copy_from_slice(&number.to_le_bytes());
         for id in 1..=n {
             c.up(id).await;
         }
@@ -184,7 +200,7 @@ impl Cluster {
             incarnation: 1,
             dir: PathBuf::from(format!("/{}/node{id}", self.addrs[&NodeId(1)])),
             peer_listen: self.addrs[&NodeId(id)].clone(),
-            tuning: self.tuning.clone(),
+            tuning: self.tunings.get(&id).unwrap_or(&self.tuning).clone(),
         };
         let seams = Seams::with_disk(Arc::new(self.disks[&id].clone()));
         let node = runtime.spawn(RaftNode::open(config, seams, echo())).await.unwrap();
@@ -192,12 +208,42 @@ impl Cluster {
     }
 
     pub(crate) async fn up(&mut self, id: u64) {
+        self.try_up(id).await.unwrap();
+    }
+
+    pub(crate) async fn try_up(&mut self, id: u64) -> io::Result<()> {
         let (runtime, node) = self.open(id, self.cluster).await;
-        let node = node.unwrap();
         let state = Shared::default();
-        let (n, s) = (node.clone(), state.clone());
-        let group = runtime.spawn(async move { n.start_group(G, s).await }).await.unwrap().unwrap();
-        self.nodes.insert(id, Running { node, group, state, runtime: Some(runtime) });
+        let started = match node {
+            Ok(node) => {
+                let (n, s) = (node.clone(), state.clone());
+                let group = runtime.spawn(async move { n.start_group(G, s).await }).await.unwrap();
+                group.map(|group| (node, group))
+            }
+            Err(e) => Err(e),
+        };
+        match started {
+            Ok((node, group)) => {
+                self.nodes.insert(id, Running { node, group, state, runtime: Some(runtime) });
+                Ok(())
+            }
+            Err(e) => {
+                std::thread::scope(|s| s.spawn(|| runtime.shutdown_timeout(PATIENCE)).join().unwrap());
+                Err(e)
+            }
+        }
+    }
+
+    /// Repairs a stopped replica from the leader.
+    pub(crate) async fn reinstall(&mut self, bad: u64) {
+        let from = self.leader().await;
+        for (id, addr) in &self.addrs {
+            self.nodes[&bad].node.know_peer(*id, addr);
+        }
+        let fresh = Shared::default();
+        let group = self.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
+        let running = self.nodes.get_mut(&bad).unwrap();
+        (running.group, running.state) = (group, fresh);
     }
 
     /// Stops a node in the middle of whatever it does; what its disk had not synced is lost.

@@ -1,0 +1,9 @@
+//! Replicas that end, lose power or hear nonsense, and the cluster that goes on.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod extremes;
+mod install_crash;
+
+mod stopped;
