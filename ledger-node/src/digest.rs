@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex};
 
 use ledger_core::ledger::Digest;
 use ledger_raft::{GroupId, NodeId, Role};
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::limits;
 use crate::meta::{META_GROUP, MetaMachine};
 use crate::node::{Node, NodeState, lock};
 use crate::peers::{self, Question};
 use crate::reconcile;
+use crate::repairs::RepairTurns;
 use crate::shard::Shard;
 
 /// What was found since start, for metrics.
@@ -121,7 +122,7 @@ pub fn judge(answers: &BTreeMap<NodeId, Vec<Digest>>, replicas: usize) -> Verdic
 /// Runs until the node stops.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut compared = BTreeMap::new();
-    let (mut meta_repair, mut tries) = (None, 0);
+    let meta_turns = Arc::new(Mutex::new(RepairTurns::default()));
     loop {
         tokio::select! {
             () = node.stop.cancelled() => return,
@@ -135,10 +136,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         for shard in reconcile::stopped_replicas(&node) {
             repair_from_anyone(&node, &shard);
         }
-        if meta_repair.as_ref().is_none_or(JoinHandle::is_finished) {
-            meta_repair = repair_meta(&node, tries);
-            tries += usize::from(meta_repair.is_some());
-        }
+        repair_meta(&node, &meta_turns);
     }
 }
 
@@ -230,11 +228,21 @@ async fn act(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, inside: &[Nod
     }
 }
 
+/// The other nodes that keep a replica of a shard.
+fn other_replicas(node: &Node, shard: &Shard) -> Vec<NodeId> {
+    let placement = node.placement();
+    let placed = placement.iter().flat_map(|p| p.shards.iter().filter(|s| s.shard == shard.id()));
+    let mut all: Vec<NodeId> = placed.flat_map(|s| s.replicas.iter().copied().map(NodeId)).collect();
+    all.extend(shard.status().voters.into_keys().filter(|id| !all.contains(id)).collect::<Vec<_>>());
+    all.retain(|id| Some(*id) != node.node_id());
+    all
+}
+
 /// This node's replica is said to be outside the majority: when its own digest there really differs, it is replaced.
 pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, from: NodeId, says: NodeId) {
     let ours = shard.with_ledger(|ledger| ledger.digests());
     match ours.iter().find(|ours| ours.index == digest.index) {
-        Some(ours) if ours.value != digest.value => {
+        Some(ours) if ours.value != digest.value && other_replicas(node, shard).contains(&from) => {
             let why = format!("its state at index {} {DIFFERS} (told by node {})", digest.index, says.0);
             repair(node, shard, from, Some(why));
         }
@@ -247,68 +255,78 @@ pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, fro
     }
 }
 
-/// A replica that is stopped (damaged, or quarantined before a restart) is rebuilt from the leader, or from anyone.
+/// A replica that is stopped (damaged, quarantined before a restart, or its core has ended) is rebuilt from the leader, or from the next
+/// peer that can.
 fn repair_from_anyone(node: &Arc<Node>, shard: &Arc<Shard>) {
-    let me = node.node_id();
-    let status = shard.status();
-    let placed =
-        node.placement().and_then(|p| p.shards.iter().find(|s| s.shard == shard.id()).map(|s| s.replicas.clone()));
-    let others = placed.unwrap_or_default().into_iter().map(NodeId);
-    let from =
-        status.leader.filter(|leader| Some(*leader) != me).or_else(|| others.into_iter().find(|id| Some(*id) != me));
+    if node.state() == NodeState::Stopping {
+        return;
+    }
+    let (leader, peers) = (shard.status().leader, other_replicas(node, shard));
+    let from = lock(&shard.state().repairs).begin(leader, &peers, Instant::now());
     if let Some(from) = from {
-        repair(node, shard, from, None);
+        spawn_repair(node, shard, from, None);
     }
 }
 
 /// The meta group's replica is rebuilt like any other, from another member each time: without it a node does not even learn which
 /// shards it has.
-fn repair_meta(node: &Arc<Node>, tries: usize) -> Option<JoinHandle<()>> {
-    let running = node.running().filter(|_| node.state() != NodeState::Stopping)?;
-    let why = running.meta().status().stopped?;
+fn repair_meta(node: &Arc<Node>, turns: &Arc<Mutex<RepairTurns>>) {
+    let Some(running) = node.running().filter(|_| node.state() != NodeState::Stopping) else { return };
+    let status = running.meta().status();
+    let Some(why) = status.stopped else { return };
     let members = running.stamp.members.iter().map(|member| NodeId(member.node));
     let others: Vec<NodeId> = members.filter(|member| member.0 != running.stamp.node).collect();
-    let from = *others.get(tries % others.len().max(1))?;
-    let (node, tracker) = (node.clone(), node.tasks.clone());
-    Some(tracker.spawn(async move {
+    let Some(from) = lock(turns).begin(status.leader, &others, Instant::now()) else { return };
+    let (node, turns, tracker) = (node.clone(), turns.clone(), node.tasks.clone());
+    tracker.spawn(async move {
         let machine = MetaMachine::new(node.placement.clone());
         match running.raft.reinstall(META_GROUP, from, machine).await {
             Ok(_) => {
+                lock(&turns).succeeded();
                 node.digest_counts.reinstalled.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%why, from = from.0, "the meta group's replica was reinstalled");
             }
             Err(error) => {
-                tracing::error!(%why, from = from.0, %error, "the meta group's replica could not be reinstalled; trying again");
+                let tried = lock(&turns).failed(from, &others, Instant::now());
+                tracing::error!(%why, from = from.0, tried = ?ids(&tried), %error, "the meta group's replica could not be reinstalled; asking the next peer");
             }
         }
-    }))
+    });
+}
+
+fn ids(nodes: &[NodeId]) -> Vec<u64> {
+    nodes.iter().map(|node| node.0).collect()
 }
 
 /// Whether a repair of the replica is under way.
 pub(crate) fn repairing(shard: &Shard) -> bool {
-    *lock(repair_flag(shard))
-}
-
-fn repair_flag(shard: &Shard) -> &Mutex<bool> {
-    &shard.state().repairing
+    lock(&shard.state().repairs).is_running()
 }
 
 fn repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) {
-    if std::mem::replace(&mut *lock(repair_flag(shard)), true) {
-        return;
+    if lock(&shard.state().repairs).begin_from_named() {
+        spawn_repair(node, shard, from, quarantine);
     }
+}
+
+/// Runs a repair that was begun.
+fn spawn_repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) {
     let (node, shard) = (node.clone(), shard.clone());
     let tracker = node.tasks.clone();
     tracker.spawn(async move {
         let repaired = reinstall(&node, &shard, from, quarantine).await;
         match repaired {
             Ok(()) => {
+                lock(&shard.state().repairs).succeeded();
                 node.digest_counts.reinstalled.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(shard = shard.id(), from = from.0, "the replica was reinstalled");
             }
-            Err(error) => tracing::error!(shard = shard.id(), from = from.0, %error, "the replica could not be reinstalled; it stays stopped, trying again"),
+            Err(error) => {
+                let peers = other_replicas(&node, &shard);
+                let tried = lock(&shard.state().repairs).failed(from, &peers, Instant::now());
+                tracing::error!(shard = shard.id(), from = from.0, tried = ?ids(&tried), %error, "the replica could not be reinstalled; it stays stopped, asking the next peer");
+            }
         }
-        *lock(repair_flag(&shard)) = false;
     });
 }
 

@@ -26,6 +26,7 @@ pub mod node;
 mod peers;
 mod placement;
 mod reconcile;
+mod repairs;
 pub mod serve;
 mod settings;
 pub mod shard;

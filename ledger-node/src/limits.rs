@@ -17,8 +17,13 @@ pub const fn bulk_share(all: usize, reserved_percent: u32) -> usize {
 }
 /// Entries of one shard in flight at once. Measured: 1 costs 15 %, 2 loses 3–8 %, more than 4 gains nothing.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
-/// Bytes of one entry, well below what the core's decoder accepts: calls are taken until their estimate reaches it.
+/// Bytes of one entry, well below what the core's decoder and the log accept: calls are taken until their bytes reach it, and the last
+/// of them goes in whole. Half of what the log takes, should that be less.
 pub const ENTRY_BYTES_SOFT_MAX: usize = 2 << 20;
+/// After every peer was asked in vain to repair a stopped replica, the first pause before they are asked again ...
+pub const REPAIR_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// ... and the longest: a peer that comes back is found soon.
+pub const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often deadlines are looked at while something waits past one. One scan a shard, not a timer a call.
 pub const DEADLINE_SCAN: Duration = Duration::from_millis(5);
 /// What a caller is told to wait when the queue is full.
@@ -77,6 +82,9 @@ pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
 const _: () = assert!(RETAIN_MS_MIN < ledger_core::limits::RETAIN_REFUSED_MS_DEFAULT);
 const _: () = assert!(REMEMBERED_MIN < ledger_core::limits::REMEMBERED_MAX_DEFAULT);
 const _: () = assert!(ENTRY_BYTES_SOFT_MAX * 2 <= ledger_core::limits::ENTRY_BYTES_MAX);
+// Whatever the decoder accepts, the log takes; and the log takes it in every segment that a node may be configured with.
+const _: () = assert!(ledger_core::limits::ENTRY_BYTES_MAX <= ledger_raft::limits::ENTRY_BYTES_MAX);
+const _: () = assert!(META_BYTES_MAX <= ledger_raft::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(TICK_AFTER_DUE.as_millis() + TICK_LOOK.as_millis() < 50);
 // A caller that keeps as many full frames of reserves under way as there may be entries in flight is never turned away: neither by calls nor by bytes.
 const _: () = assert!(

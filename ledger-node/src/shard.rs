@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::door::{Door, DoorBounds};
 use crate::feed::FeedRing;
 use crate::history::History;
+use crate::repairs::RepairTurns;
 
 pub(crate) mod machine;
 
@@ -39,8 +40,8 @@ pub(crate) struct ShardState {
     pub(crate) feed: Arc<FeedRing>,
     pub(crate) history: Arc<dyn History>,
     pub(crate) sabotage: Option<Sabotage>,
-    /// A repair is under way: two at once would tear each other's state.
-    pub(crate) repairing: Mutex<bool>,
+    /// Whom the replica asks for its repair, when it is stopped.
+    pub(crate) repairs: Mutex<RepairTurns>,
 }
 
 /// The group of the moment and the tasks that serve it.
@@ -66,7 +67,7 @@ impl ShardState {
             feed: Arc::new(FeedRing::new(id)),
             history,
             sabotage,
-            repairing: Mutex::new(false),
+            repairs: Mutex::default(),
         })
     }
 }

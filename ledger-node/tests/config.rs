@@ -64,6 +64,8 @@ fn bad_values_name_the_key_where_it_was_set_and_what_is_allowed() {
     let cases = [
         ("raft.heartbeat", "5", "a duration from 1ms"),
         ("queue.calls", "1", "a whole number from 64"),
+        ("raft.segment_bytes", "65536", "a whole number from 20971520"),
+        ("raft.segment_bytes", "4294967296", "to 2147483648"),
         ("client.listen", "localhost", "an address is host:port"),
         ("client.listen", "::1:7101", "an address is host:port"),
         ("client.advertise", "here:0", "other hosts can connect"),

@@ -13,9 +13,9 @@ use super::knobs::Knobs;
 use super::proxy::{Links, Proxy};
 use crate::workload::Site;
 
-/// Small numbers, so that segments turn over, snapshots are built and logs are purged within a short run.
+/// Small numbers (the smallest segments there are), so that segments turn over, snapshots are built and logs are purged within a short run.
 const TUNING: [&str; 6] =
-    ["--raft-segment-bytes", "4194304", "--raft-snapshot-every-entries", "500", "--raft-keep-entries", "200"];
+    ["--raft-segment-bytes", "20971520", "--raft-snapshot-every-entries", "500", "--raft-keep-entries", "200"];
 
 /// Nodes that are ours.
 struct Own {

@@ -3,6 +3,7 @@
 //! **Owns** names, parsing and printing of values. **Must never** check values against each other.
 //! **Read next**: [`settings::Settings::validate`].
 
+use ledger_raft::limits::{SEGMENT_BYTES_FLOOR, SEGMENT_BYTES_MAX};
 use settings::keys::{DAY, MS, listening, number, quoted, some_text, split_address};
 use settings::{Key, duration_key, key, log_filter_key, log_format_key, number_key, switch_key};
 
@@ -98,7 +99,7 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
     ),
     duration_key!("raft.clock_fresh", raft.clock_fresh, MS, DAY, "Clock readings older than that do not count."),
     number_key!("raft.tail_cache_bytes", raft.tail_cache_bytes: usize, 1 << 16, 1 << 40, "Newest log bytes each shard keeps in memory for replication."),
-    number_key!("raft.segment_bytes", raft.segment_bytes: u64, 1 << 16, 1 << 34, "Size of one log segment; a multiple of 4096."),
+    number_key!("raft.segment_bytes", raft.segment_bytes: u64, SEGMENT_BYTES_FLOOR, SEGMENT_BYTES_MAX, "Size of one log segment; a multiple of 4096."),
     duration_key!("history.keep", history_keep, MS, DAY * 3650, "How long this node keeps history."),
     number_key!("history.bytes_max", history_bytes_max: u64, 1 << 20, 1 << 50, "Most bytes of history kept on this node; the oldest goes first."),
     key!(

@@ -67,6 +67,8 @@ pub(crate) struct Pump {
     proposals: FuturesUnordered<Proposal>,
     /// How long the last entry was.
     entry_bytes: usize,
+    /// An entry is full from here on; the log takes twice as much.
+    entry_bytes_soft: usize,
 }
 
 /// How many sinks back an entry looks for the same one; more sinks than that just get more frames.
@@ -76,7 +78,9 @@ impl Pump {
     pub(crate) fn new(door: Door, group: Group, address_of: AddressOf) -> Self {
         let status = group.watch();
         let flights = (0..limits::ENTRIES_IN_FLIGHT_MAX).map(|_| None).collect();
-        Self { door, group, status, address_of, flights, proposals: FuturesUnordered::new(), entry_bytes: 0 }
+        let entry_bytes_soft = limits::ENTRY_BYTES_SOFT_MAX.min(group.entry_bytes_max() / 2);
+        let proposals = FuturesUnordered::new();
+        Self { door, group, status, address_of, flights, proposals, entry_bytes: 0, entry_bytes_soft }
     }
 
     /// Runs until `stop`; then every caller that still waits is answered.
@@ -184,7 +188,7 @@ impl Pump {
                         flight.earliest = flight.earliest.min(call.expires_at);
                         let caller = Caller { tag: call.tag, place, expires_at: call.expires_at };
                         join(&mut flight.callers, &batch.sink, caller);
-                        full = entry.commands() >= COMMANDS_PER_ENTRY_MAX || bytes >= limits::ENTRY_BYTES_SOFT_MAX;
+                        full = entry.commands() >= COMMANDS_PER_ENTRY_MAX || bytes >= self.entry_bytes_soft;
                     }
                     Err(PushError::Full) => {
                         batch.calls.push_front(call);
@@ -261,6 +265,9 @@ impl Pump {
             }
             ProposeError::ClockUnsure => {
                 unwell(NotNowCode::ClockUnsure, "the leader has no quorum of clock readings within its bound")
+            }
+            ProposeError::TooLarge { .. } => {
+                Answer::NotNow(NodeNotNow::overloaded("the calls of one entry were more than the log takes at once"))
             }
             ProposeError::LowSpace => unwell(NotNowCode::LowSpace, "the log's disk is low on space"),
             ProposeError::Stopped { .. } => {

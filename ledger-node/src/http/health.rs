@@ -36,6 +36,8 @@ fn checks(node: &Node) -> Vec<Check> {
     let low = node.config().raft.low_space_bytes;
     let space = format!("{} bytes are free, writes need {low}", status.disk_free_bytes);
     out.push(check("log-space", status.disk_free_bytes > low, space));
+    let meta = node.running().and_then(|running| running.meta().status().stopped);
+    out.push(check("meta-replica", meta.is_none(), meta.unwrap_or_default()));
     for shard in &status.shards {
         shard_checks(shard, &mut out);
     }

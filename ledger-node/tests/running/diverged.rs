@@ -197,4 +197,7 @@ async fn a_stopped_replica_answers_no_reads_not_even_stale_ones() {
     assert!(matches!(&why, Some(Reply::NotNow(why)) if why.cause == Cause::NotServing), "{told:?}");
     let said = status(&cluster, alone).await;
     assert!(said.stopped.contains("as a test has it") && said.role == "stopped", "{said:?}");
+    let ready = cluster.get(alone, "/readyz?verbose").await;
+    assert!(ready.status == 503 && ready.text.contains("as a test has it"), "{}", ready.text);
+    assert_eq!(metric(&cluster, alone, "holdfast_shard_stopped{shard=\"1\"}").await, 1.0);
 }

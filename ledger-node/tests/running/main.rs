@@ -5,6 +5,7 @@
 mod common;
 
 mod diverged;
+mod ended;
 mod five_nodes;
 mod init;
 mod low_space;
