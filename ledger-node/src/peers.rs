@@ -187,7 +187,10 @@ fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Byte
         },
         Question::Digests { shard } => {
             let shard = node.shard(shard).ok_or_else(|| no_shard(shard))?;
-            Ok(encode_digests(&shard.with_ledger(|ledger| ledger.digests())))
+            // A replica that is stopped keeps its old state until it is reinstalled, and has no vote about it.
+            let stopped = shard.status().stopped.is_some();
+            let digests = if stopped { Vec::new() } else { shard.with_ledger(|ledger| ledger.digests()) };
+            Ok(encode_digests(&digests))
         }
         Question::Outvoted { shard, digest, from: good } => {
             let shard = node.shard(shard).ok_or_else(|| no_shard(shard))?;

@@ -4,6 +4,7 @@
 //! **Must never** decide anything about stock, or hold the ledger's lock across an await.
 //! **Read next**: [`crate::door`], [`crate::shard::machine`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct ShardState {
     pub(crate) feed: Arc<FeedRing>,
     pub(crate) history: Arc<dyn History>,
     pub(crate) sabotage: Option<Sabotage>,
+    /// How often another state took the ledger's place; changes under the ledger's lock.
+    replaced: AtomicU64,
     /// Whom the replica asks for its repair, when it is stopped.
     pub(crate) repairs: Mutex<RepairTurns>,
 }
@@ -67,8 +70,26 @@ impl ShardState {
             feed: Arc::new(FeedRing::new(id)),
             history,
             sabotage,
+            replaced: AtomicU64::new(0),
             repairs: Mutex::default(),
         })
+    }
+
+    /// Another state takes the ledger's place.
+    pub(crate) fn replace(&self, ledger: &mut Ledger, by: Ledger) {
+        *ledger = by;
+        self.replaced.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often another state took the ledger's place.
+    pub(crate) fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Looks at the ledger, unless another state took its place since [`Self::replaced`] was `since`.
+    pub(crate) fn with_ledger_since<T>(&self, since: u64, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.replaced() == since).then(|| look(&ledger))
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::{join, try_join_all};
+use ledger_core::Ledger;
 use ledger_core::types::{SaleId, Sku};
 use ledger_core::view::{OfferView, ProductView};
 use ledger_proto::{Cause, Invalid, NotNow, Reply, names, status, v1, views};
@@ -75,7 +76,7 @@ impl Reader<'_> {
                 Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
             }
         };
-        let mine = self.pages(&here, |shard| self.look(shard, |ledger| ledger.products(after, max + 1)).0);
+        let mine = self.pages(&here, |ledger| ledger.products(after, max + 1));
         let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
         Ok(joined(mine?, theirs?, max, |product| product.sku.clone()))
     }
@@ -106,15 +107,19 @@ impl Reader<'_> {
                 Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
             }
         };
-        let mine = self.pages(&here, |shard| self.look(shard, |ledger| ledger.sales(sale, after, max + 1)).0);
+        let mine = self.pages(&here, |ledger| ledger.sales(sale, after, max + 1));
         let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
         Ok(joined(mine?, theirs?, max, |offer| (offer.offer.sale.clone(), offer.offer.sku.clone())))
     }
 
     /// Pages of the shards here, each confirmed first.
-    async fn pages<T>(&self, here: &[Arc<Shard>], page: impl Fn(&Shard) -> Vec<T>) -> Result<Vec<T>, NotNow> {
-        try_join_all(here.iter().map(|shard| self.confirmed(shard))).await?;
-        Ok(here.iter().flat_map(|shard| page(shard)).collect())
+    async fn pages<T>(&self, here: &[Arc<Shard>], page: impl Fn(&Ledger) -> Vec<T>) -> Result<Vec<T>, NotNow> {
+        let confirmed = try_join_all(here.iter().map(|shard| self.confirmed(shard))).await?;
+        let mut all = Vec::new();
+        for (shard, confirmed) in here.iter().zip(confirmed) {
+            all.extend(self.look(shard, confirmed, &page)?.0);
+        }
+        Ok(all)
     }
 
     fn wire_consistency(&self) -> i32 {

@@ -70,6 +70,13 @@ impl From<ReadFailure> for Reply {
     }
 }
 
+/// A shard's replica here may be read, as long as no other state takes its ledger's place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmed {
+    /// [`crate::shard::ShardState::replaced`] before it was confirmed.
+    since: u64,
+}
+
 /// Reads of one call.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
@@ -106,16 +113,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Waits until the shard's replica here may be read.
-    pub(crate) async fn confirmed(&self, shard: &Shard) -> Result<(), NotNow> {
+    pub(crate) async fn confirmed(&self, shard: &Shard) -> Result<Confirmed, NotNow> {
+        let confirmed = Confirmed { since: shard.state().replaced() };
         if self.consistency == Consistency::Stale || ledger_core::bad!("stale-read-as-linearizable") {
             // Old is what was asked for; a state that was found wrong, or is being replaced, is not.
             return match shard.status().stopped {
-                None => Ok(()),
+                None => Ok(confirmed),
                 Some(why) => Err(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)),
             };
         }
         match shard.read_index(self.within).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(confirmed),
             Err(ReadError::NoLeader { .. }) => {
                 let mut why = NotNow::new(Cause::NotLeader, "no leader confirmed the read", RETRY_ELECTION_MS);
                 why.leader = self.api.node.leader_addr_of(shard.id()).map(|addr| addr.to_string());
@@ -125,11 +133,22 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn look<T>(&self, shard: &Shard, look: impl FnOnce(&Ledger) -> T) -> (T, AsOf) {
-        let (seen, at) =
-            shard.with_ledger(|ledger| (look(ledger), At { position: ledger.position(), time: ledger.time() }));
+    /// Looks at a shard that was confirmed. When the replica was replaced meanwhile, what was confirmed is not what is here now: *not now*.
+    pub(super) fn look<T>(
+        &self,
+        shard: &Shard,
+        confirmed: Confirmed,
+        look: impl FnOnce(&Ledger) -> T,
+    ) -> Result<(T, AsOf), NotNow> {
+        let seen = shard.state().with_ledger_since(confirmed.since, |ledger| {
+            (look(ledger), At { position: ledger.position(), time: ledger.time() })
+        });
+        let (seen, at) = seen.ok_or_else(|| {
+            let why = format!("the replica of shard {} was replaced during the read", shard.id());
+            NotNow::new(Cause::NotServing, why, RETRY_ELECTION_MS)
+        })?;
         let age_ms = (self.consistency == Consistency::Stale).then(|| shard.age_ms()).flatten();
-        (seen, AsOf { at, age_ms })
+        Ok((seen, AsOf { at, age_ms }))
     }
 
     /// One product with its offers.
@@ -137,9 +156,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ReadFailure`].
     pub async fn product(&self, sku: &Sku) -> Result<(Option<ProductView>, AsOf), ReadFailure> {
-        let shard = self.shard_of(Slot::of(sku))?;
-        self.confirmed(&shard).await?;
-        Ok(self.look(&shard, |ledger| ledger.product(sku)))
+        self.at_slot(Slot::of(sku), |ledger| ledger.product(sku)).await
     }
 
     /// Offers, in the order asked; each shard is confirmed once.
@@ -155,11 +172,11 @@ impl<'a> Reader<'a> {
                 None => by_shard.push((shard, vec![n])),
             }
         }
-        try_join_all(by_shard.iter().map(|(shard, _)| self.confirmed(shard))).await?;
+        let confirmed = try_join_all(by_shard.iter().map(|(shard, _)| self.confirmed(shard))).await?;
         let mut out = vec![None; offers.len()];
-        for (shard, places) in by_shard {
-            let (views, as_of) =
-                self.look(&shard, |ledger| places.iter().map(|&n| ledger.offer(&offers[n])).collect::<Vec<_>>());
+        for ((shard, places), confirmed) in by_shard.into_iter().zip(confirmed) {
+            let all = |ledger: &Ledger| places.iter().map(|&n| ledger.offer(&offers[n])).collect::<Vec<_>>();
+            let (views, as_of) = self.look(&shard, confirmed, all)?;
             for (n, view) in places.into_iter().zip(views) {
                 out[n] = Some((view, as_of));
             }
@@ -170,8 +187,8 @@ impl<'a> Reader<'a> {
     /// Looks at the shard of a slot.
     async fn at_slot<T>(&self, slot: Slot, look: impl FnOnce(&Ledger) -> T) -> Result<(T, AsOf), ReadFailure> {
         let shard = self.shard_of(slot)?;
-        self.confirmed(&shard).await?;
-        Ok(self.look(&shard, look))
+        let confirmed = self.confirmed(&shard).await?;
+        Ok(self.look(&shard, confirmed, look)?)
     }
 
     /// All that is known of an order.
@@ -209,9 +226,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ReadFailure`].
     pub async fn reservation(&self, id: ReservationId) -> Result<(IdView, AsOf), ReadFailure> {
-        let shard = self.shard_of(id.slot())?;
-        self.confirmed(&shard).await?;
-        let (view, as_of) = self.look(&shard, |ledger| ledger.id(id));
+        let (view, as_of) = self.at_slot(id.slot(), |ledger| ledger.id(id)).await?;
         if view == IdView::SlotElsewhere {
             let why = "the slot moved to another shard; refresh the routing";
             return Err(NotNow::new(Cause::SlotElsewhere, why, RETRY_ELECTION_MS).into());
@@ -234,15 +249,13 @@ impl<'a> Reader<'a> {
             Subject::Product(sku) => Slot::of(sku),
         };
         let shard = self.shard_of(slot)?;
-        self.confirmed(&shard).await?;
-        let head = || {
-            let head = shard.with_ledger(|ledger| match &subject {
-                Subject::Reservation(id) => ledger.head_of_reservation(*id),
-                Subject::Product(sku) => ledger.head_of_product(sku),
-            });
-            head.map(|(index, place)| (index, Some(place)))
-        };
-        let from = before.map(|index| (index, None)).or_else(head);
+        let confirmed = self.confirmed(&shard).await?;
+        let (head, _) = self.look(&shard, confirmed, |ledger| match &subject {
+            Subject::Reservation(id) => ledger.head_of_reservation(*id),
+            Subject::Product(sku) => ledger.head_of_product(sku),
+        })?;
+        let head = head.map(|(index, place)| (index, Some(place)));
+        let from = before.map(|index| (index, None)).or(head);
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {

@@ -1,7 +1,8 @@
 //! The ledger as raft's state machine.
 //!
-//! **Owns** what happens to one committed entry on this replica: decoded once, applied, told. **Must never** block on the
-//! disk while applying, or survive an entry it does not understand: a broken replica stops, it does not diverge.
+//! **Owns** what happens to one committed entry on this replica: decoded once, applied, told; and that the ledger of the replica before is
+//! looked at until the next one has a state of its own. **Must never** block on the disk while applying, or survive an entry it does not
+//! understand: a broken replica stops, it does not diverge.
 //! **Read next**: [`crate::door`], which waits for the outcomes.
 
 use std::io;
@@ -35,11 +36,19 @@ pub(crate) struct ShardMachine {
 }
 
 impl ShardMachine {
-    /// A machine with an empty ledger; a snapshot, if there is one, is installed before the first entry.
+    /// A machine without a state: a snapshot, if there is one, is installed before the first entry. Until then whoever looks sees the
+    /// ledger as the replica before left it, which may still be applying.
     pub(crate) fn new(state: Arc<ShardState>) -> Self {
-        *state.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Ledger::new(state.incarnation, state.id);
         Self { state, begun: false }
     }
+}
+
+/// Before the first entry after no snapshot: history learns from where on entries follow, and what a replica before left is replaced.
+fn begin(state: &ShardState, ledger: &mut Ledger, before: u64) {
+    if ledger.position().index > before {
+        state.replace(ledger, Ledger::new(state.incarnation, state.id));
+    }
+    state.history.begin(state.id, before, ledger.chain());
 }
 
 impl StateMachine for ShardMachine {
@@ -62,7 +71,7 @@ impl StateMachine for ShardMachine {
             let mut ledger = state.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             if !self.begun {
                 self.begun = true;
-                state.history.begin(state.id, at.index - 1, ledger.chain());
+                begin(state, &mut ledger, at.index - 1);
             }
             ledger.apply(at.term, at.index, &entry)
         };
@@ -102,7 +111,7 @@ impl StateMachine for ShardMachine {
         }
         let (chain, time) = (thawed.chain(), thawed.time());
         let mut ledger = state.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        *ledger = thawed;
+        state.replace(&mut ledger, thawed);
         self.begun = true;
         state.history.begin(state.id, at.index, chain);
         drop(ledger);
@@ -130,5 +139,72 @@ impl SnapshotView for FrozenShard {
             tracing::warn!(shard = self.shard, %error, "history is behind the snapshot; it will be backfilled from peers");
         }
         self.frozen.write(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::Command;
+    use ledger_core::codec::encode_entry;
+    use ledger_core::types::{Policy, Sku, Slot};
+
+    use super::*;
+    use crate::history::{HistoryFactory as _, MemoryHistory, Retention};
+
+    fn state() -> Arc<ShardState> {
+        let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: u64::MAX };
+        let history = MemoryHistory::default().open(std::path::Path::new("node"), keep).expect("memory");
+        ShardState::new(1, 1, history, None)
+    }
+
+    fn sku() -> Sku {
+        Sku::new("ink").expect("a SKU")
+    }
+
+    fn apply(machine: &mut ShardMachine, index: u64, command: Command) {
+        machine.apply(LogPosition { term: 1, index }, 1_000 * index, &encode_entry(&[command]), false);
+    }
+
+    fn all_slots() -> Command {
+        let all = (Slot::new(0).expect("a slot"), Slot::new(4095).expect("a slot"));
+        Command::OwnSlots { generation: 1, ranges: vec![all] }
+    }
+
+    /// A machine that has created a product at index 2, and the snapshot of it.
+    fn stocked(state: &Arc<ShardState>) -> Vec<u8> {
+        let mut machine = ShardMachine::new(state.clone());
+        apply(&mut machine, 1, all_slots());
+        apply(&mut machine, 2, Command::CreateProduct { sku: sku(), policy: Policy::default() });
+        let mut snapshot = Vec::new();
+        machine.snapshot().write(&mut snapshot).expect("memory");
+        snapshot
+    }
+
+    fn sees(state: &ShardState, since: u64) -> Option<bool> {
+        state.with_ledger_since(since, |ledger| ledger.product(&sku()).is_some())
+    }
+
+    #[test]
+    fn a_machine_that_takes_over_leaves_the_state_until_it_has_another() {
+        let state = state();
+        let snapshot = stocked(&state);
+        let began = state.replaced();
+        assert_eq!(sees(&state, began), Some(true));
+        let mut next = ShardMachine::new(state.clone());
+        assert_eq!(sees(&state, began), Some(true), "nothing was installed yet");
+        next.install(LogPosition { term: 1, index: 2 }, &mut snapshot.as_slice()).expect("its own snapshot");
+        assert_eq!(sees(&state, began), None, "a look that began before the install sees neither state");
+        assert_eq!(sees(&state, state.replaced()), Some(true));
+    }
+
+    #[test]
+    fn a_machine_without_a_snapshot_replays_the_log_into_an_empty_ledger() {
+        let state = state();
+        stocked(&state);
+        let began = state.replaced();
+        let mut again = ShardMachine::new(state.clone());
+        apply(&mut again, 1, all_slots());
+        assert_eq!(sees(&state, began), None);
+        assert_eq!(sees(&state, state.replaced()), Some(false), "the product is created by the next entry");
     }
 }

@@ -57,6 +57,19 @@ async fn until_metric(cluster: &Cluster, i: usize, name: &str, ok: impl Fn(f64) 
     }
 }
 
+/// Lists products through a node again and again: an answer has the one there is, whatever happens to the replica.
+async fn lists_are_never_empty(cluster: &Cluster, i: usize) {
+    let mut client = cluster.grpc(i).await;
+    loop {
+        for consistency in [v1::Consistency::Linearizable, v1::Consistency::Stale] {
+            let request = v1::ListProductsRequest { consistency: consistency.into(), ..Default::default() };
+            if let Ok(answer) = client.list_products(request).await {
+                assert_eq!(answer.into_inner().products.len(), 1, "{consistency:?}");
+            }
+        }
+    }
+}
+
 async fn status(cluster: &Cluster, i: usize) -> v1::ShardStatus {
     let status = cluster.admin(i).await.node_status(v1::NodeStatusRequest {}).await.expect("answered");
     status.into_inner().shards.remove(0)
@@ -86,7 +99,11 @@ async fn a_leader_outside_the_majority_stops_and_is_reinstalled() {
     let broken = cluster.node(0).shard(1).expect("a replica");
     let available = |l: &ledger_core::Ledger| l.offer(&offer("ink")).map_or(0, |o| o.balance.available);
     pass_a_digest(&cluster).await;
-    until_metric(&cluster, 0, "holdfast_replicas_reinstalled_total", |n| n >= 1.0).await;
+    let reinstalled = until_metric(&cluster, 0, "holdfast_replicas_reinstalled_total", |n| n >= 1.0);
+    tokio::select! {
+        () = reinstalled => {}
+        never = lists_are_never_empty(&cluster, 0) => never,
+    }
     let mut outvoted = 0.0;
     for i in 0..3 {
         outvoted += metric(&cluster, i, "holdfast_replicas_outvoted_total").await;
@@ -188,6 +205,7 @@ async fn a_stopped_replica_answers_no_reads_not_even_stale_ones() {
     cluster.applied(alone, 1, replica.applied().borrow().position.index).await;
     let stale = || v1::GetProductRequest { sku: "ink".to_owned(), consistency: v1::Consistency::Stale.into() };
     assert!(cluster.grpc(alone).await.get_product(stale()).await.expect("read").into_inner().product.is_some());
+    let mut watch = cluster.grpc(alone).await.watch(v1::WatchRequest::default()).await.expect("watching").into_inner();
     // With the others gone there is nobody to reinstall it from, so that it stays stopped.
     cluster.stop(other).await;
     cluster.stop(leader).await;
@@ -200,4 +218,11 @@ async fn a_stopped_replica_answers_no_reads_not_even_stale_ones() {
     let ready = cluster.get(alone, "/readyz?verbose").await;
     assert!(ready.status == 503 && ready.text.contains("as a test has it"), "{}", ready.text);
     assert_eq!(metric(&cluster, alone, "holdfast_shard_stopped{shard=\"1\"}").await, 1.0);
+    // A watch does not wait there for what happens elsewhere.
+    let ended = async {
+        while watch.message().await?.is_some() {}
+        Ok::<_, tonic::Status>(())
+    };
+    let ended = timeout(PATIENCE, ended).await.expect("in time").expect_err("by name");
+    assert!(matches!(ledger_proto::status::reply(&ended), Some(Reply::NotNow(_))), "{ended:?}");
 }
