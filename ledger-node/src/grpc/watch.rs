@@ -9,6 +9,7 @@
 //! **Read next**: [`crate::feed::watch`], [`crate::api::lists`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -71,8 +72,7 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
         (None, true) => From::Now,
         (None, false) => From::Oldest,
     };
-    let ring =
-        |shard: &std::sync::Arc<Shard>| ShardFeed { ring: shard.feed().clone(), history: shard.history().clone() };
+    let ring = |shard: &Arc<Shard>| ShardFeed { ring: shard.feed().clone(), history: shard.history().clone() };
     for (shard, place) in here.iter().filter_map(|shard| Some((shard, told.as_ref()?.places.get(&shard.id())?))) {
         reach(api, shard, *place).await?;
     }
@@ -95,12 +95,15 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
         all.push(rest);
     }
     // A watcher that is dropped between two awaits would lose what it read: the stream keeps it until it is done.
-    let mine = stream::unfold(Some((watcher, api.clone())), |state| async move {
-        let (mut watcher, api) = state?;
-        let next = watcher.next().await;
-        let frame = next.map(|frame| wire_frame(&frame)).map_err(|why| watch_error(&api, &why));
+    let mine = stream::unfold(Some((watcher, here, api.clone())), |state| async move {
+        let (mut watcher, here, api) = state?;
+        let next = watcher.next().await.map_err(|why| watch_error(&api, &why));
+        let frame = next.and_then(|frame| match frame.changes.is_empty() {
+            true => all_run(&here).map(|()| wire_frame(&frame)),
+            false => Ok(wire_frame(&frame)),
+        });
         let go_on = frame.is_ok();
-        Some((frame, go_on.then_some((watcher, api))))
+        Some((frame, go_on.then_some((watcher, here, api))))
     });
     if !ids.is_empty() || all.is_empty() {
         all.push(mine.boxed());
@@ -127,6 +130,16 @@ async fn reach(api: &Api, shard: &Shard, place: Place) -> Result<(), Status> {
     }
 }
 
+/// Nothing happens at a replica that is stopped, whatever happens elsewhere: a watch must not wait for it.
+fn all_run(here: &[Arc<Shard>]) -> Result<(), Status> {
+    let stopped = here.iter().find_map(|shard| Some((shard.id(), shard.status().stopped?)));
+    stopped.map_or(Ok(()), |(shard, why)| {
+        let why =
+            format!("the replica of shard {shard} here is stopped: {why}; go on with the same cursor on another node");
+        Err(status::not_now(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)))
+    })
+}
+
 fn checked(asked: &v1::WatchRequest) -> Result<Vec<Sku>, Invalid> {
     let bound = |field, what: &str, n: usize, max: usize| match n > max {
         true => Err(Invalid::new(field, format!("has {n} {what}, at most {max} are allowed"))),
@@ -140,7 +153,7 @@ fn checked(asked: &v1::WatchRequest) -> Result<Vec<Sku>, Invalid> {
 /// Watches shards on the node that leads them; its first frame says where it begins and nothing else.
 async fn watch_at(
     api: &Api,
-    leader: std::sync::Arc<str>,
+    leader: Arc<str>,
     shards: Vec<u32>,
     request: v1::WatchRequest,
 ) -> Result<(v1::WatchFrame, Frames), Status> {
