@@ -415,19 +415,33 @@ async fn only_one_in_flight_keeps_order_when_a_message_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_feed_that_was_cut_off_ends_it_with_what_to_do_and_with_the_cursor_stored() {
+    let ended = ended_by(WatchEnded::CutOff("shard 1 keeps changes from index 70 on".into())).await;
+    assert!(matches!(ended, Ended::CutOff(_)), "{ended}");
+    says_what_to_do(&ended, "index 70");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_does_not_go_on_behind_the_cursor_ends_it_with_what_to_do_and_with_the_cursor_stored() {
+    let ended = ended_by(WatchEnded::NotContinuous("record 9 of shard 1 does not continue the cursor".into())).await;
+    assert!(matches!(ended, Ended::NotContinuous(_)), "{ended}");
+    says_what_to_do(&ended, "record 9");
+}
+
+/// All frames are published and stored; then the feed ends.
+async fn ended_by(why: WatchEnded) -> Ended {
     let world = World::new(Plan::None, 1);
     let frames: Vec<_> = world.frames.iter().cloned().map(Ok).collect();
-    let cut_off = WatchEnded::CutOff("shard 1 keeps changes from index 70 on".into());
-    let feed = stream::iter(frames).chain(stream::iter([Err(cut_off)])).chain(stream::pending()).boxed();
+    let feed = stream::iter(frames).chain(stream::iter([Err(why)])).chain(stream::pending()).boxed();
     let (_stop, stopped) = watch::channel(false);
     let ended = world.bridge(1, |_| feed).run(stopped).await.expect_err("it cannot go on");
-    assert!(matches!(ended, Ended::CutOff(_)), "{ended}");
-    let text = ended.to_string();
-    assert!(
-        ["index 70", "event-bridge reset --yes", "--from oldest", "--from now"].iter().all(|hint| text.contains(hint)),
-        "{text}"
-    );
     world.check();
+    ended
+}
+
+fn says_what_to_do(ended: &Ended, what: &str) {
+    let text = ended.to_string();
+    let hints = [what, "event-bridge reset --yes", "--from oldest", "--from now"];
+    assert!(hints.iter().all(|hint| text.contains(hint)), "{text}");
 }
 
 struct NoBroker;
