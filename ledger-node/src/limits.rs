@@ -120,6 +120,8 @@ pub const HISTORY_SYNC_WITHIN: Duration = Duration::from_secs(30);
 pub const HISTORY_VERIFY_LAST: usize = 64;
 /// Gaps of one shard that are told apart; more are joined, which only means that more is fetched again.
 pub const HISTORY_GAPS_MAX: usize = 16;
+/// A reader whose records retention or an install changed while it looked looks again so often; both are rare.
+pub const HISTORY_READ_TRIES: usize = 8;
 /// sled's segment: places are small, and a segment is a buffer in memory.
 pub const HISTORY_SEGMENT_BYTES: usize = 512 << 10;
 /// sled's page cache.
@@ -138,6 +140,8 @@ pub const BACKFILL_BYTES: usize = 2 << 20;
 pub const BACKFILL_RECORDS: usize = 2_048;
 /// Rounds of one backfill before others get their turn.
 pub const BACKFILL_ROUNDS_MAX: usize = 64;
+/// A peer must say so often that it misses records, with all others asked in between, before they count as lost: it may be fetching them itself.
+pub const BACKFILL_MISSES: u32 = 3;
 /// Bytes of the newest records of one shard that are kept in memory for watchers.
 pub const FEED_RING_BYTES: usize = 16 << 20;
 /// Records of one shard kept in memory for watchers: bounds the ring when records are tiny.

@@ -172,6 +172,15 @@ pub(crate) fn handler(node: Weak<Node>) -> PeerHandler {
                     node.take_addresses(&entry).await.map_err(io::Error::other)?;
                     Ok(Bytes::new())
                 }
+                Question::History(ask) => {
+                    let history = node.history().ok_or_else(|| io::Error::other("no history here yet"))?;
+                    if !history.reads_block() {
+                        return backfill::answer(history.as_ref(), &ask);
+                    }
+                    // It may wait for the disk, and other questions must not.
+                    let read = tokio::task::spawn_blocking(move || backfill::answer(history.as_ref(), &ask));
+                    read.await.map_err(io::Error::other)?
+                }
                 question => answer(&node, from, question),
             }
         })
@@ -202,10 +211,8 @@ fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Byte
                 node.shards().iter().filter_map(|s| s.status().leader.map(|leader| (s.id(), leader))).collect();
             Ok(encode_leaders(&leaders))
         }
-        Question::History(ask) => match node.history() {
-            Some(history) => backfill::answer(history.as_ref(), &ask),
-            None => Err(io::Error::other("no history here yet")),
-        },
+        // Answered before: it may wait.
+        Question::History(_) => Err(io::Error::other("history is not read here")),
         Question::Moved(_) => Err(io::Error::other("a node tells its own addresses and no other's")),
     }
 }

@@ -162,42 +162,55 @@ async fn keep_history(node: Arc<Node>, shard: Arc<Shard>, stop: tokio_util::sync
         let patience = applied.saturating_sub(limits::HISTORY_BACKLOG_ENTRIES_MAX);
         shard.group().hold_purge_above(kept.durable.max(patience));
         if kept.is_gapped() {
-            let me = node.node_id();
-            let others: Vec<_> = shard.status().voters.into_keys().filter(|id| Some(*id) != me).collect();
-            if let Some(&peer) = others.get(turn % others.len().max(1)) {
-                turn += 1;
-                let ask = |ask| {
-                    let node = node.clone();
-                    async move { node.ask(peer, &Question::History(ask)).await }
-                };
-                let history = shard.history();
-                match backfill::fill_from(history.as_ref(), shard.id(), ask).await {
-                    Ok(filled) => {
-                        let first = history.coverage(shard.id()).gaps.into_iter().next();
-                        let gone = first.and_then(|gap| {
-                            let oldest = refusals.take(gap.after, peer, &filled, &others)?;
-                            Some(oldest.min(gap.through + 1))
-                        });
-                        if let Some(oldest) = gone {
-                            tracing::warn!(
-                                shard = shard.id(),
-                                oldest,
-                                "history before this index is kept nowhere: it is given up here, too"
-                            );
-                            history.give_up_below(shard.id(), oldest);
-                        }
-                    }
-                    Err(error) => {
-                        tracing::info!(shard = shard.id(), peer = peer.0, %error, "history could not be filled from this peer");
-                    }
-                }
-            }
+            backfill_once(&node, &shard, turn, &mut refusals).await;
+            turn += 1;
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(limits::BACKFILL_EVERY) => {}
         }
     }
+}
+
+/// Asks one peer for what history misses; peers take turns. What all of them lost is given up, so that readers are told that it is gone.
+async fn backfill_once(node: &Arc<Node>, shard: &Shard, turn: usize, refusals: &mut backfill::Refusals<NodeId>) {
+    let (id, history) = (shard.id(), shard.history());
+    let me = node.node_id();
+    let voters: Vec<NodeId> = shard.status().voters.into_keys().collect();
+    let others: Vec<NodeId> = voters.iter().copied().filter(|id| Some(*id) != me).collect();
+    let Some(&peer) = others.get(turn % others.len().max(1)) else {
+        // The only replica there is: what it misses is lost.
+        let first = history.coverage(id).gaps.into_iter().next().filter(|_| voters.len() == 1);
+        if let Some(gap) = first {
+            give_up(shard, gap.through + 1);
+        }
+        return;
+    };
+    let ask = |ask| {
+        let node = node.clone();
+        async move { node.ask(peer, &Question::History(ask)).await }
+    };
+    match backfill::fill_from(history, id, ask).await {
+        Ok(filled) => {
+            let kept = history.coverage(id);
+            let Some(gap) = kept.gaps.first() else { return };
+            if let Some(oldest) = refusals.take(kept.wanted, peer, &filled, &others) {
+                give_up(shard, oldest.min(gap.through + 1));
+            }
+        }
+        Err(error) => {
+            tracing::info!(shard = id, peer = peer.0, %error, "history could not be filled from this peer");
+        }
+    }
+}
+
+fn give_up(shard: &Shard, oldest: u64) {
+    tracing::warn!(
+        shard = shard.id(),
+        oldest,
+        "no replica keeps all of history before this index: it is given up, and older cursors are too old"
+    );
+    shard.history().give_up_below(shard.id(), oldest);
 }
 
 /// Puts the table in line with the placement, if it is not.

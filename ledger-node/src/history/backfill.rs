@@ -1,17 +1,20 @@
 //! Backfill: a gapped node asks its peers for what it misses, and believes only what fits the chain.
 //!
-//! **Owns** the question and answer between nodes and the round that fills a gap. **Must never** answer with records that this
-//! node does not have without a gap. **Read next**: [`super::kept`].
+//! **Owns** the question and answer between nodes, the round that fills a gap, and when what no peer has is given up. **Must never** answer
+//! with records that this node does not have without a gap. **Read next**: [`super::fill`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ledger_core::codec;
 
-use super::{FillError, Gap, History, HistoryError, PageBounds};
+use super::{FillError, History, HistoryError, PageBounds};
 use crate::limits::{
-    BACKFILL_BYTES, BACKFILL_RECORDS, BACKFILL_ROUNDS_MAX, HISTORY_RECORD_BYTES_MAX, PEER_ANSWER_BYTES_MAX,
+    BACKFILL_BYTES, BACKFILL_MISSES, BACKFILL_RECORDS, BACKFILL_ROUNDS_MAX, HISTORY_RECORD_BYTES_MAX,
+    PEER_ANSWER_BYTES_MAX,
 };
 
 /// A question: records of a shard from an index on, and from a byte of the first of them (long ones come in pieces).
@@ -50,7 +53,10 @@ pub enum Given {
         oldest: u64,
     },
     /// It is missing there too.
-    NotHere,
+    NotHere {
+        /// Last index that is missing there.
+        through: u64,
+    },
 }
 
 const GIVEN_RECORDS: u8 = 0;
@@ -102,7 +108,10 @@ impl Given {
                 out.put_u8(GIVEN_TOO_OLD);
                 out.put_u64(*oldest);
             }
-            Self::NotHere => out.put_u8(GIVEN_NOT_HERE),
+            Self::NotHere { through } => {
+                out.put_u8(GIVEN_NOT_HERE);
+                out.put_u64(*through);
+            }
         }
         out.freeze()
     }
@@ -127,7 +136,7 @@ impl Given {
                 Some(Self::Piece { index: bytes.try_get_u64().ok()?, total: bytes.try_get_u32().ok()?, piece: bytes })
             }
             GIVEN_TOO_OLD => Some(Self::TooOld { oldest: bytes.try_get_u64().ok()? }),
-            GIVEN_NOT_HERE => bytes.is_empty().then_some(Self::NotHere),
+            GIVEN_NOT_HERE => Some(Self::NotHere { through: bytes.try_get_u64().ok()? }),
             _ => None,
         }
     }
@@ -144,13 +153,13 @@ pub fn answer(history: &dyn History, question: &[u8]) -> io::Result<Bytes> {
     let page = match history.read(ask.shard, ask.from, bounds) {
         Ok(page) => page,
         Err(HistoryError::TooOld { oldest, .. }) => return Ok(Given::TooOld { oldest }.encode()),
-        Err(HistoryError::NotHere { .. }) => return Ok(Given::NotHere.encode()),
+        Err(HistoryError::NotHere { through, .. }) => return Ok(Given::NotHere { through }.encode()),
         Err(HistoryError::Io(error)) => return Err(error),
     };
     let mut records = Vec::with_capacity(page.records.len());
     let mut next = page.next;
     let mut bytes = 0;
-    for (index, record) in page.records {
+    for (index, record) in chained(history, ask.shard, &mut next, page.records) {
         if records.is_empty() && record.len() > BACKFILL_BYTES {
             let offset = if index == ask.from { ask.offset as usize } else { 0 };
             let piece = record.slice(offset.min(record.len())..record.len().min(offset + BACKFILL_BYTES));
@@ -166,6 +175,23 @@ pub fn answer(history: &dyn History, question: &[u8]) -> io::Result<Bytes> {
     Ok(Given::Records { records, next }.encode())
 }
 
+/// Records up to the first that does not continue the one before: this node misses some there, and did not know.
+fn chained(history: &dyn History, shard: u32, next: &mut u64, mut records: Vec<(u64, Bytes)>) -> Vec<(u64, Bytes)> {
+    let mut before: Option<(u64, u128)> = None;
+    for (n, (index, bytes)) in records.iter().enumerate() {
+        let record = codec::decode_record(bytes).ok();
+        let fits = record.filter(|record| before.is_none_or(|(_, chain)| chain == record.chain_before));
+        let Some(record) = fits else {
+            history.distrust(shard, before.map_or(index.saturating_sub(1), |(last, _)| last), *index);
+            *next = before.map_or(*index, |(last, _)| last + 1);
+            records.truncate(n);
+            return records;
+        };
+        before = Some((*index, codec::chain_after(record.chain_before, bytes)));
+    }
+    records
+}
+
 /// What one attempt came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Filled {
@@ -174,7 +200,10 @@ pub enum Filled {
     /// Some came; there is more.
     Partly,
     /// This peer misses it, too.
-    NotFromHim,
+    Missing {
+        /// Last index that is missing there.
+        through: u64,
+    },
     /// This peer has not come so far yet: it may have it later.
     NotYet,
     /// This peer dropped the beginning of the gap.
@@ -184,23 +213,34 @@ pub enum Filled {
     },
 }
 
-/// Who was asked for the beginning of a gap and has it no more. Only when no peer has it, it is given up.
+/// Who was asked for the first index that is missing and does not have it. Only when no peer has it, it is given up.
 #[derive(Debug, Default)]
 pub struct Refusals<P> {
-    after: u64,
-    by: BTreeMap<P, Option<u64>>,
+    wanted: u64,
+    by: BTreeMap<P, Refusal>,
+}
+
+/// What a peer said about the first index that is missing.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    /// From where on it may have records.
+    from: u64,
+    /// It dropped what is older, and will never have it again.
+    dropped: bool,
+    /// How often it said so.
+    times: u32,
 }
 
 impl<P: Ord + Copy> Refusals<P> {
-    /// Takes what an attempt came to, for the gap that begins `after`. Answers from where on somebody keeps it, once all `peers` said that they
-    /// have the beginning no more and at least one dropped it: what is older can be had nowhere.
-    pub fn take(&mut self, after: u64, peer: P, filled: &Filled, peers: &[P]) -> Option<u64> {
-        if after != self.after {
-            *self = Self { after, by: BTreeMap::new() };
+    /// Takes what an attempt came to, when `wanted` is the first index that is missing. Answers from where on somebody may keep records, once all
+    /// `peers` said that they do not have this one: at least one dropped it, or all said [`BACKFILL_MISSES`] times that they miss it.
+    pub fn take(&mut self, wanted: u64, peer: P, filled: &Filled, peers: &[P]) -> Option<u64> {
+        if wanted != self.wanted {
+            *self = Self { wanted, by: BTreeMap::new() };
         }
-        match filled {
-            Filled::TooOld { oldest } => self.by.insert(peer, Some(*oldest)),
-            Filled::NotFromHim => self.by.insert(peer, None),
+        let (from, dropped) = match filled {
+            Filled::TooOld { oldest } => (*oldest, true),
+            Filled::Missing { through } => (through.saturating_add(1), false),
             Filled::NotYet => {
                 self.by.remove(&peer);
                 return None;
@@ -210,9 +250,12 @@ impl<P: Ord + Copy> Refusals<P> {
                 return None;
             }
         };
-        let asked = peers.iter().all(|peer| self.by.contains_key(peer));
-        let oldest = peers.iter().filter_map(|peer| *self.by.get(peer)?).min();
-        oldest.filter(|_| asked)
+        let times = self.by.get(&peer).map_or(0, |before| before.times).saturating_add(1);
+        self.by.insert(peer, Refusal { from, dropped, times });
+        let said: Option<Vec<Refusal>> = peers.iter().map(|peer| self.by.get(peer).copied()).collect();
+        let said = said?;
+        let for_good = said.iter().any(|one| one.dropped) || said.iter().all(|one| one.times >= BACKFILL_MISSES);
+        said.iter().map(|one| one.from).min().filter(|_| for_good)
     }
 }
 
@@ -220,46 +263,67 @@ impl<P: Ord + Copy> Refusals<P> {
 ///
 /// # Errors
 /// The peer cannot be reached, or what it gave does not fit the chain.
-pub async fn fill_from<F, Fut>(history: &dyn History, shard: u32, mut ask: F) -> io::Result<Filled>
+pub async fn fill_from<F, Fut>(history: &Arc<dyn History>, shard: u32, mut ask: F) -> io::Result<Filled>
 where
     F: FnMut(Bytes) -> Fut,
     Fut: Future<Output = io::Result<Bytes>>,
 {
     for _ in 0..BACKFILL_ROUNDS_MAX {
-        let Some(gap) = history.coverage(shard).gaps.first().cloned() else { return Ok(Filled::Whole) };
-        let (records, next) = match ask_from(shard, &gap, &mut ask).await? {
+        let wanted = history.coverage(shard).wanted;
+        if wanted == 0 {
+            return Ok(Filled::Whole);
+        }
+        let (records, next) = match ask_from(shard, wanted, &mut ask).await? {
             Given::Records { records, next } => (records, next),
-            Given::Piece { .. } | Given::NotHere => return Ok(Filled::NotFromHim),
+            Given::Piece { index, .. } => return Ok(Filled::Missing { through: index }),
+            Given::NotHere { through } => return Ok(Filled::Missing { through }),
             Given::TooOld { oldest } => return Ok(Filled::TooOld { oldest }),
         };
-        if next <= gap.after + 1 {
+        if next <= wanted {
             return Ok(Filled::NotYet);
         }
-        match history.fill(shard, &records, next - 1) {
+        match fill(history, shard, records, next - 1).await {
             Ok(()) => {}
             Err(FillError::NoGap) => return Ok(Filled::Whole),
             Err(FillError::Io(error)) => return Err(error),
-            Err(error) => {
-                history.unchained(shard);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string()));
-            }
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
         }
     }
     Ok(if history.coverage(shard).is_gapped() { Filled::Partly } else { Filled::Whole })
 }
 
-/// Asks for the beginning of a gap, and for all pieces of a long record.
-async fn ask_from<F, Fut>(shard: u32, gap: &Gap, ask: &mut F) -> io::Result<Given>
+/// Writes and syncs, where that may block on a thread of its own.
+async fn fill(
+    history: &Arc<dyn History>,
+    shard: u32,
+    records: Vec<(u64, Bytes)>,
+    through: u64,
+) -> Result<(), FillError> {
+    if !history.reads_block() {
+        return history.fill(shard, &records, through);
+    }
+    let history = history.clone();
+    let filled = tokio::task::spawn_blocking(move || history.fill(shard, &records, through)).await;
+    filled.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+}
+
+/// Asks for records from an index on, and for all pieces of a long one.
+async fn ask_from<F, Fut>(shard: u32, wanted: u64, ask: &mut F) -> io::Result<Given>
 where
     F: FnMut(Bytes) -> Fut,
     Fut: Future<Output = io::Result<Bytes>>,
 {
     let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("a peer's answer about history {why}"));
-    let mut question = Ask { shard, from: gap.after + 1, offset: 0 };
+    let mut question = Ask { shard, from: wanted, offset: 0 };
+    // The record that comes in pieces: its index and length.
+    let mut of: Option<(u64, u32)> = None;
     let mut whole = BytesMut::new();
     loop {
         let given = Given::decode(ask(question.encode()).await?).ok_or_else(|| bad("is malformed"))?;
         let Given::Piece { index, total, piece } = given else { return Ok(given) };
+        if *of.get_or_insert((index, total)) != (index, total) {
+            return Err(bad("is of another record than the one before"));
+        }
         if total as usize > HISTORY_RECORD_BYTES_MAX || piece.is_empty() || whole.len() + piece.len() > total as usize {
             return Err(bad("does not add up"));
         }

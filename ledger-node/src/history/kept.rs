@@ -5,11 +5,13 @@
 //!
 //! **Owns** gaps: they come from installs, an overflowing backlog and records that do not fit; they go when peers fill them.
 //! * `written` and `durable` never pass `applied`; no record in a gap is handed out; gaps are ascending and apart.
+//! * The store holds no record behind a hole that its note does not name: a note is stored before the records behind its gaps.
 //! * Records below the oldest that counts may still lie in the store: they are not read, and nothing continues their chain.
-//! * After a restart the shard appends again what the log still has. What lies in the store already is skipped, and compared at
-//!   its last record: the records are chained, so one equal record vouches for all before it.
+//! * A reader looks at the store without the lock, and again at the state behind it: what retention, an install or a new gap changed
+//!   meanwhile is an error or another look, never a page with a hole.
 //!
-//! **Must never** hold its lock while the store is written by the thread. **Read next**: [`super::writer`].
+//! **Must never** hold its lock while the store is written by the thread. **Read next**: [`super::recovery`], [`super::fill`],
+//! [`super::writer`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,11 +21,13 @@ use bytes::Bytes;
 use ledger_core::codec;
 use tokio::time::Instant;
 
+use super::fill::Fetch;
+use super::recovery::{self, Resume};
 use super::store::{Note, RecordStore, Stored};
 use super::{Coverage, FillError, Gap, History, HistoryError, Page, PageBounds, Retention, writer};
 use crate::limits::{
-    HISTORY_BACKLOG_BYTES_MAX, HISTORY_BATCH_BYTES, HISTORY_BATCH_RECORDS, HISTORY_GAPS_MAX, HISTORY_RETAIN_EVERY,
-    HISTORY_SYNC_WITHIN, HISTORY_VERIFY_LAST,
+    HISTORY_BACKLOG_BYTES_MAX, HISTORY_BATCH_BYTES, HISTORY_BATCH_RECORDS, HISTORY_GAPS_MAX, HISTORY_READ_TRIES,
+    HISTORY_RETAIN_BATCH, HISTORY_RETAIN_EVERY, HISTORY_SYNC_WITHIN,
 };
 
 /// History of one node over a store.
@@ -31,6 +35,8 @@ pub struct KeptHistory {
     pub(super) store: Arc<dyn RecordStore>,
     pub(super) keep: Retention,
     pub(super) state: Mutex<State>,
+    /// Held, and taken before `state`, by whoever writes records: the writer, a restored state, a fill. Retention only removes.
+    writing: Mutex<()>,
     /// Rung when the writer has something to do.
     pub(super) work: Condvar,
     /// Rung when something became durable.
@@ -56,20 +62,28 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Kept {
     pub(super) note: Note,
+    /// The store has not taken the note yet; it does before the next record.
+    pub(super) note_unsaved: bool,
+    /// Grows with every change of what the store holds below `applied`, before the store is changed.
+    pub(super) changes: u64,
     pub(super) applied: u64,
     pub(super) written: u64,
     pub(super) durable: u64,
     /// Records above `written`, ascending; removed once they are in the store.
     pub(super) backlog: VecDeque<(u64, Bytes)>,
     pub(super) backlog_bytes: usize,
-    /// Records up to here lie in the store already and are expected again: the last of them, to be compared.
-    resume: Option<(u64, Bytes)>,
+    /// The log is replayed, and what follows may lie in the store already.
+    pub(super) resume: Option<Resume>,
+    /// How far the first gap was fetched.
+    pub(super) fetch: Option<Fetch>,
 }
 
 impl Kept {
-    /// Everything up to here may be read, as far as gaps allow.
-    fn readable_to(&self) -> u64 {
-        self.applied
+    /// Changes what is missing or where it begins; the note is stored before the next record is.
+    pub(super) fn change_note(&mut self, change: impl FnOnce(&mut Note)) {
+        change(&mut self.note);
+        self.note_unsaved = true;
+        self.changes += 1;
     }
 
     fn gap_at(&self, index: u64) -> Option<&Gap> {
@@ -81,31 +95,35 @@ impl Kept {
         if new.through <= new.after {
             return;
         }
-        let gaps = &mut self.note.gaps;
-        gaps.push(new);
-        gaps.sort_by_key(|gap| (gap.after, gap.through));
-        let mut joined: Vec<Gap> = Vec::with_capacity(gaps.len());
-        for gap in gaps.drain(..) {
-            match joined.last_mut() {
-                Some(last) if gap.after <= last.through => {
-                    if gap.through > last.through {
-                        last.through = gap.through;
-                        last.chain_to = gap.chain_to;
-                    } else if gap.through == last.through {
-                        last.chain_to = last.chain_to.or(gap.chain_to);
-                    }
-                }
-                _ => joined.push(gap),
-            }
-        }
-        while joined.len() > HISTORY_GAPS_MAX {
-            let newest = joined.pop().expect("longer than the bound");
-            let before = joined.last_mut().expect("longer than the bound");
-            before.through = newest.through;
-            before.chain_to = newest.chain_to;
-        }
-        *gaps = joined;
+        self.change_note(|note| join(&mut note.gaps, new));
     }
+}
+
+/// Adds a gap to others.
+fn join(gaps: &mut Vec<Gap>, new: Gap) {
+    gaps.push(new);
+    gaps.sort_by_key(|gap| (gap.after, gap.through));
+    let mut joined: Vec<Gap> = Vec::with_capacity(gaps.len());
+    for gap in gaps.drain(..) {
+        match joined.last_mut() {
+            Some(last) if gap.after <= last.through => {
+                if gap.through > last.through {
+                    last.through = gap.through;
+                    last.chain_to = gap.chain_to;
+                } else if gap.through == last.through {
+                    last.chain_to = last.chain_to.or(gap.chain_to);
+                }
+            }
+            _ => joined.push(gap),
+        }
+    }
+    while joined.len() > HISTORY_GAPS_MAX {
+        let newest = joined.pop().expect("longer than the bound");
+        let before = joined.last_mut().expect("longer than the bound");
+        before.through = newest.through;
+        before.chain_to = newest.chain_to;
+    }
+    *gaps = joined;
 }
 
 /// The chain value behind a record; none when its bytes are no record.
@@ -117,7 +135,7 @@ impl KeptHistory {
     /// With a thread that writes in the background.
     ///
     /// # Errors
-    /// The store cannot be read, or its newest records do not fit their chain.
+    /// The store cannot be read.
     pub fn threaded(store: Arc<dyn RecordStore>, keep: Retention) -> io::Result<Arc<Self>> {
         let history = Arc::new(Self::load(store, keep, false)?);
         writer::spawn(history.clone())?;
@@ -138,29 +156,50 @@ impl KeptHistory {
             let note = Note::decode(&bytes).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("the note of shard {shard} is malformed"))
             })?;
-            verify_tail(store.as_ref(), shard, &note)?;
-            state.shards.insert(shard, Kept { note, ..Kept::default() });
+            let mut kept = Kept { note, ..Kept::default() };
+            for hole in recovery::holes(store.as_ref(), shard, &kept.note)? {
+                tracing::warn!(
+                    shard,
+                    after = hole.after,
+                    through = hole.through,
+                    "the history store misses records that nothing names; they are a gap, filled from peers"
+                );
+                kept.add_gap(hole);
+            }
+            if kept.note_unsaved {
+                store.put_note(shard, &kept.note.encode())?;
+                kept.note_unsaved = false;
+            }
+            state.shards.insert(shard, kept);
         }
-        let retained_at = Mutex::new(Instant::now());
-        Ok(Self {
-            store,
-            keep,
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            done: Condvar::new(),
-            inline,
-            retained_at,
-        })
+        let (state, writing, retained_at) = (Mutex::new(state), Mutex::default(), Mutex::new(Instant::now()));
+        let (work, done) = (Condvar::new(), Condvar::new());
+        Ok(Self { store, keep, state, writing, work, done, inline, retained_at })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn save_note(&self, shard: u32, kept: &Kept) {
-        if let Err(error) = self.store.put_note(shard, &kept.note.encode()) {
-            tracing::error!(shard, %error, "history cannot remember what it misses");
+    /// The right to write records.
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores a note that is not stored yet. When that fails the writer tries again before it stores a record.
+    pub(super) fn save_note(&self, shard: u32, kept: &mut Kept) -> io::Result<()> {
+        if kept.note_unsaved {
+            self.store.put_note(shard, &kept.note.encode()).inspect_err(|error| {
+                tracing::error!(shard, %error, "history cannot store what it misses; trying again before the next record");
+            })?;
+            kept.note_unsaved = false;
         }
+        Ok(())
+    }
+
+    /// Stores all notes that are not stored yet: before any record.
+    pub(super) fn save_notes(&self, state: &mut State) -> io::Result<()> {
+        state.shards.iter_mut().try_for_each(|(&shard, kept)| self.save_note(shard, kept))
     }
 
     /// The next batch for the store, cloned: readers find the records in the backlog until they are written.
@@ -209,7 +248,8 @@ impl KeptHistory {
             state.shards.iter().filter(|(_, kept)| !kept.backlog.is_empty()).map(|(&shard, _)| shard).collect();
         for shard in shards {
             let Some(kept) = state.shards.get_mut(&shard) else { continue };
-            let gap = Gap { after: kept.written, through: kept.applied, chain_to: None };
+            let chain_to = kept.backlog.back().and_then(|(_, bytes)| chain_behind(bytes));
+            let gap = Gap { after: kept.written, through: kept.applied, chain_to };
             tracing::warn!(
                 shard,
                 after = gap.after,
@@ -222,7 +262,6 @@ impl KeptHistory {
             kept.backlog_bytes = 0;
             kept.written = kept.applied;
             kept.add_gap(gap);
-            self.save_note(shard, kept);
         }
     }
 
@@ -245,121 +284,159 @@ impl KeptHistory {
 
     fn write_inline(&self, state: &mut State) {
         let (batch, through) = Self::next_batch(state);
-        match self.store.put(&batch) {
+        match self.save_notes(state).and_then(|()| self.store.put(&batch)) {
             Ok(()) => Self::batch_written(state, &through),
             Err(error) => self.drop_backlog(state, &error.to_string()),
         }
     }
 
     /// The last record at or below an index that counts: what lies below `oldest` is given up, though it may be there yet.
-    fn last_that_counts(&self, shard: u32, oldest: u64, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+    pub(super) fn last_that_counts(&self, shard: u32, oldest: u64, index: u64) -> io::Result<Option<(u64, Bytes)>> {
         Ok(self.store.last_up_to(shard, index)?.filter(|(at, _)| *at >= oldest))
     }
 
-    /// Compares what a restart appends with what is in the store. Answers whether the record is there already.
-    fn resumed(&self, shard: u32, kept: &mut Kept, index: u64, record: Option<&Bytes>) -> bool {
-        let Some((last, stored)) = &kept.resume else { return false };
-        let last = *last;
-        if index < last {
-            return true;
+    /// Takes what cannot be read in the store out of it, from an index on, and calls it a gap. Answers whether there was any.
+    pub(super) fn drop_unreadable(&self, shard: u32, from: u64, through: u64) -> io::Result<bool> {
+        // A fill must not put records where they are removed at the same time.
+        let _writing = self.writing();
+        let one = PageBounds { records: 1, bytes: 1 };
+        let mut bad: Option<(u64, u64)> = None;
+        for mark in self.store.marks(shard, from, through, HISTORY_RETAIN_BATCH)? {
+            let read = self.store.range(shard, mark.index, mark.index, one);
+            match (read, bad) {
+                (Err(error), _) if error.kind() == io::ErrorKind::InvalidData => {
+                    bad = Some((bad.map_or(mark.index, |(first, _)| first), mark.index));
+                }
+                (Err(error), _) => return Err(error),
+                (Ok(_), Some(_)) => break,
+                (Ok(_), None) => {}
+            }
         }
-        let equal = index == last && record == Some(stored);
-        kept.resume = None;
-        if equal {
-            return true;
+        let Some((first, last)) = bad else { return Ok(false) };
+        tracing::error!(shard, first, last, "history cannot be read there; it is a gap, filled from peers");
+        {
+            let mut state = self.lock();
+            let Some(kept) = state.shards.get_mut(&shard) else { return Ok(true) };
+            kept.add_gap(Gap { after: first.saturating_sub(1), through: last, chain_to: None });
+            self.save_note(shard, kept)?;
         }
-        tracing::warn!(
-            shard,
-            index,
-            last,
-            "history does not hold what the log says; it is gapped there and filled from peers"
-        );
-        kept.add_gap(Gap { after: kept.durable, through: index - 1, chain_to: None });
-        self.save_note(shard, kept);
-        false
+        while self.store.remove(shard, first, last, HISTORY_RETAIN_BATCH)? == HISTORY_RETAIN_BATCH {}
+        Ok(true)
+    }
+
+    /// One look of [`History::read`]; none when the store was changed meanwhile.
+    fn read_once(&self, shard: u32, from: u64, bounds: PageBounds) -> Result<Option<Page>, HistoryError> {
+        let (changes, through, waiting) = {
+            let state = self.lock();
+            let Some(kept) = state.shards.get(&shard) else {
+                return Ok(Some(Page { records: Vec::new(), next: from }));
+            };
+            if from < kept.note.oldest {
+                return Err(HistoryError::TooOld { shard, oldest: kept.note.oldest });
+            }
+            if let Some(gap) = kept.gap_at(from) {
+                return Err(HistoryError::NotHere { shard, after: gap.after, through: gap.through });
+            }
+            let next_gap = kept.note.gaps.iter().map(|gap| gap.after).find(|&after| after >= from);
+            let through = next_gap.unwrap_or(u64::MAX).min(kept.applied);
+            // Cheap clones, and only of what the store does not have yet.
+            let waiting: Vec<(u64, Bytes)> = kept
+                .backlog
+                .iter()
+                .skip_while(|(index, _)| *index < from)
+                .take_while(|(index, _)| *index <= through)
+                .take(bounds.records)
+                .cloned()
+                .collect();
+            (kept.changes, through, waiting)
+        };
+        let stored_to = waiting.first().map_or(through, |(index, _)| index - 1);
+        let stored = self.store.range(shard, from, stored_to, bounds);
+        if self.lock().shards.get(&shard).map(|kept| kept.changes) != Some(changes) {
+            return Ok(None);
+        }
+        let mut records = match stored {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return if self.drop_unreadable(shard, from, stored_to)? { Ok(None) } else { Err(error.into()) };
+            }
+            stored => stored?,
+        };
+        let mut bytes: usize = records.iter().map(|(_, record)| record.len()).sum();
+        let full = |records: &[(u64, Bytes)], bytes| records.len() >= bounds.records || bytes >= bounds.bytes;
+        let mut cut = !records.is_empty() && full(&records, bytes);
+        for record in waiting {
+            if cut {
+                break;
+            }
+            bytes += record.1.len();
+            records.push(record);
+            cut = full(&records, bytes);
+        }
+        let next = match records.last() {
+            Some((last, _)) if cut => last + 1,
+            _ => through.saturating_add(1).max(from),
+        };
+        Ok(Some(Page { records, next }))
+    }
+
+    /// One look of [`History::last_up_to`]; none when the store was changed meanwhile.
+    fn last_once(&self, shard: u32, index: u64) -> Result<Option<Option<(u64, Bytes)>>, HistoryError> {
+        let (changes, oldest, gaps, waiting) = {
+            let state = self.lock();
+            let Some(kept) = state.shards.get(&shard) else { return Ok(Some(None)) };
+            let waiting = kept.backlog.iter().rev().find(|(at, _)| *at <= index).cloned();
+            (kept.changes, kept.note.oldest, kept.note.gaps.clone(), waiting)
+        };
+        let found = match waiting {
+            Some(found) => Ok(Some(found)),
+            None => self.store.last_up_to(shard, index),
+        };
+        if self.lock().shards.get(&shard).map(|kept| kept.changes) != Some(changes) {
+            return Ok(None);
+        }
+        let found = match found {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let at = self.store.last_index(shard, index)?.unwrap_or(index);
+                return if self.drop_unreadable(shard, at, at)? { Ok(None) } else { Err(error.into()) };
+            }
+            found => found?,
+        };
+        let at = found.as_ref().map_or(0, |(at, _)| *at);
+        if let Some(gap) = gaps.iter().rev().find(|gap| gap.after < index && at < gap.through) {
+            return Err(HistoryError::NotHere { shard, after: gap.after, through: gap.through });
+        }
+        if at < oldest {
+            return if oldest == 0 { Ok(Some(None)) } else { Err(HistoryError::TooOld { shard, oldest }) };
+        }
+        Ok(Some(found))
     }
 }
 
-/// Checks the chain over the newest records that count; gaps may break it.
-fn verify_tail(store: &dyn RecordStore, shard: u32, note: &Note) -> io::Result<()> {
-    let mut upto = u64::MAX;
-    let mut behind: Option<(u64, u128)> = None;
-    for _ in 0..HISTORY_VERIFY_LAST {
-        let Some((index, bytes)) = store.last_up_to(shard, upto)?.filter(|(index, _)| *index >= note.oldest) else {
-            return Ok(());
-        };
-        let bad = |why: String| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("history record {index} of shard {shard}: {why}"))
-        };
-        let record = codec::decode_record(&bytes).map_err(|error| bad(error.to_string()))?;
-        let gap_between =
-            behind.is_some_and(|(next, _)| note.gaps.iter().any(|gap| gap.through >= index && gap.after < next));
-        if let Some((next, chain)) = behind
-            && !gap_between
-            && codec::chain_after(record.chain_before, &bytes) != chain
-        {
-            return Err(bad(format!("the chain is broken before record {next}")));
+/// Looks until nothing changed the store during a look.
+fn settled<T>(mut look: impl FnMut() -> Result<Option<T>, HistoryError>) -> Result<T, HistoryError> {
+    for _ in 0..HISTORY_READ_TRIES {
+        if let Some(found) = look()? {
+            return Ok(found);
         }
-        behind = Some((index, record.chain_before));
-        if index == 0 {
-            return Ok(());
-        }
-        upto = index - 1;
     }
-    Ok(())
+    Err(io::Error::new(io::ErrorKind::Interrupted, "history changed during every look").into())
 }
 
 impl History for KeptHistory {
     fn begin(&self, shard: u32, at: u64, chain: u128) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let kept = state.shards.entry(shard).or_default();
-        let waiting: Vec<Stored> =
-            kept.backlog.drain(..).map(|(index, bytes)| Stored { shard, index, bytes }).collect();
-        state.backlog_bytes -= kept.backlog_bytes;
-        kept.backlog_bytes = 0;
-        let oldest = kept.note.oldest;
-        let kept_before = self.store.put(&waiting).and_then(|()| self.last_that_counts(shard, oldest, at));
-        let newest = self.last_that_counts(shard, oldest, u64::MAX);
-        let (Ok(before), Ok(newest)) = (kept_before, newest) else {
-            tracing::error!(shard, "the history store cannot be read; all of it is missing here");
-            kept.note.gaps.clear();
-            kept.add_gap(Gap { after: 0, through: at, chain_to: Some(chain) });
-            return;
-        };
-        let vouched = kept.note.gaps.last().is_some_and(|gap| gap.through == at && gap.chain_to == Some(chain));
-        match before {
-            _ if vouched => {}
-            // Never anything: an untouched state has the chain value zero.
-            None if chain == 0 || at == 0 => {}
-            None => kept.add_gap(Gap { after: oldest.saturating_sub(1), through: at, chain_to: Some(chain) }),
-            Some((_, bytes)) if chain_behind(&bytes) == Some(chain) => {}
-            Some((last, _)) if last < at => kept.add_gap(Gap { after: last, through: at, chain_to: Some(chain) }),
-            // The very last record is of another history: nothing of it can be believed.
-            Some(_) => kept.add_gap(Gap { after: oldest.saturating_sub(1), through: at, chain_to: Some(chain) }),
-        }
-        kept.resume = newest.filter(|(last, _)| *last > at && kept.gap_at(*last).is_none());
-        kept.note.gaps.retain(|gap| gap.after < at);
-        if let Some(gap) = kept.note.gaps.last_mut()
-            && gap.through > at
-        {
-            *gap = Gap { after: gap.after, through: at, chain_to: Some(chain) };
-        }
-        kept.applied = at;
-        kept.written = at;
-        kept.durable = at;
-        self.save_note(shard, kept);
+        self.restored(shard, at, chain);
     }
 
     fn append(&self, shard: u32, index: u64, record: Option<&Bytes>) {
         self.retain_inline();
+        let _writing = self.inline.then(|| self.writing());
         let mut state = self.lock();
         let state = &mut *state;
         let kept = state.shards.entry(shard).or_default();
         if index <= kept.applied {
             return;
         }
-        if kept.resume.is_some() && self.resumed(shard, kept, index, record) {
+        if kept.resume.is_some() && self.replayed(shard, kept, index, record) {
             kept.applied = index;
             kept.written = index;
             return;
@@ -415,46 +492,7 @@ impl History for KeptHistory {
     }
 
     fn read(&self, shard: u32, from: u64, bounds: PageBounds) -> Result<Page, HistoryError> {
-        let (through, waiting) = {
-            let state = self.lock();
-            let Some(kept) = state.shards.get(&shard) else { return Ok(Page { records: Vec::new(), next: from }) };
-            if from < kept.note.oldest {
-                return Err(HistoryError::TooOld { shard, oldest: kept.note.oldest });
-            }
-            if let Some(gap) = kept.gap_at(from) {
-                return Err(HistoryError::NotHere { shard, after: gap.after, through: gap.through });
-            }
-            let next_gap = kept.note.gaps.iter().map(|gap| gap.after).find(|&after| after >= from);
-            let through = next_gap.unwrap_or(u64::MAX).min(kept.readable_to());
-            // Cheap clones, and only of what the store does not have yet.
-            let waiting: Vec<(u64, Bytes)> = kept
-                .backlog
-                .iter()
-                .skip_while(|(index, _)| *index < from)
-                .take_while(|(index, _)| *index <= through)
-                .take(bounds.records)
-                .cloned()
-                .collect();
-            (through, waiting)
-        };
-        let stored_to = waiting.first().map_or(through, |(index, _)| index - 1);
-        let mut records = self.store.range(shard, from, stored_to, bounds)?;
-        let mut bytes: usize = records.iter().map(|(_, record)| record.len()).sum();
-        let full = |records: &[(u64, Bytes)], bytes| records.len() >= bounds.records || bytes >= bounds.bytes;
-        let mut cut = !records.is_empty() && full(&records, bytes);
-        for record in waiting {
-            if cut {
-                break;
-            }
-            bytes += record.1.len();
-            records.push(record);
-            cut = full(&records, bytes);
-        }
-        let next = match records.last() {
-            Some((last, _)) if cut => last + 1,
-            _ => through.saturating_add(1).max(from),
-        };
-        Ok(Page { records, next })
+        settled(|| self.read_once(shard, from, bounds))
     }
 
     fn record_at(&self, shard: u32, index: u64) -> Result<Option<Bytes>, HistoryError> {
@@ -463,24 +501,7 @@ impl History for KeptHistory {
     }
 
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
-        let (oldest, gaps, waiting) = {
-            let state = self.lock();
-            let Some(kept) = state.shards.get(&shard) else { return Ok(None) };
-            let waiting = kept.backlog.iter().rev().find(|(at, _)| *at <= index).cloned();
-            (kept.note.oldest, kept.note.gaps.clone(), waiting)
-        };
-        let found = match waiting {
-            Some(found) => Some(found),
-            None => self.store.last_up_to(shard, index)?,
-        };
-        let at = found.as_ref().map_or(0, |(at, _)| *at);
-        if let Some(gap) = gaps.iter().rev().find(|gap| gap.after < index && at < gap.through) {
-            return Err(HistoryError::NotHere { shard, after: gap.after, through: gap.through });
-        }
-        if at < oldest {
-            return if oldest == 0 { Ok(None) } else { Err(HistoryError::TooOld { shard, oldest }) };
-        }
-        Ok(found)
+        settled(|| self.last_once(shard, index))
     }
 
     fn coverage(&self, shard: u32) -> Coverage {
@@ -492,34 +513,13 @@ impl History for KeptHistory {
             written: kept.written,
             durable: kept.durable,
             gaps: kept.note.gaps.clone(),
+            wanted: kept.wanted(),
             backlog_bytes: kept.backlog_bytes,
         }
     }
 
     fn fill(&self, shard: u32, records: &[(u64, Bytes)], through: u64) -> Result<(), FillError> {
-        let gap = {
-            let state = self.lock();
-            let kept = state.shards.get(&shard).ok_or(FillError::NoGap)?;
-            kept.note.gaps.first().cloned().ok_or(FillError::NoGap)?
-        };
-        let mut through = through.min(gap.through);
-        let (stored, chain) = self.check_fill(shard, &gap, records, through)?;
-        // A state's index counts entries that are not the ledger's, too: the chain says that no record is left, and no peer has one to give.
-        if chain.is_some() && chain == gap.chain_to {
-            through = gap.through;
-        }
-        self.store.put(&stored)?;
-        self.store.sync()?;
-        let mut state = self.lock();
-        let Some(kept) = state.shards.get_mut(&shard) else { return Ok(()) };
-        if let Some(first) = kept.note.gaps.first_mut()
-            && first.after == gap.after
-        {
-            first.after = through;
-        }
-        kept.note.gaps.retain(|gap| gap.after < gap.through);
-        self.save_note(shard, kept);
-        Ok(())
+        self.fill_first(shard, records, through)
     }
 
     fn distrust(&self, shard: u32, after: u64, through: u64) {
@@ -528,38 +528,13 @@ impl History for KeptHistory {
         let through = through.min(kept.written);
         tracing::error!(shard, after, through, "history is damaged there; it will be filled from peers");
         kept.add_gap(Gap { after, through, chain_to: None });
-        self.save_note(shard, kept);
+        let _later = self.save_note(shard, kept);
     }
 
     fn give_up_below(&self, shard: u32, oldest: u64) {
-        let mut state = self.lock();
-        let Some(kept) = state.shards.get_mut(&shard) else { return };
-        kept.note.oldest = kept.note.oldest.max(oldest);
-        kept.note.gaps.retain(|gap| gap.through >= oldest);
-        if let Some(first) = kept.note.gaps.first_mut() {
-            first.after = first.after.max(oldest - 1);
-        }
-        kept.note.gaps.retain(|gap| gap.after < gap.through);
-        self.save_note(shard, kept);
-        let oldest = kept.note.oldest;
-        drop(state);
-        if let Err(error) = self.remove_below(shard, oldest) {
+        if let Err(error) = self.drop_below(shard, oldest) {
             tracing::error!(shard, %error, "what history gave up takes its place until it is retained again");
         }
-    }
-
-    fn unchained(&self, shard: u32) {
-        let mut state = self.lock();
-        let Some(kept) = state.shards.get_mut(&shard) else { return };
-        let Some(first) = kept.note.gaps.first().cloned() else { return };
-        let after = kept.note.oldest.saturating_sub(1);
-        tracing::warn!(
-            shard,
-            through = first.through,
-            "history here and at a peer disagree; it is fetched anew from the beginning"
-        );
-        kept.add_gap(Gap { after, ..first });
-        self.save_note(shard, kept);
     }
 
     fn reads_block(&self) -> bool {
@@ -581,64 +556,5 @@ impl History for KeptHistory {
         while !state.stopped && Instant::now() < until {
             state = self.done.wait_timeout(state, HISTORY_SYNC_WITHIN).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-}
-
-impl KeptHistory {
-    /// Checks a peer's records against each other and against what lies on both sides of the gap. With them comes the chain value
-    /// behind the last, if it is known.
-    fn check_fill(
-        &self,
-        shard: u32,
-        gap: &Gap,
-        records: &[(u64, Bytes)],
-        through: u64,
-    ) -> Result<(Vec<Stored>, Option<u128>), FillError> {
-        let oldest = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
-        let mut chain = match self.last_that_counts(shard, oldest, gap.after)? {
-            Some((_, bytes)) => chain_behind(&bytes),
-            None => None,
-        };
-        let mut before = gap.after;
-        let mut stored = Vec::with_capacity(records.len());
-        for (index, bytes) in records {
-            if *index > through {
-                break;
-            }
-            let malformed = |why: String| FillError::Malformed { index: *index, why };
-            let record = codec::decode_record(bytes).map_err(|error| malformed(error.to_string()))?;
-            if record.position.index != *index || record.position.shard != shard || *index <= before {
-                return Err(malformed("it is of another place".to_owned()));
-            }
-            if chain.is_some_and(|chain| chain != record.chain_before) {
-                return Err(FillError::Unchained { index: *index });
-            }
-            chain = Some(codec::chain_after(record.chain_before, bytes));
-            before = *index;
-            stored.push(Stored { shard, index: *index, bytes: bytes.clone() });
-        }
-        if through < gap.through {
-            return Ok((stored, chain));
-        }
-        let expected = match gap.chain_to {
-            Some(chain) => Some(chain),
-            None => self.chain_before_next(shard, gap.through)?,
-        };
-        match (chain, expected) {
-            (Some(got), Some(expected)) if got != expected => Err(FillError::Unchained { index: gap.through }),
-            _ => Ok((stored, chain)),
-        }
-    }
-
-    /// What the first record behind an index says that its chain continues.
-    fn chain_before_next(&self, shard: u32, index: u64) -> io::Result<Option<u128>> {
-        let one = PageBounds { records: 1, bytes: 1 };
-        let next = self.store.range(shard, index + 1, u64::MAX, one)?.into_iter().next();
-        let waiting = || {
-            let state = self.lock();
-            state.shards.get(&shard).and_then(|kept| kept.backlog.front().cloned())
-        };
-        let next = next.or_else(waiting);
-        Ok(next.and_then(|(_, bytes)| codec::decode_record(&bytes).ok()).map(|record| record.chain_before))
     }
 }

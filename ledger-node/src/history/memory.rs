@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::{RecordStore, Stored};
+use super::store::{Mark, RecordStore, Stored};
 use super::{History, HistoryFactory, KeptHistory, PageBounds, Retention};
 
 /// Opens histories in memory, one a directory name. Clones share them, as if they were one disk.
@@ -90,6 +90,22 @@ impl RecordStore for MemoryStore {
             let found = inner.present.records.range((shard, 0)..=(shard, index)).next_back();
             found.map(|(&(_, index), bytes)| (index, bytes.clone()))
         }))
+    }
+
+    fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>> {
+        if from > through {
+            return Ok(Vec::new());
+        }
+        Ok(self.with(|inner| {
+            let range = inner.present.records.range((shard, from)..=(shard, through));
+            range.take(max).map(|(&(_, index), bytes)| Mark::of(index, bytes)).collect()
+        }))
+    }
+
+    fn last_index(&self, shard: u32, index: u64) -> io::Result<Option<u64>> {
+        let last =
+            |inner: &mut Inner| inner.present.records.range((shard, 0)..=(shard, index)).next_back().map(|(k, _)| k.1);
+        Ok(self.with(last))
     }
 
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {

@@ -15,9 +15,13 @@
 
 pub mod backfill;
 pub mod explain;
+mod fill;
+#[cfg(test)]
+mod gap_tests;
 pub mod kept;
 pub mod memory;
 mod record_files;
+mod recovery;
 pub mod sled_store;
 pub mod store;
 #[cfg(test)]
@@ -82,8 +86,8 @@ pub trait History: Send + Sync + 'static {
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError>;
     /// What is kept of a shard.
     fn coverage(&self, shard: u32) -> Coverage;
-    /// Takes records from a peer into a gap, in order, from the gap's beginning. Verified by the chain; the gap ends where the chain says
-    /// that nothing is left of it.
+    /// Takes records from a peer into the first gap, in order, from [`Coverage::wanted`] on. They are handed out when the gap is closed: when
+    /// the chain says that nothing is left of it. What does not fit is fetched again.
     ///
     /// # Errors
     /// [`FillError`]: the peer's records are not a part of this shard's history.
@@ -92,8 +96,6 @@ pub trait History: Send + Sync + 'static {
     fn distrust(&self, shard: u32, after: u64, through: u64);
     /// No peer keeps what lies below `oldest` in the first gap: it is gone for good, as if by retention.
     fn give_up_below(&self, shard: u32, oldest: u64);
-    /// What peers gave does not continue what lies here before the first gap: the older part is given up as well, and fetched anew.
-    fn unchained(&self, shard: u32);
     /// Whether reads may wait for a disk, and so belong on a thread of their own.
     fn reads_block(&self) -> bool;
     /// Writes down what waits, syncs, and stops the background thread.
@@ -142,6 +144,8 @@ pub struct Coverage {
     pub durable: u64,
     /// Missing stretches, ascending.
     pub gaps: Vec<Gap>,
+    /// The first index that is missing and was not fetched yet; 0 when nothing is missing.
+    pub wanted: u64,
     /// Bytes waiting to be written.
     pub backlog_bytes: usize,
 }

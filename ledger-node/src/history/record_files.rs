@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::Stored;
+use super::store::{Mark, Stored};
 use crate::limits::{HISTORY_FILE_BYTES, HISTORY_RECORD_BYTES_MAX};
 
 /// Direct writes begin and end at multiples of it.
@@ -32,6 +32,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// What it says of the record at an index.
+    pub(super) fn mark(self, index: u64) -> Mark {
+        Mark { index, len: self.len, sum: self.sum }
+    }
+
     /// Fixed little-endian layout.
     pub(super) fn encode(self) -> [u8; 16] {
         let mut out = [0; 16];
@@ -122,7 +127,8 @@ fn aligned(buffer: &[u8]) -> usize {
 
 impl RecordFiles {
     /// Opens what lies in `dir`. `newest` says what is in each file, as far as it is known; of a file that it does not name
-    /// `otherwise` is assumed. Writing begins in a new file: the last one may be torn.
+    /// `otherwise` is assumed. Writing begins in a new file: the last one may be torn. Its number was never used before, also when
+    /// retention removed the last files: places and notes of those may still be there.
     pub(super) fn open(dir: &Path, newest: &BTreeMap<u32, Newest>, otherwise: &Newest) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut sealed = BTreeMap::new();
@@ -134,7 +140,8 @@ impl RecordFiles {
             let newest = newest.get(&number).unwrap_or(otherwise).clone();
             sealed.insert(number, Sealed { file: Arc::new(file), bytes, newest });
         }
-        let next = sealed.keys().next_back().map_or(1, |last| last + 1);
+        let last = sealed.keys().chain(newest.keys()).max();
+        let next = last.map_or(1, |last| last + 1);
         let inner = Inner { sealed, writing: None, next, floors: BTreeMap::new(), buffer: Vec::new(), failed: None };
         Ok(Self { dir: dir.to_owned(), inner: Mutex::new(inner) })
     }
@@ -352,6 +359,16 @@ mod tests {
         file.set_len(120).expect("cut");
         assert_eq!(files.read(places[1]).expect_err("cut").kind(), io::ErrorKind::InvalidData);
         assert!(Place::decode(&[0; 15]).is_err() && Place::decode(&[0; 20]).is_err());
+    }
+
+    #[test]
+    fn a_number_is_not_used_again_while_something_is_still_known_of_its_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // The process was killed between the removal of file 3 and the word of it.
+        let known = BTreeMap::from([(3, Newest::from([(1, 10)]))]);
+        let files = RecordFiles::open(dir.path(), &known, &Newest::new()).expect("opens");
+        files.append(&[record(1, 50, 10)]).expect("appended");
+        assert!(path_of(dir.path(), 4).exists());
     }
 
     #[test]

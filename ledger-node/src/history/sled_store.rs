@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 
 use super::record_files::{Newest, Place, RecordFiles};
-use super::store::{RecordStore, Stored};
+use super::store::{Mark, RecordStore, Stored};
 use super::{History, HistoryFactory, KeptHistory, PageBounds, Retention};
 use crate::limits::{HISTORY_CACHE_BYTES, HISTORY_SEGMENT_BYTES};
 
@@ -93,7 +93,8 @@ impl SledStore {
         let notes = db.open_tree("notes").map_err(io::Error::from)?;
         let full = db.open_tree("full").map_err(io::Error::from)?;
         let file = File::options().read(true).write(true).open(index.join("db"))?;
-        let files = RecordFiles::open(&home.join("records"), &known(&full)?, &last_of_shards(&places)?)?;
+        let known = known(&full)?;
+        let files = RecordFiles::open(&home.join("records"), &known, &last_of_shards(&places)?)?;
         let opened = Opened { db, places, notes, full, files, file };
         opened.drop_lost_tail()?;
         Ok(Self { opened: RwLock::new(Some(opened)) })
@@ -163,6 +164,12 @@ impl RecordStore for SledStore {
     }
     fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
         self.with(|opened| opened.last_up_to(shard, index))
+    }
+    fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>> {
+        self.with(|opened| opened.marks(shard, from, through, max))
+    }
+    fn last_index(&self, shard: u32, index: u64) -> io::Result<Option<u64>> {
+        self.with(|opened| Ok(opened.last_place(shard, index)?.map(|(index, _)| index)))
     }
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
         self.with(|opened| opened.remove(shard, from, through, max))
@@ -241,10 +248,27 @@ impl Opened {
         Ok(out)
     }
 
-    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+    fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>> {
+        if from > through {
+            return Ok(Vec::new());
+        }
+        let range = self.places.range(key(shard, from)..=key(shard, through)).take(max);
+        let mark = |item: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, place) = item.map_err(io::Error::from)?;
+            Ok(Place::decode(&place)?.mark(index_of(&key)?))
+        };
+        range.map(mark).collect()
+    }
+
+    fn last_place(&self, shard: u32, index: u64) -> io::Result<Option<(u64, sled::IVec)>> {
         let found = self.places.range(key(shard, 0)..=key(shard, index)).next_back();
         let Some((key, place)) = found.transpose().map_err(io::Error::from)? else { return Ok(None) };
-        Ok(Some((index_of(&key)?, self.record(&place)?)))
+        Ok(Some((index_of(&key)?, place)))
+    }
+
+    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+        let Some((index, place)) = self.last_place(shard, index)? else { return Ok(None) };
+        Ok(Some((index, self.record(&place)?)))
     }
 
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
@@ -286,5 +310,31 @@ impl Opened {
         self.files.sync()?;
         self.db.flush().map_err(io::Error::from)?;
         self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Gap;
+    use crate::history::tests::{KEEP, chain_of};
+
+    #[test]
+    fn a_damaged_directory_is_moved_aside_and_history_starts_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let chain = chain_of(1, 30);
+        let history = SledHistory.open(dir.path(), KEEP).expect("new");
+        history.begin(1, 0, chain.chains[0]);
+        chain.append(&*history, 1, 1..=30);
+        history.close();
+        let store = SledStore::open(&dir.path().join(DIR)).expect("intact");
+        store.put_note(1, b"no note").expect("written");
+        store.close();
+
+        let history = SledHistory.open(dir.path(), KEEP).expect("a fresh one");
+        history.begin(1, 30, chain.chains[30]);
+        assert_eq!(history.coverage(1).gaps, [Gap { after: 0, through: 30, chain_to: Some(chain.chains[30]) }]);
+        assert!(dir.path().join("sled.damaged-1").exists());
+        history.close();
     }
 }

@@ -21,6 +21,24 @@ pub struct Stored {
     pub bytes: Bytes,
 }
 
+/// What is known of a stored record without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Which entry.
+    pub index: u64,
+    /// Bytes.
+    pub len: u32,
+    /// Their crc32c.
+    pub sum: u32,
+}
+
+impl Mark {
+    /// Of a record.
+    pub fn of(index: u64, bytes: &[u8]) -> Self {
+        Self { index, len: bytes.len() as u32, sum: crc32c::crc32c(bytes) }
+    }
+}
+
 /// An ordered map of records. Readers and one writer at once.
 pub trait RecordStore: Send + Sync + 'static {
     /// Stores records; readable at once, durable after [`RecordStore::sync`].
@@ -38,6 +56,16 @@ pub trait RecordStore: Send + Sync + 'static {
     /// # Errors
     /// As the store says.
     fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>>;
+    /// Which records lie there with `from <= index <= through`, ascending, at most `max`; without reading them.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>>;
+    /// The index of the last record at or below an index; without reading it.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn last_index(&self, shard: u32, index: u64) -> io::Result<Option<u64>>;
     /// Removes up to `max` records with `from <= index <= through`; answers how many.
     ///
     /// # Errors

@@ -20,20 +20,23 @@ pub(crate) struct Chain {
     pub(crate) chains: Vec<u128>,
 }
 
+/// An entry that changes something.
+pub(crate) fn entry_of(shard: u32, index: u64) -> Entry {
+    let command = if index == 1 {
+        let all = (Slot::new(0).expect("a slot"), Slot::new(4095).expect("a slot"));
+        Command::OwnSlots { generation: 1, ranges: vec![all] }
+    } else {
+        let sku = Sku::new(format!("SKU-{shard}-{index}")).expect("a SKU");
+        Command::CreateProduct { sku, policy: Policy::default() }
+    };
+    Entry { stamp: LedgerTime(1_000 * index), commands: vec![command] }
+}
+
 pub(crate) fn chain_of(shard: u32, entries: u64) -> Chain {
     let mut ledger = Ledger::new(1, shard);
     let mut out = Chain { records: Vec::new(), chains: vec![ledger.chain()] };
     for index in 1..=entries {
-        let command = if index == 1 {
-            let all = (Slot::new(0).expect("a slot"), Slot::new(4095).expect("a slot"));
-            Command::OwnSlots { generation: 1, ranges: vec![all] }
-        } else {
-            Command::CreateProduct {
-                sku: Sku::new(format!("SKU-{shard}-{index}")).expect("a SKU"),
-                policy: Policy::default(),
-            }
-        };
-        let applied = ledger.apply(1, index, &Entry { stamp: LedgerTime(1_000 * index), commands: vec![command] });
+        let applied = ledger.apply(1, index, &entry_of(shard, index));
         if let Some(record) = applied.record {
             out.records.push((index, record));
         }
@@ -114,7 +117,8 @@ fn a_snapshot_from_a_peer_leaves_a_gap_that_is_not_here_until_a_peer_fills_it() 
     assert_eq!(read_all(&*history, 1, 31), chain.from(31, 40));
 
     history.fill(1, &chain.from(11, 20), 20).expect("the first part continues the chain");
-    assert_eq!(history.coverage(1).gaps, [Gap { after: 20, through: 30, chain_to: Some(chain.chains[30]) }]);
+    assert_eq!(history.coverage(1).gaps, [Gap { after: 10, through: 30, chain_to: Some(chain.chains[30]) }]);
+    assert_eq!(history.coverage(1).wanted, 21, "proved by the rest only, and so not handed out before");
     history.fill(1, &chain.from(21, 30), 30).expect("and so does the rest");
     assert_eq!(read_all(&*history, 1, 1), chain.records);
 }
@@ -150,7 +154,7 @@ async fn a_gapped_node_fills_its_gap_from_a_peer_through_questions() {
         let given = backfill::answer(&*peer, &question);
         async move { given }
     };
-    let filled = backfill::fill_from(&*gapped, 1, ask).await.expect("it fits");
+    let filled = backfill::fill_from(&gapped, 1, ask).await.expect("it fits");
     assert_eq!(filled, backfill::Filled::Whole);
     assert_eq!(read_all(&*gapped, 1, 1), chain.records);
 }
@@ -171,7 +175,7 @@ async fn a_gap_ends_behind_the_last_record_though_the_restored_state_is_further(
     let (_, gapped) = in_memory();
     gapped.begin(1, 21, chain.chains[19]);
     assert!(gapped.coverage(1).is_gapped());
-    let filled = backfill::fill_from(&*gapped, 1, asks(&peer)).await.expect("it fits");
+    let filled = backfill::fill_from(&gapped, 1, asks(&peer)).await.expect("it fits");
     assert_eq!(filled, backfill::Filled::Whole);
     assert_eq!(gapped.read(1, 1, ALL).expect("nothing is missing").next, 22);
     assert_eq!(read_all(&*gapped, 1, 1), chain.records);
@@ -182,9 +186,9 @@ async fn a_gap_ends_behind_the_last_record_though_the_restored_state_is_further(
     chain.append(&*behind, 1, 1..=18);
     let (_, gapped) = in_memory();
     gapped.begin(1, 21, chain.chains[19]);
-    let filled = backfill::fill_from(&*gapped, 1, asks(&behind)).await.expect("it fits");
+    let filled = backfill::fill_from(&gapped, 1, asks(&behind)).await.expect("it fits");
     assert_eq!(filled, backfill::Filled::NotYet);
-    assert!(matches!(gapped.read(1, 19, ALL), Err(HistoryError::NotHere { after: 18, through: 21, .. })));
+    assert!(matches!(gapped.read(1, 19, ALL), Err(HistoryError::NotHere { after: 0, through: 21, .. })));
 }
 
 #[tokio::test]
@@ -204,28 +208,28 @@ async fn history_that_one_peer_dropped_is_had_from_another_and_given_up_when_all
     chain.append(&*gapped, 1, 31..=40);
 
     let mut refusals = backfill::Refusals::default();
-    let filled = backfill::fill_from(&*gapped, 1, asks(&shorter)).await.expect("asked");
+    let filled = backfill::fill_from(&gapped, 1, asks(&shorter)).await.expect("asked");
     assert_eq!(filled, backfill::Filled::TooOld { oldest: 35 });
     assert_eq!(refusals.take(0, 1, &filled, &[1, 2]), None, "another may keep it");
-    let filled = backfill::fill_from(&*gapped, 1, asks(&short)).await.expect("asked");
+    let filled = backfill::fill_from(&gapped, 1, asks(&short)).await.expect("asked");
     assert_eq!(refusals.take(0, 2, &filled, &[1, 2]), Some(10), "the one that keeps most");
     assert_eq!(refusals.take(0, 2, &filled, &[1, 2, 3]), None, "a third was not asked");
     assert_eq!(refusals.take(0, 3, &backfill::Filled::NotYet, &[1, 2, 3]), None, "it may have it later");
     assert_eq!(refusals.take(0, 2, &filled, &[1, 2, 3]), None, "it still may");
-    assert_eq!(refusals.take(0, 3, &backfill::Filled::NotFromHim, &[1, 2, 3]), Some(10));
+    assert_eq!(refusals.take(0, 3, &backfill::Filled::Missing { through: 30 }, &[1, 2, 3]), Some(10));
     assert_eq!(refusals.take(0, 3, &backfill::Filled::NotYet, &[1, 2, 3]), None, "what it said before counts no more");
     assert_eq!(refusals.take(5, 2, &filled, &[1, 2]), None, "the gap begins elsewhere now");
 
     gapped.give_up_below(1, 10);
-    let filled = backfill::fill_from(&*gapped, 1, asks(&short)).await.expect("asked");
+    let filled = backfill::fill_from(&gapped, 1, asks(&short)).await.expect("asked");
     assert_eq!(filled, backfill::Filled::Whole);
     assert!(matches!(gapped.read(1, 9, ALL), Err(HistoryError::TooOld { oldest: 10, .. })));
     assert_eq!(read_all(&*gapped, 1, 10), chain.from(10, 40));
 
     let (_, gapped) = in_memory();
     gapped.begin(1, 30, chain.chains[30]);
-    backfill::fill_from(&*gapped, 1, asks(&shorter)).await.expect("asked");
-    backfill::fill_from(&*gapped, 1, asks(&whole)).await.expect("asked");
+    backfill::fill_from(&gapped, 1, asks(&shorter)).await.expect("asked");
+    backfill::fill_from(&gapped, 1, asks(&whole)).await.expect("asked");
     assert_eq!(read_all(&*gapped, 1, 1), chain.from(1, 30), "one dropped it, another has it");
 }
 
@@ -242,11 +246,11 @@ async fn what_was_kept_before_a_hole_that_is_given_up_stands_in_no_ones_way() {
     chain.append(&*gapped, 1, 1..=10);
     gapped.begin(1, 50, chain.chains[50]);
     chain.append(&*gapped, 1, 51..=60);
-    let filled = backfill::fill_from(&*gapped, 1, asks(&peer)).await.expect("asked");
+    let filled = backfill::fill_from(&gapped, 1, asks(&peer)).await.expect("asked");
     assert_eq!(filled, backfill::Filled::TooOld { oldest: 30 });
     gapped.give_up_below(1, 30);
     let filled =
-        backfill::fill_from(&*gapped, 1, asks(&peer)).await.expect("what comes now continues nothing that counts");
+        backfill::fill_from(&gapped, 1, asks(&peer)).await.expect("what comes now continues nothing that counts");
     assert_eq!(filled, backfill::Filled::Whole);
     assert_eq!(read_all(&*gapped, 1, 30), chain.from(30, 60));
 
@@ -271,7 +275,7 @@ fn a_replica_that_diverged_gives_its_own_records_up() {
 }
 
 #[test]
-fn a_restart_that_applies_something_else_than_what_lies_here_makes_a_gap() {
+fn a_restart_that_applies_something_else_than_what_lies_here_writes_that_anew() {
     let chain = chain_of(1, 40);
     let other = chain_of(7, 40);
     let (store, history) = in_memory();
@@ -283,12 +287,11 @@ fn a_restart_that_applies_something_else_than_what_lies_here_makes_a_gap() {
     for index in 21..=41 {
         again.append(1, index, other.record(index));
     }
-    assert!(again.coverage(1).is_gapped(), "{:?}", again.coverage(1));
-    assert!(matches!(again.read(1, 25, ALL), Err(HistoryError::NotHere { .. })));
+    assert_eq!(read_all(&*again, 1, 21), other.from(21, 41));
 }
 
 #[test]
-fn a_damaged_tail_is_noticed_when_the_store_is_opened() {
+fn a_hole_among_the_newest_records_is_a_gap_when_the_store_is_opened() {
     let chain = chain_of(1, 40);
     let store = MemoryStore::new();
     store.put_note(1, &store::Note::default().encode()).expect("memory");
@@ -296,27 +299,37 @@ fn a_damaged_tail_is_noticed_when_the_store_is_opened() {
     let stored: Vec<Stored> =
         records.map(|(index, bytes)| Stored { shard: 1, index: *index, bytes: bytes.clone() }).collect();
     store.put(&stored).expect("memory");
-    assert!(KeptHistory::inline(store, KEEP).is_err(), "a record is missing and no gap says so");
+    let history = KeptHistory::inline(store.clone(), KEEP).expect("a gap is no damage");
+    let gap = Gap { after: 29, through: 30, chain_to: Some(chain.chains[30]) };
+    assert_eq!(history.coverage(1).gaps, [gap]);
+    history.begin(1, 40, chain.chains[40]);
+    assert!(matches!(history.read(1, 30, ALL), Err(HistoryError::NotHere { after: 29, through: 30, .. })));
+    assert_eq!(read_all(&*history, 1, 31), chain.from(31, 40));
 }
 
 #[test]
-fn a_damaged_sled_directory_is_moved_aside_and_history_starts_anew() {
+fn records_that_the_disk_lost_are_a_gap_and_the_rest_of_the_store_stays() {
     let dir = tempfile::tempdir().expect("a directory");
     let chain = chain_of(1, 30);
-    {
-        let history = SledHistory.open(dir.path(), KEEP).expect("new");
-        history.begin(1, 0, chain.chains[0]);
-        let mut records = chain.records.clone();
-        records.retain(|(index, _)| *index != 20);
-        for (index, bytes) in &records {
-            history.append(1, *index, Some(bytes));
-        }
-        history.close();
-    }
-    let history = SledHistory.open(dir.path(), KEEP).expect("a fresh one");
+    let history = SledHistory.open(dir.path(), KEEP).expect("new");
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=30);
+    history.close();
+    // The bytes of record 20 are other ones.
+    let path = dir.path().join("sled/records/00000001.records");
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let before: usize = chain.from(1, 19).iter().map(|(_, record)| record.len()).sum();
+    bytes[before + 5] ^= 0xff;
+    std::fs::write(&path, bytes).expect("written");
+
+    let history = SledHistory.open(dir.path(), KEEP).expect("a lost record is no damage of the store");
+    assert!(!dir.path().join("sled.damaged-1").exists());
     history.begin(1, 30, chain.chains[30]);
-    assert_eq!(history.coverage(1).gaps, [Gap { after: 0, through: 30, chain_to: Some(chain.chains[30]) }]);
-    assert!(dir.path().join("sled.damaged-1").exists());
+    assert_eq!(read_all(&*history, 1, 1), chain.from(1, 19));
+    assert!(matches!(history.read(1, 20, ALL), Err(HistoryError::NotHere { after: 19, through: 20, .. })));
+    assert_eq!(read_all(&*history, 1, 21), chain.from(21, 30));
+    history.fill(1, &chain.from(20, 20), 20).expect("a peer has it");
+    assert_eq!(read_all(&*history, 1, 1), chain.records);
     history.close();
 }
 

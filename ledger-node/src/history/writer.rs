@@ -79,10 +79,16 @@ impl Writer {
     fn write_all(&mut self) {
         let history = self.history.clone();
         loop {
-            let (batch, through) = KeptHistory::next_batch(&history.lock());
-            if batch.is_empty() {
-                return;
-            }
+            let writing = history.writing();
+            let taken = {
+                let mut state = history.lock();
+                history.save_notes(&mut state).map(|()| KeptHistory::next_batch(&state))
+            };
+            let (batch, through) = match taken {
+                Ok((batch, _)) if batch.is_empty() => return,
+                Ok(taken) => taken,
+                Err(error) => return self.fail(&error),
+            };
             let bytes: usize = batch.iter().map(|record| record.bytes.len()).sum();
             match history.store.put(&batch) {
                 Ok(()) => {
@@ -93,6 +99,7 @@ impl Writer {
                 Err(error) => return self.fail(&error),
             }
             self.unsynced += bytes;
+            drop(writing);
             if self.unsynced >= HISTORY_SYNC_BYTES {
                 self.sync();
             }
@@ -107,6 +114,9 @@ impl Writer {
     }
 
     fn sync(&mut self) {
+        let history = self.history.clone();
+        // A state that is restored meanwhile would be called durable further than it has come.
+        let _writing = history.writing();
         let written: Vec<(u32, u64)> =
             self.history.lock().shards.iter().map(|(&shard, kept)| (shard, kept.written)).collect();
         if let Err(error) = self.history.store.sync() {
@@ -156,30 +166,16 @@ impl KeptHistory {
             self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
         let mut oldest: Option<(u64, u32)> = None;
         for (shard, from) in shards {
-            let last = self.store.last_up_to(shard, u64::MAX)?;
-            let newest_index = last.as_ref().map_or(0, |(index, _)| *index);
-            let Some(newest) = self.time_of(last) else { continue };
-            let limit = newest.saturating_sub(self.keep.keep.as_millis() as u64);
-            let mut left = HISTORY_RETAIN_BATCH;
-            let mut from = from;
-            while left > 0 {
-                let page =
-                    self.store.range(shard, from, u64::MAX, PageBounds { records: 64.min(left), bytes: 1 << 20 })?;
-                let Some(first) = page.first().cloned() else { break };
-                let more = first.0 < newest_index;
-                let Some(time) = self.time_of(Some(first)) else { break };
-                if time >= limit {
-                    if more && oldest.is_none_or(|(other, _)| time < other) {
-                        oldest = Some((time, shard));
-                    }
-                    break;
+            match self.retain_by_age(shard, from) {
+                Ok(Some(time)) if oldest.is_none_or(|(other, _)| time < other) => oldest = Some((time, shard)),
+                Ok(_) => {}
+                // One record that cannot be read must not keep all older ones.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    let last = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
+                    let _any =
+                        self.drop_unreadable(shard, from, u64::MAX)? || self.drop_unreadable(shard, last, last)?;
                 }
-                let old =
-                    page.iter().take_while(|record| self.time_of(Some((*record).clone())).is_some_and(|t| t < limit));
-                let Some(last) = old.last().map(|(index, _)| *index) else { break };
-                left -= page.len().min(left);
-                from = last + 1;
-                self.drop_below(shard, from)?;
+                Err(error) => return Err(error),
             }
         }
         if self.store.size() > self.keep.bytes_max
@@ -201,25 +197,55 @@ impl KeptHistory {
         Ok(())
     }
 
+    /// Drops what is past its age of one shard. Answers the time of its oldest record, if there is one that may be dropped for room.
+    fn retain_by_age(&self, shard: u32, mut from: u64) -> io::Result<Option<u64>> {
+        let last = self.store.last_up_to(shard, u64::MAX)?;
+        let newest_index = last.as_ref().map_or(0, |(index, _)| *index);
+        let Some(newest) = self.time_of(last) else { return Ok(None) };
+        let limit = newest.saturating_sub(self.keep.keep.as_millis() as u64);
+        let mut left = HISTORY_RETAIN_BATCH;
+        while left > 0 {
+            let page = self.store.range(shard, from, u64::MAX, PageBounds { records: 64.min(left), bytes: 1 << 20 })?;
+            let Some(first) = page.first().cloned() else { break };
+            let more = first.0 < newest_index;
+            let Some(time) = self.time_of(Some(first)) else { break };
+            if time >= limit {
+                return Ok(more.then_some(time));
+            }
+            let old = page.iter().take_while(|record| self.time_of(Some((*record).clone())).is_some_and(|t| t < limit));
+            let Some(last) = old.last().map(|(index, _)| *index) else { break };
+            left -= page.len().min(left);
+            from = last + 1;
+            self.drop_below(shard, from)?;
+        }
+        Ok(None)
+    }
+
     /// Ledger time of a record.
     fn time_of(&self, record: Option<(u64, bytes::Bytes)>) -> Option<u64> {
         record.and_then(|(_, bytes)| codec::decode_record(&bytes).ok()).map(|record| record.time.0)
     }
 
-    /// Remembers first that everything below is gone, then removes it: a crash in between only wastes space.
-    fn drop_below(&self, shard: u32, index: u64) -> io::Result<()> {
+    /// Remembers first that everything below is gone, then removes it: a crash in between only wastes space, and a reader in between
+    /// looks again.
+    pub(super) fn drop_below(&self, shard: u32, index: u64) -> io::Result<()> {
         {
             let mut state = self.lock();
             let Some(kept) = state.shards.get_mut(&shard) else { return Ok(()) };
-            kept.note.oldest = kept.note.oldest.max(index);
-            kept.note.gaps.retain(|gap| gap.through >= index);
-            self.store.put_note(shard, &kept.note.encode())?;
+            kept.change_note(|note| {
+                note.oldest = note.oldest.max(index);
+                if let Some(before) = note.oldest.checked_sub(1) {
+                    note.gaps.iter_mut().for_each(|gap| gap.after = gap.after.max(before));
+                    note.gaps.retain(|gap| gap.after < gap.through);
+                }
+            });
+            self.save_note(shard, kept)?;
         }
         self.remove_below(shard, index)
     }
 
     /// Removes what no longer counts.
-    pub(super) fn remove_below(&self, shard: u32, index: u64) -> io::Result<()> {
+    fn remove_below(&self, shard: u32, index: u64) -> io::Result<()> {
         let Some(last) = index.checked_sub(1) else { return Ok(()) };
         while self.store.remove(shard, 0, last, HISTORY_RETAIN_BATCH)? == HISTORY_RETAIN_BATCH {}
         Ok(())
