@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 17] = [
+pub const ALL: [Bad; 18] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -30,6 +30,7 @@ pub const ALL: [Bad; 17] = [
     Bad { name: "lose-batch-tail", what: "followers lose the last command of a batch" },
     Bad { name: "stale-read-as-linearizable", what: "a linearizable read is answered without asking a quorum" },
     Bad { name: "history-record-skipped", what: "now and then a record is missing in feed and history" },
+    Bad { name: "history-gap-forgotten", what: "a node forgets what history misses behind a peer's snapshot" },
     Bad { name: "unknown-as-not-now", what: "the SDK says that nothing happened when it does not know" },
     Bad { name: "id-reminted-on-retry", what: "the SDK retries under a new id" },
     Bad { name: "refused-id-not-remembered", what: "a refused id may execute later" },
