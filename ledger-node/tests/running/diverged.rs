@@ -67,6 +67,8 @@ async fn lists_are_never_empty(cluster: &Cluster, i: usize) {
                 assert_eq!(answer.into_inner().products.len(), 1, "{consistency:?}");
             }
         }
+        // Others need the processor, too.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
