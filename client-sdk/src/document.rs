@@ -121,6 +121,9 @@ fn what(kind: &ChangeKind) -> String {
             format!("{} given back", units(lines))
         }
         ChangeKind::UnitsReturned { lines, reference, .. } => format!("{} returned ({reference})", units(lines)),
+        ChangeKind::EntryRefused { hash, bytes, error } => {
+            format!("a log entry of {bytes} bytes could not be decoded ({}), hash {hash:032x}", error.name())
+        }
         ChangeKind::StockLow { available, .. } => format!("{available} left"),
         ChangeKind::SaleEnded { moved_back, .. } => format!("{moved_back} back to the plain offer"),
         ChangeKind::SoldOut { truth, .. } => match truth {

@@ -34,6 +34,7 @@ pub const ALL: [Bad; 18] = [
     Bad { name: "unknown-as-not-now", what: "the SDK says that nothing happened when it does not know" },
     Bad { name: "id-reminted-on-retry", what: "the SDK retries under a new id" },
     Bad { name: "refused-id-not-remembered", what: "a refused id may execute later" },
+    Bad { name: "undecodable-entry-aborts", what: "a committed entry that cannot be decoded ends the process" },
 ];
 
 /// Whether this build has the switches.

@@ -45,6 +45,34 @@ pub struct LineChange {
     pub balance: Balance,
 }
 
+/// Why an entry of a known format could not be decoded. A closed list: every replica records the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntryFault {
+    /// A value breaks a rule of the format, or the bytes end early or late.
+    Malformed = 1,
+    /// It, or a part of it, is larger than the format allows.
+    TooLarge = 2,
+}
+
+impl EntryFault {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Malformed, Self::TooLarge];
+
+    /// Its name on the wire and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+        }
+    }
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+}
+
 /// Lines of a change.
 pub type LineChanges = SmallVec<[LineChange; 1]>;
 
@@ -138,6 +166,14 @@ pub enum ChangeKind {
     SoldOut {
         offer: OfferKey,
         truth: SoldOut,
+    },
+    /// A committed entry that could not be decoded was refused as a whole, on every replica. Its position is the record's.
+    EntryRefused {
+        /// [`crate::codec::entry_hash`] of its stamp and bytes.
+        hash: u128,
+        /// How many bytes it has.
+        bytes: u64,
+        error: EntryFault,
     },
     /// Placing an order was refused with its units; `reason` is the refusal's name.
     PurchaseAttempted {
@@ -288,6 +324,7 @@ impl ChangeKind {
             Self::UnitsReturned { .. } => "UnitsReturned",
             Self::StockLow { .. } => "StockLow",
             Self::SoldOut { .. } => "SoldOut",
+            Self::EntryRefused { .. } => "EntryRefused",
             Self::PurchaseAttempted { .. } => "PurchaseAttempted",
             Self::OrderPlaced { .. } => "OrderPlaced",
             Self::OrderClaimed { .. } => "OrderClaimed",

@@ -6,8 +6,9 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::apply::{Scratch, decide};
-use crate::codec::CodecError;
+use crate::apply::{Refused, Scratch, decide, refuse};
+use crate::change::EntryFault;
+use crate::codec::{CodecError, decode_entry, entry_hash};
 use crate::command::Entry;
 use crate::order::{OrderPage, OrderView, Phase, QueueStats};
 use crate::outcome::Outcome;
@@ -80,6 +81,19 @@ impl Ledger {
     /// On a broken invariant, or an index that is not above the last: a broken replica must stop, not diverge.
     pub fn apply(&mut self, term: u64, index: u64, entry: &Entry) -> Applied {
         decide(&mut self.state, &mut self.scratch, term, index, entry)
+    }
+    /// Refuses an entry that cannot be decoded: time, sweeps, chain and digest go on as for a tick, no id is remembered, and the one
+    /// change says so. Every replica does the same with the same bytes.
+    ///
+    /// # Panics
+    /// As [`Self::apply`].
+    pub fn apply_refused(&mut self, term: u64, index: u64, stamp: LedgerTime, bytes: &[u8]) -> Applied {
+        let error = match decode_entry(stamp, bytes) {
+            Err(CodecError::TooLarge { .. }) => EntryFault::TooLarge,
+            _ => EntryFault::Malformed,
+        };
+        let refused = Refused { hash: entry_hash(stamp, bytes), bytes: bytes.len() as u64, error };
+        refuse(&mut self.state, &mut self.scratch, term, index, stamp, &refused)
     }
     /// Position of the last applied entry.
     pub fn position(&self) -> Position {

@@ -285,6 +285,9 @@ pub enum Refusal {
         /// Now.
         present: u16,
     },
+    /// The entry that carried the call could not be decoded, and was refused as a whole.
+    #[error("the log entry of this call could not be decoded and was refused as a whole; nothing happened")]
+    EntryUndecodable,
     /// Slot ownership of an older generation.
     #[error("slot ownership is at generation {present} already")]
     StaleGeneration {
@@ -364,6 +367,7 @@ impl Refusal {
             Self::NotEnoughAvailable { .. } => "NotEnoughAvailable",
             Self::TooMany { .. } => "TooMany",
             Self::BehaviourUnknown { .. } => "BehaviourUnknown",
+            Self::EntryUndecodable => "EntryUndecodable",
             Self::StaleGeneration { .. } => "StaleGeneration",
             Self::Ordered => "Ordered",
             Self::NoSuchOrder => "NoSuchOrder",

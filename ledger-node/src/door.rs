@@ -24,7 +24,7 @@ use crate::limits;
 
 mod pump;
 
-pub(crate) use pump::{AppliedEntry, Pump};
+pub(crate) use pump::{AppliedEntry, Outcomes, Pump};
 
 /// One command on its way into the log.
 #[derive(Debug)]

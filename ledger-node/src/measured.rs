@@ -6,10 +6,10 @@
 use std::io;
 
 use bytes::Bytes;
-use ledger_raft::{LogPosition, Reply, SnapshotView, StateMachine};
+use ledger_raft::{ApplyOutcome, LogPosition, Reply, SnapshotView, StateMachine};
 use metrics::Histogram;
 
-use crate::door::AppliedEntry;
+use crate::door::{AppliedEntry, Outcomes};
 use crate::shard::machine::ShardMachine;
 
 /// The machine, and where its entries are counted.
@@ -25,12 +25,19 @@ impl Measured {
 }
 
 impl StateMachine for Measured {
-    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> Reply {
-        let reply = self.machine.apply(at, stamp_ms, data, proposed_here);
-        if let Some(applied) = reply.downcast_ref::<AppliedEntry>() {
-            self.entry_commands.record(applied.outcomes.len() as f64);
+    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> ApplyOutcome {
+        let outcome = self.machine.apply(at, stamp_ms, data, proposed_here);
+        if let ApplyOutcome::Applied(reply) = &outcome
+            && let Some(applied) = reply.downcast_ref::<AppliedEntry>()
+            && let Outcomes::Each(outcomes) = &applied.outcomes
+        {
+            self.entry_commands.record(outcomes.len() as f64);
         }
-        reply
+        outcome
+    }
+
+    fn refuse(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> Reply {
+        self.machine.refuse(at, stamp_ms, data, proposed_here)
     }
 
     fn snapshot(&mut self) -> Box<dyn SnapshotView> {

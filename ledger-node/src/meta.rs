@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger_core::types::ShardSettings;
-use ledger_raft::{GroupId, LogPosition, Reply, SnapshotView, StateMachine};
+use ledger_raft::{ApplyOutcome, GroupId, LogPosition, Reply, SnapshotView, StateMachine};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -145,7 +145,7 @@ impl MetaMachine {
 }
 
 impl StateMachine for MetaMachine {
-    fn apply(&mut self, at: LogPosition, _stamp_ms: u64, data: &Bytes, _proposed_here: bool) -> Reply {
+    fn apply(&mut self, at: LogPosition, _stamp_ms: u64, data: &Bytes, _proposed_here: bool) -> ApplyOutcome {
         let proposed = match decode(data) {
             Ok(proposed) => proposed,
             Err(e) => panic!("the meta group's committed entry {} cannot be read: {e}", at.index),
@@ -156,7 +156,12 @@ impl StateMachine for MetaMachine {
         if taken {
             self.placement.send_replace(Some(Arc::new(proposed)));
         }
-        Box::new(Placed { generation, taken })
+        ApplyOutcome::applied(Placed { generation, taken })
+    }
+
+    fn refuse(&mut self, _at: LogPosition, _stamp_ms: u64, _data: &Bytes, _proposed_here: bool) -> Reply {
+        let generation = self.placement.borrow().as_ref().map_or(0, |placement| placement.generation);
+        Box::new(Placed { generation, taken: false })
     }
 
     fn snapshot(&mut self) -> Box<dyn SnapshotView> {
@@ -195,6 +200,7 @@ mod tests {
 
     fn apply(machine: &mut MetaMachine, index: u64, placement: &Placement) -> Placed {
         let reply = machine.apply(LogPosition { term: 1, index }, 0, &encode(placement).unwrap(), true);
+        let ApplyOutcome::Applied(reply) = reply else { panic!("it is readable") };
         *reply.downcast().unwrap()
     }
 

@@ -253,6 +253,8 @@ impl NodeMetrics {
         self.gauge("holdfast_shard_snapshot_index", &of(None), status.snapshot_index as f64);
         self.gauge("holdfast_shard_clock_sure", &of(None), f64::from(u8::from(status.clock_sure)));
         self.gauge("holdfast_shard_stopped", &of(None), f64::from(u8::from(!status.stopped.is_empty())));
+        self.gauge("holdfast_shard_apply_halted", &of(None), f64::from(u8::from(!status.apply_halted.is_empty())));
+        self.total("holdfast_entries_refused_total", &of(None), status.entries_refused);
         if let Some(totals) = &status.totals {
             let held = totals.balance.unwrap_or_default();
             self.gauge("holdfast_live_holds", &of(None), totals.live as f64);

@@ -309,6 +309,10 @@ impl Node {
     pub fn history(&self) -> Option<Arc<dyn History>> {
         self.running().map(|running| running.history.clone())
     }
+    /// This node's replica of the meta group; none before it belongs to a cluster.
+    pub fn meta_group(&self) -> Option<Group> {
+        self.running().map(|running| running.meta())
+    }
     pub(crate) fn running(&self) -> Option<Arc<Running>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -190,7 +190,11 @@ pub(crate) fn handler(node: Weak<Node>) -> PeerHandler {
 fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Bytes> {
     let no_shard = |shard| io::Error::new(io::ErrorKind::NotFound, format!("no replica of shard {shard} here"));
     match question {
+        // Asked before leadership is offered: a replica that cannot apply what is committed would only give it back.
         Question::Ping => match node.state() {
+            crate::node::NodeState::Serving if node.shards().iter().any(|s| s.status().apply_halted.is_some()) => {
+                Err(io::Error::other("a replica here does not apply what is committed"))
+            }
             crate::node::NodeState::Serving => Ok(Bytes::new()),
             state => Err(io::Error::other(format!("the node is {}", state.name()))),
         },

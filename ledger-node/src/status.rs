@@ -49,7 +49,10 @@ impl Node {
         let placement = self.placement();
         let (cpu_ms, rss_bytes) = process_use();
         let free = lock(&self.dir).as_ref().and_then(|dir| self.seams().raft.disk.free_bytes(dir.path()).ok());
+        let meta = running.as_ref().map(|running| running.meta().status()).unwrap_or_default();
         v1::NodeStatusResponse {
+            meta_apply_halted: meta.apply_halted.unwrap_or_default(),
+            meta_entries_refused: meta.entries_refused,
             node: self.node_id().map_or(0, |node| node.0),
             cluster: running.as_ref().map(|r| r.stamp.cluster.to_vec()).unwrap_or_default().into(),
             incarnation: running.as_ref().map_or(0, |r| r.stamp.incarnation),
@@ -140,6 +143,8 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         history_index: kept.written,
         history_gapped: kept.is_gapped(),
         diverged: node.digest_counts.diverged(shard),
+        apply_halted: status.apply_halted.unwrap_or_default(),
+        entries_refused: status.entries_refused,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! **Owns** which field of [`v1::FeedChange`] carries what. **Must never** drop or reorder a change.
 
-use ledger_core::change::{Change, ChangeKind, LineChange, LineChanges, Record};
+use ledger_core::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, Record};
 use ledger_core::outcome::Balance;
 use ledger_core::{
     LedgerTime, Line, OfferKey, Policy, Position, Quantity, Reason, Reference, ReservationId, SaleId, Sku, Units,
@@ -105,6 +105,13 @@ fn offer_kind_to_wire(kind: &ChangeKind, wire: &mut v1::FeedChange) -> bool {
         ChangeKind::SoldOut { offer, truth } => {
             wire.offer = wire_offer(offer);
             wire.sold_out = Some(names::sold_out_to_wire(*truth));
+        }
+        ChangeKind::EntryRefused { hash, bytes, error } => {
+            wire.refused_entry = Some(v1::RefusedEntry {
+                hash: hash.to_be_bytes().to_vec().into(),
+                bytes: *bytes,
+                error: error.name().to_owned(),
+            });
         }
         _ => return false,
     }
@@ -247,8 +254,18 @@ fn kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
             let truth = names::sold_out(wire.sold_out).ok_or_else(|| missing("sold_out"))?;
             ChangeKind::SoldOut { offer: of.offer()?, truth }
         }
+        "EntryRefused" => refused_entry(wire)?,
         _ => return reservation_kind_from_wire(wire),
     })
+}
+
+fn refused_entry(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
+    let refused = wire.refused_entry.as_ref().ok_or_else(|| missing("refused_entry"))?;
+    let hash = <[u8; 16]>::try_from(refused.hash.as_ref()).ok();
+    let hash = hash.ok_or_else(|| Invalid::new("refused_entry.hash", "must have 16 bytes"))?;
+    let error = EntryFault::named(&refused.error);
+    let error = error.ok_or_else(|| Invalid::new("refused_entry.error", "not known to this build"))?;
+    Ok(ChangeKind::EntryRefused { hash: u128::from_be_bytes(hash), bytes: refused.bytes, error })
 }
 
 fn reservation_kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {

@@ -99,6 +99,7 @@ pub fn to_wire(refusal: &Refusal) -> v1::Refusal {
         Refusal::BehaviourUnknown { version, present } => {
             v1::Refusal { bound: (*version).into(), actual: (*present).into(), ..coded(Code::BehaviourUnknown) }
         }
+        Refusal::EntryUndecodable => coded(Code::EntryUndecodable),
         Refusal::StaleGeneration { present } => v1::Refusal { actual: *present, ..coded(Code::StaleGeneration) },
         Refusal::Ordered => coded(Code::Ordered),
         Refusal::NoSuchOrder => coded(Code::NoSuchOrder),
@@ -169,6 +170,7 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
         Code::NotEnoughAvailable => Refusal::NotEnoughAvailable { available: wire.actual },
         Code::TooMany => Refusal::TooMany { what: bound_named(&wire.what)?, max: wire.bound },
         Code::BehaviourUnknown => Refusal::BehaviourUnknown { version: tiny(wire.bound)?, present: tiny(wire.actual)? },
+        Code::EntryUndecodable => Refusal::EntryUndecodable,
         Code::StaleGeneration => Refusal::StaleGeneration { present: wire.actual },
         Code::Ordered => Refusal::Ordered,
         Code::NoSuchOrder => Refusal::NoSuchOrder,

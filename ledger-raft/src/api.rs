@@ -29,13 +29,51 @@ pub struct LogPosition {
 /// What one replica's state machine answers to the entry it applied; the node knows the type inside.
 pub type Reply = Box<dyn Any + Send>;
 
+/// What came of giving an entry to a state machine.
+pub enum ApplyOutcome {
+    /// It was applied.
+    Applied(Reply),
+    /// It cannot be decoded, and the state is as it was before.
+    Unreadable(Unreadable),
+}
+
+impl ApplyOutcome {
+    /// Applied, with this reply.
+    pub fn applied(reply: impl Any + Send) -> Self {
+        Self::Applied(Box::new(reply))
+    }
+}
+
+/// Why a state machine cannot decode an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What follows from it.
+    pub kind: UnreadableKind,
+    /// For people: what was found, and which build or format is needed.
+    pub why: String,
+}
+
+/// The two ways in which an entry cannot be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreadableKind {
+    /// A format, a command or a behaviour version that this build does not know. A newer build may, so that refusing the entry
+    /// here would make the two differ: the replica stops applying until a newer build runs.
+    Unsupported,
+    /// A format that this build knows, and the bytes are not of it: every replica refuses it, once a quorum holds these bytes.
+    Malformed,
+}
+
 /// The state machine of one group on one node.
 ///
-/// Calls come from one task, in log order, each index exactly once between two installs.
+/// Calls come from one task, in log order, each index exactly once between two installs; but an entry that was
+/// [`ApplyOutcome::Unreadable`] comes again: to `refuse`, or to `apply` when its bytes were read anew.
 pub trait StateMachine: Send + 'static {
-    /// Applies one entry. Total: it answers or the process stops. `proposed_here` says that the reply goes to
+    /// Applies one entry. Total: it answers for any bytes. `proposed_here` says that the reply goes to
     /// a waiting proposer on this node; otherwise it is dropped, and an empty one may be returned.
-    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> Reply;
+    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> ApplyOutcome;
+    /// Applies a malformed entry as a refusal of the whole of it: time passes, and nothing else is decided. Called only
+    /// after `apply` found it malformed; every replica does the same.
+    fn refuse(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> Reply;
     /// A consistent view of the state after the last applied entry. Must be cheap (copy on write): the shard waits for it.
     fn snapshot(&mut self) -> Box<dyn SnapshotView>;
     /// Replaces the whole state. Called before the first `apply` after a start, and when a snapshot arrives from a peer.
@@ -165,6 +203,11 @@ pub struct GroupStatus {
     pub clock_sure: bool,
     /// Why the replica is stopped, if it is.
     pub stopped: Option<String>,
+    /// Why the replica does not apply what is committed, if it does not: it met an entry that it cannot decode. It keeps its
+    /// log, acknowledges and votes.
+    pub apply_halted: Option<String>,
+    /// Entries applied here as refusals since the start, since they could not be decoded.
+    pub entries_refused: u64,
 }
 
 /// A group's numbers; defaults suit real machines, simulation and tests shorten them.

@@ -172,6 +172,9 @@ impl GroupCore {
         let Some(raft) = &self.raft else {
             return Err(ProposeError::Stopped { why: "not running".into() });
         };
+        if let Some(why) = self.progress.halted_why() {
+            return Err(ProposeError::Stopped { why });
+        }
         if data.len() > self.entry_bytes_max {
             return Err(ProposeError::TooLarge { bytes: data.len(), bytes_max: self.entry_bytes_max });
         }
@@ -266,6 +269,8 @@ impl GroupCore {
             quorum_age_ms: self.age_ms(m),
             clock_sure,
             stopped,
+            apply_halted: self.progress.halted_why(),
+            entries_refused: self.progress.refused.load(Ordering::Relaxed),
         }
     }
 

@@ -35,6 +35,7 @@ mod start;
 mod store;
 mod transport;
 mod types;
+mod unreadable;
 mod upkeep;
 
 pub use api::*;

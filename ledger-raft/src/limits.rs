@@ -114,6 +114,12 @@ pub const READS_QUEUED_MAX: usize = 1 << 16;
 pub const READ_ROUND_WITHIN: Duration = Duration::from_secs(1);
 /// Pause of a reader before it asks again when there is no leader and nothing changes.
 pub const READ_RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// A peer answers within that for the hash of one entry.
+pub const ENTRY_ASK_WITHIN: Duration = Duration::from_secs(2);
+/// Pause before the peers are asked again for an entry that no quorum confirmed.
+pub const ENTRY_ASK_AGAIN: Duration = Duration::from_millis(500);
+/// A leader that does not know a committed entry tries to hand over that often.
+pub const HALTED_HANDOVER_EVERY: Duration = Duration::from_secs(1);
 /// Entries applied before the state machine's task lets others run.
 pub const APPLY_AT_ONCE_ENTRIES: usize = 32;
 /// Bytes of entries applied without letting others run first: some seventy reserves, a tenth of a millisecond.

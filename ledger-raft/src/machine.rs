@@ -4,21 +4,24 @@
 //! they exist. **Must never** look inside an entry, or let a failed snapshot stop the group: snapshots are built beside
 //! ([`build_beside`]), and openraft is told of finished ones only. **Read next**: [`crate::snapshot`], [`crate::group`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
-use crate::api::{LogPosition, SnapshotView, StateMachine};
-use crate::limits::{APPLY_AT_ONCE_BYTES, APPLY_AT_ONCE_ENTRIES};
+use crate::api::{ApplyOutcome, LogPosition, Reply, SnapshotView, StateMachine, Unreadable, UnreadableKind};
+use crate::limits::{APPEND_BYTES_SOFT, APPLY_AT_ONCE_BYTES, APPLY_AT_ONCE_ENTRIES, APPLY_READ_ENTRIES};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotFile, SnapshotHead, SnapshotStore, blocking};
+use crate::store::Store;
 use crate::transport::network::meta_of;
-use crate::types::{LogId, SnapshotMeta, StoredMembership, SyncReply, Types, position};
+use crate::types::{Entry, LogId, SnapshotMeta, Stamped, StoredMembership, SyncReply, Types, position};
+use crate::unreadable::{Obstacle, payload_hash};
 
 /// What the rest of the group watches of applying and stamping.
 pub(crate) struct Progress {
@@ -28,6 +31,10 @@ pub(crate) struct Progress {
     pub(crate) stamp_ms: AtomicU64,
     /// Bytes applied since the start.
     pub(crate) bytes: AtomicU64,
+    /// The entry that applying does not get past.
+    pub(crate) obstacle: watch::Sender<Option<Obstacle>>,
+    /// Entries applied as refusals since the start.
+    pub(crate) refused: AtomicU64,
 }
 
 impl Progress {
@@ -36,7 +43,19 @@ impl Progress {
             applied: watch::Sender::new(LogPosition::default()),
             stamp_ms: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            obstacle: watch::Sender::new(None),
+            refused: AtomicU64::new(0),
         }
+    }
+
+    /// Whether applying does not get past an entry for this reason.
+    pub(crate) fn halted_by(&self, kind: UnreadableKind) -> bool {
+        self.obstacle.borrow().as_ref().is_some_and(|found| found.cause.kind == kind)
+    }
+
+    /// Why nothing is applied, if nothing is.
+    pub(crate) fn halted_why(&self) -> Option<String> {
+        self.obstacle.borrow().as_ref().map(Obstacle::why)
     }
 
     /// Last applied, copied: whoever held the lock of a look and looked again would wait for the writer that waits for him.
@@ -67,6 +86,19 @@ pub(crate) struct Machine {
     origin: Origin,
     /// Newest snapshot openraft was told about.
     told: Option<LogId>,
+    held: Option<Held>,
+}
+
+/// What arrives while an entry cannot be decoded. Entries are read again from the log, so only their proposers are kept: openraft
+/// gets its answer at once, and its queue to this machine never fills.
+struct Held {
+    at: LogId,
+    /// Last index that arrived.
+    through: u64,
+    /// Whether proposers wait: those of a format unknown here hear at once that the outcome is not known here.
+    wanted: bool,
+    /// Of entries proposed here; as many as a leader has in flight.
+    responders: BTreeMap<u64, ApplyResponder<Types>>,
 }
 
 impl Machine {
@@ -87,6 +119,7 @@ impl Machine {
             disk,
             origin,
             told: None,
+            held: None,
         }
     }
 
@@ -95,23 +128,107 @@ impl Machine {
         inner.as_mut().ok_or_else(|| io::Error::other("the state machine is gone: installing a snapshot panicked"))
     }
 
-    fn apply_one(&mut self, (entry, responder): EntryResponder<Types>) -> io::Result<()> {
+    /// Applies an entry, or begins to hold what arrives when it cannot be decoded.
+    fn apply_one(&mut self, entry: &Entry, responder: Option<ApplyResponder<Types>>) -> io::Result<()> {
         let at = position(&entry.log_id);
-        self.last = Some(entry.log_id);
-        let reply = match &entry.payload {
+        let mut reply: Reply = Box::new(());
+        match &entry.payload {
             EntryPayload::Normal(d) => {
-                self.stamp_ms = self.stamp_ms.max(d.stamp_ms);
-                self.progress.bytes.fetch_add(d.bytes.len() as u64, Ordering::Relaxed);
-                Some(self.machine()?.apply(at, d.stamp_ms, &d.bytes, responder.is_some()))
+                match self.machine()?.apply(at, d.stamp_ms, &d.bytes, responder.is_some()) {
+                    ApplyOutcome::Applied(done) => reply = done,
+                    ApplyOutcome::Unreadable(why) => {
+                        self.hold(entry.log_id, d, why, responder);
+                        return Ok(());
+                    }
+                }
+                self.passed(d);
             }
             EntryPayload::Membership(m) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), m.clone());
-                None
             }
-            EntryPayload::Blank => None,
-        };
+            EntryPayload::Blank => {}
+        }
+        self.last = Some(entry.log_id);
         if let Some(responder) = responder {
-            responder.send(SyncReply::new(reply.unwrap_or_else(|| Box::new(()))));
+            responder.send(SyncReply::new(reply));
+        }
+        Ok(())
+    }
+
+    fn passed(&mut self, d: &Stamped) {
+        self.stamp_ms = self.stamp_ms.max(d.stamp_ms);
+        self.progress.bytes.fetch_add(d.bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    fn hold(&mut self, at: LogId, d: &Stamped, why: Unreadable, responder: Option<ApplyResponder<Types>>) {
+        if crate::bad!("undecodable-entry-aborts") {
+            panic!("the entry at {} cannot be decoded: {}", at.index, why.why);
+        }
+        let mut held =
+            Held { at, through: at.index, wanted: why.kind == UnreadableKind::Malformed, responders: BTreeMap::new() };
+        held.wait(at.index, responder);
+        self.held = Some(held);
+        let obstacle = Obstacle { at: position(&at), hash: payload_hash(d), cause: why };
+        self.progress.obstacle.send_replace(Some(obstacle));
+    }
+
+    /// Goes on at the entry that is held, now that a quorum is known to hold it with this hash: it is refused, or applied if it
+    /// can be decoded after it was read again. Then everything that arrived meanwhile.
+    pub(crate) async fn go_on(&mut self, store: Store, at: LogPosition, hash: u128) -> io::Result<()> {
+        let Some(mut held) = self.held.take_if(|held| position(&held.at) == at) else { return Ok(()) };
+        let done = self.catch_up(&store, &mut held, hash).await;
+        match (&done, &self.held) {
+            // What arrives goes on waiting: nothing is ever skipped.
+            (Err(_), _) => self.held = Some(held),
+            (Ok(()), None) => drop(self.progress.obstacle.send_replace(None)),
+            (Ok(()), Some(_)) => {}
+        }
+        done
+    }
+
+    async fn catch_up(&mut self, store: &Store, held: &mut Held, hash: u128) -> io::Result<()> {
+        let at = held.at;
+        let mut next = at.index;
+        while next <= held.through {
+            let to = held.through.min(next + APPLY_READ_ENTRIES - 1);
+            let some = store.read_some(next, to, APPEND_BYTES_SOFT)?;
+            if some.first().is_none_or(|first| first.log_id.index != next) {
+                return Err(io::Error::other(format!("the entry at {next} is not in the log any more")));
+            }
+            for entry in some {
+                next = entry.log_id.index + 1;
+                let responder = held.responders.remove(&entry.log_id.index);
+                match (&mut self.held, &entry.payload) {
+                    (Some(again), _) => again.take(&entry, responder),
+                    (None, EntryPayload::Normal(d)) if entry.log_id == at && payload_hash(d) == hash => {
+                        self.apply_or_refuse(at, d, responder)?;
+                    }
+                    (None, _) => self.apply_one(&entry, responder)?,
+                }
+            }
+            self.publish();
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn apply_or_refuse(&mut self, id: LogId, d: &Stamped, responder: Option<ApplyResponder<Types>>) -> io::Result<()> {
+        let (at, here) = (position(&id), responder.is_some());
+        let reply = match self.machine()?.apply(at, d.stamp_ms, &d.bytes, here) {
+            ApplyOutcome::Applied(reply) => reply,
+            ApplyOutcome::Unreadable(Unreadable { kind: UnreadableKind::Malformed, .. }) => {
+                self.progress.refused.fetch_add(1, Ordering::Relaxed);
+                self.machine()?.refuse(at, d.stamp_ms, &d.bytes, here)
+            }
+            ApplyOutcome::Unreadable(why) => {
+                self.hold(id, d, why, responder);
+                return Ok(());
+            }
+        };
+        self.passed(d);
+        self.last = Some(id);
+        if let Some(responder) = responder {
+            responder.send(SyncReply::new(reply));
         }
         Ok(())
     }
@@ -142,6 +259,20 @@ impl Machine {
     }
 }
 
+impl Held {
+    /// The entry waits in the log, its proposer here.
+    fn take(&mut self, entry: &Entry, responder: Option<ApplyResponder<Types>>) {
+        self.through = entry.log_id.index;
+        self.wait(entry.log_id.index, responder);
+    }
+
+    fn wait(&mut self, index: u64, responder: Option<ApplyResponder<Types>>) {
+        if let Some(responder) = responder.filter(|_| self.wanted) {
+            self.responders.insert(index, responder);
+        }
+    }
+}
+
 impl RaftStateMachine<Types> for Machine {
     type SnapshotData = Arc<SnapshotFile>;
     type SnapshotBuilder = Builder;
@@ -157,8 +288,13 @@ impl RaftStateMachine<Types> for Machine {
         let (mut entries_since, mut bytes, mut word_is_out) = (0, 0, false);
         while let Some(item) = entries.next().await {
             let item = item?;
+            let (entry, responder): EntryResponder<Types> = item;
+            if let Some(held) = &mut self.held {
+                held.take(&entry, responder);
+                continue;
+            }
             entries_since += 1;
-            bytes += match &item.0.payload {
+            bytes += match &entry.payload {
                 EntryPayload::Normal(d) => d.bytes.len(),
                 EntryPayload::Blank | EntryPayload::Membership(_) => 0,
             };
@@ -169,7 +305,7 @@ impl RaftStateMachine<Types> for Machine {
                 self.publish();
                 tokio::task::yield_now().await;
             }
-            self.apply_one(item)?;
+            self.apply_one(&entry, responder)?;
         }
         self.publish();
         Ok(())
@@ -211,6 +347,9 @@ impl RaftStateMachine<Types> for Machine {
         self.membership = meta.last_membership.clone();
         self.stamp_ms = self.stamp_ms.max(file.head.stamp_ms);
         self.progress.stamp_ms.fetch_max(file.head.stamp_ms, Ordering::Relaxed);
+        if self.held.take_if(|held| held.through <= at.index).is_some() {
+            self.progress.obstacle.send_replace(None);
+        }
         self.publish();
         // Only now: openraft has cut from the log what it contradicts, and purges for it next.
         if self.snapshots.newest().is_none_or(|n| n.head.last < file.head.last) {
@@ -269,7 +408,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::api::{GroupId, Reply};
+    use crate::api::GroupId;
     use crate::disk::sim::SimDisk;
     use crate::types::{Stamped, log_id};
 
@@ -279,9 +418,12 @@ mod tests {
     struct Lengths(Log);
 
     impl StateMachine for Lengths {
-        fn apply(&mut self, _: LogPosition, _: u64, data: &Bytes, _: bool) -> Reply {
+        fn apply(&mut self, _: LogPosition, _: u64, data: &Bytes, _: bool) -> ApplyOutcome {
             self.0.lock().unwrap().push(data.len());
-            Box::new(())
+            ApplyOutcome::applied(())
+        }
+        fn refuse(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
+            unreachable!("it decodes everything")
         }
         fn snapshot(&mut self) -> Box<dyn SnapshotView> {
             unreachable!("nobody asks")

@@ -27,7 +27,6 @@ use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEA
 use crate::reads;
 use crate::repair::{self, Marks};
 use crate::seam::Seams;
-use crate::snapshot::blocking;
 use crate::start::{self, Ground};
 use crate::transport::frame::Kind;
 use crate::transport::handshake::Identity;
@@ -413,16 +412,7 @@ impl Group {
     /// Stops this replica of the group and says why in its status; it neither votes nor leads until reinstalled, not even
     /// after a restart.
     pub async fn quarantine(&self, why: String) {
-        let core = &self.core;
-        tracing::error!(group = core.id.0, %why, "the replica is quarantined");
-        core.mark_stopped(&why);
-        let disk = core.seams.disk.clone();
-        let marks = Marks::new(disk.clone(), &self.snapshots_dir, core.id);
-        if let Err(e) = blocking(&disk, move || marks.quarantine(&why)).await {
-            tracing::error!(group = core.id.0, error = %e, "cannot record the quarantine; a restart would forget it");
-        }
-        if let Some(raft) = &core.raft {
-            let _joined = core.seeded(raft.shutdown()).await;
-        }
+        let marks = Marks::new(self.core.seams.disk.clone(), &self.snapshots_dir, self.core.id);
+        repair::quarantine(&self.core, &marks, &why).await;
     }
 }

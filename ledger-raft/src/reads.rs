@@ -12,7 +12,7 @@ use openraft::ReadPolicy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::api::{NodeId, ReadError};
+use crate::api::{NodeId, ReadError, UnreadableKind};
 use crate::codec::{checked_index, malformed};
 use crate::group::GroupCore;
 use crate::limits::{READ_RETRY_PAUSE, READ_ROUND_WITHIN};
@@ -110,12 +110,18 @@ pub(crate) async fn read_index(core: &GroupCore, within: Duration) -> Result<u64
     }
 }
 
-/// Waits until so much is applied here. A replica that stopped applies nothing any more.
+/// Waits until so much is applied here. A replica that stopped applies nothing any more, and one that does not know a committed entry
+/// does not get past it.
 async fn applied_through(core: &GroupCore, index: u64) -> Result<(), ReadError> {
     let (mut applied, mut status) = (core.progress.applied.subscribe(), core.status.subscribe());
+    let mut obstacle = core.progress.obstacle.subscribe();
     tokio::select! {
         biased;
         _ = applied.wait_for(|at| at.index >= index) => Ok(()),
+        // An entry that a quorum must confirm first is waited for like any other.
+        _ = obstacle.wait_for(|found| found.as_ref().is_some_and(|f| f.cause.kind == UnreadableKind::Unsupported)) => {
+            Err(ReadError::Stopped { why: core.progress.halted_why().unwrap_or_default() })
+        }
         _ = status.wait_for(|status| status.stopped.is_some()) => {
             Err(ReadError::Stopped { why: core.stopped_why().unwrap_or_else(|| "shutting down".into()) })
         }
@@ -123,7 +129,9 @@ async fn applied_through(core: &GroupCore, index: u64) -> Result<(), ReadError> 
 }
 
 async fn one_read(core: &GroupCore) -> Result<u64, ReadError> {
-    if let Some(why) = core.stopped_why() {
+    // What this build cannot apply is committed, so a read would have to see it.
+    let halted = core.progress.halted_why().filter(|_| core.progress.halted_by(UnreadableKind::Unsupported));
+    if let Some(why) = core.stopped_why().or(halted) {
         return Err(ReadError::Stopped { why });
     }
     let stopped = || ReadError::Stopped { why: core.stopped_why().unwrap_or_else(|| "shutting down".into()) };

@@ -36,12 +36,14 @@ use crate::transport::frame::Kind;
 use crate::transport::network::Offer;
 use crate::transport::pull::{Pull, pull};
 use crate::types::{LeaderId, StoredMembership, Vote};
+use crate::unreadable;
 use crate::wal::Damage;
 
 /// How long a peer may take to tell its term.
 const TERM_WITHIN: Duration = Duration::from_secs(5);
 
 /// Small files beside the snapshots that survive a restart.
+#[derive(Clone)]
 pub(crate) struct Marks {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -228,6 +230,21 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     .await
 }
 
+/// Stops a replica whose state or memory is wrong, and records it: it neither votes nor leads until it is reinstalled, not even after
+/// a restart.
+pub(crate) async fn quarantine(core: &GroupCore, marks: &Marks, why: &str) {
+    tracing::error!(group = core.id.0, %why, "the replica is quarantined");
+    core.mark_stopped(why);
+    let disk = core.seams.disk.clone();
+    let (marks, reason) = (marks.clone(), why.to_owned());
+    if let Err(e) = blocking(&disk, move || marks.quarantine(&reason)).await {
+        tracing::error!(group = core.id.0, error = %e, "cannot record the quarantine; a restart would forget it");
+    }
+    if let Some(raft) = &core.raft {
+        let _joined = core.seeded(raft.shutdown()).await;
+    }
+}
+
 /// Step 4: waits until everything that may have been acknowledged is here, then lets the replica vote again.
 pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term: u64) {
     let mut applied = core.progress.applied.subscribe();
@@ -245,7 +262,7 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term:
         return;
     }
     core.may_vote.store(true, Ordering::Release);
-    if let Some(raft) = &core.raft {
+    if let Some(raft) = core.raft.as_ref().filter(|_| unreadable::may_lead(&core)) {
         raft.runtime_config().elect(true);
     }
     tracing::info!(group = core.id.0, "the damaged replica is repaired and votes again");

@@ -11,7 +11,7 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::api::{GroupId, GroupStatus, RaftTuning, StateMachine};
+use crate::api::{GroupId, GroupStatus, RaftTuning, StateMachine, UnreadableKind};
 use crate::group::{GroupCore, Raft, Stamper, publish_status};
 use crate::leading::keep_clock;
 use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_HEAD_ROOM, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN};
@@ -24,6 +24,7 @@ use crate::transport::network::GroupNetwork;
 use crate::transport::pull::PullSlot;
 use crate::transport::server::Registry;
 use crate::types::Runtime;
+use crate::unreadable;
 use crate::wal::{GroupLog, Wal};
 
 /// What every group of a node shares.
@@ -141,7 +142,9 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
             Some(Runtime::scope(seed, new).await.map_err(io::Error::other)?)
         }
     };
-    if let (Some(raft), Some(_)) = (&raft, repairing) {
+    // What was committed before is applied again by now.
+    let unsupported = progress.halted_by(UnreadableKind::Unsupported);
+    if let Some(raft) = raft.as_ref().filter(|_| repairing.is_some() || unsupported) {
         raft.runtime_config().elect(false);
     }
 
@@ -181,6 +184,8 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     tokio::spawn(run_rounds(core.clone(), asked));
     tokio::spawn(publish_status(core.clone()));
     tokio::spawn(keep_clock(core.clone()));
+    let own = Marks::new(core.seams.disk.clone(), &ground.snapshots_dir, id);
+    tokio::spawn(unreadable::watch(core.clone(), own));
     if let Some(past_term) = repairing {
         tokio::spawn(finish_repair(core.clone(), marks, past_term));
     }
@@ -195,7 +200,7 @@ mod tests {
     use openraft::{EntryPayload, StorageHelper};
 
     use super::*;
-    use crate::api::{LogPosition, NodeId, Reply, SnapshotView};
+    use crate::api::{ApplyOutcome, LogPosition, NodeId, Reply, SnapshotView};
     use crate::disk::SimDisk;
     use crate::seam::Disk;
     use crate::snapshot::SnapshotHead;
@@ -208,7 +213,10 @@ mod tests {
 
     struct Nothing;
     impl StateMachine for Nothing {
-        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
+        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> ApplyOutcome {
+            ApplyOutcome::applied(())
+        }
+        fn refuse(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
             Box::new(())
         }
         fn snapshot(&mut self) -> Box<dyn SnapshotView> {

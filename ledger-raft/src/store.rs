@@ -290,7 +290,7 @@ mod tests {
     use openraft::testing::log::{StoreBuilder, Suite};
 
     use super::*;
-    use crate::api::{GroupId, LogPosition, NodeId, Reply, SnapshotView, StateMachine};
+    use crate::api::{ApplyOutcome, GroupId, LogPosition, NodeId, Reply, SnapshotView, StateMachine};
     use crate::disk::SimDisk;
     use crate::machine::{Machine, Origin};
     use crate::snapshot::SnapshotStore;
@@ -298,7 +298,10 @@ mod tests {
 
     struct Nothing;
     impl StateMachine for Nothing {
-        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
+        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> ApplyOutcome {
+            ApplyOutcome::applied(())
+        }
+        fn refuse(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
             Box::new(())
         }
         fn snapshot(&mut self) -> Box<dyn SnapshotView> {

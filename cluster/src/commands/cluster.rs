@@ -214,6 +214,16 @@ fn shard_document(
     for (node, s) in replicas.iter().filter(|(_, s)| !s.stopped.is_empty()) {
         problems.push(format!("shard {shard} is stopped on node {node}: {}", s.stopped));
     }
+    for (node, s) in replicas.iter().filter(|(_, s)| !s.apply_halted.is_empty()) {
+        problems.push(format!("shard {shard} on node {node}: {}", s.apply_halted));
+    }
+    if let Some((node, s)) = replicas.iter().find(|(_, s)| s.entries_refused > 0) {
+        problems.push(format!(
+            "shard {shard} refused {} log entries that could not be decoded (counted by node {node} since its start): look at \
+             them with `ledgerctl log list --refused` on a stopped node, and report them",
+            s.entries_refused
+        ));
+    }
     if leader.is_some_and(|(_, s)| !s.clock_sure) {
         problems.push(format!("the leader of shard {shard} is not sure of its clock"));
     }

@@ -20,6 +20,7 @@ mod time;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::change::EntryFault;
 use crate::codec::chain_after;
 use crate::codec::changes::{Links, Recorder, Said, SaidLine};
 use crate::command::{Command, Entry};
@@ -29,6 +30,7 @@ use crate::limits;
 use crate::outcome::{NotNow, Outcome, Refusal, Settled};
 use crate::state::State;
 use crate::state::records::{Head, NONE};
+use crate::types::LedgerTime;
 
 /// What commands are answered with before it is wrapped.
 type Verdict = Result<Settled, No>;
@@ -82,8 +84,45 @@ struct Spent {
 /// Commands whose places in memory are fetched together: few enough to stay in the nearest cache until they are decided.
 const WARMED_TOGETHER: usize = 32;
 
+/// An entry that cannot be decoded.
+pub(crate) struct Refused {
+    pub(crate) hash: u128,
+    pub(crate) bytes: u64,
+    pub(crate) error: EntryFault,
+}
+
+/// Passes over an entry that cannot be decoded, as over a tick.
+pub(crate) fn refuse(
+    state: &mut State,
+    scratch: &mut Scratch,
+    term: u64,
+    index: u64,
+    stamp: LedgerTime,
+    refused: &Refused,
+) -> Applied {
+    let tick = Entry { stamp, commands: Vec::new() };
+    decide_and(state, scratch, term, index, &tick, |recorder| {
+        let Refused { hash, bytes, error } = *refused;
+        let links = Links { place: 0, on_product: None, on_reservation: None };
+        recorder.say(links, Said::EntryRefused { hash, bytes, error });
+    })
+}
+
 /// Decides an entry.
 pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index: u64, entry: &Entry) -> Applied {
+    decide_and(state, scratch, term, index, entry, |_| ())
+}
+
+/// Decides an entry; `last` may add to its record.
+#[inline]
+fn decide_and(
+    state: &mut State,
+    scratch: &mut Scratch,
+    term: u64,
+    index: u64,
+    entry: &Entry,
+    last: impl FnOnce(&mut Recorder),
+) -> Applied {
     assert!(index > state.position.index, "index {index} is applied after {}", state.position.index);
     state.position = Position { term, index, ..state.position };
     let stamp = entry.stamp.0.min(limits::LEDGER_TIME_MAX);
@@ -106,6 +145,7 @@ pub(crate) fn decide(state: &mut State, scratch: &mut Scratch, term: u64, index:
             outcomes.pop();
         }
     }
+    last(&mut deciding.recorder);
     let record = deciding.recorder.finish().map(Bytes::from);
     if let Some(record) = &record {
         scratch.record_room = record.len();

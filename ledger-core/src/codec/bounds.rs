@@ -72,6 +72,11 @@ pub(super) fn policy(policy: &Policy) -> Checked {
     policy.validate().map_err(|why| why.to_string())
 }
 
+/// A newer build's version is not proposed by this one: it would stop at its own entry.
+pub(super) fn behaviour(n: u64) -> Checked {
+    ranged("a behaviour version", n, 0, limits::BEHAVIOUR_VERSION_MAX.into()).map(drop)
+}
+
 pub(super) fn range_count(n: u64) -> Checked<usize> {
     ranged("the number of slot ranges", n, 0, limits::SLOT_RANGES_MAX as u64).map(|n| n as usize)
 }

@@ -8,7 +8,7 @@
 use super::orders::{self, Told};
 use super::primitives::{In, Out};
 use super::{COUNT_BYTES, CodecError, RECORD_VERSION, get_count, put_count};
-use crate::change::{Change, ChangeKind, LineChange, LineChanges, Record};
+use crate::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, Record};
 use crate::ledger::Position;
 use crate::limits;
 use crate::outcome::{Balance, SoldOut};
@@ -31,6 +31,7 @@ const RESERVATION_EXPIRED: u8 = 20;
 const UNITS_RETURNED: u8 = 21;
 const STOCK_LOW: u8 = 32;
 const SOLD_OUT: u8 = 33;
+const ENTRY_REFUSED: u8 = 48;
 
 /// A change about to be written; offers are given by their bytes ([`super::offer_key_bytes`]).
 #[derive(Clone, Copy)]
@@ -116,6 +117,11 @@ pub(crate) enum Said<'a> {
     SoldOut {
         offer: &'a [u8],
         truth: SoldOut,
+    },
+    EntryRefused {
+        hash: u128,
+        bytes: u64,
+        error: EntryFault,
     },
     Order {
         id: ReservationId,
@@ -273,6 +279,12 @@ fn put_stock(out: &mut Out<'_>, said: Said<'_>) {
             put_numbered(out, SOLD_OUT, offer);
             put_sold_out(out, truth);
         }
+        Said::EntryRefused { hash, bytes, error } => {
+            out.byte(ENTRY_REFUSED);
+            out.wide(hash);
+            out.n(bytes);
+            out.byte(error as u8);
+        }
         _ => unreachable!("changes of reservations are put by the caller"),
     }
 }
@@ -365,6 +377,12 @@ fn get_sold_out(from: &mut In<'_>) -> Result<SoldOut, CodecError> {
     }
 }
 
+fn get_fault(from: &mut In<'_>) -> Result<EntryFault, CodecError> {
+    let got = from.byte()?;
+    let found = EntryFault::ALL.into_iter().find(|&fault| fault as u8 == got);
+    found.ok_or_else(|| from.malformed(format!("no fault of an entry has the number {got}")))
+}
+
 fn get_kind(from: &mut In<'_>) -> Result<ChangeKind, CodecError> {
     Ok(match from.byte()? {
         INVENTORY_RESERVED => {
@@ -419,6 +437,7 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<ChangeKind, CodecError> {
         },
         STOCK_LOW => ChangeKind::StockLow { offer: from.offer()?, available: from.n()? },
         SOLD_OUT => ChangeKind::SoldOut { offer: from.offer()?, truth: get_sold_out(from)? },
+        ENTRY_REFUSED => ChangeKind::EntryRefused { hash: from.wide()?, bytes: from.n()?, error: get_fault(from)? },
         number => orders::get_kind(from, number)?,
     })
 }

@@ -8,6 +8,7 @@ use super::bounds::{self, Checked};
 use super::orders;
 use super::primitives::{In, Out};
 use crate::command::{Command, LimitKeys, Lines};
+use crate::limits;
 
 const TICK: u8 = 0;
 const RESERVE: u8 = 1;
@@ -135,6 +136,7 @@ fn put_stock(out: &mut Out<'_>, command: &Command) -> Checked {
             out.ranges(ranges);
         }
         Command::SwitchBehaviour { version } => {
+            bounds::behaviour((*version).into())?;
             out.byte(SWITCH_BEHAVIOUR);
             out.n((*version).into());
         }
@@ -170,6 +172,15 @@ fn hold_ms(from: &mut In<'_>) -> Result<u64, CodecError> {
 fn delta(from: &mut In<'_>) -> Result<i64, CodecError> {
     let n = from.signed()?;
     from.checked(bounds::delta(n))
+}
+
+/// A version that this build cannot follow is no refusal: newer builds switch to it.
+fn behaviour(from: &mut In<'_>) -> Result<u16, CodecError> {
+    let known = limits::BEHAVIOUR_VERSION_MAX;
+    match from.small()? {
+        got if got > known => Err(CodecError::UnknownVersion { what: "behaviour", got, known }),
+        version => Ok(version),
+    }
 }
 
 #[inline]
@@ -213,7 +224,7 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<Command, CodecError> {
         },
         CONFIGURE => Command::Configure { settings: from.settings()? },
         OWN_SLOTS => Command::OwnSlots { generation: from.n()?, ranges: from.ranges()? },
-        SWITCH_BEHAVIOUR => Command::SwitchBehaviour { version: from.small()? },
+        SWITCH_BEHAVIOUR => Command::SwitchBehaviour { version: behaviour(from)? },
         number => orders::get(from, number)?,
     })
 }

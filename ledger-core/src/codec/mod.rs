@@ -14,7 +14,7 @@ pub(crate) mod orders;
 pub(crate) mod primitives;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
 use crate::change::Record;
 use crate::command::{Command, Entry};
@@ -40,6 +40,12 @@ pub enum CodecError {
         /// Newest known.
         known: u16,
     },
+    /// A command that only a newer build knows.
+    #[error("no command of this build has the number {number}")]
+    UnknownCommand {
+        /// The number found.
+        number: u8,
+    },
     /// Larger than the bound, refused before anything was allocated.
     #[error("{what} has {got} bytes or items, at most {max} are allowed")]
     TooLarge {
@@ -58,6 +64,18 @@ pub enum CodecError {
         /// Why.
         why: String,
     },
+}
+
+impl CodecError {
+    /// Whether a newer build may know the bytes. They must not be taken for malformed ones then: that build would decide them.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::UnknownVersion { .. } | Self::UnknownCommand { .. })
+    }
+}
+
+/// The hash of an entry's body and stamp by which replicas compare what they hold, and operators find it.
+pub fn entry_hash(stamp: LedgerTime, bytes: &[u8]) -> u128 {
+    xxh3_128_with_seed(bytes, stamp.0)
 }
 
 /// How many commands or changes follow stands as a fixed number, written last: a cut at any byte is an error.

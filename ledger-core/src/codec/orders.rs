@@ -131,7 +131,7 @@ pub(super) fn get(from: &mut In<'_>, number: u8) -> Read<Command> {
         REPORT => Command::ReportOrder { id: from.id()?, epoch: from.small()?, report: report(from)? },
         FACT => Command::RecordFact { id: from.id()?, fact: fact(from)? },
         BY_HAND => Command::OrderByHand { id: from.id()?, what: by_hand(from)?, reason: from.reason()? },
-        number => return Err(from.malformed(format!("no command has the number {number}"))),
+        number => return Err(CodecError::UnknownCommand { number }),
     })
 }
 

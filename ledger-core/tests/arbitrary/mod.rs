@@ -470,7 +470,7 @@ mod any {
             1 => Just(Command::Tick),
             1 => settings.prop_map(|settings| Command::Configure { settings }),
             1 => (any::<u64>(), ranges()).prop_map(|(generation, ranges)| Command::OwnSlots { generation, ranges }),
-            1 => any::<u16>().prop_map(|version| Command::SwitchBehaviour { version }),
+            1 => (0..=limits::BEHAVIOUR_VERSION_MAX).prop_map(|version| Command::SwitchBehaviour { version }),
         ]
     }
 }

@@ -126,7 +126,7 @@ fn bytes_of(word: &str) -> Vec<u8> {
 fn verdict(bytes: &[u8]) -> &'static str {
     match decode(bytes) {
         Ok(_) => "taken",
-        Err(CodecError::UnknownVersion { .. }) => "unknown",
+        Err(why) if why.is_unsupported() => "unknown",
         Err(_) => "refused",
     }
 }

@@ -137,6 +137,7 @@ pub(crate) fn refusal(r: &Refusal) -> String {
         Refusal::NotEnoughAvailable { available } => format!("NotEnoughAvailable {available}"),
         Refusal::TooMany { what, max } => format!("TooMany {what}: at most {max}"),
         Refusal::BehaviourUnknown { version, present } => format!("BehaviourUnknown {version}, now {present}"),
+        Refusal::EntryUndecodable => "EntryUndecodable".into(),
         Refusal::StaleGeneration { present } => format!("StaleGeneration now {present}"),
         Refusal::Ordered => "Ordered".into(),
         Refusal::NoSuchOrder => "NoSuchOrder".into(),
@@ -211,6 +212,7 @@ fn kind(names: &Names, kind: &ChangeKind) -> String {
             format!(" {} ref {reference}: {}", names.name(*id), moved(lines))
         }
         ChangeKind::StockLow { offer: o, available } => format!(" {} {available} available", offer(o)),
+        ChangeKind::EntryRefused { hash, bytes, error } => format!(" {bytes} bytes {} {hash:032x}", error.name()),
         ChangeKind::SoldOut { offer: o, truth } => format!(" {}: {}", offer(o), sold_out(*truth)),
         order => orders::kind(names, order),
     }

@@ -13,7 +13,7 @@ use ledger_core::codec::{CodecError, EntryBuilder, PushError};
 use ledger_core::limits::COMMANDS_PER_ENTRY_MAX;
 use ledger_core::outcome::Settled;
 use ledger_core::types::LedgerTime;
-use ledger_core::{Outcome, Position};
+use ledger_core::{Outcome, Position, Refusal};
 use ledger_proto::Invalid;
 use ledger_proto::v1::NotNowCode;
 use ledger_raft::{Committed, Group, GroupStatus, NodeId, ProposeError, Role};
@@ -31,7 +31,25 @@ use crate::limits;
 pub(crate) struct AppliedEntry {
     pub(crate) position: Position,
     pub(crate) time: LedgerTime,
-    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) outcomes: Outcomes,
+}
+
+/// The answers to an entry's commands.
+pub(crate) enum Outcomes {
+    /// One a command, in order.
+    Each(Vec<Outcome>),
+    /// The entry was refused as a whole.
+    AllRefused(Refusal),
+}
+
+impl Outcomes {
+    /// The answer at a place, which is asked for once.
+    fn take(&mut self, place: u16) -> Outcome {
+        match self {
+            Self::Each(outcomes) => std::mem::replace(&mut outcomes[usize::from(place)], Outcome::Ok(Settled::Done)),
+            Self::AllRefused(why) => Outcome::Refused(why.clone()),
+        }
+    }
 }
 
 /// Finds a member's client address.
@@ -374,7 +392,7 @@ fn answer_all(flight: Flight, mut applied: AppliedEntry) {
         let mut items = Vec::with_capacity(callers.calls.len());
         for caller in &callers.calls {
             let place = caller.place;
-            let outcome = std::mem::replace(&mut applied.outcomes[usize::from(place)], Outcome::Ok(Settled::Done));
+            let outcome = applied.outcomes.take(place);
             items.push(TaggedAnswer { tag: caller.tag, place, answer: Answer::Outcome(outcome) });
         }
         if !items.is_empty() {
@@ -420,4 +438,36 @@ fn take_expired(queue: &mut Queue, now: Instant) -> Vec<(Arc<dyn AnswerSink>, Ve
     queue.batches.retain(|batch| !batch.calls.is_empty());
     (queue.calls, queue.bytes, queue.earliest) = (calls, bytes, earliest);
     expired
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<EntryAnswers>>);
+
+    impl AnswerSink for Kept {
+        fn answers(&self, answers: EntryAnswers) {
+            self.0.lock().expect("whole").push(answers);
+        }
+    }
+
+    #[test]
+    fn every_caller_of_a_refused_entry_gets_a_definite_refusal() {
+        let sink = Arc::new(Kept::default());
+        let now = Instant::now();
+        let caller = |tag| Caller { tag, place: tag as u16, expires_at: now };
+        let callers = vec![Callers { sink: sink.clone(), calls: vec![caller(0), caller(1), caller(2)] }];
+        let position = Position { index: 7, ..Position::default() };
+        let outcomes = Outcomes::AllRefused(Refusal::EntryUndecodable);
+        answer_all(Flight { callers, earliest: now }, AppliedEntry { position, time: LedgerTime(9), outcomes });
+        let kept = sink.0.lock().expect("whole");
+        assert_eq!((kept.len(), kept[0].position, kept[0].time), (1, Some(position), LedgerTime(9)));
+        let refused = Answer::Outcome(Outcome::Refused(Refusal::EntryUndecodable));
+        assert_eq!(kept[0].items.len(), 3);
+        assert!(kept[0].items.iter().all(|item| item.answer == refused), "{kept:?}");
+    }
 }

@@ -38,6 +38,9 @@ fn checks(node: &Node) -> Vec<Check> {
     out.push(check("log-space", status.disk_free_bytes > low, space));
     let meta = node.running().and_then(|running| running.meta().status().stopped);
     out.push(check("meta-replica", meta.is_none(), meta.unwrap_or_default()));
+    let halted = status.meta_apply_halted.clone();
+    out.push(check("meta-apply", halted.is_empty(), halted));
+    out.push(refused_entries("meta-entries".to_owned(), status.meta_entries_refused));
     for shard in &status.shards {
         shard_checks(shard, &mut out);
     }
@@ -53,9 +56,17 @@ fn word(state: NodeState) -> &'static str {
     }
 }
 
+/// An alarm that makes the node no less ready.
+fn refused_entries(name: String, count: u64) -> Check {
+    let why = format!("{count} log entries could not be decoded and were refused as a whole since the start");
+    Check { counts: false, ..check(name, count == 0, why) }
+}
+
 fn shard_checks(shard: &v1::ShardStatus, out: &mut Vec<Check>) {
     let name = |what: &str| format!("shard-{}-{what}", shard.shard);
     out.push(check(name("replica"), shard.stopped.is_empty(), shard.stopped.clone()));
+    out.push(check(name("apply"), shard.apply_halted.is_empty(), shard.apply_halted.clone()));
+    out.push(refused_entries(name("entries"), shard.entries_refused));
     out.push(check(name("leader"), shard.leader != 0, "no leader is known"));
     if shard.role == "leader" {
         out.push(check(name("clock"), shard.clock_sure, "the leader has no quorum of clock readings"));

@@ -1,21 +1,22 @@
 //! The ledger as raft's state machine.
 //!
 //! **Owns** what happens to one committed entry on this replica: decoded once, applied, told; and that the ledger of the replica before is
-//! looked at until the next one has a state of its own. **Must never** block on the disk while applying, or survive an entry it does not
-//! understand: a broken replica stops, it does not diverge.
+//! looked at until the next one has a state of its own. **Must never** block on the disk while applying, or go on past an entry that it
+//! cannot decode: it says so, and `ledger-raft` finds out what the others hold.
 //! **Read next**: [`crate::door`], which waits for the outcomes.
 
 use std::io;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use ledger_core::ledger::Frozen;
+use ledger_core::codec::CodecError;
+use ledger_core::ledger::{Applied, Frozen};
 use ledger_core::types::LedgerTime;
-use ledger_core::{Entry, Ledger, Position};
-use ledger_raft::{LogPosition, Reply, SnapshotView, StateMachine};
+use ledger_core::{Entry, Ledger, Outcome, Position, Refusal};
+use ledger_raft::{ApplyOutcome, LogPosition, Reply, SnapshotView, StateMachine, Unreadable, UnreadableKind};
 
 use super::{AppliedTo, ShardState};
-use crate::door::AppliedEntry;
+use crate::door::{AppliedEntry, Outcomes};
 use crate::history::History;
 
 /// Lets tests break one replica on purpose: it sees (shard, index, entry) before the ledger does.
@@ -51,30 +52,27 @@ fn begin(state: &ShardState, ledger: &mut Ledger, before: u64) {
     state.history.begin(state.id, before, ledger.chain());
 }
 
-impl StateMachine for ShardMachine {
-    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> Reply {
+/// What raft must know of bytes that are no entry.
+fn unreadable(why: &CodecError) -> Unreadable {
+    let kind = if why.is_unsupported() { UnreadableKind::Unsupported } else { UnreadableKind::Malformed };
+    Unreadable { kind, why: why.to_string() }
+}
+
+impl ShardMachine {
+    /// Changes the ledger by the entry at `at`.
+    fn with_ledger(&mut self, at: LogPosition, change: impl FnOnce(&mut Ledger) -> Applied) -> Applied {
         let state = &*self.state;
-        let mut entry = match ledger_core::codec::decode_entry(LedgerTime(stamp_ms), data) {
-            Ok(entry) => entry,
-            Err(e) => panic!(
-                "shard {} cannot read its committed entry {}: {e}; it must not go on without it",
-                state.id, at.index
-            ),
-        };
-        if let Some(sabotage) = &state.sabotage {
-            sabotage(state.id, at.index, &mut entry);
+        let mut ledger = state.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.begun {
+            self.begun = true;
+            begin(state, &mut ledger, at.index - 1);
         }
-        if ledger_core::bad!("lose-batch-tail") && !proposed_here && entry.commands.len() > 1 {
-            entry.commands.pop();
-        }
-        let mut applied = {
-            let mut ledger = state.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.begun {
-                self.begun = true;
-                begin(state, &mut ledger, at.index - 1);
-            }
-            ledger.apply(at.term, at.index, &entry)
-        };
+        change(&mut ledger)
+    }
+
+    /// Hands what the entry at `at` did to history, feed and readers.
+    fn publish(&self, at: LogPosition, mut applied: Applied) -> (Position, LedgerTime, Vec<Outcome>) {
+        let state = &*self.state;
         let position =
             Position { incarnation: state.incarnation, shard: state.id, term: at.term, index: at.index, place: 0 };
         if ledger_core::bad!("history-record-skipped") && at.index.is_multiple_of(17) {
@@ -83,11 +81,37 @@ impl StateMachine for ShardMachine {
         state.history.append(state.id, at.index, applied.record.as_ref());
         state.feed.publish(position, applied.time, applied.record);
         state.applied.send_replace(AppliedTo { position, time: applied.time });
-        if proposed_here {
-            Box::new(AppliedEntry { position, time: applied.time, outcomes: applied.outcomes })
-        } else {
-            Box::new(())
+        (position, applied.time, applied.outcomes)
+    }
+}
+
+impl StateMachine for ShardMachine {
+    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, proposed_here: bool) -> ApplyOutcome {
+        let state = &*self.state;
+        let mut entry = match ledger_core::codec::decode_entry(LedgerTime(stamp_ms), data) {
+            Ok(entry) => entry,
+            Err(why) => return ApplyOutcome::Unreadable(unreadable(&why)),
+        };
+        if let Some(sabotage) = &state.sabotage {
+            sabotage(state.id, at.index, &mut entry);
         }
+        if ledger_core::bad!("lose-batch-tail") && !proposed_here && entry.commands.len() > 1 {
+            entry.commands.pop();
+        }
+        let applied = self.with_ledger(at, |ledger| ledger.apply(at.term, at.index, &entry));
+        let (position, time, outcomes) = self.publish(at, applied);
+        if proposed_here {
+            ApplyOutcome::applied(AppliedEntry { position, time, outcomes: Outcomes::Each(outcomes) })
+        } else {
+            ApplyOutcome::applied(())
+        }
+    }
+
+    fn refuse(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, _proposed_here: bool) -> Reply {
+        let stamp = LedgerTime(stamp_ms);
+        let applied = self.with_ledger(at, |ledger| ledger.apply_refused(at.term, at.index, stamp, data));
+        let (position, time, _) = self.publish(at, applied);
+        Box::new(AppliedEntry { position, time, outcomes: Outcomes::AllRefused(Refusal::EntryUndecodable) })
     }
 
     fn snapshot(&mut self) -> Box<dyn SnapshotView> {

@@ -1,7 +1,7 @@
 //! Views, the feed, routing and statuses come back as they went; bad input is named.
 
 use crate::given::*;
-use ledger_core::change::{Change, ChangeKind, LineChange, LineChanges, Record};
+use ledger_core::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, Record};
 use ledger_core::view::{IdView, LineView, OfferView, ProductView, ReservationView};
 use ledger_core::{Command, LedgerTime, LimitKey, Position, SaleId, Sku, Slot, Units};
 use ledger_proto::reply::Reply;
@@ -26,7 +26,7 @@ fn kind() -> impl Strategy<Value = ChangeKind> {
             _ => ChangeKind::UnitsReturned { id, reference, lines },
         },
     );
-    let about = (0..10_u8, offer(), balance(), policy(), reference(), truth()).prop_map(
+    let about = (0..11_u8, offer(), balance(), policy(), reference(), truth()).prop_map(
         |(kind, offer, balance, policy, reference, truth)| match kind {
             0 => ChangeKind::ProductCreated { sku: offer.sku, policy },
             1 => ChangeKind::OfferPut { offer, policy, version: 3 },
@@ -37,6 +37,7 @@ fn kind() -> impl Strategy<Value = ChangeKind> {
             6 => ChangeKind::UnitsReceived { offer, units: Units::new(4).unwrap(), reference, balance },
             7 => ChangeKind::StockLow { offer, available: 2 },
             8 => ChangeKind::SoldOut { offer, truth },
+            9 => ChangeKind::EntryRefused { hash: u128::MAX - 7, bytes: 12, error: EntryFault::TooLarge },
             _ => ChangeKind::UnitsAllotted {
                 sku: offer.sku,
                 from: offer.sale,

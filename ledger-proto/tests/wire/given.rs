@@ -159,7 +159,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::OfferClosed),
         Just(Refusal::ReferenceTaken),
     ];
-    let numbers = (any::<u64>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<u8>(), 0..13_u8);
+    let numbers = (any::<u64>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<u8>(), 0..14_u8);
     let numbered = (numbers, status(), offer()).prop_map(|((n, m, s, t, k, kind), status, offer)| match kind {
         0 => Refusal::IdWrongSlot { id_slot: s, lines_slot: t },
         1 => Refusal::SaleNotOpenYet { opens_at: LedgerTime(n) },
@@ -173,6 +173,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         9 => Refusal::NotEnoughAvailable { available: n },
         10 => Refusal::BehaviourUnknown { version: s, present: t },
         11 => Refusal::StaleGeneration { present: n },
+        12 => Refusal::EntryUndecodable,
         _ => Refusal::NotSold { status },
     });
     let about = (offer(), any::<u32>(), 0..5_u8).prop_map(|(offer, has, kind)| match kind {

@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     SnapshotFind = 19,
     /// Asks for a range of a snapshot file.
     SnapshotRead = 20,
+    /// Asks for the hash of an entry's bytes in the log, by term and index.
+    EntryHash = 21,
     StreamOpen = 30,
     StreamAppend = 31,
     StreamClose = 32,
@@ -74,6 +76,7 @@ impl Kind {
             18 => Self::SnapshotOffer,
             19 => Self::SnapshotFind,
             20 => Self::SnapshotRead,
+            21 => Self::EntryHash,
             30 => Self::StreamOpen,
             31 => Self::StreamAppend,
             32 => Self::StreamClose,

@@ -30,7 +30,7 @@ use crate::node::PeerHandler;
 use crate::seam::{BoxIo, NetListener, Seams};
 use crate::snapshot::blocking;
 use crate::types::Types;
-use crate::{reads, upkeep};
+use crate::{reads, unreadable, upkeep};
 
 /// Pause after a failed accept: the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -221,6 +221,7 @@ impl Served {
             Kind::TransferLeader => transfer(&core, self.peer, &mut body).await,
             Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
             Kind::Term => term(&core),
+            Kind::EntryHash => unreadable::answer(&core, &mut body),
             Kind::SnapshotOffer => take_offer(&self.registry, self.peer, &core, &mut body).await,
             Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
             Kind::SnapshotRead => read_snapshot(&core, &mut body).await,
@@ -321,6 +322,9 @@ async fn transfer(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Resul
     checks::vote(request.from_leader(), true, from, &core.known())?;
     if !core.may_vote.load(Ordering::Acquire) {
         return Err(io::Error::other("this replica is being repaired and cannot lead"));
+    }
+    if !unreadable::may_lead(core) {
+        return Err(io::Error::other("this replica does not know a committed entry and cannot lead"));
     }
     let r = core.seeded(core.raft()?.handle_transfer_leader(request)).await.map_err(io::Error::other)?;
     let mut b = BytesMut::new();

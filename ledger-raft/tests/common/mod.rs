@@ -1,6 +1,6 @@
 //! Three nodes in one process: real loopback TCP, and disks that outlive their node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use ledger_raft::disk::SimDisk;
 use ledger_raft::seam::Seams;
 use ledger_raft::{
-    Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig, RaftTuning, Reply, Role,
-    SnapshotView, StateMachine,
+    ApplyOutcome, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig, RaftTuning,
+    Reply, Role, SnapshotView, StateMachine, Unreadable, UnreadableKind,
 };
 
 pub(crate) const G: GroupId = GroupId(1);
@@ -27,6 +27,7 @@ pub(crate) struct Tally {
     pub(crate) last: LogPosition,
     pub(crate) stamp_ms: u64,
     pub(crate) stamps_went_back: u64,
+    pub(crate) refused: u64,
     /// Makes snapshots big.
     pub(crate) padding: Vec<u8>,
 }
@@ -34,7 +35,9 @@ pub(crate) struct Tally {
 impl Tally {
     fn bytes(&self) -> Vec<u8> {
         let mut b = Vec::new();
-        for n in [self.count, self.hash, self.last.term, self.last.index, self.stamp_ms, self.stamps_went_back] {
+        for n in
+            [self.count, self.hash, self.last.term, self.last.index, self.stamp_ms, self.stamps_went_back, self.refused]
+        {
             b.extend_from_slice(&n.to_le_bytes());
         }
         b.extend_from_slice(&self.padding);
@@ -42,7 +45,7 @@ impl Tally {
     }
 
     fn from_bytes(b: &[u8]) -> io::Result<Self> {
-        if b.len() < 48 {
+        if b.len() < 56 {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let n = |i: usize| u64::from_le_bytes(b[i * 8..i * 8 + 8].try_into().unwrap());
@@ -52,17 +55,22 @@ impl Tally {
             last: LogPosition { term: n(2), index: n(3) },
             stamp_ms: n(4),
             stamps_went_back: n(5),
-            padding: b[48..].to_vec(),
+            refused: n(6),
+            padding: b[56..].to_vec(),
         })
     }
 }
 
-/// The tally, and whether applying [`DEADLY`] ends the replica's core.
+/// The tally, whether applying [`DEADLY`] ends the replica's core, and whether the build knows [`NEWER`].
 #[derive(Clone, Default)]
-pub(crate) struct Shared(pub(crate) Arc<Mutex<Tally>>, pub(crate) Arc<AtomicBool>);
+pub(crate) struct Shared(pub(crate) Arc<Mutex<Tally>>, pub(crate) Arc<AtomicBool>, bool);
 
 /// An entry that a mortal replica does not survive.
 pub(crate) const DEADLY: &[u8] = b"the core ends here";
+/// Entries that begin with this are malformed.
+pub(crate) const MALFORMED: &[u8] = b"\xffmalformed";
+/// Entries that begin with this are of a format that only nodes of [`Cluster::new_builds`] know.
+pub(crate) const NEWER: &[u8] = b"\xffnewer";
 
 impl Shared {
     pub(crate) fn get(&self) -> Tally {
@@ -71,8 +79,15 @@ impl Shared {
 }
 
 impl StateMachine for Shared {
-    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, _here: bool) -> Reply {
+    fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, _here: bool) -> ApplyOutcome {
         assert!(data != DEADLY || !self.1.load(Ordering::Relaxed), "as the test has it");
+        let unreadable = |kind, why: &str| ApplyOutcome::Unreadable(Unreadable { kind, why: why.to_owned() });
+        if data.starts_with(MALFORMED) {
+            return unreadable(UnreadableKind::Malformed, "it begins with the wrong bytes");
+        }
+        if data.starts_with(NEWER) && !self.2 {
+            return unreadable(UnreadableKind::Unsupported, "format 2, this build knows 1");
+        }
         let mut t = self.0.lock().unwrap();
         assert!(at.index > t.last.index, "{at:?} after {:?}", t.last);
         t.count += 1;
@@ -87,7 +102,15 @@ impl StateMachine for Shared {
             t.stamps_went_back += 1;
         }
         t.stamp_ms = stamp_ms;
-        Box::new(t.count)
+        ApplyOutcome::applied(t.count)
+    }
+
+    fn refuse(&mut self, at: LogPosition, stamp_ms: u64, _: &Bytes, _here: bool) -> Reply {
+        let mut t = self.0.lock().unwrap();
+        assert!(at.index > t.last.index, "{at:?} after {:?}", t.last);
+        (t.last, t.stamp_ms) = (at, stamp_ms);
+        t.refused += 1;
+        Box::new("refused")
     }
 
     fn snapshot(&mut self) -> Box<dyn SnapshotView> {
@@ -159,6 +182,8 @@ pub(crate) struct Cluster {
     pub(crate) addrs: BTreeMap<NodeId, String>,
     pub(crate) nodes: BTreeMap<u64, Running>,
     pub(crate) cluster: [u8; 16],
+    /// Nodes whose build knows [`NEWER`].
+    pub(crate) new_builds: BTreeSet<u64>,
 }
 
 impl Cluster {
@@ -175,6 +200,7 @@ impl Cluster {
             addrs: BTreeMap::new(),
             nodes: BTreeMap::new(),
             cluster: [7; 16],
+            new_builds: BTreeSet::new(),
         };
         for id in 1..=n {
             // A port of its own that stays the same over restarts.
@@ -213,7 +239,7 @@ impl Cluster {
 
     pub(crate) async fn try_up(&mut self, id: u64) -> io::Result<()> {
         let (runtime, node) = self.open(id, self.cluster).await;
-        let state = Shared::default();
+        let state = Shared(Arc::default(), Arc::default(), self.new_builds.contains(&id));
         let started = match node {
             Ok(node) => {
                 let (n, s) = (node.clone(), state.clone());
