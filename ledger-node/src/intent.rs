@@ -1,6 +1,6 @@
 //! Changing what the cluster intends: compare-and-set on the placement, through the meta group's leader.
 //!
-//! **What it is.** [`Node::change_placement`] is the one way to replace a placement. Two things use it: the settings that operators give all
+//! **What it is.** [`Node::change_placement`] is the one way to change a placement, by a command of the meta group. Two things use it: the settings that operators give all
 //! shards, and a member that tells where it is reached now ([`Node::tell_addresses`]). Shards learn of either by the reconciler and the steward.
 //! **Owns** these changes. **Must never** make a node a member, or take a replica away from one. **Read next**: [`crate::meta`], [`crate::settings`].
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use ledger_raft::{NodeId, Role};
 
 use crate::limits;
-use crate::meta::{self, MemberEntry, Placed, Placement};
+use crate::meta::{self, MemberEntry, MetaCommand, Placed, Placement};
 use crate::node::{AdminError, Node, Running};
 use crate::peers::Question;
 use crate::serve::announced;
@@ -53,11 +53,11 @@ impl Node {
         self.placement().ok_or_else(|| AdminError::NotNow("the cluster has no placement yet".to_owned()))
     }
 
-    /// Replaces the placement by what `change` makes of it; the result is what is in force then, and whether it was changed.
-    /// A change that leaves it as it is costs no entry.
+    /// Proposes the command that `change` makes of the present placement; the result is what is in force then, and whether it was
+    /// changed. A change that leaves it as it is costs no entry.
     pub(crate) async fn change_placement(
         &self,
-        change: impl Fn(&mut Placement) -> Result<(), AdminError>,
+        change: impl Fn(&Placement) -> Result<MetaCommand, AdminError>,
     ) -> Result<(Arc<Placement>, bool), ChangeError> {
         let Some(running) = self.running() else {
             return Err(AdminError::NotNow("this node belongs to no cluster yet".to_owned()).into());
@@ -68,13 +68,14 @@ impl Node {
                 return Err(ChangeError::NotLeader { leader: status.leader });
             }
             let present = self.placement_now(&running, limits::OWN_COMMAND_WITHIN).await?;
-            let mut wanted = Placement::clone(&present);
-            change(&mut wanted)?;
-            if wanted == *present {
+            let command = change(&present)?;
+            let wanted = command.over(Some(&present)).ok_or_else(|| {
+                AdminError::Refused("the change is not one of the placement that is in force".to_owned())
+            })?;
+            if wanted.members == present.members && wanted.settings() == present.settings() {
                 return Ok((present, false));
             }
-            wanted.generation = present.generation + 1;
-            let bytes = meta::encode(&wanted).map_err(|e| AdminError::Invalid(e.to_string()))?;
+            let bytes = meta::encode(&command).map_err(|e| AdminError::Invalid(e.to_string()))?;
             let committed = match tokio::time::timeout(limits::OWN_COMMAND_WITHIN, running.meta().propose(bytes)).await
             {
                 Ok(Ok(committed)) => committed,
@@ -118,7 +119,7 @@ impl Node {
 
     /// A member's new addresses, if this node leads the meta group.
     pub(crate) async fn take_addresses(&self, entry: &MemberEntry) -> Result<(), ChangeError> {
-        let change = |placement: &mut Placement| {
+        let change = |placement: &Placement| {
             let taken = |other: &MemberEntry| {
                 other.node != entry.node && (other.client == entry.client || other.peer == entry.peer)
             };
@@ -129,11 +130,12 @@ impl Node {
                 );
                 return Err(AdminError::Refused(why));
             }
-            match placement.members.iter_mut().find(|member| member.node == entry.node) {
-                Some(member) => member.clone_from(entry),
-                None => return Err(AdminError::Refused(format!("node {} is no member", entry.node))),
+            match placement.member(entry.node) {
+                Some(_) => {
+                    Ok(MetaCommand::SetMemberAddress { generation: placement.generation, member: entry.clone() })
+                }
+                None => Err(AdminError::Refused(format!("node {} is no member", entry.node))),
             }
-            Ok(())
         };
         let (_, changed) = self.change_placement(change).await?;
         if changed {

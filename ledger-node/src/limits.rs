@@ -58,6 +58,8 @@ pub const JOIN_WITHIN: Duration = Duration::from_secs(5);
 pub const INIT_WITHIN: Duration = Duration::from_secs(30);
 /// Members of a cluster: each is a voter of the meta group, where it learns what to run, and more voters than that only slow it down.
 pub const MEMBERS_MAX: usize = 5;
+/// Longest address of a member: a name of 255 bytes and a port, with room.
+pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Replicas of a shard.
 pub const REPLICAS_MAX: u32 = 5;
 /// Shards of a cluster; each group costs tasks and wake-ups, so tens, not thousands.

@@ -1,28 +1,30 @@
 //! The meta group's state: what the cluster intends to look like.
 //!
-//! **What it is.** One small [`Placement`], replaced by compare-and-set on its generation. Every node runs a replica of the meta
+//! **What it is.** One small [`Placement`], changed by typed commands ([`MetaCommand`]) that compare its generation. Every node runs a replica of the meta
 //! group (up to five vote) and follows it ([`crate::reconcile`]). It is intent and routing hints: `apply` of a shard never reads it, and
 //! openraft's membership is the truth about membership.
 //!
-//! **Owns** the placement's shape, bytes and compare-and-set. **Must never** be asked on the way of a call.
-//! **Read next**: [`crate::placement`], [`crate::reconcile`].
+//! **Owns** the placement's shape, the closed set of its commands and what each does. **Must never** be asked on the way of a call, or
+//! rewrite what a command does not name: a newer build may have put it there.
+//! **Read next**: `codec`, [`crate::placement`], [`crate::reconcile`].
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger_core::types::ShardSettings;
-use ledger_raft::{ApplyOutcome, GroupId, LogPosition, Reply, SnapshotView, StateMachine};
+use ledger_raft::{ApplyOutcome, GroupId, LogPosition, Reply, SnapshotView, StateMachine, Unreadable, UnreadableKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::limits::META_BYTES_MAX;
 
+mod codec;
+
+pub(crate) use codec::{MetaError, decode, encode};
+
 /// The meta group's number.
 pub const META_GROUP: GroupId = GroupId(0);
-
-/// First byte of commands and snapshots.
-const FORMAT: u8 = 1;
 
 /// A node of the cluster and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ pub struct MemberEntry {
 }
 
 /// One shard: its slots and who keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardPlacement {
     /// Its number, which is its raft group: from 1 on.
     pub shard: u32,
@@ -49,7 +51,7 @@ pub struct ShardPlacement {
 }
 
 /// How long what has ended is remembered, and how much of it; the same in every shard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How long confirmed reservations are kept: their return window, milliseconds.
     pub retain_sold_ms: u64,
@@ -78,7 +80,7 @@ impl Settings {
 }
 
 /// What the cluster intends to look like.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// Rises by one with every change.
     pub generation: u64,
@@ -87,7 +89,6 @@ pub struct Placement {
     /// All shards, by number.
     pub shards: Vec<ShardPlacement>,
     /// What operators set; none: the defaults.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
 }
 
@@ -102,27 +103,52 @@ impl Placement {
     }
 }
 
-/// Encodes the command that replaces the placement of generation `placement.generation - 1`.
-pub(crate) fn encode(placement: &Placement) -> io::Result<Bytes> {
-    let mut bytes = vec![FORMAT];
-    serde_json::to_writer(&mut bytes, placement)?;
-    if bytes.len() > META_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the placement has {} bytes", bytes.len())));
-    }
-    Ok(bytes.into())
+/// What may be asked of the meta group. Its codec's numbers are frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MetaCommand {
+    /// The first placement; taken once, where there is none.
+    Found {
+        /// All nodes.
+        members: Vec<MemberEntry>,
+        /// All shards.
+        shards: Vec<ShardPlacement>,
+    },
+    /// The settings of all shards, over the placement of this generation.
+    SetSettings {
+        /// Compare.
+        generation: u64,
+        /// All of them.
+        settings: Settings,
+    },
+    /// Where a member is reached, over the placement of this generation.
+    SetMemberAddress {
+        /// Compare.
+        generation: u64,
+        /// The member, by its node id, with all its addresses.
+        member: MemberEntry,
+    },
 }
 
-fn decode(bytes: &[u8]) -> io::Result<Placement> {
-    match bytes.split_first() {
-        Some((&FORMAT, json)) if bytes.len() <= META_BYTES_MAX => Ok(serde_json::from_slice(json)?),
-        Some((&FORMAT, _)) => Err(io::Error::new(io::ErrorKind::InvalidData, "a placement above its bound")),
-        first => {
-            let found = first.map(|(format, _)| *format);
-            Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("placement format {found:?}, this build knows {FORMAT}"),
-            ))
-        }
+impl MetaCommand {
+    /// The placement after it; none when it is not taken, and nothing changes.
+    pub(crate) fn over(&self, present: Option<&Placement>) -> Option<Placement> {
+        let named = |generation: u64| present.filter(|present| present.generation == generation).cloned();
+        let mut next = match self {
+            Self::Found { members, shards } if present.is_none() => {
+                Placement { generation: 0, members: members.clone(), shards: shards.clone(), settings: None }
+            }
+            Self::Found { .. } => return None,
+            Self::SetSettings { generation, settings } => {
+                Placement { settings: Some(settings.clone()), ..named(*generation)? }
+            }
+            Self::SetMemberAddress { generation, member } => {
+                let mut placement = named(*generation)?;
+                placement.members.iter_mut().find(|known| known.node == member.node)?.clone_from(member);
+                placement
+            }
+        };
+        next.generation = next.generation.checked_add(1)?;
+        Some(next)
     }
 }
 
@@ -142,26 +168,37 @@ impl MetaMachine {
     pub(crate) fn new(placement: watch::Sender<Option<Arc<Placement>>>) -> Self {
         Self { placement }
     }
+
+    fn generation(&self) -> u64 {
+        self.placement.borrow().as_ref().map_or(0, |placement| placement.generation)
+    }
+}
+
+fn unreadable(why: &MetaError) -> Unreadable {
+    let kind = match why {
+        MetaError::Unsupported { .. } => UnreadableKind::Unsupported,
+        MetaError::Malformed(_) => UnreadableKind::Malformed,
+    };
+    Unreadable { kind, why: why.to_string() }
 }
 
 impl StateMachine for MetaMachine {
-    fn apply(&mut self, at: LogPosition, _stamp_ms: u64, data: &Bytes, _proposed_here: bool) -> ApplyOutcome {
-        let proposed = match decode(data) {
-            Ok(proposed) => proposed,
-            Err(e) => panic!("the meta group's committed entry {} cannot be read: {e}", at.index),
+    fn apply(&mut self, _at: LogPosition, _stamp_ms: u64, data: &Bytes, _proposed_here: bool) -> ApplyOutcome {
+        let command = match decode(data) {
+            Ok(command) => command,
+            Err(why) => return ApplyOutcome::Unreadable(unreadable(&why)),
         };
-        let present = self.placement.borrow().as_ref().map_or(0, |placement| placement.generation);
-        let taken = proposed.generation == present + 1;
-        let generation = if taken { proposed.generation } else { present };
-        if taken {
-            self.placement.send_replace(Some(Arc::new(proposed)));
+        let present = self.placement.borrow().clone();
+        let next = command.over(present.as_deref());
+        let taken = next.is_some();
+        if let Some(next) = next {
+            self.placement.send_replace(Some(Arc::new(next)));
         }
-        ApplyOutcome::applied(Placed { generation, taken })
+        ApplyOutcome::applied(Placed { generation: self.generation(), taken })
     }
 
     fn refuse(&mut self, _at: LogPosition, _stamp_ms: u64, _data: &Bytes, _proposed_here: bool) -> Reply {
-        let generation = self.placement.borrow().as_ref().map_or(0, |placement| placement.generation);
-        Box::new(Placed { generation, taken: false })
+        Box::new(Placed { generation: self.generation(), taken: false })
     }
 
     fn snapshot(&mut self) -> Box<dyn SnapshotView> {
@@ -171,7 +208,8 @@ impl StateMachine for MetaMachine {
     fn install(&mut self, _at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
         let mut all = Vec::new();
         bytes.take(META_BYTES_MAX as u64 + 1).read_to_end(&mut all)?;
-        let placement = if all.is_empty() { None } else { Some(Arc::new(decode(&all)?)) };
+        let read = |all: &[u8]| codec::decode_placement(all).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+        let placement = if all.is_empty() { None } else { Some(Arc::new(read(&all)?)) };
         self.placement.send_replace(placement);
         Ok(())
     }
@@ -182,7 +220,7 @@ struct FrozenMeta(Option<Arc<Placement>>);
 impl SnapshotView for FrozenMeta {
     fn write(self: Box<Self>, to: &mut dyn io::Write) -> io::Result<()> {
         match &self.0 {
-            Some(placement) => to.write_all(&encode(placement)?),
+            Some(placement) => to.write_all(&codec::encode_placement(placement)),
             None => Ok(()),
         }
     }
@@ -192,50 +230,80 @@ impl SnapshotView for FrozenMeta {
 mod tests {
     use super::*;
 
-    fn placement(generation: u64) -> Placement {
-        let member = MemberEntry { node: 1, client: "a:1".into(), peer: "a:2".into(), http: "a:3".into() };
-        let shard = ShardPlacement { shard: 1, slots: vec![(0, 4095)], replicas: vec![1] };
-        Placement { generation, members: vec![member], shards: vec![shard], settings: None }
+    fn member(client: &str) -> MemberEntry {
+        MemberEntry { node: 1, client: client.into(), peer: "a:2".into(), http: "a:3".into() }
     }
 
-    fn apply(machine: &mut MetaMachine, index: u64, placement: &Placement) -> Placed {
-        let reply = machine.apply(LogPosition { term: 1, index }, 0, &encode(placement).unwrap(), true);
-        let ApplyOutcome::Applied(reply) = reply else { panic!("it is readable") };
-        *reply.downcast().unwrap()
+    fn found() -> MetaCommand {
+        let shard = ShardPlacement { shard: 1, slots: vec![(0, 4095)], replicas: vec![1] };
+        MetaCommand::Found { members: vec![member("a:1")], shards: vec![shard] }
+    }
+
+    fn settings(generation: u64, remembered_max: u64) -> MetaCommand {
+        MetaCommand::SetSettings { generation, settings: Settings { remembered_max, ..Settings::default() } }
+    }
+
+    fn apply(machine: &mut MetaMachine, index: u64, command: &MetaCommand) -> Placed {
+        let bytes = encode(command).expect("within its bounds");
+        let ApplyOutcome::Applied(reply) = machine.apply(LogPosition { term: 1, index }, 0, &bytes, true) else {
+            panic!("it is readable");
+        };
+        *reply.downcast().expect("the meta group's reply")
     }
 
     #[test]
-    fn a_placement_is_taken_only_over_the_generation_it_names() {
+    fn a_command_is_taken_only_over_the_generation_it_names() {
         let (sender, seen) = watch::channel(None);
         let mut machine = MetaMachine::new(sender);
-        assert_eq!(apply(&mut machine, 1, &placement(1)), Placed { generation: 1, taken: true });
-        assert_eq!(apply(&mut machine, 2, &placement(1)), Placed { generation: 1, taken: false });
-        assert_eq!(apply(&mut machine, 3, &placement(3)), Placed { generation: 1, taken: false });
-        assert_eq!(apply(&mut machine, 4, &placement(2)), Placed { generation: 2, taken: true });
-        assert_eq!(seen.borrow().as_deref(), Some(&placement(2)));
+        assert_eq!(apply(&mut machine, 1, &settings(0, 7)), Placed { generation: 0, taken: false });
+        assert_eq!(apply(&mut machine, 2, &found()), Placed { generation: 1, taken: true });
+        assert_eq!(apply(&mut machine, 3, &found()), Placed { generation: 1, taken: false });
+        assert_eq!(apply(&mut machine, 4, &settings(2, 7)), Placed { generation: 1, taken: false });
+        assert_eq!(apply(&mut machine, 5, &settings(1, 7)), Placed { generation: 2, taken: true });
+        let moved = MetaCommand::SetMemberAddress { generation: 2, member: member("b:1") };
+        assert_eq!(apply(&mut machine, 6, &moved), Placed { generation: 3, taken: true });
+        let placement = seen.borrow().clone().expect("a placement");
+        assert_eq!(placement.settings().remembered_max, 7, "what a command does not name stays");
+        assert_eq!(placement.members, [member("b:1")]);
+        let nobody = MetaCommand::SetMemberAddress { generation: 3, member: MemberEntry { node: 9, ..member("c:1") } };
+        assert_eq!(apply(&mut machine, 7, &nobody), Placed { generation: 3, taken: false });
     }
 
     #[test]
-    fn a_placement_of_before_there_were_settings_is_read_with_the_defaults() {
-        let bytes = encode(&placement(1)).unwrap();
-        assert!(!String::from_utf8_lossy(&bytes).contains("settings"));
-        assert_eq!(decode(&bytes).unwrap().settings().for_shards(), ShardSettings::default());
-        let settings = Settings { remembered_max: 7, ..Settings::default() };
-        let with = Placement { settings: Some(settings.clone()), ..placement(2) };
-        assert_eq!(decode(&encode(&with).unwrap()).unwrap().settings(), settings);
+    fn bytes_that_are_no_command_are_told_apart_and_change_nothing() {
+        let (sender, seen) = watch::channel(None);
+        let mut machine = MetaMachine::new(sender);
+        apply(&mut machine, 1, &found());
+        let before = seen.borrow().clone();
+        let mut kind = |bytes: &'static [u8]| match machine.apply(
+            LogPosition { term: 1, index: 2 },
+            0,
+            &Bytes::from_static(bytes),
+            true,
+        ) {
+            ApplyOutcome::Unreadable(why) => why.kind,
+            ApplyOutcome::Applied(_) => panic!("it is no command"),
+        };
+        assert_eq!(kind(b"\x02\xff"), UnreadableKind::Unsupported);
+        assert_eq!(kind(b"\x63"), UnreadableKind::Unsupported);
+        assert_eq!(kind(b"\x02\x02"), UnreadableKind::Malformed);
+        let refused = machine.refuse(LogPosition { term: 1, index: 2 }, 0, &Bytes::new(), true);
+        assert_eq!(refused.downcast_ref(), Some(&Placed { generation: 1, taken: false }));
+        assert_eq!(*seen.borrow(), before);
     }
 
     #[test]
     fn a_snapshot_carries_the_placement_and_garbage_is_refused() {
-        let (sender, _) = watch::channel(Some(Arc::new(placement(7))));
+        let placement = MetaCommand::over(&found(), None);
+        let (sender, _) = watch::channel(placement.clone().map(Arc::new));
         let mut machine = MetaMachine::new(sender);
         let mut bytes = Vec::new();
-        machine.snapshot().write(&mut bytes).unwrap();
+        machine.snapshot().write(&mut bytes).expect("written to memory");
         let (sender, seen) = watch::channel(None);
         let mut other = MetaMachine::new(sender);
-        other.install(LogPosition::default(), &mut bytes.as_slice()).unwrap();
-        assert_eq!(seen.borrow().as_deref(), Some(&placement(7)));
+        other.install(LogPosition::default(), &mut bytes.as_slice()).expect("a snapshot");
+        assert_eq!(seen.borrow().as_deref(), placement.as_ref());
         assert!(other.install(LogPosition::default(), &mut [9, 1, 2].as_slice()).is_err());
-        assert_eq!(seen.borrow().as_deref(), Some(&placement(7)), "the old state is untouched");
+        assert_eq!(seen.borrow().as_deref(), placement.as_ref(), "the old state is untouched");
     }
 }

@@ -15,7 +15,7 @@ use crate::digest;
 use crate::door::Pump;
 use crate::history::backfill;
 use crate::limits;
-use crate::meta::{self, MemberEntry, Placed, Placement, ShardPlacement};
+use crate::meta::{self, MemberEntry, MetaCommand, Placed, Placement, ShardPlacement};
 use crate::node::{Node, NodeState, Running, ShardTable, lock};
 use crate::peers::{self, Question};
 use crate::placement::plan;
@@ -103,7 +103,8 @@ async fn propose_first(node: &Node, running: &Running) -> io::Result<()> {
     }
     let stamp = &running.stamp;
     let first = plan(&stamp.members, stamp.shards, stamp.replicas);
-    let proposal = running.meta().propose(meta::encode(&first)?);
+    let found = MetaCommand::Found { members: first.members, shards: first.shards };
+    let proposal = running.meta().propose(meta::encode(&found).map_err(io::Error::other)?);
     let committed = tokio::time::timeout(limits::OWN_COMMAND_WITHIN, proposal).await?.map_err(io::Error::other)?;
     if let Ok(placed) = committed.reply.downcast::<Placed>()
         && !placed.taken

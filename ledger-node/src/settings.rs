@@ -10,7 +10,7 @@ use ledger_proto::v1;
 
 use crate::intent::ChangeError;
 use crate::limits;
-use crate::meta::Settings;
+use crate::meta::{MetaCommand, Settings};
 use crate::node::{AdminError, Node};
 
 impl Node {
@@ -63,10 +63,7 @@ impl Node {
                 ] {
                     *field = given.unwrap_or(*field);
                 }
-                if settings != placement.settings() {
-                    placement.settings = Some(settings);
-                }
-                Ok(())
+                Ok(MetaCommand::SetSettings { generation: placement.generation, settings })
             })
             .await?;
         if changed {
