@@ -10,9 +10,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::output::Format;
 
 mod bench;
+mod log;
 mod orders;
 
 pub use bench::{BenchArgs, Shape};
+pub use log::{LogListArgs, LogShowArgs, LogVerb};
 pub use orders::{ByHandArgs, DlqVerb, ExplainArgs, OrderVerb, OrdersArgs, QueueVerb};
 
 const EXAMPLES: &str = "\
@@ -100,6 +102,9 @@ pub enum Verb {
     TransferLeader(TransferArgs),
     /// Build a snapshot of a shard on one node now.
     Snapshot(SnapshotArgs),
+    /// The log of a stopped node, entry by entry: list, show. Reads the data directory, and changes nothing.
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Measure a cluster: open or closed loop, histograms, CPU per operation.
     Bench(BenchArgs),
     /// Print a completion script for a shell.

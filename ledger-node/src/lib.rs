@@ -19,6 +19,7 @@ pub mod http;
 mod init;
 mod intent;
 pub mod limits;
+pub mod log_view;
 mod measured;
 pub mod meta;
 pub mod metrics;

@@ -16,6 +16,7 @@ pub mod api;
 #[path = "../../ledger-core/src/bad.rs"]
 pub mod bad;
 pub mod disk;
+pub mod inspect;
 pub mod limits;
 pub mod node;
 pub mod seam;

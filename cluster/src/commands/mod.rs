@@ -7,6 +7,7 @@ mod audit;
 mod cluster;
 mod dev;
 mod import;
+mod log;
 mod orders;
 mod product;
 mod reservation;
@@ -66,6 +67,7 @@ pub async fn run(cli: Cli) -> Outcome {
         Verb::Cluster(ClusterVerb::Settings(verb)) => settings::run(&desk()?, verb).await,
         Verb::Status => cluster::status(&desk()?).await,
         Verb::TransferLeader(args) => cluster::transfer(&desk()?, args).await,
+        Verb::Log(verb) => log::run(verb, printer),
         Verb::Snapshot(args) => cluster::snapshot(&desk()?, args).await,
         Verb::Product(verb) => product::run(&desk()?, verb).await,
         Verb::Sale(verb) => sale::run(&desk()?, verb).await,

@@ -46,6 +46,7 @@ mod group;
 mod index;
 mod limits;
 mod log;
+pub(crate) mod look;
 mod reader;
 mod recover;
 mod replay;

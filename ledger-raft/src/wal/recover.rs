@@ -24,6 +24,7 @@ use crate::seam::{Disk, DiskFile};
 pub(crate) const OTHERS: GroupId = GroupId(u32::MAX);
 
 /// What was found.
+#[derive(Default)]
 pub(crate) struct Recovered {
     /// Live segments by generation.
     pub(crate) live: BTreeMap<u32, SegmentFile>,
@@ -99,6 +100,30 @@ pub(crate) fn recover(
     {
         out.reuse = out.live.remove(&generation);
         (out.before, out.before_end) = (header.before, header.before_end);
+    }
+    Ok(out)
+}
+
+/// What a log holds that no process has open: no file is begun anew, removed or written.
+pub(crate) fn look(disk: &dyn Disk, dir: &Path, identity: WalIdentity) -> Result<Recovered, WalError> {
+    let mut begun = BTreeMap::new();
+    for path in disk.list(dir).map_err(|e| WalError::io(format!("list {}", dir.display()), e))? {
+        if slot_of(&path).is_none() {
+            continue;
+        }
+        let found = inspect(disk, path, identity)?;
+        if let Some(generation) = found.blocks.generation.filter(|_| !found.walk.steps.is_empty()) {
+            begun.insert(generation, found);
+        }
+    }
+    let (oldest, _) = oldest_of(disk, &begun)?;
+    let live = begun.split_off(&oldest);
+    let mut out = Recovered { oldest, ..Recovered::default() };
+    replay_all(disk, dir, &live, &mut out)?;
+    for (generation, found) in &live {
+        let open = disk.open(&found.path, false);
+        let file = open.map_err(|e| WalError::io(format!("open {}", found.path.display()), e))?;
+        out.live.insert(*generation, SegmentFile { path: found.path.clone(), file, bytes: found.bytes });
     }
     Ok(out)
 }
