@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 18] = [
+pub const ALL: [Bad; 19] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
