@@ -6,6 +6,8 @@
 //! **Read next**: [`crate::audit`].
 
 mod reading;
+#[cfg(test)]
+mod tests;
 mod writing;
 
 use std::collections::VecDeque;
@@ -35,7 +37,7 @@ use crate::types::{OfferKey, ShardSettings, Slot};
 pub(crate) use reading::read;
 
 /// First bytes of a snapshot: name and format version.
-pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x03";
+pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x04";
 const WHAT: &str = "snapshot";
 /// A frame is closed when it has grown to this.
 const FRAME_BYTES: usize = 256 << 10;

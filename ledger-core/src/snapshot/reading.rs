@@ -13,7 +13,7 @@ fn wrong(why: impl ToString) -> CodecError {
 /// A state being read.
 struct Reading {
     state: State,
-    /// Where each key written stands here.
+    /// Where each key written stands here, by its number.
     keys: Vec<u32>,
 }
 
@@ -164,31 +164,26 @@ impl Reading {
         let fits =
             product.sku == offer.key.sku && offer.key.sale.is_none() == (product.plain == at) && product.plain <= at;
         let new = self.state.find_offer(&offer.key).is_none();
-        if !fits || !new || offer.held > limits::UNITS_MAX || offer.sold > limits::UNITS_MAX {
+        if !fits || !new {
             return Err(wrong(format!("offer {:?} does not fit its product", offer.key)));
         }
         self.state.add_offer(offer);
         Ok(())
     }
 
+    /// Keys are numbered in the order in which they were written.
     fn key(&mut self, from: &mut In<'_>) -> Read<()> {
-        let at: u32 = from.small()?;
         let text = from.key()?;
-        // Places are dense but for what was free: the table of places is bounded by what a slab can have been.
-        if at as usize >= self.keys.len().saturating_mul(2).max(1 << 20) {
-            return Err(wrong("a key's place is out of range"));
-        }
-        if at as usize >= self.keys.len() {
-            self.keys.resize(at as usize + 1, NONE);
-        }
         let looked = self.state.keys.find(&text);
-        self.keys[at as usize] = self.state.keys.carry(&text, looked);
+        if looked.place.is_some() {
+            return Err(wrong("a limit key is there twice"));
+        }
+        self.keys.push(self.state.keys.carry(&text, looked));
         Ok(())
     }
 
     fn key_at(&self, written: u32) -> Read<u32> {
-        let key = self.keys.get(written as usize).copied().filter(|&key| key != NONE);
-        key.ok_or_else(|| wrong("a key that was not written"))
+        self.keys.get(written as usize).copied().ok_or_else(|| wrong("a key that was not written"))
     }
 
     fn offer_at(&self, at: u32) -> Read<u32> {
@@ -415,13 +410,35 @@ impl Reading {
         if fits && seat { Ok(()) } else { Err(wrong(format!("order {id} does not fit itself"))) }
     }
 
+    /// Checks that a product's units are conserved and that none is below zero: the only bound that units of a healthy state have. `held` counts due
+    /// holds until they are swept, so it alone may exceed what the product has.
+    fn units_fit(&self, product: u32) -> Read<()> {
+        let s = &self.state;
+        let p = s.products.get(product);
+        let there = i128::from(p.received) + i128::from(p.adjusted);
+        let (mut units, mut due_of_ended) = (0, 0);
+        let mut sound = p.received <= limits::UNITS_EVER_MAX && (0..=i128::from(limits::UNITS_MAX)).contains(&there);
+        for at in s.offers_of(product) {
+            let offer = s.offers.get(at);
+            let (due, live) = s.sums[at as usize].held_sums();
+            let own = if offer.ended { 0 } else { i128::from(due) };
+            sound &= i128::from(offer.held) == i128::from(due) + i128::from(live);
+            sound &= offer.key.sale.is_none() || i128::from(offer.available) + own >= 0;
+            due_of_ended += i128::from(due) - own;
+            units += i128::from(offer.available) + i128::from(offer.held) + i128::from(offer.sold);
+        }
+        let plain = i128::from(s.offers.get(p.plain).available) + i128::from(s.sums[p.plain as usize].held_sums().0);
+        sound &= plain + due_of_ended >= 0 && units == there;
+        if sound { Ok(()) } else { Err(wrong(format!("units of {} do not add up", p.sku))) }
+    }
+
     /// Checks that the derived sums fit the records, and the digest.
     fn end(mut self, from: &mut In<'_>) -> Read<State> {
         let written = Digest { index: from.n()?, value: from.wide()? };
         if !from.is_at_end() {
             return Err(wrong("something follows the digest"));
         }
-        for &key in self.keys.iter().filter(|&&key| key != NONE) {
+        for &key in &self.keys {
             self.state.keys.drop_carried(key);
         }
         let ended = self.state.reservations.iter().filter(|(_, r)| !r.is_held()).map(|(at, _)| at);
@@ -433,6 +450,7 @@ impl Reading {
             if self.state.offers.try_get(self.state.products.get(at).plain).is_none() {
                 return Err(wrong("a product without its plain offer"));
             }
+            self.units_fit(at)?;
             self.state.product_mut(at);
         }
         let now = self.state.take_digest();

@@ -1,8 +1,33 @@
 //! A frozen view as frames.
 //!
+//! Products and offers are never removed, so their places are their numbers. Places of every other slab have gaps and never reach the bytes: what is
+//! referred to by one is numbered as it is written ([`Numbers`]), stands inside its owner's record, or is named by id.
 //! **Owns** how each record is written. **Must never** write what is derived. **Read next**: [`super::reading`].
 
 use super::*;
+
+/// Numbers of records whose slab has free places: the snapshot refers to them by the order in which they are written, from 0 on without a gap.
+/// Made while they are written; it takes four bytes a place until the snapshot is written.
+#[derive(Default)]
+struct Numbers {
+    by_place: Vec<u32>,
+    given: u32,
+}
+
+impl Numbers {
+    /// The record at this place is the next one written. Places come in rising order.
+    fn give(&mut self, place: u32) {
+        self.by_place.resize(place as usize, NONE);
+        self.by_place.push(self.given);
+        self.given += 1;
+    }
+
+    fn of(&self, place: u32) -> u64 {
+        let number = self.by_place[place as usize];
+        assert_ne!(number, NONE, "place {place} is referred to, so its record was written");
+        number.into()
+    }
+}
 
 /// Collects records of a section and writes them as frames.
 struct Frames<'w> {
@@ -15,7 +40,7 @@ impl Frames<'_> {
         &mut self,
         section: u8,
         records: impl Iterator<Item = T>,
-        put: impl Fn(&mut Out<'_>, T),
+        mut put: impl FnMut(&mut Out<'_>, T),
     ) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.push(section);
@@ -45,14 +70,15 @@ impl FrozenState {
         frames.section(SHARD, std::iter::once(&self.shard), put_shard)?;
         frames.section(PRODUCTS, self.products.iter(), |out, (_, p)| put_product(out, p))?;
         frames.section(OFFERS, self.offers.iter(), |out, (_, o)| put_offer(out, o))?;
+        let mut numbers = Numbers::default();
         frames.section(KEYS, self.keys.texts(), |out, (at, text)| {
-            out.n(at.into());
+            numbers.give(at);
             out.text(text.as_str());
         })?;
         let ended: Vec<bool> = self.offers.iter().map(|(_, o)| o.ended).collect();
         let kept = self.keys.kept().filter(|&(_, offer, _)| !ended[offer as usize]);
         frames.section(KEPT, kept, |out, (key, offer, units)| {
-            out.n(key.into());
+            out.n(numbers.of(key));
             out.n(offer.into());
             out.n(units);
         })?;
@@ -65,7 +91,7 @@ impl FrozenState {
         })?;
         frames.section(RESERVATIONS, self.reservations.iter(), |out, (_, r)| {
             let extra = (r.extra != NONE).then(|| self.extras.get(r.extra));
-            put_reservation(out, r, extra);
+            put_reservation(out, r, extra, &numbers);
         })?;
         frames.section(REFUSED, self.refused.iter(), |out, (_, r)| {
             let name = r.why.names_unknown().then(|| self.unknown_names.get(r.offer));
@@ -141,7 +167,7 @@ fn put_line(out: &mut Out<'_>, l: &LineRecord) {
     }
 }
 
-fn put_reservation(out: &mut Out<'_>, r: &Reservation, extra: Option<&Extra>) {
+fn put_reservation(out: &mut Out<'_>, r: &Reservation, extra: Option<&Extra>, keys: &Numbers) {
     out.raw(&r.id);
     out.raw(&r.fingerprint.to_le_bytes());
     out.byte(match r.status.expect("present") {
@@ -155,12 +181,12 @@ fn put_reservation(out: &mut Out<'_>, r: &Reservation, extra: Option<&Extra>) {
     }
     put_head(out, Head { index: r.head_index, place: r.head_place });
     put_line(out, &r.line);
-    out.opt((r.key != NONE).then_some(r.key), |out, key| out.n(key.into()));
+    out.opt((r.key != NONE).then_some(r.key), |out, key| out.n(keys.of(key)));
     out.opt(extra, |out, extra| {
         out.n(extra.lines.len() as u64);
         extra.lines.iter().for_each(|line| put_line(out, line));
         out.n(extra.keys.len() as u64);
-        extra.keys.iter().for_each(|&key| out.n(key.into()));
+        extra.keys.iter().for_each(|&key| out.n(keys.of(key)));
         out.opt(extra.extended, |out, (replaces, hold_ms)| {
             out.n(replaces);
             out.n(hold_ms);

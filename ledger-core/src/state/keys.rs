@@ -585,6 +585,13 @@ impl Keys {
         self.records.iter().map(|(at, r)| (at, r.carried))
     }
 
+    /// Whether places of keys and of further counts are free.
+    #[cfg(test)]
+    pub(crate) fn free_places(&self) -> [bool; 2] {
+        let free = |len: usize, places: u32| len < places as usize;
+        [free(self.records.len(), self.records.places()), free(self.more.len(), self.more.places())]
+    }
+
     /// A frozen view; nothing is copied.
     pub(crate) fn freeze(&mut self) -> FrozenKeys {
         FrozenKeys { records: self.records.freeze(), more: self.more.freeze() }
