@@ -32,6 +32,8 @@ pub(crate) fn rules_out_effect(command: &Command, why: &Why) -> bool {
             Command::Receive { .. } | Command::Adjust { .. } | Command::Allot { .. } | Command::Return { .. },
             Refusal::ReferenceTaken,
         ) => true,
+        // Had this call returned the units, its reference would have been replayed; and what is returned stays so.
+        (Command::Return { .. }, Refusal::AlreadyReturned) => true,
         // All else may have been caused by the call's own success, or may change before an attempt under way arrives.
         _ => false,
     }

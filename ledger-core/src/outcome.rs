@@ -254,6 +254,9 @@ pub enum Refusal {
         /// How many it has.
         has: u32,
     },
+    /// All units that the reservation has sold were returned before: nothing is left to return.
+    #[error("all units of the reservation are returned already")]
+    AlreadyReturned,
     /// The reference was used for other content.
     #[error("the reference is taken by other content")]
     ReferenceTaken,
@@ -362,6 +365,7 @@ impl Refusal {
             Self::DeadlineMoved { .. } => "DeadlineMoved",
             Self::NoSuchLine { .. } => "NoSuchLine",
             Self::MoreThanLine { .. } => "MoreThanLine",
+            Self::AlreadyReturned => "AlreadyReturned",
             Self::ReferenceTaken => "ReferenceTaken",
             Self::VersionMismatch { .. } => "VersionMismatch",
             Self::NotEnoughAvailable { .. } => "NotEnoughAvailable",

@@ -88,6 +88,7 @@ pub fn to_wire(refusal: &Refusal) -> v1::Refusal {
         Refusal::MoreThanLine { offer, has } => {
             v1::Refusal { actual: (*has).into(), ..about(Code::MoreThanLine, offer) }
         }
+        Refusal::AlreadyReturned => coded(Code::AlreadyReturned),
         Refusal::ReferenceTaken => coded(Code::ReferenceTaken),
         Refusal::VersionMismatch { actual } => v1::Refusal { actual: *actual, ..coded(Code::VersionMismatch) },
         Refusal::NotEnoughAvailable { available } => {
@@ -165,6 +166,7 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
         Code::DeadlineMoved => Refusal::DeadlineMoved { deadline: at },
         Code::NoSuchLine => Refusal::NoSuchLine { offer: offer()? },
         Code::MoreThanLine => Refusal::MoreThanLine { offer: offer()?, has: small(wire.actual)? },
+        Code::AlreadyReturned => Refusal::AlreadyReturned,
         Code::ReferenceTaken => Refusal::ReferenceTaken,
         Code::VersionMismatch => Refusal::VersionMismatch { actual: wire.actual },
         Code::NotEnoughAvailable => Refusal::NotEnoughAvailable { available: wire.actual },

@@ -171,6 +171,7 @@ pub enum No {
         offer: Offer,
         has: u32,
     },
+    AlreadyReturned,
     ReferenceTaken,
     VersionMismatch {
         actual: u64,
@@ -218,6 +219,7 @@ impl From<&Refusal> for No {
             Refusal::DeadlineMoved { deadline } => Self::DeadlineMoved { deadline_ms: deadline.0 },
             Refusal::NoSuchLine { offer } => Self::NoSuchLine { offer: offer.into() },
             Refusal::MoreThanLine { offer, has } => Self::MoreThanLine { offer: offer.into(), has: *has },
+            Refusal::AlreadyReturned => Self::AlreadyReturned,
             Refusal::ReferenceTaken => Self::ReferenceTaken,
             Refusal::VersionMismatch { actual } => Self::VersionMismatch { actual: *actual },
             Refusal::NotEnoughAvailable { available } => Self::NotEnoughAvailable { available: *available },

@@ -1,6 +1,6 @@
 //! Return: sold units come back.
 //!
-//! **Owns** returns and their idempotency by reference. **Must never** bring back more than was sold. **Read next**: `stock`.
+//! **Owns** returns and their idempotency by reference. **Must never** bring back more than was sold, or nothing. **Read next**: `stock`.
 
 use smallvec::SmallVec;
 
@@ -55,6 +55,9 @@ impl Deciding<'_> {
                 return Err(Refusal::MoreThanLine { offer: asked.offer.clone(), has }.into());
             }
         }
+        if asked.is_none() && sold.iter().all(|line| line.sold == line.returned) {
+            return Err(Refusal::AlreadyReturned.into());
+        }
         let products: SmallVec<[u32; 2]> = skus.iter().map(|sku| self.state.by_sku[sku]).collect();
         if products.iter().any(|&p| !self.state.room_for_reference(p)) {
             let max = limits::REFERENCES_PER_PRODUCT_MAX;
@@ -69,8 +72,8 @@ impl Deciding<'_> {
         for product in products {
             self.state.use_reference(product, reference, fingerprint, units);
         }
-        let on_product = self.link_products(back.iter().map(|&(offer, _)| offer));
-        let links = Links { place: self.place, on_product, on_reservation: self.link_reservation(at) };
+        let on_products = self.link_products(back.iter().map(|&(offer, _)| offer));
+        let links = Links { place: self.place, on_products, on_reservation: self.link_reservation(at) };
         self.state.digest_reservation(at, true);
         let lines = said_lines(self.state, back.iter().copied());
         self.recorder.say(links, Said::UnitsReturned { id, reference, lines: &lines });

@@ -146,6 +146,9 @@ impl Model {
         if let Some((offer, _)) = asked.iter().find(|&(o, &n)| n > still_sold[o]) {
             return Err(Refusal::MoreThanLine { offer: offer.clone(), has: still_sold[offer] as u32 });
         }
+        if asked.is_empty() {
+            return Err(Refusal::AlreadyReturned);
+        }
         self.give_back(id, &asked);
         for (offer, &n) in &asked {
             self.products.get_mut(&offer.sku).expect("known").returned += n;

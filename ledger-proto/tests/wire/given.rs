@@ -157,6 +157,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::AlreadyExists),
         Just(Refusal::SaleHasEnded),
         Just(Refusal::OfferClosed),
+        Just(Refusal::AlreadyReturned),
         Just(Refusal::ReferenceTaken),
     ];
     let numbers = (any::<u64>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<u8>(), 0..14_u8);

@@ -114,6 +114,9 @@ impl Model {
             None => hold.lines.keys().map(|o| (o.clone(), left(o).unwrap_or(0))).collect(),
         };
         within(&back, left)?;
+        if back.values().all(|&units| units == 0) {
+            return Err(No::AlreadyReturned);
+        }
         let keys = hold.content.keys.clone();
         for (offer, &units) in &back {
             let hold = self.hold_mut(id);
