@@ -339,3 +339,49 @@ impl State {
         Some(digest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Entry, plain_line};
+    use crate::ledger::Ledger;
+    use crate::limits;
+    use crate::order::{Fact, OrderDetails, ProviderId, Sealed};
+    use crate::state::ids::Found;
+    use crate::types::{LedgerTime, Policy, Quantity, Reference, ReservationId, Sku, Slot, Units};
+
+    /// The part that the reservation of a late payment has in the digest, when its order carried this limit key.
+    fn part_of_linked(key: &str) -> u128 {
+        let sku = Sku::new("shirt").expect("a SKU");
+        let id = ReservationId::from_parts(Slot::of(&sku), 1_000_000, 1);
+        let amount = Money::new(100, "EUR").expect("an amount");
+        let sealed = Sealed::default;
+        let details =
+            OrderDetails { amount, pay_within_ms: 1_000, payment: sealed(), contact: sealed(), suspect: false };
+        let keys = [LimitKey::new(key).expect("a key")].into_iter().collect();
+        let lines = [plain_line(sku.clone(), Quantity::new(1).expect("one"))].into_iter().collect();
+        let all = (Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"));
+        let (units, reference) = (Units::new(5).expect("units"), Reference::new("r").expect("a reference"));
+        let policy = Policy { per_key_max: Some(2), ..Policy::default() };
+        let begin = vec![
+            Command::OwnSlots { generation: 1, ranges: vec![all] },
+            Command::CreateProduct { sku: sku.clone(), policy },
+            Command::Receive { offer: OfferKey { sku, sale: None }, units, reference },
+            Command::PlaceOrder { id, details: Box::new(details), reserve: Some((keys, lines)) },
+        ];
+        let payment = ProviderId::new("p").expect("an id");
+        let paid = vec![Command::RecordFact { id, fact: Fact::Paid { payment, amount } }];
+        let mut ledger = Ledger::new(1, 1);
+        ledger.apply(1, 1, &Entry { stamp: LedgerTime(1_000_000), commands: begin });
+        ledger.apply(1, 2, &Entry { stamp: LedgerTime(1_010_000), commands: paid });
+        let linked = ledger.order(id).and_then(|order| order.linked).expect("paid late, and given stock anew");
+        let Some(Found::Reservation(at)) = ledger.state.find(linked) else { panic!("{linked} is remembered") };
+        ledger.state.canonical_reservation(ledger.state.reservations.get(at))
+    }
+
+    #[test]
+    fn limit_keys_of_a_late_payments_reservation_are_in_the_digest() {
+        assert_eq!(part_of_linked("ann"), part_of_linked("ann"));
+        assert_ne!(part_of_linked("ann"), part_of_linked("bob"));
+    }
+}

@@ -121,6 +121,22 @@ impl Fingerprints {
     }
 }
 
+/// What a late payment's reservation holds. It stands for its limit keys in the digest; no caller's command has it, so its id is taken for all of them.
+impl Fingerprints {
+    pub(crate) fn linked<'a>(
+        &mut self,
+        id: ReservationId,
+        keys: &[LimitKey],
+        lines: impl ExactSizeIterator<Item = Summed<'a>>,
+    ) -> u64 {
+        self.of(11, |out| {
+            out.id(id);
+            put_keys(out, keys);
+            put_lines(out, lines);
+        })
+    }
+}
+
 fn put_keys(out: &mut Out<'_>, keys: &[LimitKey]) {
     if keys.len() < 2 {
         out.n(keys.len() as u64);

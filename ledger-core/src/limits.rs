@@ -100,8 +100,28 @@ pub const COUNTS_DROPPED_PER_ENTRY_MAX: u32 = 4_096;
 pub const RETAIN_MS_MIN: u64 = ID_AHEAD_MS_MAX + FORGET_GUARD_MS + 2_048;
 /// References one product may ever use (forty bytes each, kept as long as the product).
 pub const REFERENCES_PER_PRODUCT_MAX: u64 = 1_000_000;
-/// Bytes of one record of changes: what an entry of [`ENTRY_BYTES_MAX`] and a full sweep can cause, with room.
-pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a record at which its entry decides no further command: they are *not now*. Some commands cause hundreds of times their own bytes: a payment in a hundred
+/// bytes sells sixteen lines. Even a full sweep of holds of [`LINES_MAX`] lines with the longest names stays below it.
+pub const RECORD_FULL_BYTES: usize = 28 << 20;
+/// Bytes of one record of changes: a full one and what its last command added.
+pub const RECORD_BYTES_MAX: usize = 32 << 20;
+/// Most bytes of one offer's key in a record: two texts, their lengths, and whether there is a second.
+const OFFER_KEY_BYTES: usize = 1 + SKU_BYTES_MAX + 1 + 1 + SALE_ID_BYTES_MAX;
+/// Most bytes of a link: index and place.
+const LINK_BYTES: usize = 9 + 3;
+/// Most bytes of a change that names a reservation, its lines and links aside: place, number, id, deadline, counts of lines, a text.
+const CHANGE_BYTES: usize = 3 + 1 + 16 + 9 + 2 + 1 + PROVIDER_ID_BYTES_MAX + 3 * 9;
+/// Most bytes of a line in a change, with its balance and the link on its product.
+const LINE_CHANGE_BYTES: usize = OFFER_KEY_BYTES + 5 + 3 * 9 + LINK_BYTES;
+/// Most bytes of the end of a hold: its lines, and what its order makes of it.
+const HOLD_END_BYTES: usize = 3 * (CHANGE_BYTES + 2 * LINK_BYTES) + LINES_MAX * LINE_CHANGE_BYTES;
+/// Most bytes of what passing time causes in one entry: holds that end, orders parked with theirs, windows that open and close.
+const SWEEP_BYTES: usize = (EXPIRED_PER_ENTRY_MAX + WAKES_PER_ENTRY_MAX) * HOLD_END_BYTES
+    + 2 * EDGES_PER_ENTRY_MAX * (CHANGE_BYTES + LINK_BYTES + OFFER_KEY_BYTES);
+/// Most bytes of what one command causes: a full claim, or a late payment that sells every line anew, each running low and out.
+const COMMAND_BYTES: usize = CLAIM_MAX as usize * (CHANGE_BYTES + WORKER_ID_BYTES_MAX + LINK_BYTES)
+    + 3 * HOLD_END_BYTES
+    + 3 * LINES_MAX * (CHANGE_BYTES + LINK_BYTES + OFFER_KEY_BYTES);
 /// Ranges of slots one ownership entry may name: every second slot.
 pub const SLOT_RANGES_MAX: usize = 2_048;
 /// Bytes of one frame of a snapshot; each carries its own checksum.
@@ -123,6 +143,9 @@ pub const REMEMBERED_MAX_DEFAULT: u64 = 20_000_000;
 
 const _: () = assert!(FORGOTTEN_PER_ENTRY_MAX >= COMMANDS_PER_ENTRY_MAX + EXPIRED_PER_ENTRY_MAX);
 const _: () = assert!(RECORD_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
+const _: () = assert!(SWEEP_BYTES < RECORD_FULL_BYTES);
+const _: () = assert!(RECORD_FULL_BYTES + COMMAND_BYTES <= RECORD_BYTES_MAX);
+const _: () = assert!(LEDGER_TIME_MAX + ID_AHEAD_MS_MAX < 1 << 48);
 const _: () = assert!(SLOTS == 1 << 12);
 const _: () = assert!(ID_AHEAD_MS_MAX <= FORGET_GUARD_MS);
 const _: () = assert!(LINES_MAX as u64 * QUANTITY_MAX as u64 <= UNITS_MAX);

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use crate::limits;
 use crate::order::{Ending, OrderBrief, OrderPage, OrderView, Phase};
-use crate::outcome::{Balance, Refusal, Status};
+use crate::outcome::{Refusal, Status};
 use crate::state::State;
 use crate::state::ids::Found;
 use crate::state::orders::{Order, Standing, step_in};
@@ -207,18 +207,16 @@ impl State {
             ..Totals::default()
         };
         for (_, product) in self.products.iter() {
-            totals.received += product.received;
-            totals.adjusted += product.adjusted;
-            totals.returned += product.returned;
+            totals.received += u128::from(product.received);
+            totals.adjusted += i128::from(product.adjusted);
+            totals.returned += u128::from(product.returned);
         }
-        let mut sum = Balance::default();
         for (at, _) in self.offers.iter() {
             let balance = self.balance(at);
-            sum.available += balance.available;
-            sum.held += balance.held;
-            sum.sold += balance.sold;
+            totals.units.available += u128::from(balance.available);
+            totals.units.held += u128::from(balance.held);
+            totals.units.sold += u128::from(balance.sold);
         }
-        totals.balance = sum;
         let due = self.expiry.count_due(self.time);
         totals.live = self.expiry.len() as u64 - due;
         totals.remembered = self.memory.remembered() + due;

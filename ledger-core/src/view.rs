@@ -90,7 +90,19 @@ pub enum IdView {
     SlotElsewhere,
 }
 
-/// Sums over a shard, for audits and dashboards.
+/// Units summed over the offers of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UnitSums {
+    /// Free to be reserved.
+    pub available: u128,
+    /// In live holds.
+    pub held: u128,
+    /// Sold and not returned.
+    pub sold: u128,
+}
+
+/// Sums over a shard, for audits and dashboards. A product's numbers are bounded ([`crate::limits::UNITS_EVER_MAX`]), how many products there are is not: so
+/// sums of units are as wide as it takes for 2^32 products, whose places are 32 bits.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Products.
@@ -98,13 +110,13 @@ pub struct Totals {
     /// Offers.
     pub offers: u64,
     /// Units ever received.
-    pub received: u64,
+    pub received: u128,
     /// Sum of adjustments.
-    pub adjusted: i64,
+    pub adjusted: i128,
     /// Units ever returned.
-    pub returned: u64,
+    pub returned: u128,
     /// Units available, held, sold.
-    pub balance: Balance,
+    pub units: UnitSums,
     /// Live holds.
     pub live: u64,
     /// Sold reservations in their return window.

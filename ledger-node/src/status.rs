@@ -48,7 +48,6 @@ impl Node {
         let running = self.running();
         let placement = self.placement();
         let (cpu_ms, rss_bytes) = process_use();
-        let free = lock(&self.dir).as_ref().and_then(|dir| self.seams().raft.disk.free_bytes(dir.path()).ok());
         let meta = running.as_ref().map(|running| running.meta().status()).unwrap_or_default();
         v1::NodeStatusResponse {
             meta_apply_halted: meta.apply_halted.unwrap_or_default(),
@@ -62,11 +61,17 @@ impl Node {
             shards: self.shards().iter().map(|shard| shard_status(self, shard, placement.as_deref())).collect(),
             members: self.members().iter().map(member).collect(),
             wal_syncs: running.as_ref().map_or(0, |r| r.raft.wal_syncs()),
-            disk_free_bytes: free.unwrap_or(0),
+            disk_free_bytes: self.disk_free_bytes(),
             cpu_ms,
             rss_bytes,
             behaviour_max: ledger_core::limits::BEHAVIOUR_VERSION_MAX.into(),
         }
+    }
+
+    /// Bytes that are free where the log lies; none when that cannot be asked.
+    pub(crate) fn disk_free_bytes(&self) -> u64 {
+        let free = lock(&self.dir).as_ref().and_then(|dir| self.seams().raft.disk.free_bytes(dir.path()).ok());
+        free.unwrap_or(0)
     }
 
     /// Admin.Digests.
@@ -166,14 +171,21 @@ pub(crate) fn member(m: &MemberEntry) -> v1::Member {
     v1::Member { node: m.node, client: m.client.clone(), peer: m.peer.clone(), http: m.http.clone() }
 }
 
+/// Sums of units are wider here than on the wire: there they stop at the largest number that it has (docs/semantics.md).
 pub(crate) fn totals(t: &ledger_core::view::Totals) -> v1::Totals {
+    let units = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
+    let adjusted = i64::try_from(t.adjusted).unwrap_or(if t.adjusted < 0 { i64::MIN } else { i64::MAX });
     v1::Totals {
         products: t.products,
         offers: t.offers,
-        received: t.received,
-        adjusted: t.adjusted,
-        returned: t.returned,
-        balance: Some(v1::Balance { available: t.balance.available, held: t.balance.held, sold: t.balance.sold }),
+        received: units(t.received),
+        adjusted,
+        returned: units(t.returned),
+        balance: Some(v1::Balance {
+            available: units(t.units.available),
+            held: units(t.units.held),
+            sold: units(t.units.sold),
+        }),
         live: t.live,
         sold: t.sold,
         remembered: t.remembered,

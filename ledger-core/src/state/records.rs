@@ -258,8 +258,9 @@ impl Why {
 pub(crate) struct Refused {
     pub(crate) id: [u8; 16],
     fingerprint: [u32; 2],
-    /// When it was refused or fenced, in the coarse time of [`super::memory`].
+    /// When it was refused or fenced, in the coarse time of [`super::memory`]: its lower and upper bits, enough for [`crate::limits::LEDGER_TIME_MAX`].
     at_coarse: u32,
+    at_coarse_high: u16,
     detail: [u32; 2],
     pub(crate) offer: u32,
     pub(crate) why: Why,
@@ -273,10 +274,23 @@ fn join([low, high]: [u32; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
+/// The largest coarse time that a refusal can have.
+const AT_COARSE_MAX: u64 = (1 << 48) - 1;
+const _: () = assert!(crate::limits::LEDGER_TIME_MAX < AT_COARSE_MAX);
+
 impl Refused {
     pub(crate) fn new(id: [u8; 16], fingerprint: u64, at_coarse: u64, why: Why) -> Self {
-        let at_coarse = u32::try_from(at_coarse).unwrap_or(u32::MAX);
-        Self { id, fingerprint: split(fingerprint), at_coarse, detail: [0; 2], offer: NONE, why, key_index: 0 }
+        let [low, high] = split(at_coarse.min(AT_COARSE_MAX));
+        Self {
+            id,
+            fingerprint: split(fingerprint),
+            at_coarse: low,
+            at_coarse_high: high as u16,
+            detail: [0; 2],
+            offer: NONE,
+            why,
+            key_index: 0,
+        }
     }
     pub(crate) fn with_detail(mut self, detail: u64) -> Self {
         self.detail = split(detail);
@@ -286,7 +300,7 @@ impl Refused {
         join(self.fingerprint)
     }
     pub(crate) fn at_coarse(&self) -> u64 {
-        self.at_coarse.into()
+        join([self.at_coarse, self.at_coarse_high.into()])
     }
     pub(crate) fn detail(&self) -> u64 {
         join(self.detail)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use ledger_core::change::Record;
 use ledger_core::codec::{decode_entry, encode_entry};
 use ledger_core::order::Phase;
+use ledger_core::outcome::Balance;
 use ledger_core::view::IdView;
 use ledger_core::{Applied, Command, Entry, Ledger, LedgerTime, Slot, limits};
 
@@ -184,8 +185,9 @@ impl Beside {
         let totals = self.ledger.totals();
         assert_eq!(totals.live, self.model.live(), "live holds (left: ledger, right: model)");
         let balances = self.model.offer_keys().map(|o| self.feed.balance(o));
-        let sum = balances.fold((0, 0, 0), |s, b| (s.0 + b.available, s.1 + b.held, s.2 + b.sold));
-        let got = totals.balance;
+        let wide = |b: Balance| [b.available, b.held, b.sold].map(u128::from);
+        let sum = balances.map(wide).fold((0, 0, 0), |s, [a, h, n]| (s.0 + a, s.1 + h, s.2 + n));
+        let got = totals.units;
         assert_eq!((got.available, got.held, got.sold), sum, "totals (left: ledger, right: feed)");
         assert!(
             totals.remembered <= self.remembered_max,

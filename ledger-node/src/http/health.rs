@@ -7,10 +7,11 @@
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use ledger_proto::v1;
+use ledger_raft::Role;
 
 use crate::api::Api;
 use crate::node::{Node, NodeState};
+use crate::shard::Shard;
 
 /// `GET /livez`: the process answers.
 pub async fn livez() -> &'static str {
@@ -32,17 +33,16 @@ fn check(name: impl Into<String>, ok: bool, why: impl Into<String>) -> Check {
 fn checks(node: &Node) -> Vec<Check> {
     let state = node.state();
     let mut out = vec![check("serving", state == NodeState::Serving, format!("the node is {}", word(state)))];
-    let status = node.status();
-    let low = node.config().raft.low_space_bytes;
-    let space = format!("{} bytes are free, writes need {low}", status.disk_free_bytes);
-    out.push(check("log-space", status.disk_free_bytes > low, space));
+    let (free, low) = (node.disk_free_bytes(), node.config().raft.low_space_bytes);
+    out.push(check("log-space", free > low, format!("{free} bytes are free, writes need {low}")));
     let meta = node.running().and_then(|running| running.meta().status().stopped);
     out.push(check("meta-replica", meta.is_none(), meta.unwrap_or_default()));
-    let halted = status.meta_apply_halted.clone();
+    let meta = node.running().map(|running| running.meta().status()).unwrap_or_default();
+    let halted = meta.apply_halted.unwrap_or_default();
     out.push(check("meta-apply", halted.is_empty(), halted));
-    out.push(refused_entries("meta-entries".to_owned(), status.meta_entries_refused));
-    for shard in &status.shards {
-        shard_checks(shard, &mut out);
+    out.push(refused_entries("meta-entries".to_owned(), meta.entries_refused));
+    for shard in node.shards() {
+        shard_checks(&shard, &mut out);
     }
     out
 }
@@ -62,16 +62,20 @@ fn refused_entries(name: String, count: u64) -> Check {
     Check { counts: false, ..check(name, count == 0, why) }
 }
 
-fn shard_checks(shard: &v1::ShardStatus, out: &mut Vec<Check>) {
-    let name = |what: &str| format!("shard-{}-{what}", shard.shard);
-    out.push(check(name("replica"), shard.stopped.is_empty(), shard.stopped.clone()));
-    out.push(check(name("apply"), shard.apply_halted.is_empty(), shard.apply_halted.clone()));
-    out.push(refused_entries(name("entries"), shard.entries_refused));
-    out.push(check(name("leader"), shard.leader != 0, "no leader is known"));
-    if shard.role == "leader" {
-        out.push(check(name("clock"), shard.clock_sure, "the leader has no quorum of clock readings"));
+/// What the group and history say of a shard. The ledger is not asked: a probe neither waits for it nor costs it time.
+fn shard_checks(shard: &Shard, out: &mut Vec<Check>) {
+    let name = |what: &str| format!("shard-{}-{what}", shard.id());
+    let status = shard.status();
+    out.push(check(name("replica"), status.stopped.is_none(), status.stopped.unwrap_or_default()));
+    let halted = status.apply_halted.unwrap_or_default();
+    out.push(check(name("apply"), halted.is_empty(), halted));
+    out.push(refused_entries(name("entries"), status.entries_refused));
+    out.push(check(name("leader"), status.leader.is_some(), "no leader is known"));
+    if status.role == Role::Leader {
+        out.push(check(name("clock"), status.clock_sure, "the leader has no quorum of clock readings"));
     }
-    let mut history = check(name("history"), !shard.history_gapped, "history is gapped and being filled from peers");
+    let gapped = shard.history().coverage(shard.id()).is_gapped();
+    let mut history = check(name("history"), !gapped, "history is gapped and being filled from peers");
     history.counts = false;
     out.push(history);
 }

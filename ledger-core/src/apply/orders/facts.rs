@@ -18,7 +18,7 @@ use crate::state::keys::Looked;
 use crate::state::orders::{Cold, Order};
 use crate::state::records::LineRecord;
 use crate::state::slab::Placed;
-use crate::types::{OfferKey, ReservationId};
+use crate::types::{LimitKey, OfferKey, ReservationId};
 
 impl Deciding<'_> {
     pub(in super::super) fn record_fact(&mut self, id: ReservationId, fact: &Fact) -> Verdict {
@@ -198,7 +198,10 @@ impl Deciding<'_> {
             return self.order_brief(at, false);
         }
         self.tell(at, Told::Paid { payment, amount, kept: true });
-        let (id, fingerprint) = self.mint(r.id(), payment);
+        let id = self.mint(r.id(), payment);
+        let texts: SmallVec<[LimitKey; 4]> = keys.iter().map(|&key| self.state.keys.text(key).clone()).collect();
+        let content = lines.iter().map(|line| (line.offer, line.quantity));
+        let fingerprint = self.scratch.fingerprints.linked(id, &texts, content);
         keys.iter().for_each(|&key| self.state.keys.carry_again(key));
         self.take(id, fingerprint, &keys, &lines, Some(limits::HOLD_MS_MIN));
         let Some(Found::Reservation(linked)) = self.state.find(id) else { unreachable!("{id} was just taken") };
@@ -212,14 +215,14 @@ impl Deciding<'_> {
     }
 
     /// An id for the reservation of a late payment: of now, and after the order's.
-    fn mint(&mut self, order: ReservationId, payment: &ProviderId) -> (ReservationId, u64) {
+    fn mint(&mut self, order: ReservationId, payment: &ProviderId) -> ReservationId {
         let time = self.state.time.max(order.time_ms() + 1);
         let mut again = 0;
         loop {
             let random = self.scratch.fingerprints.link(order, payment, again);
             let id = ReservationId::from_parts(order.slot(), time, random);
             if self.state.find(id).is_none() {
-                return (id, random);
+                return id;
             }
             again += 1;
         }
