@@ -183,7 +183,7 @@ mod tests {
 
     fn happened(kind: ChangeKind) -> Happened {
         let position = Position { incarnation: 1, shard: 2, term: 3, index: 40, place: 5 };
-        let change = Change { place: 5, previous_on_product: None, previous_on_reservation: None, kind };
+        let change = Change { place: 5, previous_on_products: Default::default(), previous_on_reservation: None, kind };
         Happened { position, time: LedgerTime(1_700_000_000_123), change }
     }
 

@@ -178,7 +178,7 @@ mod tests {
         let position = Position { incarnation: 1, shard: 2, term: 9, index, place };
         let offer = OfferKey { sku: Sku::new(sku).expect("sku"), sale: None };
         let kind = ChangeKind::SaleStarted { offer, balance: Balance { available: 5, held: 0, sold: 0 } };
-        let change = Change { place, previous_on_product: None, previous_on_reservation: None, kind };
+        let change = Change { place, previous_on_products: Default::default(), previous_on_reservation: None, kind };
         Happened { position, time: LedgerTime(1_700_000_000_123), change }
     }
 

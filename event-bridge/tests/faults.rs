@@ -96,7 +96,7 @@ fn happened(sku: &str, index: u64, place: u16) -> Happened {
     let position = Position { incarnation: 1, shard: 1, term: 1, index, place };
     let offer = OfferKey { sku: Sku::new(sku).expect("sku"), sale: None };
     let kind = ChangeKind::SaleStarted { offer, balance: Balance { available: 1, held: 0, sold: 0 } };
-    let change = Change { place, previous_on_product: None, previous_on_reservation: None, kind };
+    let change = Change { place, previous_on_products: Default::default(), previous_on_reservation: None, kind };
     Happened { position, time: LedgerTime(1_000 + index), change }
 }
 

@@ -23,17 +23,32 @@ pub struct Record {
     pub changes: Vec<Change>,
 }
 
+/// Position (index, place) of an earlier change; `None` when there is none.
+pub type Link = Option<(u64, u16)>;
+/// One link for each product; nearly every change is about one.
+pub type ProductLinks = SmallVec<[Link; 1]>;
+/// The products of a change.
+pub type Products<'a> = SmallVec<[&'a Sku; 1]>;
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Which command of the batch caused it (expiries and windows caused by time carry the tick's or first command's place).
     pub place: u16,
-    /// Position (index, place) of the change before it on the same product; `None` for the first.
-    pub previous_on_product: Option<(u64, u16)>,
-    /// Position (index, place) of the change before it on the same reservation, if it is about one.
-    pub previous_on_reservation: Option<(u64, u16)>,
+    /// The change before it on each product that it is about, in the order of [`ChangeKind::products`].
+    pub previous_on_products: ProductLinks,
+    /// The change before it on the same reservation, if it is about one.
+    pub previous_on_reservation: Link,
     /// What happened.
     pub kind: ChangeKind,
+}
+
+impl Change {
+    /// The change before it on one of its products: `None` when it is not about that product, `Some(None)` when it is the first one there.
+    pub fn previous_on(&self, sku: &Sku) -> Option<Link> {
+        let products = self.kind.products();
+        products.iter().zip(&self.previous_on_products).find(|(product, _)| **product == sku).map(|(_, link)| *link)
+    }
 }
 
 /// Units of one line and the offer's balance right after.
@@ -304,6 +319,34 @@ impl ChangeKind {
         }
     }
 
+    /// The products it is about, each once, as its lines name them first: the sold ones, then those given back. None for an extension and for
+    /// what happens to an order beside its stock.
+    pub fn products(&self) -> Products<'_> {
+        let mut products = Products::new();
+        match self {
+            Self::ProductCreated { sku, .. } | Self::UnitsAllotted { sku, .. } => products.push(sku),
+            Self::OfferPut { offer, .. }
+            | Self::OfferOpened { offer }
+            | Self::OfferClosed { offer }
+            | Self::SaleStarted { offer, .. }
+            | Self::SaleEnded { offer, .. }
+            | Self::UnitsReceived { offer, .. }
+            | Self::UnitsAdjusted { offer, .. }
+            | Self::StockLow { offer, .. }
+            | Self::SoldOut { offer, .. } => products.push(&offer.sku),
+            Self::InventoryReserved { lines, .. }
+            | Self::ReservationReleased { lines, .. }
+            | Self::ReservationExpired { lines, .. }
+            | Self::UnitsReturned { lines, .. } => add_products(&mut products, lines),
+            Self::ReservationConfirmed { lines, given_back, .. } => {
+                add_products(&mut products, lines);
+                add_products(&mut products, given_back);
+            }
+            _ => {}
+        }
+        products
+    }
+
     /// The event's published name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -342,6 +385,15 @@ impl ChangeKind {
             Self::OrderNotified { .. } => "OrderNotified",
             Self::OrderParked { .. } => "OrderParked",
             Self::OrderByHandDone { .. } => "OrderByHandDone",
+        }
+    }
+}
+
+fn add_products<'a>(products: &mut Products<'a>, lines: &'a [LineChange]) {
+    for line in lines {
+        let sku = &line.line.offer.sku;
+        if !products.contains(&sku) {
+            products.push(sku);
         }
     }
 }

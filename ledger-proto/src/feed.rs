@@ -2,7 +2,7 @@
 //!
 //! **Owns** which field of [`v1::FeedChange`] carries what. **Must never** drop or reorder a change.
 
-use ledger_core::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, Record};
+use ledger_core::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, ProductLinks, Record};
 use ledger_core::outcome::Balance;
 use ledger_core::{
     LedgerTime, Line, OfferKey, Policy, Position, Quantity, Reason, Reference, ReservationId, SaleId, Sku, Units,
@@ -20,15 +20,15 @@ pub fn record_to_wire(record: &Record) -> impl Iterator<Item = v1::FeedChange> +
 
 /// One change of the entry at `entry`, for the wire.
 pub fn change_to_wire(entry: Position, time: LedgerTime, change: &Change) -> v1::FeedChange {
-    let previous = |at: Option<(u64, u16)>| {
-        at.map(|(index, place)| names::position_to_wire(Position { term: 0, index, place, ..entry }))
-    };
+    let position = |(index, place)| names::position_to_wire(Position { term: 0, index, place, ..entry });
+    let further = change.previous_on_products.iter().skip(1);
     let mut wire = v1::FeedChange {
         position: Some(names::position_to_wire(Position { place: change.place, ..entry })),
         time_ms: time.0,
         name: change.kind.name().to_owned(),
-        previous_on_product: previous(change.previous_on_product),
-        previous_on_reservation: previous(change.previous_on_reservation),
+        previous_on_product: change.previous_on_products.first().copied().flatten().map(position),
+        previous_on_further_products: further.map(|link| position(link.unwrap_or_default())).collect(),
+        previous_on_reservation: change.previous_on_reservation.map(position),
         ..Default::default()
     };
     if !offer_kind_to_wire(&change.kind, &mut wire) && !orders::change_to_wire(&change.kind, &mut wire) {
@@ -155,11 +155,17 @@ fn reservation_kind_to_wire(kind: &ChangeKind, wire: &mut v1::FeedChange) {
 pub fn change_from_wire(wire: v1::FeedChange) -> Result<(Position, LedgerTime, Change), Invalid> {
     let position = names::position(wire.position.ok_or_else(|| missing("position"))?);
     let previous = |at: Option<v1::Position>| at.map(names::position).map(|at| (at.index, at.place));
-    let previous_on_product = previous(wire.previous_on_product);
     let previous_on_reservation = previous(wire.previous_on_reservation);
     let time = LedgerTime(wire.time_ms);
     let kind = kind_from_wire(&wire)?;
-    Ok((position, time, Change { place: position.place, previous_on_product, previous_on_reservation, kind }))
+    let first = previous(wire.previous_on_product);
+    let further = wire.previous_on_further_products.iter().map(|at| previous(Some(*at)).filter(|link| link.0 > 0));
+    let products = kind.products().len();
+    let previous_on_products: ProductLinks = std::iter::once(first).chain(further).take(products).collect();
+    if previous_on_products.len() < products {
+        return Err(missing("previous_on_further_products"));
+    }
+    Ok((position, time, Change { place: position.place, previous_on_products, previous_on_reservation, kind }))
 }
 
 fn missing(field: &'static str) -> Invalid {

@@ -167,7 +167,8 @@ async fn reads_end_in_not_now_and_never_in_unknown() {
 fn change(index: u64) -> v1::FeedChange {
     let position = Position { incarnation: 1, shard: 1, term: 1, index, place: 0 };
     let kind = client_sdk::ChangeKind::OfferOpened { offer: OfferKey { sku: sku(), sale: None } };
-    let change = client_sdk::Change { place: 0, previous_on_product: None, previous_on_reservation: None, kind };
+    let change =
+        client_sdk::Change { place: 0, previous_on_products: Default::default(), previous_on_reservation: None, kind };
     feed::change_to_wire(position, LedgerTime(index), &change)
 }
 fn frame(index: u64) -> Result<v1::WatchFrame, tonic::Status> {

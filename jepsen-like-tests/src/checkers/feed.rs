@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::whole::{Whole, is_expected};
-use crate::history::{Change, Offer, Run, Watched};
+use crate::history::{Change, Run, Watched};
 
 /// Watches that were told something else than the whole feed has from there on, and changes whose links miss one.
 pub fn check(run: &Run) -> Vec<String> {
@@ -61,27 +61,26 @@ fn began_now(run: &Run, watched: &Watched) -> bool {
     run.watched.iter().any(|w| w.consumer == watched.consumer && w.began == "now")
 }
 
-/// Each change names the change before on its product and on its reservation.
+/// Each change names the change before on each of its products and on its reservation.
 fn links(all: &[&Change]) -> Vec<String> {
     let mut products: BTreeMap<&str, (u64, u32)> = BTreeMap::new();
     let mut ids: BTreeMap<&str, (u64, u32)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for change in all {
         let here = (change.at.index, change.at.place);
-        let mut offers: Vec<&Offer> = change.lines.iter().chain(&change.given_back).map(|l| &l.line.offer).collect();
-        offers.extend(&change.offer);
-        offers.sort_unstable();
-        if let Some(first) = offers.first() {
-            let before = products.get(first.sku.as_str()).copied();
-            if change.before_on_product != before {
+        let told = std::iter::once(&change.before_on_product).chain(&change.before_on_further);
+        let named = products_of(change);
+        if named.len() > 1 + change.before_on_further.len() {
+            wrong.push(format!("{} at {:?} lacks links on some of {named:?}", change.name, change.at));
+        }
+        for (sku, told) in named.into_iter().zip(told) {
+            let before = products.insert(sku, here);
+            if *told != before {
                 wrong.push(format!(
-                    "{} at {:?} names {:?} as the change before on {}, but that is {before:?}",
-                    change.name, change.at, change.before_on_product, first.sku
+                    "{} at {:?} names {told:?} as the change before on {sku}, but that is {before:?}",
+                    change.name, change.at
                 ));
             }
-        }
-        for offer in offers {
-            products.insert(&offer.sku, here);
         }
         if let Some(id) = &change.id {
             let before = ids.insert(id, here);
@@ -94,4 +93,16 @@ fn links(all: &[&Change]) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// The products of a change, each once, as it names them first.
+fn products_of(change: &Change) -> Vec<&str> {
+    let lines = change.lines.iter().chain(&change.given_back).map(|l| &l.line.offer);
+    let mut named: Vec<&str> = Vec::new();
+    for offer in lines.chain(&change.offer) {
+        if !named.contains(&offer.sku.as_str()) {
+            named.push(&offer.sku);
+        }
+    }
+    named
 }

@@ -52,9 +52,12 @@ pub struct Change {
     /// Deadline of a hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
-    /// The change before on the same product: index and place.
+    /// The change before on the product that the lines name first: index and place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before_on_product: Option<(u64, u32)>,
+    /// The same for the products that the lines name second, third, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before_on_further: Vec<Option<(u64, u32)>>,
     /// The change before on the same reservation: index and place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before_on_reservation: Option<(u64, u32)>,
@@ -86,7 +89,8 @@ impl From<&Happened> for Change {
             after: None,
             reference: None,
             deadline_ms: None,
-            before_on_product: link(change.previous_on_product),
+            before_on_product: change.previous_on_products.first().copied().and_then(link),
+            before_on_further: change.previous_on_products.iter().skip(1).copied().map(link).collect(),
             before_on_reservation: link(change.previous_on_reservation),
         };
         match &change.kind {

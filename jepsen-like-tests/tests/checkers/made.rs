@@ -180,6 +180,7 @@ impl Made {
             reference: None,
             deadline_ms: None,
             before_on_product: None,
+            before_on_further: vec![],
             before_on_reservation: None,
         }
     }

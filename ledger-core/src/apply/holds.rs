@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::normal::{NormalLines, normalise};
 use super::{Deciding, Verdict, said_lines};
-use crate::codec::changes::{Links, Said};
+use crate::codec::changes::{Links, OnProducts, Said};
 use crate::outcome::{Fenced, Refusal, Settled, SoldOut, Status};
 use crate::state::State;
 use crate::state::due::DueQueue;
@@ -59,7 +59,7 @@ impl Deciding<'_> {
         self.move_deadline(at, deadline);
         let on_reservation = self.link_reservation(at);
         self.state.digest_reservation(at, true);
-        let links = Links { place: self.place, on_product: None, on_reservation };
+        let links = Links { place: self.place, on_products: OnProducts::default(), on_reservation };
         self.recorder.say(links, Said::ReservationExtended { id, deadline });
         self.brief(at, false)
     }
@@ -203,10 +203,11 @@ impl Deciding<'_> {
         Ok(Settled::Fenced(fenced))
     }
 
-    /// The links of a change on the reservation and the products of its lines.
+    /// The links of a change on the reservation and the products of its lines. The change names what was sold first, then what was given back.
     pub(super) fn links(&mut self, at: u32, lines: &[LineRecord]) -> Links {
-        let on_product = self.link_products(lines.iter().map(|l| l.offer));
-        Links { place: self.place, on_product, on_reservation: self.link_reservation(at) }
+        let (sold, not_sold) = (lines.iter().filter(|l| l.sold > 0), lines.iter().filter(|l| l.sold == 0));
+        let on_products = self.link_products(sold.chain(not_sold).map(|l| l.offer));
+        Links { place: self.place, on_products, on_reservation: self.link_reservation(at) }
     }
 
     /// Ends a live hold: nothing of it is held any more, and what of its lines is not sold is available.

@@ -20,9 +20,9 @@ mod time;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::change::EntryFault;
+use crate::change::{EntryFault, Link};
 use crate::codec::chain_after;
-use crate::codec::changes::{Links, Recorder, Said, SaidLine};
+use crate::codec::changes::{Links, OnProducts, Recorder, Said, SaidLine};
 use crate::command::{Command, Entry};
 use crate::fingerprint::Fingerprints;
 use crate::ledger::{Applied, Position};
@@ -103,7 +103,7 @@ pub(crate) fn refuse(
     let tick = Entry { stamp, commands: Vec::new() };
     decide_and(state, scratch, term, index, &tick, |recorder| {
         let Refused { hash, bytes, error } = *refused;
-        let links = Links { place: 0, on_product: None, on_reservation: None };
+        let links = Links { place: 0, on_products: OnProducts::default(), on_reservation: None };
         recorder.say(links, Said::EntryRefused { hash, bytes, error });
     })
 }
@@ -139,6 +139,11 @@ fn decide_and(
             deciding.state.warm(&entry.commands[place..entry.commands.len().min(place + WARMED_TOGETHER)]);
         }
         deciding.place = u16::try_from(place).expect("an entry has few enough commands for a place");
+        if deciding.recorder.len() >= limits::RECORD_FULL_BYTES {
+            // Time and sweeps stay below it, so an entry always decides something.
+            outcomes.push(Outcome::NotNow(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS }));
+            continue;
+        }
         deciding.answer(command, &mut outcomes);
         if crate::bad!("apply-twice") {
             deciding.answer(command, &mut outcomes);
@@ -237,33 +242,34 @@ impl Deciding<'_> {
     }
 
     /// The change before this one on the product of an offer; this one becomes the last.
-    fn link_product(&mut self, offer: u32) -> Option<(u64, u16)> {
+    fn link_product(&mut self, offer: u32) -> Link {
         let here = self.here();
         let product = self.state.offers.get(offer).product;
         std::mem::replace(&mut self.state.product_mut(product).head, here).get()
     }
 
-    /// The same for the products of all lines: the first line's is the one that is named.
-    fn link_products(&mut self, offers: impl Iterator<Item = u32>) -> Option<(u64, u16)> {
-        let here = self.here();
-        let mut first = None;
+    /// The same for the products of all lines, each once. The offers come in the order in which the change names them.
+    fn link_products(&mut self, offers: impl Iterator<Item = u32>) -> OnProducts {
+        let mut links = OnProducts::default();
         let mut seen: SmallVec<[u32; 4]> = SmallVec::new();
         for offer in offers {
             let product = self.state.offers.get(offer).product;
             if seen.contains(&product) {
                 continue;
             }
-            let before = std::mem::replace(&mut self.state.product_mut(product).head, here).get();
+            let before = self.link_product(offer);
             if seen.is_empty() {
-                first = before;
+                links.first = before;
+            } else {
+                links.further.push(before);
             }
             seen.push(product);
         }
-        first
+        links
     }
 
     /// The change before this one on the reservation; this one becomes the last. The caller keeps the digest right.
-    fn link_reservation(&mut self, at: u32) -> Option<(u64, u16)> {
+    fn link_reservation(&mut self, at: u32) -> Link {
         let here = self.here();
         let r = self.state.reservations.get_mut(at);
         let before = Head { index: r.head_index, place: r.head_place };
@@ -273,8 +279,8 @@ impl Deciding<'_> {
 
     /// Tells a change on one offer.
     fn say_offer<'s>(&'s mut self, offer: u32, said: impl FnOnce(&'s State, &'s [u8]) -> Said<'s>) {
-        let on_product = self.link_product(offer);
-        let links = Links { place: self.place, on_product, on_reservation: None };
+        let on_products = self.link_product(offer).into();
+        let links = Links { place: self.place, on_products, on_reservation: None };
         let state: &'s State = self.state;
         self.recorder.say(links, said(state, &state.sums[offer as usize].wire));
     }

@@ -224,8 +224,8 @@ impl Deciding<'_> {
         hold_ms: Option<u64>,
     ) -> u64 {
         let offer_at = |l: &Normal<'_>| l.at.expect("checked");
-        let on_product = match lines {
-            [line] => self.link_product(offer_at(line)),
+        let on_products = match lines {
+            [line] => self.link_product(offer_at(line)).into(),
             lines => self.link_products(lines.iter().map(offer_at)),
         };
         let here = self.here();
@@ -259,7 +259,7 @@ impl Deciding<'_> {
         let at = self.state.add_reservation(reservation);
         self.state.expiry.insert(deadline, id.as_bytes(), at);
         self.state.digest_reservation(at, true);
-        let links = Links { place: self.place, on_product, on_reservation: None };
+        let links = Links { place: self.place, on_products, on_reservation: None };
         if let [line] = lines {
             let said = said_line(self.state, offer_at(line), line.quantity);
             let now = said.balance.available;

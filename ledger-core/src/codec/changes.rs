@@ -1,14 +1,15 @@
 //! Records and their changes as bytes.
 //!
 //! A record is: format version, how many changes, position, ledger time, the chain before it, the changes. [`Recorder`] writes changes
-//! straight into the buffer while the entry is decided; nothing is collected first.
+//! straight into the buffer while the entry is decided; nothing is collected first. A change is: place, the link on its first product, the link on
+//! its reservation, number, fields, the links on its further products.
 //! **Owns** the numbers of changes (frozen; those of orders are in `orders`). **Must never** follow a renaming of the enum.
 //! **Read next**: [`crate::apply`].
 
 use super::orders::{self, Told};
 use super::primitives::{In, Out};
 use super::{COUNT_BYTES, CodecError, RECORD_VERSION, get_count, put_count};
-use crate::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, Record};
+use crate::change::{Change, ChangeKind, EntryFault, LineChange, LineChanges, Link, ProductLinks, Record};
 use crate::ledger::Position;
 use crate::limits;
 use crate::outcome::{Balance, SoldOut};
@@ -138,11 +139,25 @@ pub(crate) struct SaidLine<'a> {
 }
 
 /// Where a change is: its place, and the changes before it.
-#[derive(Clone, Copy)]
 pub(crate) struct Links {
     pub(crate) place: u16,
-    pub(crate) on_product: Option<(u64, u16)>,
-    pub(crate) on_reservation: Option<(u64, u16)>,
+    pub(crate) on_products: OnProducts,
+    pub(crate) on_reservation: Link,
+}
+
+/// The changes before on the products of a change, in the order in which its lines name them.
+#[derive(Default)]
+pub(crate) struct OnProducts {
+    pub(crate) first: Link,
+    /// Those of the second product on; nearly every change is about one, and takes no memory for this.
+    pub(crate) further: Vec<Link>,
+}
+
+impl From<Link> for OnProducts {
+    #[inline]
+    fn from(first: Link) -> Self {
+        Self { first, further: Vec::new() }
+    }
 }
 
 /// The buffer that an entry's changes are written into.
@@ -170,6 +185,12 @@ impl Recorder {
         Self { buffer, changes: 0 }
     }
 
+    /// Bytes so far.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The record's bytes; none when nothing changed.
     pub(crate) fn finish(mut self) -> Option<Vec<u8>> {
         put_count(&mut self.buffer, COUNT_AT, self.changes);
@@ -182,7 +203,7 @@ impl Recorder {
         self.changes += 1;
         let mut out = Out::new(&mut self.buffer);
         out.n(links.place.into());
-        put_link(&mut out, links.on_product);
+        put_link(&mut out, links.on_products.first);
         put_link(&mut out, links.on_reservation);
         match said {
             Said::InventoryReserved { id, deadline, lines } => {
@@ -222,6 +243,8 @@ impl Recorder {
             Said::Order { id, told } => orders::put_told(&mut out, id, told),
             said => put_stock(&mut out, said),
         }
+        // How many follow is not written: the lines before tell how many products there are.
+        links.on_products.further.iter().for_each(|&link| put_link(&mut out, link));
     }
 }
 
@@ -306,7 +329,7 @@ pub(crate) fn get_position(from: &mut In<'_>) -> Result<Position, CodecError> {
 
 /// Indexes begin at 1, so 0 says none.
 #[inline]
-fn put_link(out: &mut Out<'_>, link: Option<(u64, u16)>) {
+fn put_link(out: &mut Out<'_>, link: Link) {
     match link {
         None => out.byte(0),
         Some((index, place)) => {
@@ -316,7 +339,7 @@ fn put_link(out: &mut Out<'_>, link: Option<(u64, u16)>) {
     }
 }
 
-fn get_link(from: &mut In<'_>) -> Result<Option<(u64, u16)>, CodecError> {
+fn get_link(from: &mut In<'_>) -> Result<Link, CodecError> {
     match from.n()? {
         0 => Ok(None),
         index => Ok(Some((index, from.small()?))),
@@ -442,6 +465,19 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<ChangeKind, CodecError> {
     })
 }
 
+/// The first product's link stands before the change, those of further ones behind it.
+fn get_product_links(from: &mut In<'_>, kind: &ChangeKind, first: Link) -> Result<ProductLinks, CodecError> {
+    let products = kind.products().len();
+    if products == 0 && first.is_some() {
+        return Err(from.malformed("a change about no product follows one on a product"));
+    }
+    let mut links = ProductLinks::new();
+    for at in 0..products {
+        links.push(if at == 0 { first } else { get_link(from)? });
+    }
+    Ok(links)
+}
+
 pub(super) fn get_record(from: &mut In<'_>) -> Result<Record, CodecError> {
     let count = get_count(from, CHANGES_MAX)?;
     let position = get_position(from)?;
@@ -449,12 +485,10 @@ pub(super) fn get_record(from: &mut In<'_>) -> Result<Record, CodecError> {
     let chain_before = from.wide()?;
     let mut changes = Vec::new();
     for _ in 0..count {
-        changes.push(Change {
-            place: from.small()?,
-            previous_on_product: get_link(from)?,
-            previous_on_reservation: get_link(from)?,
-            kind: get_kind(from)?,
-        });
+        let (place, first) = (from.small()?, get_link(from)?);
+        let (previous_on_reservation, kind) = (get_link(from)?, get_kind(from)?);
+        let previous_on_products = get_product_links(from, &kind, first)?;
+        changes.push(Change { place, previous_on_products, previous_on_reservation, kind });
     }
     from.must_end()?;
     Ok(Record { position, time, chain_before, changes })

@@ -143,16 +143,13 @@ impl Feed {
     fn heads(&mut self, record: &Record, change: &Change) {
         let here = (record.position.index, change.place);
         let (skus, id) = about(&change.kind);
-        let mut heads: BTreeSet<_> = skus.iter().map(|sku| self.product_heads.insert(sku.clone(), here)).collect();
-        if heads.is_empty() {
-            heads.insert(None); // about no product: an extension, a return of nothing
+        let named: BTreeSet<Sku> = change.kind.products().into_iter().cloned().collect();
+        assert_eq!(named, skus, "the products of {:?}", change.kind);
+        assert_eq!(change.previous_on_products.len(), skus.len(), "one link a product: {change:?}");
+        for sku in &skus {
+            let before = self.product_heads.insert(sku.clone(), here);
+            assert_eq!(change.previous_on(sku), Some(before), "the one before on {sku} of {:?}", change.kind);
         }
-        assert!(
-            heads.contains(&change.previous_on_product),
-            "{:?} names {:?} as the one before on its product, it was {heads:?}",
-            change.kind,
-            change.previous_on_product
-        );
         let before = change.previous_on_reservation;
         // A payment of an id that has no order begins a chain of its own, whatever is or was known under the id.
         let begins = before.is_none() && matches!(change.kind, ChangeKind::PaymentProcessed { kept: false, .. });

@@ -17,7 +17,7 @@ use ledger_raft::ReadError;
 
 use super::Api;
 use crate::history::HistoryError;
-use crate::history::explain::{Explanation, Subject, explain};
+use crate::history::explain::{Begin, Explanation, Next, Subject, explain};
 use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS};
 use crate::shard::Shard;
 
@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
     pub async fn explain(
         &self,
         subject: Subject,
-        before: Option<u64>,
+        before: Option<Next>,
         max: usize,
     ) -> Result<(u32, Explanation), ReadFailure> {
         let slot = match &subject {
@@ -254,8 +254,7 @@ impl<'a> Reader<'a> {
             Subject::Reservation(id) => ledger.head_of_reservation(*id),
             Subject::Product(sku) => ledger.head_of_product(sku),
         })?;
-        let head = head.map(|(index, place)| (index, Some(place)));
-        let from = before.map(|index| (index, None)).or(head);
+        let from = before.map_or(Begin::Head(head), Begin::Page);
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {

@@ -1,17 +1,16 @@
 //! Explanations: every change of one product or reservation, newest first, along the pointers in the records.
 //!
-//! **What it is.** Each change names the one before it on its reservation and on the product of its first line; the ledger names the last.
-//! Where a change reached a product through another line, the way back is looked for record by record.
+//! **What it is.** Each change names the one before it on its reservation and on each of its products; the ledger names the last.
+//! An extension and what happens to an order beside its stock are changes of the reservation alone: no product's explanation has them.
 //!
 //! **Owns** the walk and its bound. **Must never** end quietly before the first change: what is no longer kept is said.
 //! **Read next**: [`super::History`].
 
-use ledger_core::change::{Change, Record};
+use ledger_core::change::{Change, Link, Record};
 use ledger_core::types::Sku;
-use ledger_core::{ChangeKind, LedgerTime, Position, ReservationId, codec};
+use ledger_core::{LedgerTime, Position, ReservationId, codec};
 
 use super::{History, HistoryError};
-use crate::feed::changes::concerns_product;
 use crate::limits::EXPLAIN_RECORDS_MAX;
 
 /// What is to be explained.
@@ -35,41 +34,12 @@ enum Way {
 }
 
 impl Subject {
-    /// Whether a change is about it. `expected` is the change that a pointer named: an extension names no product, so only the pointer
-    /// tells whose it is.
-    fn is_of(&self, change: &Change, expected: bool) -> bool {
-        match (self, &change.kind) {
-            (Self::Reservation(id), kind) => kind.reservation() == Some(*id),
-            (Self::Product(_), ChangeKind::ReservationExtended { .. }) => expected,
-            (Self::Product(sku), kind) => concerns_product(kind, sku),
+    /// The change before this one on the subject: `None` when the change is not about it, `Some(None)` when it is the first one.
+    fn before(&self, change: &Change) -> Option<Link> {
+        match self {
+            Self::Reservation(id) => (change.kind.reservation() == Some(*id)).then_some(change.previous_on_reservation),
+            Self::Product(sku) => change.previous_on(sku),
         }
-    }
-
-    fn before(&self, change: &Change, index: u64) -> Way {
-        let pointer = match self {
-            Self::Reservation(_) => change.previous_on_reservation,
-            Self::Product(sku) => {
-                if first_product(&change.kind).is_some_and(|first| first != sku) {
-                    return Way::Below(index.saturating_sub(1));
-                }
-                change.previous_on_product
-            }
-        };
-        pointer.map_or(Way::End, |(index, place)| Way::At(index, place))
-    }
-}
-
-/// The product whose pointer a change of several lines carries.
-fn first_product(kind: &ChangeKind) -> Option<&Sku> {
-    match kind {
-        ChangeKind::InventoryReserved { lines, .. }
-        | ChangeKind::ReservationReleased { lines, .. }
-        | ChangeKind::ReservationExpired { lines, .. }
-        | ChangeKind::UnitsReturned { lines, .. } => lines.first().map(|line| &line.line.offer.sku),
-        ChangeKind::ReservationConfirmed { lines, given_back, .. } => {
-            lines.iter().chain(given_back).next().map(|line| &line.line.offer.sku)
-        }
-        _ => None,
     }
 }
 
@@ -84,19 +54,30 @@ pub struct Explained {
     pub change: Change,
 }
 
+/// Where a page goes on: an index, and how many of the subject's changes there were answered before.
+pub type Next = (u64, u32);
+
+/// Where an explanation begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the subject's last change, if it has one.
+    Head(Option<(u64, u16)>),
+    /// Where the page before ended.
+    Page(Next),
+}
+
 /// A page of an explanation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Explanation {
     /// Newest first.
     pub changes: Vec<Explained>,
-    /// The index to go on from, if there is more.
-    pub next: Option<u64>,
+    /// Where to go on, if there is more: an index, and how many of the changes at that index are on this page or an earlier one.
+    pub next: Option<Next>,
     /// Older changes are no longer kept here.
     pub cut_off: bool,
 }
 
-/// Walks from the change at `head` (index, and place if a pointer or the ledger named it) back. A page ends with a whole record, so it
-/// may be a little longer than `max`.
+/// Walks back from where it is to begin. A page may end within a record: a full entry may have changed one product tens of thousands of times.
 ///
 /// # Errors
 /// [`HistoryError`]: the store cannot be read, or this node misses records for now.
@@ -104,14 +85,13 @@ pub fn explain(
     history: &dyn History,
     shard: u32,
     subject: &Subject,
-    head: Option<(u64, Option<u16>)>,
+    begin: Begin,
     max: usize,
 ) -> Result<Explanation, HistoryError> {
     let mut out = Explanation::default();
-    let mut way = match head {
-        Some((index, Some(place))) => Way::At(index, place),
-        Some((index, None)) => Way::Below(index),
-        None => Way::End,
+    let (mut way, mut skip) = match begin {
+        Begin::Head(head) => (head.map_or(Way::End, |(index, place)| Way::At(index, place)), (0, 0)),
+        Begin::Page(next) => (Way::Below(next.0), next),
     };
     for _ in 0..EXPLAIN_RECORDS_MAX {
         let index = match way {
@@ -119,7 +99,7 @@ pub fn explain(
             Way::At(index, _) | Way::Below(index) => index,
         };
         if out.changes.len() >= max {
-            out.next = Some(index);
+            out.next = Some((index, 0));
             return Ok(out);
         }
         let found = match way {
@@ -135,36 +115,54 @@ pub fn explain(
             out.cut_off = matches!(way, Way::At(..)) || history.coverage(shard).oldest > 0;
             return Ok(out);
         };
-        way = through(&record, subject, way, &mut out.changes);
+        let answered = if record.position.index == skip.0 { skip.1 } else { 0 };
+        skip = (0, 0);
+        way = match through(&record, subject, way, answered, max, &mut out.changes) {
+            Ok(way) => way,
+            Err(answered) => {
+                out.next = Some((record.position.index, answered));
+                return Ok(out);
+            }
+        };
     }
     out.next = match way {
-        Way::At(index, _) | Way::Below(index) => Some(index),
+        Way::At(index, _) | Way::Below(index) => Some((index, 0)),
         Way::End => None,
     };
     Ok(out)
 }
 
-/// Takes what a record says about the subject, last change first; answers where to go on.
-fn through(record: &Record, subject: &Subject, came: Way, out: &mut Vec<Explained>) -> Way {
+/// Takes what a record says about the subject, last change first, but for those `answered` already; where to go on, or how many are answered when
+/// the page is full before the record ends.
+fn through(
+    record: &Record,
+    subject: &Subject,
+    came: Way,
+    answered: u32,
+    max: usize,
+    out: &mut Vec<Explained>,
+) -> Result<Way, u32> {
     let index = record.position.index;
     let mut way = came;
-    let mut any = false;
+    let mut seen = 0;
     for change in record.changes.iter().rev() {
-        let expected = way == Way::At(index, change.place);
-        if !subject.is_of(change, expected) {
-            continue;
+        let Some(before) = subject.before(change) else { continue };
+        if seen >= answered {
+            if out.len() >= max {
+                return Err(seen);
+            }
+            let position = Position { place: change.place, ..record.position };
+            out.push(Explained { position, time: record.time, change: change.clone() });
         }
-        any = true;
-        let position = Position { place: change.place, ..record.position };
-        out.push(Explained { position, time: record.time, change: change.clone() });
-        way = subject.before(change, index);
+        seen += 1;
+        way = before.map_or(Way::End, |(index, place)| Way::At(index, place));
     }
-    match way {
+    Ok(match way {
         // The first change of a record points into the same record only if that one was passed over: go on below it.
         Way::At(at, _) if at >= index => Way::Below(index.saturating_sub(1)),
-        Way::Below(_) if !any => Way::Below(index.saturating_sub(1)),
+        Way::Below(_) if seen == 0 => Way::Below(index.saturating_sub(1)),
         way => way,
-    }
+    })
 }
 
 fn decode(history: &dyn History, shard: u32, index: u64, bytes: &[u8]) -> Result<Record, HistoryError> {
@@ -172,4 +170,117 @@ fn decode(history: &dyn History, shard: u32, index: u64, bytes: &[u8]) -> Result
         history.distrust(shard, index.saturating_sub(1), index);
         HistoryError::NotHere { shard, after: index.saturating_sub(1), through: index }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger_core::command::{Command, plain_line};
+    use ledger_core::{Entry, Ledger, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId, Slot, Units};
+
+    use super::*;
+    use crate::history::KeptHistory;
+    use crate::history::memory::MemoryStore;
+    use crate::history::tests::KEEP;
+
+    /// A shard with products `{q}a` and `{q}b` of ten units each, and its history.
+    struct Shard {
+        ledger: Ledger,
+        history: std::sync::Arc<dyn History>,
+        index: u64,
+    }
+
+    impl Shard {
+        fn new() -> Self {
+            let history: std::sync::Arc<dyn History> =
+                KeptHistory::inline(MemoryStore::new(), KEEP).expect("an empty store");
+            let ledger = Ledger::new(1, 1);
+            history.begin(1, 0, ledger.chain());
+            let mut shard = Self { ledger, history, index: 0 };
+            let all = (Slot::new(0).expect("a slot"), Slot::new(4_095).expect("a slot"));
+            shard.apply(vec![Command::OwnSlots { generation: 1, ranges: vec![all] }]);
+            for name in ["{q}a", "{q}b"] {
+                let (units, reference) = (Units::new(10).expect("units"), Reference::new("r").expect("a reference"));
+                shard.apply(vec![Command::CreateProduct { sku: sku(name), policy: Policy::default() }]);
+                shard.apply(vec![Command::Receive { offer: offer(name), units, reference }]);
+            }
+            shard
+        }
+        fn apply(&mut self, commands: Vec<Command>) {
+            self.index += 1;
+            let applied = self.ledger.apply(1, self.index, &Entry { stamp: LedgerTime(1_000), commands });
+            self.history.append(1, self.index, applied.record.as_ref());
+        }
+        /// Names of a product's changes, newest first, page by page; and whether it says that this is all.
+        fn explained(&self, name: &str, max: usize) -> (Vec<&'static str>, bool) {
+            let subject = Subject::Product(sku(name));
+            let mut begin = Begin::Head(self.ledger.head_of_product(&sku(name)));
+            let mut names = Vec::new();
+            loop {
+                let page = explain(&*self.history, 1, &subject, begin, max).expect("readable");
+                assert!(page.changes.len() <= max, "{} on a page of {max}", page.changes.len());
+                names.extend(page.changes.iter().map(|explained| explained.change.kind.name()));
+                match page.next {
+                    Some(next) => begin = Begin::Page(next),
+                    None => return (names, !page.cut_off),
+                }
+            }
+        }
+    }
+
+    fn sku(name: &str) -> Sku {
+        Sku::new(name).expect("a SKU")
+    }
+    fn offer(name: &str) -> OfferKey {
+        OfferKey { sku: sku(name), sale: None }
+    }
+    fn line(name: &str, units: i64) -> Line {
+        plain_line(sku(name), Quantity::new(units).expect("a quantity"))
+    }
+    fn id(n: u64) -> ReservationId {
+        ReservationId::from_parts(Slot::of(&sku("{q}a")), 1_000, n)
+    }
+    fn reserve(n: u64, lines: Vec<Line>) -> Command {
+        Command::Reserve { id: id(n), keys: Default::default(), lines: lines.into(), hold_ms: None }
+    }
+
+    #[test]
+    fn a_product_is_explained_through_changes_of_several_products_whichever_they_name_first() {
+        let mut shard = Shard::new();
+        shard.apply(vec![reserve(1, vec![line("{q}a", 2), line("{q}b", 2)])]);
+        shard.apply(vec![Command::Adjust {
+            offer: offer("{q}b"),
+            delta: 1,
+            reason: Reason::new("found").expect("a reason"),
+            reference: Reference::new("count").expect("a reference"),
+            expected_version: None,
+        }]);
+        // One of b is sold, which the change names first; the rest goes back.
+        shard.apply(vec![Command::Confirm { id: id(1), lines: Some([line("{q}b", 1)].into_iter().collect()) }]);
+        for max in [1, 2, 100] {
+            let a = ["ReservationConfirmed", "InventoryReserved", "UnitsReceived", "ProductCreated"];
+            assert_eq!(shard.explained("{q}a", max), (a.to_vec(), true));
+            let b = ["ReservationConfirmed", "UnitsAdjusted", "InventoryReserved", "UnitsReceived", "ProductCreated"];
+            assert_eq!(shard.explained("{q}b", max), (b.to_vec(), true));
+        }
+    }
+
+    #[test]
+    fn a_change_of_an_order_beside_it_does_not_end_the_explanation_of_a_product() {
+        let mut shard = Shard::new();
+        let extend = Command::Extend { id: id(1), replaces: LedgerTime(601_000), hold_ms: 5_000 };
+        shard.apply(vec![reserve(1, vec![line("{q}a", 1)])]);
+        shard.apply(vec![extend, reserve(2, vec![line("{q}a", 1)])]);
+        let a = ["InventoryReserved", "InventoryReserved", "UnitsReceived", "ProductCreated"];
+        assert_eq!(shard.explained("{q}a", 100), (a.to_vec(), true));
+    }
+
+    #[test]
+    fn pages_end_within_a_record_and_go_on_there() {
+        let mut shard = Shard::new();
+        shard.apply((1..=7).map(|n| reserve(n, vec![line("{q}a", 1)])).collect());
+        for max in 1..=9 {
+            let (names, complete) = shard.explained("{q}a", max);
+            assert_eq!((names.len(), complete), (9, true), "{names:?}");
+        }
+    }
 }

@@ -72,7 +72,10 @@ proptest! {
     #[test]
     fn changes_come_back(kind in kind(), place: u16, before in prop::option::of(any::<(u64, u16)>())) {
         let position = Position { incarnation: 1, shard: 2, term: 3, index: 4, place: 0 };
-        let change = Change { place, previous_on_product: before, previous_on_reservation: before, kind };
+        // Index 0 says none, and the products of a change have one link each.
+        let before = before.filter(|(index, _)| *index > 0);
+        let links = (0..kind.products().len()).map(|at| before.filter(|_| at != 1)).collect();
+        let change = Change { place, previous_on_products: links, previous_on_reservation: before, kind };
         let record = Record { position, time: LedgerTime(9), chain_before: 0, changes: vec![change.clone()] };
         let wire: Vec<_> = feed::record_to_wire(&record).collect();
         let read = feed::change_from_wire(wire[0].clone()).unwrap();

@@ -12,7 +12,7 @@ mod place;
 mod report;
 
 use super::{Deciding, No, Verdict};
-use crate::codec::changes::{Links, Said};
+use crate::codec::changes::{Links, OnProducts, Said};
 use crate::codec::orders::Told;
 use crate::limits;
 use crate::order::{Ending, Phase, SettlingWhy};
@@ -68,7 +68,7 @@ impl Deciding<'_> {
             self.state.digest_reservation(reservation, true);
             before
         };
-        let links = Links { place: self.place, on_product: None, on_reservation };
+        let links = Links { place: self.place, on_products: OnProducts::default(), on_reservation };
         self.recorder.say(links, Said::Order { id, told });
     }
 

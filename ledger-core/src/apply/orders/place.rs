@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::super::reserve::Asked;
 use super::super::{Deciding, No, Verdict};
-use crate::codec::changes::{Links, Said};
+use crate::codec::changes::{Links, OnProducts, Said};
 use crate::codec::orders::Told;
 use crate::command::{LimitKeys, Lines};
 use crate::limits;
@@ -137,7 +137,7 @@ impl Deciding<'_> {
             return;
         }
         let reason = Reason::new(why.name()).expect("a refusal's name is a reason");
-        let links = Links { place: self.place, on_product: None, on_reservation: None };
+        let links = Links { place: self.place, on_products: OnProducts::default(), on_reservation: None };
         self.recorder.say(links, Said::Order { id, told: Told::Attempted { reason: &reason } });
     }
 }
