@@ -5,7 +5,7 @@
 //! **Read next**: [`cli`], [`commands`], [`demo`].
 
 pub mod bench;
-pub mod books;
+pub use auditor as books;
 pub mod catalog;
 pub mod cli;
 pub mod commands;

@@ -46,8 +46,7 @@ pub const LOG_TAIL_LINES: usize = 20;
 pub const CATCH_UP_WITHIN: Duration = Duration::from_secs(20);
 /// A watch that has said nothing for so long while it should be read to its end has failed.
 pub const FEED_SILENT_MAX: Duration = Duration::from_secs(10);
-/// Findings kept by a recomputation; a broken history would otherwise fill memory.
-pub const FINDINGS_MAX: usize = 1_000;
+pub use auditor::limits::FINDINGS_MAX;
 /// Findings shown in a table; all kept ones are in the JSON output.
 pub const FINDINGS_SHOWN: usize = 20;
 /// Buyers a demo may have.

@@ -4,17 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates each crate may name, dev-dependencies aside.
-const MAY_NAME: [(&str, &[&str]); 11] = [
+const MAY_NAME: [(&str, &[&str]); 12] = [
     ("settings", &[]),
     ("ledger-core", &[]),
+    ("auditor", &["ledger-core"]),
     ("ledger-raft", &[]),
     ("ledger-proto", &["ledger-core"]),
-    ("ledger-node", &["ledger-core", "ledger-raft", "ledger-proto", "settings"]),
+    ("ledger-node", &["ledger-core", "auditor", "ledger-raft", "ledger-proto", "settings"]),
     ("client-sdk", &["ledger-core", "ledger-proto"]),
     ("order-worker", &["ledger-core", "client-sdk", "settings"]),
     ("event-bridge", &["client-sdk", "settings"]),
     ("payment-sim", &[]),
-    ("cluster", &["ledger-core", "ledger-proto", "client-sdk", "ledger-node", "order-worker", "payment-sim"]),
+    (
+        "cluster",
+        &["ledger-core", "auditor", "ledger-proto", "client-sdk", "ledger-node", "order-worker", "payment-sim"],
+    ),
     (
         "jepsen-like-tests",
         &["ledger-core", "ledger-raft", "ledger-proto", "ledger-node", "client-sdk", "cluster", "settings"],

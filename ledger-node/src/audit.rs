@@ -2,20 +2,24 @@
 //!
 //! **What it is.** Under the ledger's lock only the sums are taken and a frozen view, which copies nothing. The view is written out, read back
 //! and audited on a thread of its own (inline under simulation), so that the audit proves the snapshot as well. What is derived from the records
-//! is built anew in that copy; a ledger of at most [`AUDIT_IN_PLACE_RECORDS`] is audited as it stands, too, under the lock.
+//! is built anew in that copy; a ledger of at most [`AUDIT_IN_PLACE_RECORDS`] is audited as it stands, too, under the lock. Then the auditor that
+//! `ledgerctl audit` uses on the feed recomputes stock from this node's history, and compares it with the copy: what one finds, the other finds.
 //! **Owns** that copy: one at a time on a node. **Must never** hold the ledger's lock for as long as the ledger is large.
 //! **Read next**: [`crate::status`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ledger_core::Ledger;
+use auditor::{Books, Finding};
 use ledger_core::ledger::Frozen;
-use ledger_core::view::{Finding, Totals};
+use ledger_core::view::Totals;
+use ledger_core::{Ledger, Position, codec};
 use ledger_proto::v1;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::limits::AUDIT_IN_PLACE_RECORDS;
+use crate::history::History;
+use crate::limits::{AUDIT_HISTORY_CHANGES_MAX, AUDIT_IN_PLACE_RECORDS, AUDIT_PAGE};
 use crate::node::{AdminError, Node, lock};
 use crate::shard::Shard;
 use crate::status::totals;
@@ -75,7 +79,7 @@ impl Node {
             let taken = Taken::of(&shard);
             audits.longest_lock_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             let (index, sums) = (taken.index, taken.totals.clone());
-            let findings = if inline {
+            let (findings, changes) = if inline {
                 taken.findings()
             } else {
                 let copy = tokio::task::spawn_blocking(move || taken.findings());
@@ -83,10 +87,10 @@ impl Node {
             };
             audits.findings.fetch_add(findings.len() as u64, Ordering::Relaxed);
             let id = shard.id();
-            response.shards.push(v1::audit_response::Shard { shard: id, index, totals: Some(totals(&sums)) });
+            response.shards.push(v1::audit_response::Shard { shard: id, index, totals: Some(totals(&sums)), changes });
             response.findings.extend(findings.into_iter().map(|finding| v1::audit_response::Finding {
                 shard: id,
-                invariant: finding.invariant.to_owned(),
+                invariant: finding.invariant,
                 what: finding.what,
             }));
         }
@@ -101,6 +105,8 @@ struct Taken {
     totals: Totals,
     in_place: Vec<Finding>,
     frozen: Frozen,
+    shard: u32,
+    history: Arc<dyn History>,
 }
 
 impl Taken {
@@ -109,26 +115,33 @@ impl Taken {
         let totals = ledger.totals();
         let records = totals.products + totals.offers + totals.live + totals.sold + totals.remembered;
         let in_place = if records <= AUDIT_IN_PLACE_RECORDS { ledger.audit().findings } else { Vec::new() };
-        Self { index: ledger.position().index, totals, in_place, frozen: ledger.freeze() }
+        Self {
+            index: ledger.position().index,
+            totals,
+            in_place: in_place.into_iter().map(found).collect(),
+            frozen: ledger.freeze(),
+            shard: shard.id(),
+            history: shard.history().clone(),
+        }
     }
 
-    /// Audits a copy that went through the snapshot's bytes.
-    fn findings(self) -> Vec<Finding> {
-        let Self { totals, in_place: mut findings, frozen, .. } = self;
+    /// Audits a copy that went through the snapshot's bytes, and history; answers how many changes that had.
+    fn findings(self) -> (Vec<Finding>, u64) {
+        let Self { index, totals, in_place: mut findings, frozen, shard, history } = self;
         let mut bytes = Vec::new();
         let written = frozen.write(&mut bytes);
         // While the view lives, every write of the shard to a chunk for the first time copies that chunk.
         drop(frozen);
-        let broken = |what: String| Finding { invariant: "snapshot", what };
+        let broken = |what: String| Finding::new("snapshot", what);
         if let Err(error) = written {
             findings.push(broken(format!("the state cannot be written: {error}")));
-            return findings;
+            return (findings, 0);
         }
         let copy = match Ledger::thaw(&mut bytes.as_slice()) {
             Ok(copy) => copy,
             Err(error) => {
                 findings.push(broken(format!("the state written cannot be read back: {error}")));
-                return findings;
+                return (findings, 0);
             }
         };
         drop(bytes);
@@ -138,7 +151,49 @@ impl Taken {
         if counted != totals {
             findings.push(broken(format!("sums: kept {totals:?}, of the copy {counted:?}")));
         }
-        findings.extend(audit.findings.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
-        findings
+        for finding in audit.findings.into_iter().map(found) {
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+        let Some(mut books) = books_of(&*history, shard, index) else { return (findings, 0) };
+        books.advance(shard, copy.time());
+        books.close();
+        books.compare(&copy.products(None, usize::MAX));
+        findings.extend_from_slice(books.findings());
+        (findings, books.changes())
     }
+}
+
+fn found(finding: ledger_core::view::Finding) -> Finding {
+    Finding::new(finding.invariant, finding.what)
+}
+
+/// Stock recomputed from history up to an index; none when history is gapped, too long, or cut by retention meanwhile.
+fn books_of(history: &dyn History, shard: u32, index: u64) -> Option<Books> {
+    history.sync_through(shard, index).ok()?;
+    let kept = history.coverage(shard);
+    if kept.is_gapped() {
+        return None;
+    }
+    let mut books = Books::new();
+    if kept.oldest > 0 {
+        books.history_is_cut();
+    }
+    let mut from = kept.oldest.max(1);
+    while from <= index {
+        let page = history.read(shard, from, AUDIT_PAGE).ok()?;
+        for (at, bytes) in page.records.iter().take_while(|(at, _)| *at <= index) {
+            // One that is not its chain's is found by whoever reads history, and fetched anew.
+            let record = codec::decode_record(bytes).ok().filter(|record| record.position.index == *at)?;
+            for change in &record.changes {
+                books.enter(Position { place: change.place, ..record.position }, record.time, change);
+            }
+        }
+        if books.changes() > AUDIT_HISTORY_CHANGES_MAX || page.next <= from {
+            return None;
+        }
+        from = page.next;
+    }
+    Some(books)
 }

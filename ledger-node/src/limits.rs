@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::history::PageBounds;
+
 /// Calls waiting at one shard's door. Eight full entries, of which reserves may use six: about 150 ms of work at full speed.
 pub const QUEUE_CALLS_DEFAULT: usize = 65_536;
 /// Estimated bytes of the calls waiting at one shard's door: what bounds its memory when calls are large.
@@ -78,6 +80,11 @@ pub const REMEMBERED_MIN: u64 = 10_000;
 pub const REMEMBERED_MAX: u64 = 1_000_000_000;
 /// A ledger of at most so many records is audited as it stands, too: a few milliseconds under its lock.
 pub const AUDIT_IN_PLACE_RECORDS: u64 = 1_024;
+/// History of at most so many changes is recomputed by a node's own audit: what it takes in memory is a few hundred bytes a reservation.
+/// `ledgerctl audit` recomputes any, on the operator's machine.
+pub const AUDIT_HISTORY_CHANGES_MAX: u64 = 1_000_000;
+/// Records that an audit reads from history at once.
+pub const AUDIT_PAGE: PageBounds = PageBounds { records: 1_024, bytes: 4 << 20 };
 /// History may lag so many entries behind before the log stops waiting for it and it becomes gapped.
 pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
 
@@ -102,8 +109,8 @@ const _: () = assert!(
 
 /// A file of records that has grown so long is full; retention removes whole files.
 pub const HISTORY_FILE_BYTES: usize = 64 << 20;
-/// Longest record that is believed: an entry's bytes, times what balances and pointers add, with room.
-pub const HISTORY_RECORD_BYTES_MAX: usize = 64 << 20;
+/// Longest record that is believed: the longest that the core makes.
+pub const HISTORY_RECORD_BYTES_MAX: usize = ledger_core::limits::RECORD_BYTES_MAX;
 /// Bytes of records that may wait for the store, over all shards; beyond them the node becomes gapped.
 pub const HISTORY_BACKLOG_BYTES_MAX: usize = 256 << 20;
 /// The writer lets records gather for that long: a wake-up for each entry would cost more than the writing.

@@ -87,6 +87,8 @@ async fn two_audits_at_once_take_turns_and_both_answer() {
     for audit in [one, two] {
         let audit = audit.expect("audited");
         assert_eq!((audit.shards.len(), audit.findings.len()), (2, 0), "{audit:?}");
+        // The node's own history was recomputed as well: created, received, reserved, released.
+        assert_eq!(audit.shards.iter().map(|shard| shard.changes).sum::<u64>(), 4, "{audit:?}");
     }
     assert_eq!((cluster.node(0).audits().run(), *cluster.node(0).audits().under_way().borrow()), (2, false));
 }

@@ -221,7 +221,7 @@ async fn read_history(client: &Client, books: &mut Books) -> Result<bool, String
             Ok(Some(Ok(happenings))) => happenings,
         };
         for happened in &happenings.changes {
-            books.enter(happened);
+            books.enter(happened.position, happened.time, &happened.change);
         }
         times.extend(happenings.shard_times);
         // An empty frame is sent while nothing happens: all that there was has been told.

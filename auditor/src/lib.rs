@@ -1,20 +1,21 @@
-//! The books: stock recomputed from the feed alone, by rules written a second time.
+//! The auditor: stock recomputed from the ledger's changes alone, by rules written a second time.
 //!
-//! **What it is.** An auditor that was told every change since the beginning, and nothing else. It moves units between
-//! *available*, *held* and *sold* itself, ends due holds by their deadlines itself, and complains when the ledger's own
-//! balances, ends or chains say otherwise. **Owns** the recomputation. **Must never** call the core's `apply` or its audit:
-//! then the ledger would grade itself. **Read next**: `crate::commands::audit`, [`crate::demo`].
+//! **What it is.** [`Books`] are told every change since the beginning, and nothing else. They move units between
+//! *available*, *held* and *sold* themselves, end due holds by their deadlines themselves, and complain when the ledger's own
+//! balances, ends or links say otherwise. A node enters its own history, `ledgerctl audit` the feed: what one finds, the other finds.
+//! **Owns** the recomputation. **Must never** call the core's `apply` or its audit: then the ledger would grade itself.
+//! **Read next**: `cluster/src/commands/audit.rs`, `ledger-node/src/audit.rs`.
 
+pub mod limits;
 mod orders;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use client_sdk::{
-    Balance, ChangeKind, Happened, LedgerTime, LineChange, OfferKey, Position, ProductView, ReservationId, Sku, Status,
-};
+use ledger_core::change::LineChange;
+use ledger_core::outcome::{Balance, Status};
+use ledger_core::view::ProductView;
+use ledger_core::{Change, ChangeKind, LedgerTime, OfferKey, Position, ReservationId, Sku};
 use serde::Serialize;
-
-use crate::limits;
 
 /// One thing that must not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,6 +78,8 @@ pub struct Books {
     deadlines: HashMap<u32, BTreeSet<(LedgerTime, ReservationId)>>,
     /// Products whose beginning is no longer kept.
     beheaded: HashSet<Sku>,
+    /// The beginning is no longer kept: products without a change since are not lost.
+    is_cut: bool,
     changes: u64,
     findings: Vec<Finding>,
     findings_total: u64,
@@ -100,11 +103,15 @@ impl Books {
     pub fn new() -> Self {
         Self::default()
     }
+    /// What is entered is not the whole history: its beginning is no longer kept.
+    pub fn history_is_cut(&mut self) {
+        self.is_cut = true;
+    }
     /// Changes entered.
     pub fn changes(&self) -> u64 {
         self.changes
     }
-    /// What is wrong, at most [`limits::FINDINGS_MAX`] of it.
+    /// What is wrong, at most `limits::FINDINGS_MAX` of it.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
@@ -195,9 +202,8 @@ impl Books {
     }
 
     /// Enters a change of an order beside its stock. It names no product; its links are those of its reservation.
-    fn enter_order(&mut self, id: ReservationId, happened: &Happened) {
-        let Happened { position, time, change } = happened;
-        self.advance(position.shard, *time);
+    fn enter_order(&mut self, position: Position, time: LedgerTime, id: ReservationId, change: &Change) {
+        self.advance(position.shard, time);
         let here = (position.index, position.place);
         let reservation = self.reservations.get(&id).map(|book| book.last);
         let known = reservation.max(self.orders.get(&id).map(|book| book.last));
@@ -211,88 +217,108 @@ impl Books {
         if known != told && !begins {
             let what =
                 format!("{} of {id} follows {told:?}, but the last change seen is {known:?}", change.kind.name());
-            self.find("chain", *position, what);
+            self.find("chain", position, what);
         }
         if let ChangeKind::OrderPlaced { deadline, .. } = &change.kind {
-            self.extended(*position, *time, id, *deadline);
+            self.extended(position, time, id, *deadline);
         }
         let book = self.orders.entry(id).or_default();
         book.last = here;
         if let Some(wrong) = book.enter(&change.kind) {
-            self.find("money", *position, format!("{id} {wrong}"));
+            self.find("money", position, format!("{id} {wrong}"));
         }
         if let Some(book) = self.reservations.get_mut(&id) {
             book.last = here;
         }
     }
 
-    /// Enters one change. Changes of one product must come in order.
-    pub fn enter(&mut self, happened: &Happened) {
-        let Happened { position, time, change } = happened;
+    /// Enters one change: where it is (place included), the ledger time of its entry, and what happened. Changes of one product must come in order.
+    pub fn enter(&mut self, position: Position, time: LedgerTime, change: &Change) {
         self.changes += 1;
         if let Some(id) = change.kind.order() {
-            return self.enter_order(id, happened);
+            return self.enter_order(position, time, id, change);
         }
-        let first = match sku_of(&change.kind) {
-            Some(sku) => Some(sku.clone()),
-            None => change
-                .kind
-                .reservation()
-                .and_then(|id| self.reservations.get(&id))
-                .and_then(|r| r.lines.first())
-                .map(|(key, _)| key.sku.clone()),
-        };
-        self.advance(position.shard, *time);
-        let Some(sku) = first else {
-            if change.previous_on_reservation.is_none() {
-                self.find("chain", *position, format!("{} without a reservation", change.kind.name()));
-            }
-            return;
-        };
-        let created = matches!(change.kind, ChangeKind::ProductCreated { .. });
-        if self.beheaded.contains(&sku) {
+        self.advance(position.shard, time);
+        let products = change.kind.products();
+        if matches!(change.kind, ChangeKind::EntryRefused { .. }) {
+            // It changed nothing, and is told by an alarm of its own.
             return;
         }
-        if !created && !self.products.contains_key(&sku) {
-            if change.previous_on_product.is_some() {
-                self.beheaded.insert(sku);
-            } else {
-                self.find("chain", *position, format!("{} of {sku}, which was never created", change.kind.name()));
-            }
+        if products.is_empty() {
+            return self.enter_extension(position, time, change);
+        }
+        if !self.are_known(position, change) {
             return;
         }
-        self.check_chain(*position, &sku, happened);
-        self.dispatch(*position, *time, &change.kind);
-        let here = Some((position.index, position.place));
-        for sku in skus_of(&change.kind) {
+        self.check_chain(position, change);
+        self.dispatch(position, time, &change.kind);
+        let here = (position.index, position.place);
+        for sku in products {
             if let Some(product) = self.products.get_mut(sku) {
-                product.last = here;
+                product.last = Some(here);
             }
         }
         if let Some(book) = change.kind.reservation().and_then(|id| self.reservations.get_mut(&id)) {
-            book.last = (position.index, position.place);
+            book.last = here;
         }
     }
 
-    fn check_chain(&mut self, at: Position, sku: &Sku, happened: &Happened) {
-        let known = self.products.get(sku).and_then(|p| p.last);
-        let told = happened.change.previous_on_product;
-        // An extension moves no units and is no link in the product's chain.
-        if known != told && !matches!(happened.change.kind, ChangeKind::ReservationExtended { .. }) {
-            let what = format!(
-                "{} of {sku} follows {told:?}, but the last change seen is {known:?}",
-                happened.change.kind.name()
-            );
-            self.find("chain", at, what);
+    /// An extension moves no units and is no link in a product's chain.
+    fn enter_extension(&mut self, at: Position, time: LedgerTime, change: &Change) {
+        let kind = &change.kind;
+        let Some(book) = kind.reservation().and_then(|id| self.reservations.get(&id)) else {
+            if change.previous_on_reservation.is_none() {
+                self.find("chain", at, format!("{} without a reservation", kind.name()));
+            }
+            return;
+        };
+        if book.lines.iter().any(|(key, _)| self.beheaded.contains(&key.sku)) {
+            return;
         }
-        let Some(id) = happened.change.kind.reservation() else { return };
+        self.check_chain(at, change);
+        self.dispatch(at, time, kind);
+        if let Some(book) = kind.reservation().and_then(|id| self.reservations.get_mut(&id)) {
+            book.last = (at.index, at.place);
+        }
+    }
+
+    /// Whether all products of a change can be recomputed. If the beginning of one is no longer kept, none of them can from here on.
+    fn are_known(&mut self, at: Position, change: &Change) -> bool {
+        let products = change.kind.products();
+        if matches!(change.kind, ChangeKind::ProductCreated { .. }) {
+            return !products.iter().any(|sku| self.beheaded.contains(*sku));
+        }
+        let mut beheaded = false;
+        for sku in &products {
+            let unknown = !self.products.contains_key(*sku);
+            let begins_earlier = unknown && change.previous_on(sku).flatten().is_some();
+            beheaded |= begins_earlier || self.beheaded.contains(*sku);
+            if unknown && !begins_earlier && !self.beheaded.contains(*sku) {
+                self.find("chain", at, format!("{} of {sku}, which was never created", change.kind.name()));
+                return false;
+            }
+        }
+        if beheaded {
+            self.beheaded.extend(products.into_iter().cloned());
+        }
+        !beheaded
+    }
+
+    fn check_chain(&mut self, at: Position, change: &Change) {
+        let name = change.kind.name();
+        for sku in change.kind.products() {
+            let known = self.products.get(sku).and_then(|p| p.last);
+            let told = change.previous_on(sku).flatten();
+            if known != told {
+                let what = format!("{name} of {sku} follows {told:?}, but the last change seen is {known:?}");
+                self.find("chain", at, what);
+            }
+        }
+        let Some(id) = change.kind.reservation() else { return };
         let known = self.reservations.get(&id).map(|r| r.last);
-        let told = happened.change.previous_on_reservation;
+        let told = change.previous_on_reservation;
         if known != told {
-            let what = format!(
-                "{} of {id} follows {told:?}, but the last change seen is {known:?}",
-                happened.change.kind.name()
-            );
+            let what = format!("{name} of {id} follows {told:?}, but the last change seen is {known:?}");
             self.find("chain", at, what);
         }
     }
@@ -585,6 +611,10 @@ impl Books {
                 continue;
             }
             let Some(book) = self.products.get(&view.sku).cloned() else {
+                if self.is_cut || !self.beheaded.is_empty() {
+                    self.beheaded.insert(view.sku.clone());
+                    continue;
+                }
                 self.find("lost", nowhere, format!("the ledger has {}, history does not", view.sku));
                 continue;
             };
@@ -606,7 +636,7 @@ impl Books {
     /// Conservation and signs over everything entered.
     pub fn close(&mut self) {
         let mut wrong = Vec::new();
-        for (sku, product) in &self.products {
+        for (sku, product) in self.products.iter().filter(|(sku, _)| !self.beheaded.contains(*sku)) {
             let sums = self.product(sku);
             let there = product.received + product.adjusted;
             if there != sums.available + sums.held + sums.sold {
@@ -632,43 +662,9 @@ fn lines_of(lines: &[LineChange]) -> Vec<(OfferKey, i128)> {
     lines.iter().map(|l| (l.line.offer.clone(), i128::from(l.line.quantity.get()))).collect()
 }
 
-/// All products a change moves units of; extensions move none.
-fn skus_of(kind: &ChangeKind) -> Vec<&Sku> {
-    match kind {
-        ChangeKind::InventoryReserved { lines, .. }
-        | ChangeKind::ReservationReleased { lines, .. }
-        | ChangeKind::ReservationExpired { lines, .. }
-        | ChangeKind::UnitsReturned { lines, .. } => lines.iter().map(|l| &l.line.offer.sku).collect(),
-        ChangeKind::ReservationConfirmed { lines, given_back, .. } => {
-            lines.iter().chain(given_back).map(|l| &l.line.offer.sku).collect()
-        }
-        other => sku_of(other).into_iter().collect(),
-    }
-}
-
 /// The (first) product a change is about; none for those that name a reservation alone.
 pub fn sku_of(kind: &ChangeKind) -> Option<&Sku> {
-    match kind {
-        ChangeKind::ProductCreated { sku, .. } | ChangeKind::UnitsAllotted { sku, .. } => Some(sku),
-        ChangeKind::OfferPut { offer, .. }
-        | ChangeKind::OfferOpened { offer }
-        | ChangeKind::OfferClosed { offer }
-        | ChangeKind::SaleStarted { offer, .. }
-        | ChangeKind::SaleEnded { offer, .. }
-        | ChangeKind::UnitsReceived { offer, .. }
-        | ChangeKind::UnitsAdjusted { offer, .. }
-        | ChangeKind::StockLow { offer, .. }
-        | ChangeKind::SoldOut { offer, .. } => Some(&offer.sku),
-        ChangeKind::InventoryReserved { lines, .. }
-        | ChangeKind::ReservationReleased { lines, .. }
-        | ChangeKind::ReservationExpired { lines, .. }
-        | ChangeKind::UnitsReturned { lines, .. } => lines.first().map(|l| &l.line.offer.sku),
-        ChangeKind::ReservationConfirmed { lines, given_back, .. } => {
-            lines.first().or(given_back.first()).map(|l| &l.line.offer.sku)
-        }
-        // Extensions, and what happens to orders beside their stock.
-        _ => None,
-    }
+    kind.products().first().copied()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use client_sdk::order::Money;
-use client_sdk::{ChangeKind, ReservationId};
+use ledger_core::order::Money;
+use ledger_core::{ChangeKind, ReservationId};
 
 /// One payment as the changes tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]

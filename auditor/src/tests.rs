@@ -1,7 +1,8 @@
 //! Histories made to break one promise each: the books must say which.
 
-use client_sdk::order::{Money, ParkReason};
-use client_sdk::{Change, Line, Policy, Quantity, Reference, SaleId, Slot, Units};
+use ledger_core::order::{Money, ParkReason};
+use ledger_core::view::OfferView;
+use ledger_core::{Line, Policy, Quantity, Reference, SaleId, Slot, Units};
 
 use super::*;
 
@@ -53,9 +54,10 @@ impl History {
         let here = (self.index, 0);
         let about = kind.reservation().or(kind.order());
         let extended = matches!(kind, ChangeKind::ReservationExtended { .. }) || kind.order().is_some();
+        let links = kind.products().iter().map(|_| self.product).collect();
         let change = Change {
             place: 0,
-            previous_on_product: if extended { None } else { self.product },
+            previous_on_products: links,
             previous_on_reservation: about.and_then(|id| self.reservations.get(&id).copied()),
             kind,
         };
@@ -66,7 +68,7 @@ impl History {
             self.reservations.insert(id, here);
         }
         let position = Position { incarnation: 1, shard: 0, term: 1, index: self.index, place: 0 };
-        self.books.enter(&Happened { position, time: LedgerTime(time), change });
+        self.books.enter(position, LedgerTime(time), &change);
     }
     fn broken(mut self) -> Vec<String> {
         self.books.close();
@@ -194,7 +196,7 @@ fn an_ended_sale_gives_back_to_the_plain_offer() {
 #[test]
 fn what_the_ledger_answers_is_compared() {
     let mut h = History::of_ten();
-    let offer = client_sdk::OfferView {
+    let offer = OfferView {
         offer: mug(None),
         policy: Policy::default(),
         version: 1,
@@ -223,4 +225,39 @@ fn payment_told_before_its_order_is_kept_by_the_order_once() {
     assert_eq!(h.books.order(id(1)).and_then(OrderBook::kept), Some("p1"));
     h.at(14, paid(false));
     assert_eq!(h.broken(), ["money"], "told a third time");
+}
+
+#[test]
+fn a_link_is_checked_on_every_product_of_a_change() {
+    let skus = ["mug", "cup"].map(|name| Sku::new(name).expect("sku"));
+    for missed in [None, Some(0), Some(1)] {
+        let mut books = Books::new();
+        let at = |index| Position { incarnation: 1, shard: 0, term: 1, index, place: 0 };
+        let offer = |n: usize| OfferKey { sku: skus[n].clone(), sale: None };
+        let change = |kind: ChangeKind, links: &[Option<(u64, u16)>]| Change {
+            place: 0,
+            previous_on_products: links.iter().copied().collect(),
+            previous_on_reservation: None,
+            kind,
+        };
+        for n in 0..2 {
+            let created = ChangeKind::ProductCreated { sku: skus[n].clone(), policy: Policy::default() };
+            books.enter(at(1 + n as u64), LedgerTime(1), &change(created, &[None]));
+            let (units, reference) = (Units::new(5).expect("units"), Reference::new("r").expect("reference"));
+            let balance = Balance { available: 5, held: 0, sold: 0 };
+            let received = ChangeKind::UnitsReceived { offer: offer(n), units, reference, balance };
+            books.enter(at(3 + n as u64), LedgerTime(1), &change(received, &[Some((1 + n as u64, 0))]));
+        }
+        let quantity = Quantity::new(1).expect("quantity");
+        let balance = Balance { available: 4, held: 1, sold: 0 };
+        let lines = (0..2).map(|n| LineChange { line: Line { offer: offer(n), quantity }, balance }).collect();
+        let reserved = ChangeKind::InventoryReserved { id: id(1), deadline: LedgerTime(50), lines };
+        let mut links = [Some((3, 0)), Some((4, 0))];
+        if let Some(missed) = missed {
+            links[missed] = Some((77, 0));
+        }
+        books.enter(at(5), LedgerTime(2), &change(reserved, &links));
+        let found: Vec<&str> = books.findings().iter().map(|f| f.invariant.as_str()).collect();
+        assert_eq!(found, if missed.is_some() { vec!["chain"] } else { vec![] }, "{:?}", books.findings());
+    }
 }
