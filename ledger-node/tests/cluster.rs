@@ -185,7 +185,7 @@ async fn without_a_quorum_calls_in_flight_are_unknown_at_their_deadline_and_not_
         Answer::Unknown(_) => {}
         // The leader noticed first that it leads nobody.
         Answer::NotNow(why) => assert!(matches!(why.code, NotNowCode::NotLeader | NotNowCode::ClockUnsure), "{why:?}"),
-        other @ Answer::Outcome(_) => panic!("decided without a quorum: {other:?}"),
+        other @ (Answer::Outcome(_) | Answer::Invalid(_)) => panic!("decided without a quorum: {other:?}"),
     }
 }
 
