@@ -120,7 +120,7 @@ async fn a_crowd_larger_than_the_log_s_largest_entry_is_taken_in_several() {
     let (_, replica) = cluster.leader(1).await;
     let command = |n: u64| Command::Reserve {
         id: mint("ink", n),
-        keys: LimitKeys::from_iter([LimitKey::new(&format!("{n:064}")).expect("a key")]),
+        keys: LimitKeys::from_iter([LimitKey::new(format!("{n:064}")).expect("a key")]),
         lines: Lines::from_iter([Line { offer: offer("ink"), quantity: Quantity::new(1).expect("one") }]),
         hold_ms: Some(60_000),
     };
