@@ -10,7 +10,7 @@
 use super::limits::BLOCK_BYTES;
 
 /// Version of blocks and records, in every segment header.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 /// First payload bytes of every segment, the version right behind: later versions keep this place.
 pub(crate) const SEGMENT_MAGIC: [u8; 6] = *b"HFWAL\0";
 /// Bytes of a block's stamp.
@@ -121,6 +121,8 @@ pub(crate) enum Kind {
     Marker = 18,
     /// Segments below generation `index` are dead.
     Oldest = 19,
+    /// A live entry again, so that the segment it lay in can go. No sequence number of its own: it repeats the last.
+    Carried = 20,
 }
 
 impl Kind {
@@ -137,6 +139,7 @@ impl Kind {
             17 => Self::Checkpoint,
             18 => Self::Marker,
             19 => Self::Oldest,
+            20 => Self::Carried,
             _ => return None,
         })
     }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::error::{Damage, WalError};
 use super::frame::Kind;
-use super::index::GroupIndex;
+use super::index::{GroupIndex, Place};
 use super::limits::BLOB_BYTES_MAX;
 use super::log::Inner;
 use super::shared::Op;
@@ -160,6 +160,12 @@ impl MemState {
         self.committed = None;
         self.lazy = false;
     }
+}
+
+/// Where entries are.
+enum Found {
+    InMemory(Vec<WalEntry>),
+    InSegments(Vec<(u64, Place)>),
 }
 
 /// One group's part of the log. A cheap handle.
@@ -306,11 +312,26 @@ impl GroupLog {
 
     /// What one place has of it: segments or memory.
     fn read_part(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<WalEntry>> {
+        let mut tried = None;
+        loop {
+            let places = match self.look_up(from, to, bytes_max)? {
+                Found::InMemory(entries) => return Ok(entries),
+                Found::InSegments(places) => places,
+            };
+            match super::reader::read(&self.log.shared.files(), self.mem.id, &places, bytes_max) {
+                // They may have been carried to another segment, and theirs begun anew, since they were looked up.
+                Err(_) if tried.as_ref() != Some(&places) => tried = Some(places),
+                done => return done,
+            }
+        }
+    }
+
+    fn look_up(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Found> {
         let mut out = Vec::new();
         let mut places = Vec::new();
         {
             let m = self.mem.lock();
-            let Some(last) = m.last.filter(|l| *l >= from) else { return Ok(out) };
+            let Some(last) = m.last.filter(|l| *l >= from) else { return Ok(Found::InMemory(out)) };
             if m.purged.as_ref().is_some_and(|p| p.0 >= from) {
                 return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {from} is purged")));
             }
@@ -326,7 +347,7 @@ impl GroupLog {
                     }
                     out.push(entry.clone());
                 }
-                return Ok(out);
+                return Ok(Found::InMemory(out));
             }
             for index in from..=to.min(in_memory.saturating_sub(1)) {
                 match m.index.find(index) {
@@ -341,7 +362,17 @@ impl GroupLog {
                 return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {from} is not in the log")));
             }
         }
-        super::reader::read(&self.log.shared.files(), self.mem.id, &places, bytes_max)
+        Ok(Found::InSegments(places))
+    }
+
+    /// Bytes of the records through `index`: what a purge up to there would set free.
+    pub fn bytes_through(&self, index: u64) -> u64 {
+        self.mem.lock().index.bytes_through(index)
+    }
+
+    /// The first index from which on the records have at most `bytes_max` bytes.
+    pub fn newest_within(&self, bytes_max: u64) -> u64 {
+        self.mem.lock().index.newest_within(bytes_max)
     }
 
     /// Forgets the entries, the purge mark and the committed position but not the vote; durable on return. The first step

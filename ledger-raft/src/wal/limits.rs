@@ -31,6 +31,23 @@ pub(crate) const IDLE_MARKER: Duration = Duration::from_millis(20);
 /// Segments are read back in pieces of this size.
 pub(crate) const READ_PIECE_BYTES: usize = 256 << 10;
 
+/// Segments are worth carrying forward once they would give back so many times what is written for it: so each byte written costs at
+/// most one more, and the log is at most so many times what is live.
+pub(crate) const CARRY_GAIN: u64 = 2;
+/// ... and so many segments more: a few live bytes are not carried for every segment.
+pub(crate) const CARRY_SURPLUS_SEGMENTS: u64 = 2;
+/// Carried bytes that ride in a round, or as many as the round has of its own: little enough not to delay it, enough to end.
+pub(crate) const CARRY_ROUND_BYTES: usize = 64 << 10;
+/// A carried entry that is larger rides only in a round that stays below this, so that its blocks fit their 16-bit number.
+pub(crate) const CARRY_ROUND_BYTES_MAX: usize = 24 << 20;
+/// Entries to be carried are read back in pieces of this many bytes ...
+pub(crate) const CARRY_READ_BYTES: u64 = 2 << 20;
+/// ... and entries.
+pub(crate) const CARRY_READ_ENTRIES: usize = 4096;
+/// After entries could not be read back to be carried, the next attempt waits that long.
+pub(crate) const CARRY_RETRY: Duration = Duration::from_secs(60);
+
+const _: () = assert!(CARRY_ROUND_BYTES_MAX / BLOCK_BYTES * 11 / 10 < u16::MAX as usize);
 const _: () = assert!(ENTRY_BYTES_CEILING / (BLOCK_BYTES - 64) < u16::MAX as usize);
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES_CEILING <= u32::MAX as u64);

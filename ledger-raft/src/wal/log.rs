@@ -13,7 +13,9 @@ use tokio::sync::watch;
 
 use super::error::{Damage, WalError};
 use super::group::{GroupLog, GroupMem, MemState};
-use super::limits::{ENTRY_BYTES_CEILING, SECTOR_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_BYTES_MIN};
+use super::limits::{
+    CARRY_GAIN, CARRY_SURPLUS_SEGMENTS, ENTRY_BYTES_CEILING, SECTOR_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_BYTES_MIN,
+};
 use super::recover::{OTHERS, Recovered, recover};
 use super::segment::{make_spare, path_of};
 use super::shared::Shared;
@@ -52,7 +54,7 @@ impl Default for WalConfig {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            spare_segments: 2,
+            spare_segments: SPARE_SEGMENTS,
             low_space_bytes: 512 << 20,
             tail_cache_bytes: 64 << 20,
             entry_bytes_max: 8 << 20,
@@ -72,6 +74,37 @@ impl WalConfig {
         let quarter = usize::try_from(bytes / 4).unwrap_or(usize::MAX);
         self.entry_bytes_max = self.entry_bytes_max.min(ENTRY_BYTES_CEILING).min(quarter);
         Ok(self)
+    }
+}
+
+/// The log's size.
+///
+/// At rest `bytes` is at most [`WalUsage::bytes_max`] of `live_bytes`; while entries are carried forward it may be more by what is
+/// written meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalUsage {
+    /// Bytes of all segment files, spares included.
+    pub bytes: u64,
+    /// Bytes of the records of live entries: those not purged, truncated or replaced.
+    pub live_bytes: u64,
+    /// Bytes of live entries carried forward since the start, so that old segments could go.
+    pub carried_bytes: u64,
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// The group with a live entry in the oldest segment; none when all live entries are in the newest.
+    pub pinning: Option<GroupId>,
+}
+
+/// Segments a log has at rest beside those of what is live: the one that is written, two spares, two that are not worth carrying, and one
+/// that is on its way from one of these to another.
+const SEGMENTS_AT_REST: u64 = SPARE_SEGMENTS as u64 + CARRY_SURPLUS_SEGMENTS + 2;
+/// Spares kept ready by default.
+const SPARE_SEGMENTS: usize = 2;
+
+impl WalUsage {
+    /// The most bytes the log has at rest, with the default number of spares: twice what is live, and six segments.
+    pub fn bytes_max(&self) -> u64 {
+        CARRY_GAIN * self.live_bytes + SEGMENTS_AT_REST * self.segment_bytes
     }
 }
 
@@ -144,6 +177,26 @@ impl Wal {
     /// Rounds made durable since start.
     pub fn syncs(&self) -> u64 {
         self.inner.shared.syncs.load(Ordering::Relaxed)
+    }
+
+    /// How large the log is, and how much of it is live.
+    pub fn usage(&self) -> WalUsage {
+        let newest = self.inner.shared.files().last_key_value().map(|(generation, _)| *generation);
+        let groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut live_bytes, mut oldest) = (0, None);
+        for (id, mem) in groups.iter() {
+            let state = mem.lock();
+            live_bytes += state.index.bytes();
+            let held = state.index.oldest_generation().map(|generation| (generation, *id));
+            oldest = oldest.into_iter().chain(held).min();
+        }
+        WalUsage {
+            bytes: self.inner.shared.file_bytes.load(Ordering::Relaxed),
+            live_bytes,
+            carried_bytes: self.inner.shared.carried_bytes.load(Ordering::Relaxed),
+            segment_bytes: self.inner.config.segment_bytes,
+            pinning: oldest.filter(|(generation, _)| Some(*generation) < newest).map(|(_, group)| group),
+        }
     }
 
     /// Whether appends are withheld because the disk is nearly full; leaders then answer *not now*.

@@ -32,14 +32,16 @@
 //! # Dead and recycled
 //!
 //! A segment is dead once no group has a live entry in it or in an older one. That mark is made durable (a record, or the next
-//! header) before the file is begun anew. Each segment begins with a checkpoint of everything but the entries.
+//! header) before the file is begun anew. Each segment begins with a checkpoint of everything but the entries, and entries that would keep
+//! old segments for long are [carried](carry) forward, so a quiet group costs a busy one nothing.
 //!
 //! **Owns** votes and entries on disk, and the order of both. **Must never** acknowledge before the sync, retry a failed
 //! one, look into an entry, or treat rot as torn.
 //!
-//! **Read next**: [`log`](Wal) and [`group`](GroupLog) (the interface), `frame`, `round`, `waiting`, `writer`, `shell` (the way
+//! **Read next**: [`log`](Wal) and [`group`](GroupLog) (the interface), `frame`, `round`, `waiting`, `writer`, `carry`, `shell` (the way
 //! down), `recover`, `scan`, `replay` (the way back up). Byte tables: `docs/storage-format.md`.
 
+mod carry;
 mod error;
 mod frame;
 mod group;
@@ -47,6 +49,7 @@ mod index;
 mod limits;
 mod log;
 pub(crate) mod look;
+mod outcome;
 mod reader;
 mod recover;
 mod replay;
@@ -60,4 +63,4 @@ mod writer;
 
 pub use error::{Damage, WalError};
 pub use group::{AppendDone, GroupLog, GroupLogState, WalEntry};
-pub use log::{Wal, WalConfig, WalIdentity};
+pub use log::{Wal, WalConfig, WalIdentity, WalUsage};

@@ -46,7 +46,7 @@ pub(crate) fn read(
         let mut at = (*offset as usize / BLOCK_BYTES, (*offset as usize % BLOCK_BYTES).saturating_sub(STAMP_BYTES));
         piece.take(&mut at, &mut raw)?;
         let header = RecordHeader::decode(&raw)
-            .filter(|h| h.kind == Kind::Entry && h.index == *index && h.group == group.0)
+            .filter(|h| matches!(h.kind, Kind::Entry | Kind::Carried) && h.index == *index && h.group == group.0)
             .ok_or_else(|| gone(*generation, *offset))?;
         bytes += header.total() - RECORD_BYTES;
         if bytes > bytes_max && !out.is_empty() {

@@ -214,7 +214,7 @@ fn oldest_of(disk: &dyn Disk, begun: &BTreeMap<u32, Found>) -> Result<(u32, Opti
             };
             found.blocks.stretches(*span, &content, |part| match part {
                 Part::Whole(stretch) => each_record(&stretch.payload, |r| {
-                    counts |= r.kind.counts() || r.kind == Kind::Oldest;
+                    counts |= r.kind.counts() || matches!(r.kind, Kind::Oldest | Kind::Carried);
                     if r.kind == Kind::Oldest {
                         oldest = oldest.max(u32::try_from(r.index).unwrap_or(0));
                     }

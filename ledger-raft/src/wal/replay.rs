@@ -19,23 +19,16 @@ use super::scan::Stretch;
 use super::segment::{DamageMark, GroupState};
 use crate::api::GroupId;
 
-/// What may be wrong with the entries of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Suspect {
-    /// Nothing.
-    None,
-    /// Records are missing; how far the damage goes is not known yet.
-    Open,
-    /// Entries through this index are not to be trusted; harmless once they are purged.
-    Through(u64),
-}
-
 /// One group on its way through the log.
 #[derive(Debug)]
 pub(crate) struct GroupReplay {
     pub(crate) state: GroupState,
+    /// Entries that are known since the last loss, if there was one.
     pub(crate) index: GroupIndex,
-    suspect: Suspect,
+    /// Index of the first live entry, as the checkpoint after the last loss, or before the first record, says. None: nothing was lost.
+    first: Option<u64>,
+    /// Records are missing, and how many entries there are is not known yet.
+    open: bool,
     /// Where the missing records may have been.
     suspect_place: Option<usize>,
     /// Number of the event that last proved the sequence whole.
@@ -102,6 +95,7 @@ impl Replay {
         match header.kind {
             Kind::Segment => return SegmentHeader::decode(body).is_some(),
             Kind::Oldest => {}
+            Kind::Carried => self.carried(generation, header, offset),
             Kind::Marker => {
                 self.census = self.events;
                 for pair in body.chunks_exact(12) {
@@ -130,7 +124,8 @@ impl Replay {
         self.groups.entry(group).or_insert_with(|| GroupReplay {
             state: GroupState::default(),
             index: GroupIndex::default(),
-            suspect: Suspect::None,
+            first: None,
+            open: false,
             suspect_place: None,
             evidence: 0,
         })
@@ -160,14 +155,19 @@ impl Replay {
             g.state.damage = told.damage;
             return;
         }
-        // The state is known from here on; the entries it speaks of are not, unless they are purged later.
+        // The state is known from here on; the entries it speaks of are not, unless they are carried here or purged later.
         g.lose(place);
-        g.index.truncate_from(told.last.map_or(0, |l| l + 1));
-        let high = first.and(told.last);
-        g.suspect = high.map_or(Suspect::None, Suspect::Through);
+        (g.open, g.first) = (false, first);
         g.state = told;
-        if let Some((upto, _)) = &g.state.purged {
-            g.index.purge(*upto);
+        g.state.last = first.and(g.state.last);
+    }
+
+    /// A live entry again: it lies here now, whether the segment before is still there or not.
+    fn carried(&mut self, generation: u32, header: &RecordHeader, offset: u32) {
+        self.witness(GroupId(header.group), header.seq);
+        let g = self.group(GroupId(header.group));
+        if g.state.last.is_none_or(|last| header.index <= last) {
+            g.index.place((generation, offset), header.index, header.total() as u32);
         }
     }
 
@@ -184,30 +184,26 @@ impl Replay {
         let owned = || Bytes::copy_from_slice(body);
         match header.kind {
             Kind::Entry => {
-                if g.suspect == Suspect::Open {
-                    g.suspect = header.index.checked_sub(1).map_or(Suspect::None, Suspect::Through);
+                if g.state.last.is_some_and(|last| header.index > last + 1) {
+                    g.index.clear();
                 }
-                g.index.push(generation, header.index, offset);
-                g.state.last = Some(header.index);
+                g.index.truncate_from(header.index);
+                g.index.place((generation, offset), header.index, header.total() as u32);
+                (g.open, g.state.last) = (false, Some(header.index));
             }
             Kind::Vote => g.state.vote = Some(owned()),
             Kind::Committed => g.state.committed = Some(owned()),
             Kind::Truncate => {
                 g.index.truncate_from(header.index);
-                g.state.last = g.index.last();
                 // Entries that were cut off are not missing, whatever a checkpoint said of them before.
-                let cut = match g.suspect {
-                    Suspect::None => false,
-                    Suspect::Open => true,
-                    Suspect::Through(high) => high >= header.index,
-                };
-                if cut {
-                    g.suspect = header.index.checked_sub(1).map_or(Suspect::None, Suspect::Through);
-                }
+                let kept = header.index.checked_sub(1);
+                let last = if g.open { kept } else { g.state.last.min(kept) };
+                g.state.last = last.filter(|last| g.lowest().is_some_and(|lowest| *last >= lowest));
+                g.open = false;
             }
             Kind::Purge => {
                 g.index.purge(header.index);
-                g.state.last = g.index.last();
+                g.state.last = g.state.last.filter(|last| *last > header.index);
                 g.state.purged = Some((header.index, owned()));
             }
             Kind::Reset => {
@@ -216,13 +212,13 @@ impl Replay {
                 g.state.purged = None;
                 g.state.committed = None;
                 g.state.damage = Some(DamageMark::emptied());
-                g.suspect = Suspect::None;
+                (g.open, g.first) = (false, None);
             }
             Kind::Clear => {
-                g.suspect = Suspect::None;
+                g.open = false;
                 g.state.damage = None;
             }
-            Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest => {}
+            Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest | Kind::Carried => {}
         }
     }
 
@@ -242,16 +238,10 @@ impl Replay {
             .collect();
         let mut groups = BTreeMap::new();
         for (id, g) in self.groups {
-            let purged = g.state.purged.as_ref().map(|p| p.0);
             let mut mine: Option<usize> = None;
-            let distrusted = match g.suspect {
-                Suspect::None => false,
-                Suspect::Open => true,
-                Suspect::Through(high) => purged.is_none_or(|p| p < high),
-            };
-            let hole = g.index.first().zip(purged).is_some_and(|(first, purged)| first > purged + 1);
-            if distrusted || hole {
-                mine = Some(g.suspect_place.unwrap_or_else(|| {
+            if g.open || !g.is_whole() {
+                let place = g.suspect_place.or(self.places.len().checked_sub(1));
+                mine = Some(place.unwrap_or_else(|| {
                     damage.push(lost(dir.to_path_buf(), 0, "records are missing: a segment file is gone or cut"));
                     damage.len() - 1
                 }));
@@ -293,8 +283,25 @@ impl Replay {
 
 impl GroupReplay {
     fn lose(&mut self, place: Option<usize>) {
-        self.suspect = Suspect::Open;
+        self.open = true;
+        self.first = Some(0);
+        self.index.clear();
+        self.state.last = None;
         self.suspect_place = place.or(self.suspect_place);
+    }
+
+    /// Index of the first entry that should be there.
+    fn lowest(&self) -> Option<u64> {
+        let purged = self.state.purged.as_ref().map(|p| p.0 + 1);
+        purged.or(self.first).or(self.index.first())
+    }
+
+    /// Whether all entries that should be there are.
+    fn is_whole(&self) -> bool {
+        match (self.lowest(), self.state.last) {
+            (Some(first), Some(last)) => self.index.is_whole(first, last),
+            (_, last) => last.is_none(),
+        }
     }
 }
 

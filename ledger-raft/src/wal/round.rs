@@ -49,7 +49,12 @@ impl Round {
 
     /// Blocks on disk if `more` bytes came, padding included.
     pub(crate) fn blocks_with(&self, more: usize) -> usize {
-        (self.payload + more).div_ceil(BLOCK_PAYLOAD).max(1).next_multiple_of(SECTOR_BLOCKS)
+        Self::blocks_of(self.payload + more)
+    }
+
+    /// Blocks on disk of a round of so many bytes, padding included.
+    pub(crate) fn blocks_of(bytes: usize) -> usize {
+        bytes.div_ceil(BLOCK_PAYLOAD).max(1).next_multiple_of(SECTOR_BLOCKS)
     }
 
     /// Whether `more` bytes still leave it within so many blocks.

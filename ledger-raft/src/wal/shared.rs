@@ -43,6 +43,8 @@ pub(crate) struct Queue {
     pub(crate) closing: bool,
     /// The off-path allocation of a spare has ended.
     pub(crate) spare: Option<super::segment::SpareMade>,
+    /// Entries to be carried were read back.
+    pub(crate) carried: Option<super::carry::CarryDone>,
     next_op: u64,
     refused: Option<Refusal>,
 }
@@ -60,6 +62,10 @@ pub(crate) struct Shared {
     condvar: Condvar,
     notify: Notify,
     pub(crate) syncs: AtomicU64,
+    /// Bytes of all segment files, spares included.
+    pub(crate) file_bytes: AtomicU64,
+    /// Bytes carried forward since the start.
+    pub(crate) carried_bytes: AtomicU64,
     pub(crate) low: watch::Sender<bool>,
     pub(crate) poison: watch::Sender<Option<String>>,
     pub(crate) ended: watch::Sender<bool>,
@@ -73,6 +79,8 @@ impl Shared {
             condvar: Condvar::new(),
             notify: Notify::new(),
             syncs: AtomicU64::new(0),
+            file_bytes: AtomicU64::new(0),
+            carried_bytes: AtomicU64::new(0),
             low: watch::channel(false).0,
             poison: watch::channel(None).0,
             ended: watch::channel(false).0,
@@ -171,6 +179,6 @@ impl Shared {
 
 impl Queue {
     fn is_idle(&self) -> bool {
-        self.ops.is_empty() && !self.closing && self.spare.is_none()
+        self.ops.is_empty() && !self.closing && self.spare.is_none() && self.carried.is_none()
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::carry::CarryRead;
 use super::segment::make_spare;
 use super::shared::Shared;
 use super::writer::Writer;
@@ -45,7 +46,7 @@ impl Shell {
     fn gather(&mut self, now: Duration) -> bool {
         let mut q = self.shared.queue();
         let (mut ops, mut lazy) = (mem::take(&mut q.ops), mem::take(&mut q.lazy));
-        let spare = q.spare.take();
+        let (spare, carried) = (q.spare.take(), q.carried.take());
         let closing = q.closing;
         drop(q);
         self.writer.submit(&mut ops, &mut lazy);
@@ -58,6 +59,9 @@ impl Shell {
         if let Some(made) = spare {
             self.writer.spare_made(made, now);
         }
+        if let Some(read) = carried {
+            self.writer.carry_read(read, now);
+        }
         (!closing || self.writer.has_work()) && !self.writer.is_poisoned()
     }
 
@@ -66,6 +70,7 @@ impl Shell {
         while self.gather(begun.elapsed()) {
             self.writer.poll(begun.elapsed()).tell();
             self.allocate_aside(begun.elapsed());
+            self.read_aside(begun.elapsed());
             if !self.writer.has_work() {
                 self.shared.wait(self.writer.wake_in(begun.elapsed()));
             }
@@ -89,6 +94,20 @@ impl Shell {
         }
     }
 
+    /// Reading back what is to be carried takes as long as the disk takes: a thread of its own does it.
+    fn read_aside(&mut self, now: Duration) {
+        let Some(read) = self.writer.wants_carry(now) else { return };
+        let shared = self.shared.clone();
+        let spawned = std::thread::Builder::new().name("wal-carry".into()).spawn(move || {
+            let done = read.run();
+            shared.queue().carried = Some(done);
+            shared.wake();
+        });
+        if let Err(e) = spawned {
+            self.writer.carry_read(CarryRead::failed(e), now);
+        }
+    }
+
     async fn run_inline(mut self) {
         let begun = Instant::now();
         while self.gather(begun.elapsed()) {
@@ -101,6 +120,9 @@ impl Shell {
             if let Some((path, bytes)) = self.writer.wants_spare(begun.elapsed()) {
                 let made = make_spare(self.disk.as_ref(), &self.dir, &path, bytes);
                 self.writer.spare_made((path, made), begun.elapsed());
+            }
+            if let Some(read) = self.writer.wants_carry(begun.elapsed()) {
+                self.writer.carry_read(read.run(), begun.elapsed());
             }
             if self.writer.has_work() {
                 tokio::task::yield_now().await;

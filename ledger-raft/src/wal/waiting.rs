@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use super::frame::Kind;
 use super::group::GroupMem;
+use super::outcome::Told;
 use super::shared::Op;
-use super::writer::Told;
+
 use crate::api::GroupId;
 
 /// The queues.

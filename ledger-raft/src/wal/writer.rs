@@ -14,16 +14,18 @@ use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
+use super::carry::Carry;
 use super::error::WalError;
 use super::frame::{FORMAT_VERSION, Kind, RECORD_BYTES, RecordHeader, SegmentHeader, put_number};
-use super::group::{AppendDone, GroupMem};
+use super::group::GroupMem;
 use super::limits::{BLOCK_BYTES, IDLE_MARKER, ROUND_BYTES_SOFT, SPACE_CHECK, SPACE_POLL, SPARES_RESERVED};
 use super::log::{WalConfig, WalIdentity};
+use super::outcome::{Outcome, Told};
 use super::round::Round;
 use super::segment::{DamageMark, GroupState, SegmentFile, SpareMade, path_of};
 use super::shared::{Op, Shared};
@@ -51,10 +53,10 @@ pub(crate) struct Start {
 }
 
 /// The segment being written.
-struct Active {
+pub(super) struct Active {
     segment: SegmentFile,
-    generation: u32,
-    next_block: u32,
+    pub(super) generation: u32,
+    pub(super) next_block: u32,
     blocks: u32,
 }
 
@@ -63,24 +65,25 @@ pub(crate) struct Writer {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     identity: WalIdentity,
-    config: WalConfig,
-    shared: Arc<Shared>,
-    active: Active,
+    pub(super) config: WalConfig,
+    pub(super) shared: Arc<Shared>,
+    pub(super) active: Active,
     /// Older segments with live entries, by generation.
-    sealed: BTreeMap<u32, SegmentFile>,
-    spares: Vec<SegmentFile>,
-    book: BTreeMap<GroupId, Booked>,
+    pub(super) sealed: BTreeMap<u32, SegmentFile>,
+    pub(super) spares: Vec<SegmentFile>,
+    pub(super) book: BTreeMap<GroupId, Booked>,
     next_generation: u32,
     next_round: u64,
     next_slot: u32,
     /// Segments below are dead, durably.
     oldest: u32,
     /// A purge, truncation or reset may have killed more.
-    recount: bool,
+    pub(super) recount: bool,
     waiting: Waiting,
     lazy: Vec<Arc<GroupMem>>,
-    round: Round,
+    pub(super) round: Round,
     riding: Vec<Told>,
+    pub(super) carry: Carry,
     /// Bytes free on the disk are below the mark.
     low: bool,
     /// An append needs a segment and there is none for it.
@@ -94,40 +97,6 @@ pub(crate) struct Writer {
     /// When the last round was written that no later one proves.
     unproved_since: Option<Duration>,
     poisoned: Option<String>,
-}
-
-/// Somebody to tell about a round.
-pub(crate) enum Told {
-    Append { mem: Arc<GroupMem>, op: u64, done: AppendDone },
-    Small(oneshot::Sender<io::Result<()>>),
-}
-
-/// The outcome of a poll.
-#[derive(Default)]
-pub(crate) struct Outcome {
-    told: Vec<Told>,
-    failed: Option<String>,
-    /// Whether something was synced.
-    pub(crate) synced: bool,
-}
-
-impl Outcome {
-    /// Tells everybody, the newest first: a group's older callbacks are covered by its newest.
-    pub(crate) fn tell(self) {
-        let result = || match &self.failed {
-            None => Ok(()),
-            Some(why) => Err(WalError::Poisoned { why: why.clone() }.into()),
-        };
-        for told in self.told.into_iter().rev() {
-            match told {
-                Told::Append { done, .. } => done(result()),
-                Told::Small(done) => {
-                    // Whoever asked may have gone.
-                    let _ = done.send(result());
-                }
-            }
-        }
-    }
 }
 
 /// How an attempt to encode ended.
@@ -171,6 +140,7 @@ impl Writer {
             lazy: Vec::new(),
             round: Round::new(),
             riding: Vec::new(),
+            carry: Carry::new(),
             low: false,
             starved: false,
             stuck: false,
@@ -201,7 +171,9 @@ impl Writer {
 
     /// Whether polling again would do something now.
     pub(crate) fn has_work(&self) -> bool {
-        self.poisoned.is_none() && !self.stuck && (self.waiting.has_next() || self.resumable() || self.recount)
+        self.poisoned.is_none()
+            && !self.stuck
+            && (self.waiting.has_next() || self.resumable() || self.recount || self.may_carry())
     }
 
     /// When to poll although nothing was submitted.
@@ -213,7 +185,8 @@ impl Writer {
             return Some(self.space_due.saturating_sub(now).max(Duration::from_millis(1)));
         }
         let idle = self.unproved_since.map(|since| (since + IDLE_MARKER).saturating_sub(now));
-        idle.map(|d| d.max(Duration::from_millis(1)))
+        let next = idle.into_iter().chain(self.carry.wake_in(now)).min();
+        next.map(|d| d.max(Duration::from_millis(1)))
     }
 
     fn resumable(&self) -> bool {
@@ -260,6 +233,10 @@ impl Writer {
                 _ => break,
             }
         }
+        if self.round.is_empty() && !rolled && !self.stuck && self.carry_needs_segment() {
+            rolled = self.roll()?;
+        }
+        self.fill_carried();
         if self.round.is_empty() {
             if self.unproved_since.is_some_and(|since| now >= since + IDLE_MARKER) {
                 self.mark();
@@ -272,6 +249,7 @@ impl Writer {
             self.unproved_since = Some(now);
         }
         self.write_round()?;
+        self.carried_are_durable();
         for told in &self.riding {
             if let Told::Append { mem, op, .. } = told {
                 mem.lock().written(*op, self.config.tail_cache_bytes);
@@ -330,15 +308,20 @@ impl Writer {
     }
 
     /// Whether an append may begin a segment: the last spare only if a vote vouches for it and another can be made.
-    fn may_begin_segment(&self, vouched: bool) -> bool {
+    pub(super) fn may_begin_segment(&self, vouched: bool) -> bool {
         self.spares.len() > SPARES_RESERVED || (vouched && self.free >= self.config.segment_bytes)
     }
 
-    fn fits(&self, bytes: usize) -> bool {
+    pub(super) fn fits(&self, bytes: usize) -> bool {
         self.round.blocks_with(bytes) <= (self.active.blocks - self.active.next_block) as usize
     }
 
-    fn booked(&mut self, mem: &Arc<GroupMem>) -> &mut Booked {
+    /// Whether a round of its own would have room.
+    pub(super) fn fits_alone(&self, bytes: usize) -> bool {
+        Round::blocks_of(bytes) <= (self.active.blocks - self.active.next_block) as usize
+    }
+
+    pub(super) fn booked(&mut self, mem: &Arc<GroupMem>) -> &mut Booked {
         self.book.entry(mem.id).or_insert_with(|| Booked { state: GroupState::default(), mem: mem.clone() })
     }
 
@@ -367,7 +350,7 @@ impl Writer {
                 index: entry.index,
             };
             let offset = self.round.push(&header, &entry.head, &entry.data);
-            state.index.push(generation, entry.index, base + offset);
+            state.index.push((generation, base + offset), entry.index, header.total() as u32);
             *next += 1;
         }
         drop(state);
@@ -396,7 +379,7 @@ impl Writer {
                 state.damage = Some(DamageMark::emptied());
             }
             Kind::Clear => state.damage = None,
-            Kind::Entry | Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest => {}
+            Kind::Entry | Kind::Segment | Kind::Checkpoint | Kind::Marker | Kind::Oldest | Kind::Carried => {}
         }
         self.recount |= matches!(kind, Kind::Truncate | Kind::Purge | Kind::Reset);
         let header = RecordHeader { kind, head_len: 0, group: mem.id.0, body_len: body.len() as u32, seq, index };
@@ -442,13 +425,14 @@ impl Writer {
         if !mem::take(&mut self.recount) {
             return;
         }
+        self.carry.due = true;
         let oldest = self.oldest_needed();
         if oldest > self.oldest && self.sealed.range(..oldest).next().is_some() && self.fits(RECORD_BYTES) {
             self.push_own(Kind::Oldest, 0, u64::from(oldest), &[]);
         }
     }
 
-    fn oldest_needed(&self) -> u32 {
+    pub(super) fn oldest_needed(&self) -> u32 {
         let needed = self.book.values().filter_map(|b| b.mem.lock().index.oldest_generation()).min();
         needed.unwrap_or(self.active.generation).min(self.active.generation)
     }
@@ -484,6 +468,7 @@ impl Writer {
         let next = Active { segment: spare, generation: self.next_generation, next_block: 0, blocks };
         let before = mem::replace(&mut self.active, next);
         self.next_generation += 1;
+        self.carry.due = true;
         self.sealed.insert(before.generation, before.segment);
         self.write_header(before.generation, before.next_block)?;
         self.release_dead()?;
@@ -577,6 +562,12 @@ impl Writer {
         let mut files: super::reader::Files = self.sealed.iter().map(|(g, s)| (*g, s.file.clone())).collect();
         files.insert(self.active.generation, self.active.segment.file.clone());
         self.shared.set_files(files);
+        self.publish_size();
+    }
+
+    fn publish_size(&self) {
+        let segments = self.sealed.values().chain(&self.spares).chain([&self.active.segment]);
+        self.shared.file_bytes.store(segments.map(|s| s.bytes).sum(), Ordering::Relaxed);
     }
 
     fn check_space(&mut self, now: Duration) {
@@ -628,7 +619,10 @@ impl Writer {
     pub(crate) fn spare_made(&mut self, (path, made): SpareMade, now: Duration) {
         self.allocating = false;
         match made {
-            Ok(spare) => self.spares.push(spare),
+            Ok(spare) => {
+                self.spares.push(spare);
+                self.publish_size();
+            }
             Err(e) => {
                 tracing::warn!(file = %path.display(), error = %e, "no new log segment");
                 self.allocate_not_before = now + SPACE_POLL;
@@ -668,14 +662,5 @@ impl Writer {
         let queued = self.shared.poison(why);
         told.extend(self.waiting.take_all().chain(queued).filter_map(Op::into_told));
         Outcome { told, failed: Some(why.to_owned()), synced: false }
-    }
-}
-
-impl Op {
-    fn into_told(self) -> Option<Told> {
-        match self {
-            Self::Append { mem, op, done, .. } => Some(Told::Append { mem, op, done }),
-            Self::Small { done, .. } => done.map(Told::Small),
-        }
     }
 }

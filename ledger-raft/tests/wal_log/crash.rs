@@ -98,8 +98,11 @@ async fn act_all(wal: &Wal, stories: &mut [Story], acts: [Option<Act>; 3], tag: 
     alive
 }
 
+/// What the groups do, turn by turn.
+type Script = Vec<[Option<Act>; 3]>;
+
 /// Rolls over and recycles 64 KiB segments several times.
-fn script() -> Vec<[Option<Act>; 3]> {
+fn script() -> Script {
     use Act::{Append, Commit, Purge, PurgeBeyond, Truncate, Vote};
     let mut script = vec![
         [Some(Vote), Some(Vote), None],
@@ -122,16 +125,41 @@ fn script() -> Vec<[Option<Act>; 3]> {
     script
 }
 
-/// Runs the script until the end or until the power goes.
-async fn run(disk: &SimDisk, stories: &mut [Story]) -> bool {
-    let Ok(wal) = open(disk).await else { return false };
-    for (tag, acts) in script().into_iter().enumerate() {
-        if !act_all(&wal, stories, acts, tag as u64).await {
-            return false;
+/// One group is busy, two are quiet, so that their entries are carried forward again and again.
+fn script_with_quiet_groups() -> Script {
+    use Act::{Append, Commit, Purge, Truncate, Vote};
+    let mut script = vec![
+        [Some(Vote), Some(Vote), Some(Vote)],
+        [Some(Append(2, 100)), Some(Append(1, 700)), Some(Append(6, 900))],
+        [None, Some(Commit), Some(Truncate(2))],
+        [None, None, Some(Append(1, 50))],
+    ];
+    for turn in 0..45 {
+        script.push([Some(Append(2, 11_000)), None, None]);
+        let (few, fewer) = match turn {
+            // In one entry's round, and in the middle of what is being carried.
+            9 => (None, Some(Append(1, 300))),
+            17 => (Some(Append(2, 40)), Some(Truncate(1))),
+            26 => (Some(Truncate(1)), Some(Purge(2))),
+            31 => (Some(Vote), Some(Append(2, 10_000))),
+            _ => (None, None),
+        };
+        script.push([Some(Purge(1)), few, fewer]);
+    }
+    script
+}
+
+/// Runs a script until the end or until the power goes; says how many bytes were carried if it came to the end.
+async fn run(disk: &SimDisk, stories: &mut [Story], script: &[[Option<Act>; 3]]) -> Option<u64> {
+    let wal = open(disk).await.ok()?;
+    for (tag, acts) in script.iter().enumerate() {
+        if !act_all(&wal, stories, *acts, tag as u64).await {
+            return None;
         }
     }
+    let carried = wal.usage().carried_bytes;
     wal.close().await;
-    true
+    Some(carried)
 }
 
 /// Opens after a crash, compares, works on, opens again and compares once more.
@@ -155,12 +183,17 @@ async fn recover_and_go_on(disk: &SimDisk, stories: &mut [Story], context: &str)
     }
 }
 
-fn sweep(points: impl Fn(u64) -> CrashPoint, seeds: u64) {
-    let total = runtime().block_on(async {
+/// Operations of a whole run on the disk, and bytes it carried.
+fn measure(script: &[[Option<Act>; 3]]) -> (u64, u64) {
+    runtime().block_on(async {
         let disk = SimDisk::new(0);
-        assert!(run(&disk, &mut vec![Story::default(); 3]).await);
-        disk.ops()
-    });
+        let carried = run(&disk, &mut vec![Story::default(); 3], script).await.expect("no crash");
+        (disk.ops(), carried)
+    })
+}
+
+fn sweep(script: &[[Option<Act>; 3]], points: impl Fn(u64) -> CrashPoint, seeds: u64) {
+    let (total, _) = measure(script);
     assert!(total > 80, "the workload has only {total} operations");
     for n in 1..=total {
         for seed in 0..seeds {
@@ -169,7 +202,8 @@ fn sweep(points: impl Fn(u64) -> CrashPoint, seeds: u64) {
                 let disk = SimDisk::new(0);
                 let mut stories = vec![Story::default(); 3];
                 disk.stop_at(Some(points(n)));
-                assert!(!run(&disk, &mut stories).await || disk.stopped() || n + 2 > total, "{context}: did not stop");
+                let ended = run(&disk, &mut stories, script).await;
+                assert!(ended.is_none() || disk.stopped() || n + 2 > total, "{context}: did not stop");
                 disk.crash(n * 1000 + seed);
                 // Now and then the recovery is crashed too, once or twice.
                 for again in 0..(n + seed) % 3 {
@@ -185,12 +219,25 @@ fn sweep(points: impl Fn(u64) -> CrashPoint, seeds: u64) {
 
 #[test]
 fn crash_during_every_operation() {
-    sweep(CrashPoint::During, 4);
+    sweep(&script(), CrashPoint::During, 4);
 }
 
 #[test]
 fn crash_after_every_operation() {
-    sweep(CrashPoint::After, 2);
+    sweep(&script(), CrashPoint::After, 2);
+}
+
+#[test]
+fn crash_during_every_operation_while_entries_are_carried() {
+    let script = script_with_quiet_groups();
+    let (_, carried) = measure(&script);
+    assert!(carried > 20_000, "only {carried} bytes were carried");
+    sweep(&script, CrashPoint::During, 3);
+}
+
+#[test]
+fn crash_after_every_operation_while_entries_are_carried() {
+    sweep(&script_with_quiet_groups(), CrashPoint::After, 1);
 }
 
 /// Every single operation of an opening is a place to die, however often in a row.
@@ -199,7 +246,7 @@ fn crash_during_every_operation_of_an_opening() {
     runtime().block_on(async {
         let base = SimDisk::new(0);
         let mut stories = vec![Story::default(); 3];
-        assert!(run(&base, &mut stories).await);
+        assert!(run(&base, &mut stories, &script()).await.is_some());
         let disk = base.fork();
         let before = disk.files().len();
         for turn in 0..60u64 {
@@ -215,12 +262,13 @@ fn crash_during_every_operation_of_an_opening() {
 /// A process that dies without the machine leaves unsynced bytes in the page cache: they may be used only once durable.
 #[test]
 fn what_a_killed_process_left_in_the_cache_is_synced_before_use() {
-    for n in 1..120 {
+    let scripts = [script(), script_with_quiet_groups()];
+    for (script, n) in scripts.iter().flat_map(|script| (1..120).map(move |n| (script, n))) {
         runtime().block_on(async {
             let disk = SimDisk::new(0);
             let mut stories = vec![Story::default(); 3];
             disk.stop_at(Some(CrashPoint::During(n)));
-            run(&disk, &mut stories).await;
+            run(&disk, &mut stories, script).await;
             disk.kill();
             let context = format!("killed at operation {n}");
             let wal = open(&disk).await.unwrap_or_else(|e| panic!("{context}: {e}"));

@@ -10,7 +10,7 @@ use ledger_raft::wal::Wal;
 
 use crate::model::{GROUPS, Model, append, entry, observe, open, runtime};
 
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 
 /// A log of several segments, written round by round with the groups taking turns.
 async fn write_log(disk: &SimDisk, close: bool) {
@@ -43,7 +43,7 @@ fn intact(wal: &Wal, id: GroupId, truth: &Model) -> bool {
 }
 
 /// Opens a rotten copy and judges it. Returns whether damage was reported.
-async fn judge(disk: &SimDisk, truth: &[Model], file: &Path, offset: u64, what: &str) -> bool {
+pub(crate) async fn judge(disk: &SimDisk, truth: &[Model], file: &Path, offset: u64, what: &str) -> bool {
     let context = format!("{what} in {} at {offset}", file.display());
     let wal = open(disk).await.unwrap_or_else(|e| panic!("{context}: {e}"));
     let damage = wal.damage();
@@ -65,7 +65,7 @@ async fn judge(disk: &SimDisk, truth: &[Model], file: &Path, offset: u64, what: 
 
 /// What goes bad.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Rot {
+pub(crate) enum Rot {
     /// One bit of a block.
     Bit,
     /// A block reads as zeroes.
@@ -74,7 +74,7 @@ enum Rot {
     Sector,
 }
 
-fn rot(disk: &SimDisk, file: &Path, offset: u64, how: Rot) {
+pub(crate) fn rot(disk: &SimDisk, file: &Path, offset: u64, how: Rot) {
     let flip = |at: u64| disk.flip_bit(file, at + at * 7 % BLOCK, (at / BLOCK % 8) as u8).expect("flipped");
     match how {
         Rot::Bit => flip(offset),
