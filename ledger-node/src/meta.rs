@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger_core::types::ShardSettings;
-use ledger_raft::{ApplyOutcome, GroupId, LogPosition, Reply, SnapshotView, StateMachine, Unreadable, UnreadableKind};
+use ledger_raft::{
+    ApplyOutcome, GroupId, LogPosition, Reply, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -206,13 +208,16 @@ impl StateMachine for MetaMachine {
     }
 
     fn install(&mut self, _at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
-        let mut all = Vec::new();
-        bytes.take(META_BYTES_MAX as u64 + 1).read_to_end(&mut all)?;
-        let read = |all: &[u8]| codec::decode_placement(all).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
-        let placement = if all.is_empty() { None } else { Some(Arc::new(read(&all)?)) };
-        self.placement.send_replace(placement);
+        self.placement.send_replace(read_snapshot(bytes)?.map(Arc::new));
         Ok(())
     }
+}
+
+fn read_snapshot(bytes: &mut dyn io::Read) -> io::Result<Option<Placement>> {
+    let mut all = Vec::new();
+    bytes.take(META_BYTES_MAX as u64 + 1).read_to_end(&mut all)?;
+    let read = |all: &[u8]| codec::decode_placement(all).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+    if all.is_empty() { Ok(None) } else { read(&all).map(Some) }
 }
 
 struct FrozenMeta(Option<Arc<Placement>>);
@@ -223,6 +228,10 @@ impl SnapshotView for FrozenMeta {
             Some(placement) => to.write_all(&codec::encode_placement(placement)),
             None => Ok(()),
         }
+    }
+
+    fn checker(&self) -> SnapshotChecker {
+        Box::new(|bytes| read_snapshot(bytes).map(drop))
     }
 }
 

@@ -90,7 +90,14 @@ pub trait SnapshotView: Send + 'static {
     /// # Errors
     /// Only those of `to`.
     fn write(self: Box<Self>, to: &mut dyn io::Write) -> io::Result<()>;
+    /// Who reads back what was written, as [`StateMachine::install`] would; made before [`Self::write`].
+    fn checker(&self) -> SnapshotChecker;
 }
+
+/// Reads a snapshot back before anything relies on it, and throws away what it read. Runs on the thread that wrote it.
+///
+/// Its error: the bytes cannot be installed.
+pub type SnapshotChecker = Box<dyn FnOnce(&mut dyn io::Read) -> io::Result<()> + Send>;
 
 /// An entry was applied here.
 #[derive(Debug)]
@@ -208,6 +215,8 @@ pub struct GroupStatus {
     pub apply_halted: Option<String>,
     /// Entries applied here as refusals since the start, since they could not be decoded.
     pub entries_refused: u64,
+    /// Why the last snapshot was not built, or cannot be read; none once one was. The log is kept meanwhile.
+    pub snapshot_failure: Option<String>,
 }
 
 /// A group's numbers; defaults suit real machines, simulation and tests shorten them.

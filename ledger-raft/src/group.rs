@@ -271,6 +271,7 @@ impl GroupCore {
             stopped,
             apply_halted: self.progress.halted_why(),
             entries_refused: self.progress.refused.load(Ordering::Relaxed),
+            snapshot_failure: self.snapshots.failure(),
         }
     }
 

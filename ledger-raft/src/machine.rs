@@ -341,7 +341,14 @@ impl RaftStateMachine<Types> for Machine {
         })
         .await?;
         *self.inner.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(machine);
-        done?;
+        if let Err(e) = done {
+            // Not to be tried again at each start: an older one, or a peer's, must serve.
+            if e.kind() == io::ErrorKind::InvalidData {
+                let snapshots = self.snapshots.clone();
+                blocking(&self.disk, move || snapshots.set_aside(&file)).await?;
+            }
+            return Err(e);
+        }
         self.last = meta.last_log_id;
         self.told = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -374,10 +381,11 @@ pub(crate) struct SnapshotWork {
     disk: Arc<dyn Disk>,
 }
 
-/// Writes a snapshot on a thread of its own (inline under simulation).
+/// Writes a snapshot on a thread of its own (inline under simulation), and reads it back there.
 pub(crate) async fn build_beside(work: SnapshotWork) -> io::Result<Arc<SnapshotFile>> {
     let SnapshotWork { head, view, snapshots, disk } = work;
-    blocking(&disk, move || snapshots.create(&head, |w| view.write(w))).await
+    let check = view.checker();
+    blocking(&disk, move || snapshots.create(&head, |w| view.write(w), check)).await
 }
 
 enum Build {

@@ -1,14 +1,15 @@
 //! Snapshot files: written beside, checked chunk by chunk, renamed into place, the newest two kept.
 //!
 //! **Owns** the file format (see `docs/storage-format.md`), names, and which file is the newest good one.
-//! **Must never** install bytes whose checksum was not read, or leave a half-written file under a final name.
+//! **Must never** install bytes whose checksum was not read, or leave a file that is half-written, or that nobody read back, under a final
+//! name: what has one may be relied on, and the log behind it purged.
 //! **Read next**: [`crate::machine`].
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -146,17 +147,20 @@ impl std::fmt::Debug for SnapshotFile {
 impl SnapshotFile {
     /// Opens a file and reads every checksum in it.
     fn open(disk: &dyn Disk, path: &Path, cluster: &[u8; 16], group: u32) -> io::Result<Self> {
+        let this = Self::open_unchecked(disk, path, cluster, group)?;
+        this.body().drain()?;
+        Ok(this)
+    }
+
+    /// Opens a file and reads its head.
+    fn open_unchecked(disk: &dyn Disk, path: &Path, cluster: &[u8; 16], group: u32) -> io::Result<Self> {
         let file = disk.open(path, false)?;
         let (head, body_at) = SnapshotHead::read(file.as_ref())?;
         if head.cluster != *cluster || head.group != group {
             return Err(malformed("snapshot: it belongs to another cluster or group"));
         }
         let bytes = file.len()?;
-        let this = Self { head, bytes, path: path.to_owned(), body_at, file, temporary: None };
-        let mut body = this.body();
-        let mut sink = [0u8; 16 << 10];
-        while body.read(&mut sink)? > 0 {}
-        Ok(this)
+        Ok(Self { head, bytes, path: path.to_owned(), body_at, file, temporary: None })
     }
 
     /// The state machine's bytes; an error at the first chunk that is not what was written, none after the trailer agreed.
@@ -217,6 +221,13 @@ impl SnapshotBody<'_> {
         self.total += len as u64;
         self.chunks += 1;
         self.taken = 0;
+        Ok(())
+    }
+
+    /// Reads the rest, so that all checksums are checked.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut sink = [0u8; 16 << 10];
+        while self.read(&mut sink)? > 0 {}
         Ok(())
     }
 
@@ -326,6 +337,9 @@ pub(crate) struct SnapshotStore {
     group: u32,
     /// Oldest first; every one was checked when it was opened.
     files: Mutex<Vec<Arc<SnapshotFile>>>,
+    /// Held while one is written.
+    building: Mutex<()>,
+    failure: Mutex<Option<String>>,
     offers: Mutex<BTreeMap<u64, (u64, Arc<SnapshotFile>)>>,
     /// The number of the next temporary name: a writer that was given up may go on for a while, and must not write into another's file.
     temporary_names: Arc<AtomicU64>,
@@ -389,8 +403,17 @@ impl SnapshotStore {
             disk.sync_dir(dir)?;
         }
         files.sort_by_key(|f| (f.head.last.index, f.head.last.leader_id.term));
-        let (files, offers, temporary_names) = (Mutex::new(files), Mutex::default(), Arc::default());
-        let this = Self { disk, dir: dir.to_owned(), cluster, group, files, offers, temporary_names };
+        let this = Self {
+            disk,
+            dir: dir.to_owned(),
+            cluster,
+            group,
+            files: Mutex::new(files),
+            building: Mutex::default(),
+            failure: Mutex::default(),
+            offers: Mutex::default(),
+            temporary_names: Arc::default(),
+        };
         this.drop_old()?;
         Ok(this)
     }
@@ -427,12 +450,29 @@ impl SnapshotStore {
         OpenOffer { store: self.clone(), offer }
     }
 
-    /// Writes a snapshot; when this returns it is durable under its final name. Blocks.
+    /// Whether one is being written.
+    pub(crate) fn is_building(&self) -> bool {
+        matches!(self.building.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Why the last one was not built.
+    pub(crate) fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
+    }
+
+    pub(crate) fn set_failure(&self, why: Option<String>) {
+        *lock(&self.failure) = why;
+    }
+
+    /// Writes a snapshot and reads it back; when this returns it is durable under its final name, and only then is it used. One that
+    /// `check` cannot read is set aside as `.unreadable`. Blocks.
     pub(crate) fn create(
         &self,
         head: &SnapshotHead,
         fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        check: impl FnOnce(&mut dyn Read) -> io::Result<()>,
     ) -> io::Result<Arc<SnapshotFile>> {
+        let _building = lock(&self.building);
         let tmp = self.temporary("build");
         let file = self.disk.open(&tmp.path, true)?;
         file.set_len(0)?;
@@ -449,7 +489,20 @@ impl SnapshotStore {
         fill(&mut w)?;
         w.finish()?;
         drop(file);
+        if let Err(e) = self.read_back(&tmp.path, check) {
+            self.disk.rename(&tmp.path, &self.dir.join(format!("g{}-build.unreadable", self.group)))?;
+            tmp.placed.store(true, Ordering::Relaxed);
+            return Err(io::Error::new(e.kind(), format!("the snapshot was written but does not read back: {e}")));
+        }
         self.put_in_place(&tmp, &head.last)
+    }
+
+    fn read_back(&self, path: &Path, check: impl FnOnce(&mut dyn Read) -> io::Result<()>) -> io::Result<()> {
+        let file = SnapshotFile::open_unchecked(self.disk.as_ref(), path, &self.cluster, self.group)?;
+        let mut body = file.body();
+        check(&mut body)?;
+        // What the checker left over must at least be what was written.
+        body.drain()
     }
 
     /// A file to receive a peer's snapshot into. Blocks.
@@ -474,7 +527,8 @@ impl SnapshotStore {
     pub(crate) fn place(&self, file: &SnapshotFile) -> io::Result<Arc<SnapshotFile>> {
         match &file.temporary {
             Some(tmp) => self.put_in_place(tmp, &file.head.last),
-            None => self.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop)),
+            // It has just been installed, so it can be read.
+            None => self.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop), |_| Ok(())),
         }
     }
 
@@ -504,6 +558,22 @@ impl SnapshotStore {
             self.disk.remove(&f.path)?;
         }
         if old.is_empty() { Ok(()) } else { self.disk.sync_dir(&self.dir) }
+    }
+
+    /// A snapshot that cannot be installed is not used again; it stays as `.unreadable` for a look.
+    pub(crate) fn set_aside(&self, file: &SnapshotFile) -> io::Result<()> {
+        let known = {
+            let mut files = lock(&self.files);
+            let before = files.len();
+            files.retain(|f| f.path != file.path);
+            before != files.len()
+        };
+        if !known {
+            return Ok(());
+        }
+        tracing::error!(file = %file.path.display(), "a snapshot cannot be installed; an older one or a peer must serve");
+        self.disk.rename(&file.path, &file.path.with_extension("unreadable"))?;
+        self.disk.sync_dir(&self.dir)
     }
 
     /// Removes every snapshot but `keep`: their state is not to be trusted any more.
@@ -550,99 +620,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::{CrashPoint, SimDisk};
-    use crate::types::log_id;
-
-    fn head(index: u64) -> SnapshotHead {
-        SnapshotHead {
-            cluster: [1; 16],
-            incarnation: 1,
-            group: 4,
-            last: log_id(2, index),
-            stamp_ms: 77,
-            membership: StoredMembership::default(),
-        }
-    }
-
-    fn store(disk: &SimDisk) -> SnapshotStore {
-        disk.create_dir_all(Path::new("/s")).unwrap();
-        SnapshotStore::open(Arc::new(disk.clone()), Path::new("/s"), [1; 16], GroupId(4)).unwrap()
-    }
-
-    fn content(f: &SnapshotFile) -> Vec<u8> {
-        let mut b = Vec::new();
-        f.body().read_to_end(&mut b).unwrap();
-        b
-    }
-
-    #[test]
-    fn what_is_written_is_read_and_the_newest_two_are_kept() {
-        let disk = SimDisk::new(1);
-        let s = store(&disk);
-        for (i, len) in [(10, 0), (20, 1), (30, SNAPSHOT_CHUNK_BYTES), (40, 3 * SNAPSHOT_CHUNK_BYTES + 5)] {
-            let body: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            let f = s.create(&head(i), |w| w.write_all(&body)).unwrap();
-            assert_eq!(content(&f), body);
-        }
-        disk.crash(1);
-        let s = store(&disk);
-        let kept: Vec<u64> = lock(&s.files).iter().map(|f| f.head.last.index).collect();
-        assert_eq!(kept, [30, 40]);
-        assert_eq!(s.newest().unwrap().head, head(40));
-        assert_eq!(s.covered(), 30);
-    }
-
-    #[test]
-    fn a_rotten_newest_falls_back_to_the_older_one() {
-        let disk = SimDisk::new(1);
-        let s = store(&disk);
-        for i in [10, 20] {
-            s.create(&head(i), |w| w.write_all(&[7; 100_000])).unwrap();
-        }
-        let name = PathBuf::from("/s").join(final_name(4, &log_id(2, 20)));
-        let len = disk.content(&name).unwrap().len() as u64;
-        // Every region: header, chunk head, chunk, trailer.
-        for at in [3, 40, 120, 5_000, len - 5] {
-            let disk = disk.fork();
-            disk.flip_bit(&name, at, 2).unwrap();
-            let s = store(&disk);
-            assert_eq!(s.newest().unwrap().head.last.index, 10, "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_crash_at_any_point_of_writing_leaves_the_old_one() {
-        let disk = SimDisk::new(1);
-        let s = store(&disk);
-        s.create(&head(10), |w| w.write_all(b"old")).unwrap();
-        let before = disk.ops();
-        s.create(&head(20), |w| w.write_all(&[9; 600_000])).unwrap();
-        let ops = disk.ops() - before;
-        for n in 1..=ops {
-            for point in [CrashPoint::During(before + n), CrashPoint::After(before + n)] {
-                let disk = SimDisk::new(n);
-                let s = store(&disk);
-                s.create(&head(10), |w| w.write_all(b"old")).unwrap();
-                disk.stop_at(Some(point));
-                let made = s.create(&head(20), |w| w.write_all(&[9; 600_000]));
-                assert!(made.is_err(), "the power went, so nobody heard of success: {point:?}");
-                disk.crash(n);
-                let newest = store(&disk).newest().unwrap();
-                let index = newest.head.last.index;
-                assert_eq!(content(&newest).len(), if index == 20 { 600_000 } else { 3 }, "{point:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_header_and_trailer_are_frozen() {
-        let h = head(0x55).to_bytes();
-        assert_eq!(&h[..16], b"HFSNAP\r\n\x01\0\0\0\x5c\0\0\0");
-        assert_eq!(h.len(), 16 + 0x5c + 4);
-        assert_eq!(h[16..48], [&[1u8; 16][..], &[1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]].concat());
-        let e = end_bytes(3, 1);
-        assert_eq!(&e[..24], b"HFSNEND\n\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
-    }
-}
+mod tests;

@@ -244,7 +244,7 @@ mod tests {
         let membership = StoredMembership::default();
         let head =
             SnapshotHead { cluster: CLUSTER, incarnation: 1, group: G.0, last: snapshot, stamp_ms: 9, membership };
-        snapshots.create(&head, |w| w.write_all(b"state")).expect("written");
+        snapshots.create(&head, |w| w.write_all(b"state"), |_| Ok(())).expect("written");
         (disk, Store::new(log, Arc::new(Progress::new())), snapshots)
     }
 

@@ -290,7 +290,7 @@ mod tests {
     use openraft::testing::log::{StoreBuilder, Suite};
 
     use super::*;
-    use crate::api::{ApplyOutcome, GroupId, LogPosition, NodeId, Reply, SnapshotView, StateMachine};
+    use crate::api::{ApplyOutcome, GroupId, LogPosition, NodeId, Reply, SnapshotChecker, SnapshotView, StateMachine};
     use crate::disk::SimDisk;
     use crate::machine::{Machine, Origin};
     use crate::snapshot::SnapshotStore;
@@ -314,6 +314,9 @@ mod tests {
     impl SnapshotView for Nothing {
         fn write(self: Box<Self>, _: &mut dyn io::Write) -> io::Result<()> {
             Ok(())
+        }
+        fn checker(&self) -> SnapshotChecker {
+            Box::new(|_| Ok(()))
         }
     }
 

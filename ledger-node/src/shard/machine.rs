@@ -13,7 +13,9 @@ use ledger_core::codec::CodecError;
 use ledger_core::ledger::{Applied, Frozen};
 use ledger_core::types::LedgerTime;
 use ledger_core::{Entry, Ledger, Outcome, Position, Refusal};
-use ledger_raft::{ApplyOutcome, LogPosition, Reply, SnapshotView, StateMachine, Unreadable, UnreadableKind};
+use ledger_raft::{
+    ApplyOutcome, LogPosition, Reply, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
+};
 
 use super::{AppliedTo, ShardState};
 use crate::door::{AppliedEntry, Outcomes};
@@ -163,6 +165,13 @@ impl SnapshotView for FrozenShard {
             tracing::warn!(shard = self.shard, %error, "history is behind the snapshot; it will be backfilled from peers");
         }
         self.frozen.write(to)
+    }
+
+    /// Builds a whole ledger and drops it: as much memory again as the ledger has, for as long as the snapshot is read.
+    fn checker(&self) -> SnapshotChecker {
+        Box::new(|bytes| {
+            Ledger::thaw(bytes).map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+        })
     }
 }
 

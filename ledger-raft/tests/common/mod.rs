@@ -12,12 +12,15 @@ use ledger_raft::disk::SimDisk;
 use ledger_raft::seam::Seams;
 use ledger_raft::{
     ApplyOutcome, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig, RaftTuning,
-    Reply, Role, SnapshotView, StateMachine, Unreadable, UnreadableKind,
+    Reply, Role, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
 };
 
 pub(crate) const G: GroupId = GroupId(1);
 /// Longer than anything takes; only a hang reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An entry after which no snapshot of the tally can be read.
+pub(crate) const UNREADABLE: &[u8] = b"pad: unreadable";
 
 /// Sums and counts what it is given, and remembers the order by a running hash; shared with the test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,6 +134,17 @@ struct View(Tally);
 impl SnapshotView for View {
     fn write(self: Box<Self>, to: &mut dyn Write) -> io::Result<()> {
         to.write_all(&self.0.bytes())
+    }
+    fn checker(&self) -> SnapshotChecker {
+        Box::new(|bytes| {
+            let mut b = Vec::new();
+            bytes.read_to_end(&mut b)?;
+            let read = Tally::from_bytes(&b)?;
+            if read.padding.starts_with(UNREADABLE) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the tally says so"));
+            }
+            Ok(())
+        })
     }
 }
 
