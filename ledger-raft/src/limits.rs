@@ -94,8 +94,18 @@ pub const ADDRESS_BYTES_MAX: usize = 512;
 pub const SNAPSHOT_TRANSFER_WITHIN: Duration = Duration::from_secs(600);
 /// The log is purged when at least that many entries can go at once.
 pub const PURGE_BATCH_ENTRIES: u64 = 4096;
-/// How often the snapshot schedule looks at its groups.
+/// How often the snapshot schedule looks at a group.
 pub const SNAPSHOT_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A state machine or a core that the snapshot schedule asks has that long to answer; it is asked again at a later look.
+pub const UPKEEP_CALL_WITHIN: Duration = Duration::from_secs(5);
+/// A snapshot is the only one that is built on its node for that long; a larger one then shares the disk with the next.
+pub const SNAPSHOT_ALONE_WITHIN: Duration = Duration::from_secs(60);
+/// After a snapshot could not be built, or not be read back, the next attempt waits that long.
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
+/// A group that applied no more than [`QUIET_BYTES`] for that long is quiet: a snapshot is worth building once it sets a log segment free.
+pub const QUIET_AFTER: Duration = Duration::from_secs(120);
+/// Sweeps, ticks and a caller now and then.
+pub const QUIET_BYTES: u64 = 1 << 20;
 
 /// The leader asks its peers for their clocks that often.
 pub const CLOCK_ASK_EVERY: Duration = Duration::from_secs(1);

@@ -34,7 +34,7 @@ use crate::transport::link::Links;
 use crate::transport::server::{Registry, serve};
 use crate::types::{Peer, position};
 use crate::upkeep;
-use crate::wal::{Wal, WalConfig, WalIdentity};
+use crate::wal::{Wal, WalConfig, WalIdentity, WalUsage};
 
 /// What a node needs to be opened.
 #[derive(Clone)]
@@ -100,7 +100,6 @@ impl RaftNode {
         let links = Arc::new(Links::new(me, seams.clone(), stop.clone()));
         let registry = Arc::new(Registry::new(me, links, peers, seams, stop));
         tokio::spawn(serve(registry.clone(), listener));
-        tokio::spawn(upkeep::run(registry.clone()));
         let ground = Ground { registry, wal, snapshots_dir, tuning, builds: Arc::new(Semaphore::new(1)) };
         Ok(Self { inner: Arc::new(Inner { ground, peer_addr }) })
     }
@@ -177,6 +176,11 @@ impl RaftNode {
     /// Syncs of the log since start, for metrics.
     pub fn wal_syncs(&self) -> u64 {
         self.inner.ground.wal.syncs()
+    }
+
+    /// How large the log is, and how much of it is live.
+    pub fn wal_usage(&self) -> WalUsage {
+        self.inner.ground.wal.usage()
     }
 
     /// Becomes the reason once a write or sync of the log failed: the process must stop.

@@ -5,5 +5,5 @@ mod common;
 
 mod extremes;
 mod install_crash;
-
 mod stopped;
+mod upkeep;
