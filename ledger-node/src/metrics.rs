@@ -203,6 +203,11 @@ impl NodeMetrics {
         let status = node.status();
         self.gauge("holdfast_serving", &[], f64::from(u8::from(node.state() == NodeState::Serving)));
         self.total("holdfast_wal_syncs_total", &[], status.wal_syncs);
+        let log = status.log.unwrap_or_default();
+        self.gauge("holdfast_wal_bytes", &[], log.bytes as f64);
+        self.gauge("holdfast_wal_live_bytes", &[], log.live_bytes as f64);
+        self.total("holdfast_wal_carried_bytes_total", &[], log.carried_bytes);
+        self.gauge("holdfast_wal_pinning_group", &[], log.pinning_group.map_or(-1.0, f64::from));
         self.gauge("holdfast_disk_free_bytes", &[], status.disk_free_bytes as f64);
         self.gauge("holdfast_resident_bytes", &[], status.rss_bytes as f64);
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
@@ -255,6 +260,8 @@ impl NodeMetrics {
         self.gauge("holdfast_shard_stopped", &of(None), f64::from(u8::from(!status.stopped.is_empty())));
         self.gauge("holdfast_shard_apply_halted", &of(None), f64::from(u8::from(!status.apply_halted.is_empty())));
         self.total("holdfast_entries_refused_total", &of(None), status.entries_refused);
+        let failing = f64::from(u8::from(!status.snapshot_failure.is_empty()));
+        self.gauge("holdfast_shard_snapshot_failing", &of(None), failing);
         if let Some(totals) = &status.totals {
             let held = totals.balance.unwrap_or_default();
             self.gauge("holdfast_live_holds", &of(None), totals.live as f64);

@@ -64,6 +64,7 @@ impl Node {
             disk_free_bytes: self.disk_free_bytes(),
             cpu_ms,
             rss_bytes,
+            log: running.as_ref().map(|r| log_usage(&r.raft.wal_usage())),
             behaviour_max: ledger_core::limits::BEHAVIOUR_VERSION_MAX.into(),
         }
     }
@@ -150,6 +151,17 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         diverged: node.digest_counts.diverged(shard),
         apply_halted: status.apply_halted.unwrap_or_default(),
         entries_refused: status.entries_refused,
+        snapshot_failure: status.snapshot_failure.unwrap_or_default(),
+    }
+}
+
+fn log_usage(usage: &ledger_raft::wal::WalUsage) -> v1::LogUsage {
+    v1::LogUsage {
+        bytes: usage.bytes,
+        live_bytes: usage.live_bytes,
+        bytes_max: usage.bytes_max(),
+        carried_bytes: usage.carried_bytes,
+        pinning_group: usage.pinning.map(|group| group.0),
     }
 }
 

@@ -88,6 +88,12 @@ struct NodeDoc {
     cpu_ms: Option<u64>,
     rss_bytes: Option<u64>,
     disk_free_bytes: Option<u64>,
+    log_bytes: Option<u64>,
+    log_live_bytes: Option<u64>,
+    /// The most that `log_bytes` is while nothing is being carried forward.
+    log_bytes_max: Option<u64>,
+    /// The group with a needed entry in the log's oldest segment; 0 is the meta group.
+    log_pinning_group: Option<u32>,
     error: Option<String>,
 }
 
@@ -176,6 +182,10 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
                     cpu_ms: None,
                     rss_bytes: None,
                     disk_free_bytes: None,
+                    log_bytes: None,
+                    log_live_bytes: None,
+                    log_bytes_max: None,
+                    log_pinning_group: None,
                     error: Some(error),
                 });
             }
@@ -197,6 +207,10 @@ fn node_document(node: &NodeLink, status: &v1::NodeStatusResponse) -> NodeDoc {
         cpu_ms: Some(status.cpu_ms),
         rss_bytes: Some(status.rss_bytes),
         disk_free_bytes: Some(status.disk_free_bytes),
+        log_bytes: status.log.map(|log| log.bytes),
+        log_live_bytes: status.log.map(|log| log.live_bytes),
+        log_bytes_max: status.log.map(|log| log.bytes_max),
+        log_pinning_group: status.log.and_then(|log| log.pinning_group),
         error: None,
     }
 }
@@ -223,6 +237,9 @@ fn shard_document(
              them with `ledgerctl log list --refused` on a stopped node, and report them",
             s.entries_refused
         ));
+    }
+    for (node, s) in replicas.iter().filter(|(_, s)| !s.snapshot_failure.is_empty()) {
+        problems.push(format!("shard {shard} has no new snapshot on node {node}: {}", s.snapshot_failure));
     }
     if leader.is_some_and(|(_, s)| !s.clock_sure) {
         problems.push(format!("the leader of shard {shard} is not sure of its clock"));
@@ -258,7 +275,7 @@ fn shard_document(
 fn status_text(status: &StatusDoc) -> String {
     let megabytes = |b: Option<u64>| b.map_or("-".into(), |b| format!("{} MiB", grouped(b >> 20)));
     let nodes = table(
-        ["NODE", "ADDRESS", "STATE", "LEADS", "UPTIME", "CPU", "MEMORY", "DISK FREE"],
+        ["NODE", "ADDRESS", "STATE", "LEADS", "UPTIME", "CPU", "MEMORY", "LOG", "DISK FREE"],
         status.nodes.iter().map(|n| {
             [
                 maybe(n.node.map(|id| id.to_string())),
@@ -268,6 +285,7 @@ fn status_text(status: &StatusDoc) -> String {
                 unit(n.uptime_ms.map_or("-".into(), |ms| format!("{} s", ms / 1000))),
                 unit(n.cpu_ms.map_or("-".into(), |ms| format!("{:.1} s", ms as f64 / 1e3))),
                 unit(megabytes(n.rss_bytes)),
+                unit(megabytes(n.log_bytes)),
                 unit(megabytes(n.disk_free_bytes)),
             ]
         }),
