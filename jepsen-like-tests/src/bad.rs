@@ -15,10 +15,15 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 19] = [
+pub const ALL: [Bad; 21] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
+    Bad { name: "log-never-carried", what: "a quiet group's few entries keep every segment of the log" },
+    Bad {
+        name: "carried-entry-lost",
+        what: "segments are given up though the entries carried out of them were not written",
+    },
     Bad { name: "leader-alone", what: "a leader answers in the stead of its followers" },
     Bad { name: "clock-quorum-ignored", what: "a leader stamps by its own clock alone" },
     Bad { name: "expire-by-wall-clock", what: "each replica asks its own clock what has expired" },

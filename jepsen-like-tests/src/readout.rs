@@ -90,7 +90,7 @@ async fn positions(site: &Site, skus: &[String]) -> Result<BTreeSet<(String, u64
     Ok(positions)
 }
 
-/// Reads out everything the checkers judge: ids, stock, feeds, digests and audits. When it returns, all nodes have converged.
+/// Reads out everything the checkers judge: ids, stock, feeds, digests, audits and the size of each node's log. When it returns, all nodes have converged.
 ///
 /// # Errors
 /// What could not be read within the tries: the run has not converged.
@@ -125,11 +125,26 @@ pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journa
         for finding in admin.audit(v1::AuditRequest {}).await?.into_inner().findings {
             findings.push(format!("node {node}: {}: {}", finding.invariant, finding.what));
         }
+        findings.extend(log_above_its_bound(site, *node).await?);
     }
     let mut run = journal.lock().expect("never poisoned");
     (run.ids, run.stock, run.digests, run.findings) = (finals, stock, digests, findings);
     run.watched.extend(feeds);
     Ok(())
+}
+
+/// Whether a node's log stays larger than what is kept in it allows: it may be while live entries are being carried forward.
+async fn log_above_its_bound(site: &Site, node: u64) -> Result<Option<String>, Failure> {
+    let mut last = v1::LogUsage::default();
+    for _ in 0..TRIES {
+        let status = site.admin(node).await?.node_status(v1::NodeStatusRequest {}).await?.into_inner();
+        last = status.log.unwrap_or_default();
+        if last.bytes <= last.bytes_max {
+            return Ok(None);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(Some(format!("node {node}: the log's size is bounded by what is kept: {last:?}")))
 }
 
 async fn read_id(client: &Client, text: &str) -> Result<FinalId, Failure> {
