@@ -146,26 +146,23 @@ async fn a_halted_group_holds_back_neither_snapshots_nor_the_shutdown() {
 /// Flips a bit of what a log holds, and makes its block's checksum right again.
 fn forge(disk: &SimDisk, what: &[u8], byte: usize, bit: u8) {
     const BLOCK: usize = 512;
-    let wal = disk.files().into_iter().filter(|f| f.to_string_lossy().contains("/wal/"));
-    let found = wal.filter_map(|file| {
+    let mut wal = disk.files().into_iter().filter(|f| f.to_string_lossy().contains("/wal/"));
+    let found = wal.find_map(|file| {
         let content = disk.content(&file)?;
         let at = content.windows(what.len()).position(|window| window == what)?;
         Some((file, at))
     });
-    for (file, at) in found {
-        let block = (at + byte) / BLOCK;
-        disk.flip_bit(&file, (at + byte) as u64, bit).expect("flipped");
-        let content = disk.content(&file).expect("there");
-        let (start, end) = (block * BLOCK, (block + 1) * BLOCK);
-        let sum = crc32c::crc32c_append(block as u32, &content[start + 4..end]).to_le_bytes();
-        for (i, (was, is)) in content[start..start + 4].iter().zip(sum).enumerate() {
-            for bit in (0..8).filter(|bit| (was ^ is) & (1 << bit) != 0) {
-                disk.flip_bit(&file, (start + i) as u64, bit).expect("flipped");
-            }
+    let (file, at) = found.expect("a log file holds the entry");
+    let block = (at + byte) / BLOCK;
+    disk.flip_bit(&file, (at + byte) as u64, bit).expect("flipped");
+    let content = disk.content(&file).expect("there");
+    let (start, end) = (block * BLOCK, (block + 1) * BLOCK);
+    let sum = crc32c::crc32c_append(block as u32, &content[start + 4..end]).to_le_bytes();
+    for (i, (was, is)) in content[start..start + 4].iter().zip(sum).enumerate() {
+        for bit in (0..8).filter(|bit| (was ^ is) & (1 << bit) != 0) {
+            disk.flip_bit(&file, (start + i) as u64, bit).expect("flipped");
         }
-        return;
     }
-    panic!("no log file holds the entry");
 }
 
 /// The bytes of an entry in one replica's log are changed, checksums and all: what its memory may do, kept for the restart.
