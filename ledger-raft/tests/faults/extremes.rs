@@ -1,5 +1,10 @@
 //! Numbers that no member sends, over raw connections to and from running nodes: nobody ends, and the cluster goes on.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "raw connections and the wall clock are what the nodes are compared with"
+)]
+
 use std::io;
 
 use crate::common::{Cluster, G, PATIENCE, tuning};

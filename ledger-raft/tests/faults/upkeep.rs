@@ -10,8 +10,8 @@ use bytes::Bytes;
 use ledger_raft::disk::{RealDisk, SimDisk};
 use ledger_raft::seam::{Seams, WallClock};
 use ledger_raft::{
-    ApplyOutcome, Group, GroupId, LogPosition, NodeId, ProposeError, RaftNode, RaftNodeConfig, RaftTuning, Reply, Role, SnapshotView,
-    StateMachine,
+    ApplyOutcome, Group, GroupId, LogPosition, NodeId, ProposeError, RaftNode, RaftNodeConfig, RaftTuning, Reply, Role,
+    SnapshotView, StateMachine,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
