@@ -240,8 +240,8 @@ fn a_link_is_checked_on_every_product_of_a_change() {
             previous_on_reservation: None,
             kind,
         };
-        for n in 0..2 {
-            let created = ChangeKind::ProductCreated { sku: skus[n].clone(), policy: Policy::default() };
+        for (n, sku) in skus.iter().enumerate() {
+            let created = ChangeKind::ProductCreated { sku: sku.clone(), policy: Policy::default() };
             books.enter(at(1 + n as u64), LedgerTime(1), &change(created, &[None]));
             let (units, reference) = (Units::new(5).expect("units"), Reference::new("r").expect("reference"));
             let balance = Balance { available: 5, held: 0, sold: 0 };
