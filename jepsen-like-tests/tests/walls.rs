@@ -95,6 +95,8 @@ fn words_stay_behind_their_walls() {
 fn the_core_asks_nobody() {
     let mut files = Vec::new();
     sources(&root().join("ledger-core/src"), &mut files);
+    // Modules of tests draw their histories from seeds; they are no part of the ledger.
+    files.retain(|file| !file.ends_with("tests.rs"));
     for file in files {
         let text = fs::read_to_string(&file).expect("readable");
         for banned in

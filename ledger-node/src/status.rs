@@ -47,7 +47,9 @@ impl Node {
     pub fn status(&self) -> v1::NodeStatusResponse {
         let running = self.running();
         let placement = self.placement();
-        let (cpu_ms, rss_bytes) = process_use();
+        // A simulation is one process for all its nodes, and a run must depend on its seed alone.
+        let simulated = self.seams().raft.disk.inline();
+        let (cpu_ms, rss_bytes) = if simulated { (0, 0) } else { process_use() };
         let meta = running.as_ref().map(|running| running.meta().status()).unwrap_or_default();
         v1::NodeStatusResponse {
             meta_apply_halted: meta.apply_halted.unwrap_or_default(),
