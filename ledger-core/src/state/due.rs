@@ -172,7 +172,7 @@ impl<T> ByDeadline<T> {
 /// Counts, in test builds only, the values that were looked at: what a mass expiry may cost is a number of steps, whatever the machine.
 pub(crate) mod steps {
     #[cfg(test)]
-    std::thread_local! {
+    thread_local! {
         static COUNT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
