@@ -93,5 +93,5 @@ async fn two_audits_at_once_take_turns_and_both_answer() {
         // The node's own history was recomputed as well: created, received, reserved, released.
         assert_eq!(audit.shards.iter().map(|shard| shard.changes).sum::<u64>(), 4, "{audit:?}");
     }
-    assert_eq!((cluster.node(0).audits().run(), *cluster.node(0).audits().under_way().borrow()), (2, false));
+    assert_eq!((node.audits().run(), *node.audits().under_way().borrow()), (2, false));
 }
