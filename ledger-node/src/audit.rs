@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use auditor::{Books, Finding};
-use ledger_core::ledger::Frozen;
+use ledger_core::ledger::{Digest, Frozen};
 use ledger_core::view::Totals;
 use ledger_core::{Ledger, Position, codec};
 use ledger_proto::v1;
@@ -78,7 +78,7 @@ impl Node {
             let began = Instant::now();
             let taken = Taken::of(&shard);
             audits.longest_lock_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
-            let (index, sums) = (taken.index, taken.totals.clone());
+            let (index, sums, digest) = (taken.index, taken.totals.clone(), taken.digest);
             let (findings, changes) = if inline {
                 taken.findings()
             } else {
@@ -87,7 +87,13 @@ impl Node {
             };
             audits.findings.fetch_add(findings.len() as u64, Ordering::Relaxed);
             let id = shard.id();
-            response.shards.push(v1::audit_response::Shard { shard: id, index, totals: Some(totals(&sums)), changes });
+            response.shards.push(v1::audit_response::Shard {
+                shard: id,
+                index,
+                totals: Some(totals(&sums)),
+                changes,
+                digest: bytes::Bytes::copy_from_slice(&digest.value.to_be_bytes()),
+            });
             response.findings.extend(findings.into_iter().map(|finding| v1::audit_response::Finding {
                 shard: id,
                 invariant: finding.invariant,
@@ -103,6 +109,7 @@ impl Node {
 struct Taken {
     index: u64,
     totals: Totals,
+    digest: Digest,
     in_place: Vec<Finding>,
     frozen: Frozen,
     shard: u32,
@@ -118,6 +125,7 @@ impl Taken {
         Self {
             index: ledger.position().index,
             totals,
+            digest: ledger.digest(),
             in_place: in_place.into_iter().map(found).collect(),
             frozen: ledger.freeze(),
             shard: shard.id(),
@@ -127,7 +135,7 @@ impl Taken {
 
     /// Audits a copy that went through the snapshot's bytes, and history; answers how many changes that had.
     fn findings(self) -> (Vec<Finding>, u64) {
-        let Self { index, totals, in_place: mut findings, frozen, shard, history } = self;
+        let Self { index, totals, in_place: mut findings, frozen, shard, history, .. } = self;
         let mut bytes = Vec::new();
         let written = frozen.write(&mut bytes);
         // While the view lives, every write of the shard to a chunk for the first time copies that chunk.
