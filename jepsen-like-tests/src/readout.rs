@@ -10,12 +10,15 @@ use client_sdk::{Client, IdView, Outcome, ReservationId, ReservationView, Status
 use futures::future::join_all;
 use ledger_proto::v1;
 
+use crate::checkers;
 use crate::history::{FinalDigest, FinalId, FinalLine, FinalOffer, FinalStock, Watched};
 use crate::workload::watching::{Begin, one_watch};
 use crate::workload::{self, Failure, Journal, Load, Site};
 
 /// Tries of each final read before the run counts as not converged.
 const TRIES: u32 = 200;
+/// Looks for a moment at which all nodes have applied the same.
+const DIGEST_TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Ids read at once.
 const AT_ONCE: usize = 64;
@@ -97,7 +100,9 @@ async fn positions(site: &Site, skus: &[String]) -> Result<BTreeSet<(String, u64
 pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journal) -> Result<(), Failure> {
     let skus = workload::products(load);
     let ids: BTreeSet<String> = {
-        let run = journal.lock().expect("never poisoned");
+        let run = journal.lock().expect("never poisoned").clone();
+        // Hostile clients' ids are as many as they like, and no checker's.
+        let run = checkers::hostile::others(&run);
         let of_events = run.events.iter().filter_map(|e| e.op.id()).map(str::to_owned);
         let of_feed = run.watched.iter().flat_map(|w| &w.changes).filter_map(|c| c.id.clone());
         of_events.chain(of_feed).collect()
@@ -114,7 +119,11 @@ pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journa
     for (node, _) in site.nodes() {
         feeds.push(read_feed(site, *node).await?);
     }
-    let mut digests = Vec::new();
+    let hostile = journal.lock().expect("never poisoned").hostile.is_some();
+    for (node, _) in site.nodes().iter().filter(|_| hostile) {
+        is_ready(site, *node).await?;
+    }
+    let mut digests = digests_now(site).await?;
     let mut findings = Vec::new();
     for (node, _) in site.nodes() {
         let mut admin = site.admin(*node).await?;
@@ -145,6 +154,44 @@ async fn log_above_its_bound(site: &Site, node: u64) -> Result<Option<String>, F
         tokio::time::sleep(PAUSE).await;
     }
     Ok(Some(format!("node {node}: the log's size is bounded by what is kept: {last:?}")))
+}
+
+/// A node is ready again, once all is healed.
+async fn is_ready(site: &Site, node: u64) -> Result<(), Failure> {
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        match workload::ready(site, node).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(format!("node {node} is never ready: {last}").into())
+}
+
+/// The digest of each shard on every node, taken by its audit; again until all are of the same index, and what there is if they never are.
+async fn digests_now(site: &Site) -> Result<Vec<FinalDigest>, Failure> {
+    let mut digests: Vec<FinalDigest> = Vec::new();
+    for _ in 0..DIGEST_TRIES {
+        digests.clear();
+        for (node, _) in site.nodes() {
+            let audit = site.admin(*node).await?.audit(v1::AuditRequest {}).await?.into_inner();
+            let of = |one: v1::audit_response::Shard| FinalDigest {
+                node: *node,
+                shard: one.shard,
+                index: one.index,
+                value: one.digest.iter().map(|b| format!("{b:02x}")).collect(),
+            };
+            digests.extend(audit.shards.into_iter().map(of));
+        }
+        let positions: BTreeSet<(u32, u64)> = digests.iter().map(|one| (one.shard, one.index)).collect();
+        let shards: BTreeSet<u32> = digests.iter().map(|one| one.shard).collect();
+        if positions.len() == shards.len() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(digests)
 }
 
 async fn read_id(client: &Client, text: &str) -> Result<FinalId, Failure> {

@@ -12,6 +12,7 @@ pub mod ends_once;
 pub mod expiry;
 pub mod feed;
 pub mod general;
+pub mod hostile;
 pub mod limits;
 mod model;
 pub mod order;
@@ -37,7 +38,7 @@ pub struct Violation {
 pub type Checker = (&'static str, fn(&Run) -> Vec<String>);
 
 /// All of them.
-pub const ALL: [Checker; 16] = [
+pub const ALL: [Checker; 17] = [
     ("acknowledged is durable", acknowledged::check),
     ("conserved", conserved::check),
     ("never oversold", oversold::check),
@@ -54,7 +55,13 @@ pub const ALL: [Checker; 16] = [
     ("the feed is whole", feed::check),
     ("replicas agree", replicas::check),
     ("stale reads are no older than they say", stale::check),
+    (HOSTILE, hostile::check),
 ];
+
+/// Every answer is typed.
+const HOSTILE: &str = "hostile calls are answered with an outcome or a reason";
+/// What judges the whole run, hostile clients' changes too; the others explain each effect by a call in the journal.
+const OF_ALL: [&str; 4] = ["the feed is whole", "replicas agree", "ledger time is within its bound", HOSTILE];
 
 /// Most violations of one property that are told: what follows from the first helps nobody.
 const TOLD_MAX: usize = 5;
@@ -62,8 +69,13 @@ const TOLD_MAX: usize = 5;
 /// Runs every checker.
 pub fn check_all(run: &Run) -> Vec<Violation> {
     let run = &*whole::shard_by_shard(run);
+    let others = &*hostile::others(run);
+    let of = |property: &str| if OF_ALL.contains(&property) { run } else { others };
     ALL.iter()
-        .flat_map(|(property, check)| check(run).into_iter().take(TOLD_MAX).map(|what| Violation { property, what }))
+        .flat_map(|(property, check)| {
+            let found = check(of(property)).into_iter().take(TOLD_MAX);
+            found.map(|what| Violation { property, what })
+        })
         .chain(run.findings.iter().map(|f| Violation { property: "the node's own audit", what: f.clone() }))
         .collect()
 }

@@ -14,6 +14,7 @@
 //! | `digest` | a replica's digest at an index | [`FinalDigest`] |
 //! | `finding` | what a node's own audit found | `what` |
 //! | `sometimes` | a rare state that a node's log lines showed | `name`, `count` |
+//! | `hostile` | what hostile clients were answered, in sums | [`Hostile`] |
 //!
 //! ```json
 //! {"line":"op","client":3,"asked_ms":411,"answered_ms":417,"op":"reserve","id":"0196…","lines":[{"sku":"hot","quantity":2}],"keys":["anna"],"hold_ms":900,
@@ -30,6 +31,7 @@
 //! **Read next**: [`op`], [`answer`], [`told`], [`crate::checkers`].
 
 pub mod answer;
+pub mod hostile;
 pub mod op;
 pub mod told;
 
@@ -39,6 +41,7 @@ use std::io::{self, BufRead, Write};
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, At, BEHIND, No, Out, State, Told, Units};
+pub use hostile::Hostile;
 pub use op::{Line, Offer, Op, Terms};
 pub use told::{Change, ChangedLine, FinalDigest, FinalId, FinalLine, FinalOffer, FinalStock, Watched};
 
@@ -96,6 +99,8 @@ pub struct Run {
     pub findings: Vec<String>,
     /// Rare states that the nodes' log lines showed ([`crate::sometimes`]).
     pub sometimes: BTreeMap<String, u64>,
+    /// What hostile clients were answered; none: there were none.
+    pub hostile: Option<Hostile>,
 }
 
 /// One line of the file.
@@ -110,6 +115,7 @@ enum OneLine {
     Digest(FinalDigest),
     Finding { what: String },
     Sometimes { name: String, count: u64 },
+    Hostile(Hostile),
 }
 
 impl Run {
@@ -130,7 +136,8 @@ impl Run {
         self.digests.iter().try_for_each(|d| put(OneLine::Digest(d.clone())))?;
         self.findings.iter().try_for_each(|f| put(OneLine::Finding { what: f.clone() }))?;
         let rare = |(name, count): (&String, &u64)| OneLine::Sometimes { name: name.clone(), count: *count };
-        self.sometimes.iter().try_for_each(|of| put(rare(of)))
+        self.sometimes.iter().try_for_each(|of| put(rare(of)))?;
+        self.hostile.iter().try_for_each(|h| put(OneLine::Hostile(h.clone())))
     }
 
     /// Reads a journal that was written as JSON lines, by this or by other tools; empty lines are passed over.
@@ -154,6 +161,7 @@ impl Run {
                 OneLine::Digest(digest) => run.digests.push(digest),
                 OneLine::Finding { what } => run.findings.push(what),
                 OneLine::Sometimes { name, count } => *run.sometimes.entry(name).or_default() += count,
+                OneLine::Hostile(hostile) => run.hostile = Some(hostile),
             }
         }
         Ok(run)

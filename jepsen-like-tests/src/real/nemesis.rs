@@ -53,13 +53,15 @@ pub enum Nemesis {
     RollingRestart,
     /// The tester's own program.
     Program,
+    /// No fault, but clients that send raw bytes at and beyond every limit.
+    Hostile,
     /// All of these at random, up to two at a time.
     Mixed,
 }
 
 impl Nemesis {
     /// All of them but the tester's own program.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Calm,
         Self::Kill,
         Self::KillAll,
@@ -76,6 +78,7 @@ impl Nemesis {
         Self::FullDisk,
         Self::ClockJump,
         Self::RollingRestart,
+        Self::Hostile,
         Self::Mixed,
     ];
 
@@ -98,6 +101,7 @@ impl Nemesis {
             Self::FullDisk => "full-disk",
             Self::ClockJump => "clock-jump",
             Self::RollingRestart => "rolling-restart",
+            Self::Hostile => "hostile",
             Self::Program => "program",
             Self::Mixed => "mixed",
         }
@@ -122,6 +126,7 @@ impl Nemesis {
             Self::FullDisk => "one node without space",
             Self::ClockJump => "the wall clock of one node jumps",
             Self::RollingRestart => "every node stopped and started, one after the other",
+            Self::Hostile => "no fault, but clients that send raw bytes at and beyond every limit",
             Self::Program => "your own program, called with `inject` and `heal`",
             Self::Mixed => "all of these at random, up to two at a time",
         }
@@ -137,9 +142,14 @@ impl Nemesis {
         matches!(self, Self::Calm | Self::Program)
     }
 
+    /// Whether no fault ever strikes.
+    pub fn is_faultless(self) -> bool {
+        matches!(self, Self::Calm | Self::Hostile)
+    }
+
     /// Whether it can only be done once it is over: there is nothing to undo later.
     fn is_single(self) -> bool {
-        !matches!(self, Self::Calm | Self::Mixed | Self::Program)
+        !self.is_faultless() && !matches!(self, Self::Mixed | Self::Program)
     }
 }
 
@@ -225,7 +235,7 @@ impl Striker {
     /// When a process cannot be signalled or started, or the tester's program fails.
     pub async fn strike(&mut self, nemesis: Nemesis, field: &mut Field) -> Result<Struck, RealError> {
         let (what, undo) = match nemesis {
-            Nemesis::Calm | Nemesis::Mixed => ("nothing".to_owned(), Undo::Nothing),
+            Nemesis::Calm | Nemesis::Hostile | Nemesis::Mixed => ("nothing".to_owned(), Undo::Nothing),
             Nemesis::Kill => {
                 let node = if self.rng.random_bool(0.6) { self.leader(field).await } else { self.any(field) };
                 field.kill(&[node])?;

@@ -17,7 +17,7 @@ use super::nemesis::{Nemesis, Striker, Struck};
 use crate::checkers::{self, Violation};
 use crate::history::{About, Answer, Event, Run};
 use crate::readout;
-use crate::workload::{self, Journal, Load};
+use crate::workload::{self, Journal, Kind, Load};
 
 /// Between two tries of what must succeed once all is healed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -98,11 +98,11 @@ pub async fn round(what: &Round, dir: &std::path::Path) -> Result<RoundReport, R
     let client = field.site().client(what.seed).await.map_err(clients("connect"))?;
     let journal: Journal = Arc::new(Mutex::new(Run { about: about(what), ..Run::default() }));
     let site = field.site().clone();
-    must_be_empty(&client, what.load).await?;
-    workload::set_up(&client, &site, what.load, &journal).await;
+    must_be_empty(&client, load_of(what)).await?;
+    let mut load = load_of(what);
+    workload::set_up(&client, &site, load, &journal).await;
 
     let began_ms = workload::now_ms();
-    let mut load = what.load;
     load.ends_ms = began_ms + what.lasts.as_millis() as u64;
     let over = watch::Sender::new(false);
     let pressing = async {
@@ -119,16 +119,32 @@ pub async fn round(what: &Round, dir: &std::path::Path) -> Result<RoundReport, R
     let mut violations = Vec::new();
     let died = field.ended_by_themselves();
     violations.extend(died.into_iter().map(|what| violation("a node goes on", what)));
-    if let Err(why) = settle_and_read(&field, &client, what.load, &journal).await {
+    if let Err(why) = settle_and_read(&field, &client, load, &journal).await {
         violations.push(violation("converges when faults stop", why));
     }
     let run = journal.lock().expect("never poisoned").clone();
     violations.extend(checkers::check_all(&run));
+    violations.extend(lost_calls(what.nemesis, &run));
     violations.extend(too_slow(&run.events, pressed_ms, what.rate_min));
     field.stop().await;
     let Faults { spells, struck, .. } = faults;
     let pressed = Duration::from_millis(pressed_ms);
     Ok(RoundReport { nemesis: what.nemesis, run, violations, spells, struck, pressed })
+}
+
+/// Hostile clients are a kind of their own: the numbers of the other kinds are compared with each other.
+fn load_of(what: &Round) -> Load {
+    match what.nemesis {
+        Nemesis::Hostile => what.load.of(&[Kind::Hostile, Kind::Many, Kind::Keeping, Kind::Reads]),
+        _ => what.load.without(Kind::Hostile),
+    }
+}
+
+/// Without a fault every well-formed call is answered.
+fn lost_calls(nemesis: Nemesis, run: &Run) -> Option<Violation> {
+    let hostile = run.hostile.as_ref().filter(|hostile| nemesis.is_faultless() && hostile.lost > 0)?;
+    let what = format!("{} of {} hostile calls have no answer: {}", hostile.lost, hostile.asked, hostile.lost_why);
+    Some(violation("every call is answered", what))
 }
 
 /// What is in the books already would count against the run.
@@ -199,7 +215,7 @@ impl Faults {
                 _ = over.wait_for(|over| *over) => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
-            if self.nemesis == Nemesis::Calm {
+            if self.nemesis.is_faultless() {
                 continue;
             }
             if self.active.len() >= most {

@@ -50,6 +50,11 @@ impl<'a> Journalled<'a> {
         Self { client, site, load, number: n, rng, names: 0, journal, deadline }
     }
 
+    /// The journal.
+    pub(super) fn journal(&self) -> &'a Journal {
+        self.journal
+    }
+
     /// Asks, waits, and writes down both.
     pub async fn ask<T: Telling>(&self, op: Op, call: impl IntoFuture<Output = Outcome<T>>) -> Outcome<T> {
         let asked_ms = now_ms();

@@ -36,11 +36,13 @@ pub enum Kind {
     Imports,
     /// Reads of every consistency, on every node.
     Reads,
+    /// Raw bytes at and beyond every limit, and legal sequences that push counters to their bounds, on products of its own.
+    Hostile,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Herd,
         Self::Many,
         Self::Carts,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Keeping,
         Self::Imports,
         Self::Reads,
+        Self::Hostile,
     ];
 
     /// Its name in reports.
@@ -70,6 +73,7 @@ impl Kind {
             Self::Keeping => "keeping",
             Self::Imports => "imports",
             Self::Reads => "reads",
+            Self::Hostile => "hostile",
         }
     }
 
@@ -156,11 +160,15 @@ impl Load {
     }
 }
 
+/// How many of the runs that may have hostile clients do.
+const HOSTILE_SHARE: f64 = 0.35;
+
 /// Draws a seed's load: each run allows a random subset of the kinds, so that some runs press hard on one.
 pub fn draw(seed: u64) -> Load {
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x10ad_10ad);
     let often = [0.15, 0.35, 0.7][rng.random_range(0..3)];
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|_| rng.random_bool(often)).collect();
+    let ordinary = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Hostile);
+    let mut kinds: Vec<Kind> = ordinary.filter(|_| rng.random_bool(often)).collect();
     let forgetful = kinds.contains(&Kind::Forget);
     let load = Load {
         clients: rng.random_range(4..=16),
@@ -179,6 +187,10 @@ pub fn draw(seed: u64) -> Load {
         history_bytes_max: if rng.random_bool(0.1) { rng.random_range(1_000..20_000) } else { 0 },
         kinds: 0,
     };
+    // Which ids a tight cap presses out could not be foretold if others than the journal's clients used some.
+    if load.remembered_max == 0 && rng.random_bool(HOSTILE_SHARE) {
+        kinds.push(Kind::Hostile);
+    }
     load.of(&kinds)
 }
 

@@ -10,6 +10,7 @@ mod brink;
 mod buy;
 mod churn;
 mod forget;
+mod hostile;
 mod import;
 pub mod journal;
 mod keep;
@@ -30,6 +31,8 @@ use futures::future::join_all;
 
 use crate::history::{Offer, Run};
 
+pub use hostile::hostile_message;
+pub(crate) use hostile::ready;
 pub use journal::Journalled;
 pub use load::{CLOCK_BOUND_MS, Kind, Load, about, draw, longest_hold_ms, tune};
 pub use site::{Failure, Site};
@@ -86,12 +89,17 @@ async fn deliver(mut asking: Journalled<'_>) {
     }
 }
 
+/// Whether a client that did its kind so often does it again.
+fn goes_on(load: Load, done: u32) -> bool {
+    if load.ends_ms == 0 { done < load.tries && now_ms() < LASTS_MS_MAX } else { now_ms() < load.ends_ms }
+}
+
 async fn one(mut asking: Journalled<'_>, kind: Kind) {
-    let Load { tries, pause_ms_max, ends_ms, .. } = asking.load;
-    let goes_on = |done| {
-        if ends_ms == 0 { done < tries && now_ms() < LASTS_MS_MAX } else { now_ms() < ends_ms }
-    };
-    for _ in (0..).take_while(|&done| goes_on(done)) {
+    if kind == Kind::Hostile {
+        return hostile::attack(asking).await;
+    }
+    let (load, pause_ms_max) = (asking.load, asking.load.pause_ms_max);
+    for _ in (0..).take_while(|&done| goes_on(load, done)) {
         match kind {
             Kind::Herd => buy::herd(&mut asking).await,
             Kind::Many => buy::many(&mut asking).await,
@@ -105,6 +113,7 @@ async fn one(mut asking: Journalled<'_>, kind: Kind) {
             Kind::Keeping => keep::keep_stock(&mut asking).await,
             Kind::Imports => import::same_references(&mut asking).await,
             Kind::Reads => read::look(&mut asking).await,
+            Kind::Hostile => unreachable!("hostile clients are another kind of client"),
         }
         asking.pause(pause_ms_max).await;
     }

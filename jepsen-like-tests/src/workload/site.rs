@@ -72,7 +72,19 @@ impl Site {
         self.nodes[n % self.nodes.len()].0
     }
 
-    async fn channel(&self, node: u64) -> Result<Channel, Failure> {
+    /// A connection of bytes to an address, which may be of any port.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub(super) async fn dial(&self, address: &str) -> Result<Box<dyn Io>, Failure> {
+        Ok((self.connector)(format!("http://{address}").parse()?).await?)
+    }
+
+    /// A channel to one node, below every service.
+    ///
+    /// # Errors
+    /// When the node cannot be reached.
+    pub(super) async fn channel(&self, node: u64) -> Result<Channel, Failure> {
         let (_, address) = self.nodes.iter().find(|(id, _)| *id == node).ok_or("no such node")?;
         let connector = self.connector.clone();
         let dial = move |uri| {
