@@ -21,6 +21,8 @@ pub mod codec;
 pub mod command;
 mod digest;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ledger;
 pub mod limits;
 pub mod order;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::meta::MemberEntry;
 
-const STAMP: &str = "holdfast.stamp";
+pub(crate) const STAMP: &str = "holdfast.stamp";
 const STAMP_TEMPORARY: &str = "holdfast.stamp.tmp";
 /// What a directory may hold without a stamp: the lock, and a stamp that a crash kept from its name.
 const HARMLESS: [&str; 4] = [STAMP_TEMPORARY, "LOCK", "lost+found", ".lock"];

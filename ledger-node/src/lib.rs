@@ -13,6 +13,8 @@ pub mod data_dir;
 pub mod digest;
 pub mod door;
 pub mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod history;
 pub mod http;

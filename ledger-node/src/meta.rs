@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::limits::META_BYTES_MAX;
 
-mod codec;
+pub(crate) mod codec;
 
 pub(crate) use codec::{MetaError, decode, encode};
 

@@ -8,6 +8,8 @@ pub mod calls;
 pub mod fast;
 pub mod feed;
 pub mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod names;
 pub mod orders;

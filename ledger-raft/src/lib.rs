@@ -16,6 +16,8 @@ pub mod api;
 #[path = "../../ledger-core/src/bad.rs"]
 pub mod bad;
 pub mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod limits;
 pub mod node;

@@ -45,7 +45,6 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    #[cfg(test)]
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { inner: Mutex::new(Inner { present: Contents::default(), synced: Contents::default() }) })
     }

@@ -111,7 +111,7 @@ impl Outgoing {
         Self { kind, group, id, body: if body.is_empty() { Vec::new() } else { vec![body] } }
     }
 
-    fn head(&self) -> [u8; FRAME_HEAD_BYTES] {
+    pub(crate) fn head(&self) -> [u8; FRAME_HEAD_BYTES] {
         let len: usize = self.body.iter().map(Bytes::len).sum();
         let mut h = [0u8; FRAME_HEAD_BYTES];
         h[0..4].copy_from_slice(&(len as u32).to_le_bytes());

@@ -44,6 +44,7 @@
 mod carry;
 mod error;
 mod frame;
+pub(crate) mod fuzzing;
 mod group;
 mod index;
 mod limits;
