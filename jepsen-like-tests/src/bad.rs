@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 21] = [
+pub const ALL: [Bad; 30] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -40,6 +40,18 @@ pub const ALL: [Bad; 21] = [
     Bad { name: "id-reminted-on-retry", what: "the SDK retries under a new id" },
     Bad { name: "refused-id-not-remembered", what: "a refused id may execute later" },
     Bad { name: "undecodable-entry-aborts", what: "a committed entry that cannot be decoded ends the process" },
+    Bad {
+        name: "entry-bounds-unchecked",
+        what: "lines of one offer are not summed, and nobody counts them before they are logged",
+    },
+    Bad { name: "park-before-sweep", what: "a lease lost too often parks its order before the due hold is swept" },
+    Bad { name: "early-payment-takes-id", what: "a payment that comes before its order takes the order's id" },
+    Bad { name: "cursor-beyond-end-waits", what: "a watch behind the feed's end waits instead of being told so" },
+    Bad { name: "entry-above-log-bound", what: "entries larger than the log takes are proposed" },
+    Bad { name: "order-outlives-hold", what: "an order that nobody claimed outlives its hold" },
+    Bad { name: "follower-skips-claims", what: "followers do not apply claims of orders" },
+    Bad { name: "answer-dropped", what: "the last answer of an entry is not in the frame" },
+    Bad { name: "invalid-as-internal", what: "invalid input is answered as a fault of the node" },
 ];
 
 /// Whether this build has the switches.
@@ -89,7 +101,7 @@ mod tests {
     fn the_list_and_the_places_in_the_product_agree() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
         let mut files = Vec::new();
-        for krate in ["ledger-core", "ledger-raft", "ledger-node", "client-sdk"] {
+        for krate in ["ledger-core", "ledger-proto", "ledger-raft", "ledger-node", "client-sdk"] {
             sources(&root.join(krate).join("src"), &mut files);
         }
         files.retain(|file| !file.ends_with("src/bad.rs"));

@@ -92,9 +92,10 @@ pub fn lines<'a>(wire: impl ExactSizeIterator<Item = (&'a str, &'a str, i64)>) -
         let offer = OfferKey { sku: sku("lines.sku", sku_text)?, sale: sale("lines.sale", sale_text)? };
         let quantity = Quantity::new(quantity).map_err(Invalid::of("lines.quantity"))?;
         // A scan of at most `LINES_MAX` lines; nearly all calls have one or two, which a table would only make dearer.
-        match lines.iter().position(|line| line.offer == offer) {
+        let known = lines.iter().position(|line| line.offer == offer && !ledger_core::bad!("entry-bounds-unchecked"));
+        match known {
             Some(at) => lines[at].quantity = sum(lines[at].quantity, quantity)?,
-            None if lines.len() == core_limits::LINES_MAX => {
+            None if lines.len() == core_limits::LINES_MAX && !ledger_core::bad!("entry-bounds-unchecked") => {
                 return Err(Invalid::new("lines", format!("more than {} offers", core_limits::LINES_MAX)));
             }
             None => lines.push(Line { offer, quantity }),

@@ -30,6 +30,7 @@ pub fn not_now(not_now: NotNow) -> Status {
 /// *No* as a status: `INVALID_ARGUMENT`, `PERMISSION_DENIED` or `FAILED_PRECONDITION`.
 pub fn refused(why: Why) -> Status {
     let code = match why {
+        Why::Invalid(_) if ledger_core::bad!("invalid-as-internal") => Code::Internal,
         Why::Invalid(_) => Code::InvalidArgument,
         Why::PermissionDenied(_) => Code::PermissionDenied,
         Why::Ledger(_) | Why::Other { .. } => Code::FailedPrecondition,

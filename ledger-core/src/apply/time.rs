@@ -49,7 +49,7 @@ impl Deciding<'_> {
                 return;
             }
             let waiting = self.state.orders.get(order);
-            if self.state.is_unswept(waiting) {
+            if self.state.is_unswept(waiting) && !crate::bad!("park-before-sweep") {
                 after = Some((at, waiting.id));
             } else {
                 self.wake(order);
@@ -87,7 +87,7 @@ impl Deciding<'_> {
         let id: ReservationId = r.id();
         self.recorder.say(links, Said::ReservationExpired { id, deadline: r.deadline, lines: &said });
         drop(said);
-        if r.order != NONE {
+        if r.order != NONE && !crate::bad!("order-outlives-hold") {
             self.order_expired(r.order);
         }
     }

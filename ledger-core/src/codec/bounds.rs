@@ -12,6 +12,9 @@ pub(super) type Checked<T = ()> = Result<T, String>;
 
 #[inline]
 pub(super) fn lines(lines: &[Line]) -> Checked {
+    if crate::bad!("entry-bounds-unchecked") {
+        return Ok(());
+    }
     line_count(lines.len() as u64).map(drop)
 }
 

@@ -96,7 +96,8 @@ impl Pump {
     pub(crate) fn new(door: Door, group: Group, address_of: AddressOf) -> Self {
         let status = group.watch();
         let flights = (0..limits::ENTRIES_IN_FLIGHT_MAX).map(|_| None).collect();
-        let entry_bytes_soft = limits::ENTRY_BYTES_SOFT_MAX.min(group.entry_bytes_max() / 2);
+        let of_log = if ledger_core::bad!("entry-above-log-bound") { usize::MAX } else { group.entry_bytes_max() / 2 };
+        let entry_bytes_soft = limits::ENTRY_BYTES_SOFT_MAX.min(of_log);
         let proposals = FuturesUnordered::new();
         Self { door, group, status, address_of, flights, proposals, entry_bytes: 0, entry_bytes_soft }
     }
