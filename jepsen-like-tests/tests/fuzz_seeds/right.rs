@@ -14,7 +14,7 @@ use ledger_raft::wal::{Wal, WalConfig, WalEntry, WalIdentity};
 use ledger_raft::{GroupId, NodeId};
 
 /// Writes them all below `seeds`.
-pub fn write(seeds: &Path) {
+pub(crate) fn write(seeds: &Path) {
     let put = |target: &str, name: &str, bytes: &[u8]| {
         let dir = seeds.join(target);
         std::fs::create_dir_all(&dir).expect("a directory");
@@ -51,7 +51,7 @@ pub fn write(seeds: &Path) {
     many("snapshot", &snapshots[..snapshots.len().min(3)]);
     many("history", &histories[..histories.len().min(8)]);
     many("peer_frames", &ledger_raft::fuzzing::peer_seeds());
-    many("wal", &[log()]);
+    many("wal", &[log(), Vec::from(&log()[..4_096])]);
     many("http_bodies", &HTTP.map(|body| body.as_bytes().to_vec()));
     many(
         "identity",
