@@ -18,6 +18,9 @@ pub fn client_frame(bytes: &[u8]) {
         assert_eq!(frame.len(), theirs.len(), "the two ways of reading a frame count its calls differently");
         for (ours, theirs) in frame.iter().zip(&theirs) {
             assert_eq!((ours.tag, ours.within_ms), (theirs.tag, theirs.within_ms), "a call is read in two ways");
+            if matches!(&ours.command, Err(why) if why.field == "call") {
+                continue; // Refused for its size alone.
+            }
             assert_eq!(ours.command.is_ok(), theirs.command.is_ok(), "{ours:?} is read as {theirs:?}, too");
             if let (Ok(ours), Ok(theirs)) = (&ours.command, &theirs.command) {
                 assert_eq!(ours, theirs, "a command is read in two ways");

@@ -8,6 +8,9 @@ pub const FRAME_BYTES_MAX: usize = ledger_core::limits::ENTRY_BYTES_MAX;
 pub const ANSWER_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 /// Calls one frame may carry: one frame fits one entry.
 pub const CALLS_PER_FRAME_MAX: usize = ledger_core::limits::COMMANDS_PER_ENTRY_MAX;
+/// Bytes of one call: more than twice the largest valid one. It bounds what a call makes its decoder
+/// allocate: an empty field takes 2 bytes of a message, and up to 56 once it is read.
+pub const CALL_BYTES_MAX: usize = 32 << 10;
 /// Lines one call may carry. Those of the same offer are summed as the call is read; the sums keep the ledger's bound on lines.
 pub const LINES_PER_CALL_MAX: usize = 64;
 /// Items of a page when the caller names no number.
@@ -26,6 +29,14 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 const _: () = assert!(LINES_PER_CALL_MAX >= ledger_core::limits::LINES_MAX);
+const _: () = {
+    use ledger_core::limits as core;
+    // Text or bytes, and up to three keys, lengths or numbers of at most ten bytes beside each.
+    let lines = LINES_PER_CALL_MAX * (core::SKU_BYTES_MAX + core::SALE_ID_BYTES_MAX + 30);
+    let keys = core::LIMIT_KEYS_MAX * (core::LIMIT_KEY_BYTES_MAX + 30);
+    let order = 2 * core::SEALED_BYTES_MAX + core::SECRET_BYTES_MAX + 4 * core::PROVIDER_ID_BYTES_MAX + 512;
+    assert!(2 * (lines + keys + order) <= CALL_BYTES_MAX);
+};
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
 const _: () = assert!(CONNECTION_WINDOW_BYTES >= STREAM_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES as usize >= 2 * FRAME_BYTES_MAX);

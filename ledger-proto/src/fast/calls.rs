@@ -1,16 +1,20 @@
 //! Frames of calls, by hand.
 //!
-//! **Must never** accept what [`crate::calls`] refuses, nor the other way round.
+//! **Must never** accept what [`crate::calls`] refuses, nor the other way round (except that a call above
+//! [`CALL_BYTES_MAX`] is refused unread), nor allocate by the number of fields before a bound is checked.
 
 use bytes::BytesMut;
 use ledger_core::{Command, Line};
 use prost::Message as _;
+use prost::encoding::{
+    DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field, uint32, uint64,
+};
 use smallvec::SmallVec;
 
 use super::FrameError;
 use super::wire::{Small, Wire};
 use crate::calls::{self, DecodedCall};
-use crate::limits::{CALLS_PER_FRAME_MAX, FRAME_BYTES_MAX};
+use crate::limits::{CALL_BYTES_MAX, CALLS_PER_FRAME_MAX, FRAME_BYTES_MAX};
 use crate::names;
 use crate::reply::Invalid;
 use crate::v1;
@@ -24,6 +28,8 @@ const LENGTH: u8 = 2;
 const CALL: u8 = key(1, LENGTH);
 const TAG: u8 = key(1, VARINT);
 const WITHIN: u8 = key(2, VARINT);
+const TAG_NUMBER: u32 = TAG as u32 >> 3;
+const WITHIN_NUMBER: u32 = WITHIN as u32 >> 3;
 const RESERVE: u8 = key(10, LENGTH);
 const CONFIRM: u8 = key(12, LENGTH);
 const RELEASE: u8 = key(13, LENGTH);
@@ -58,34 +64,48 @@ pub fn decode_call_frame(frame: &[u8], to: &mut Vec<DecodedCall>) -> Result<(), 
 }
 
 fn read_frame(frame: &[u8], to: &mut Vec<DecodedCall>) -> Result<(), FrameError> {
-    let before = to.len();
     to.reserve((frame.len() / USUAL_CALL_BYTES).min(CALLS_PER_FRAME_MAX));
     let mut wire = Wire(frame);
+    let mut got = 0;
     while !wire.is_empty() {
-        let call = match wire.key() {
-            Some(CALL) => wire.bytes(),
-            _ => None,
-        };
-        let Some(call) = call else {
-            to.truncate(before);
-            return read_frame_slowly(frame, to);
-        };
-        if to.len() - before == CALLS_PER_FRAME_MAX {
-            let got = v1::CallFrame::decode(frame)?.calls.len();
-            return Err(FrameError::TooManyCalls { got, max: CALLS_PER_FRAME_MAX });
+        let Some(call) = next_call(&mut wire)? else { continue };
+        got += 1;
+        // The others are counted, not read.
+        if got <= CALLS_PER_FRAME_MAX {
+            to.push(decode_call(call)?);
         }
-        to.push(decode_call(call)?);
     }
-    Ok(())
+    match got > CALLS_PER_FRAME_MAX {
+        true => Err(FrameError::TooManyCalls { got, max: CALLS_PER_FRAME_MAX }),
+        false => Ok(()),
+    }
 }
 
-fn read_frame_slowly(frame: &[u8], to: &mut Vec<DecodedCall>) -> Result<(), FrameError> {
-    let frame = v1::CallFrame::decode(frame)?;
-    if frame.calls.len() > CALLS_PER_FRAME_MAX {
-        return Err(FrameError::TooManyCalls { got: frame.calls.len(), max: CALLS_PER_FRAME_MAX });
+/// The next field of a frame, if it is a call.
+#[inline]
+fn next_call<'a>(wire: &mut Wire<'a>) -> Result<Option<&'a [u8]>, FrameError> {
+    let frame = wire.0;
+    if wire.key() == Some(CALL)
+        && let Some(call) = wire.bytes()
+    {
+        return Ok(Some(call));
     }
-    to.extend(frame.calls.into_iter().map(calls::decode));
-    Ok(())
+    wire.0 = frame;
+    unusual_field(wire)
+}
+
+/// The same by prost's rules, for a field that is unusual.
+#[cold]
+fn unusual_field<'a>(wire: &mut Wire<'a>) -> Result<Option<&'a [u8]>, FrameError> {
+    let (number, wire_type) = decode_key(&mut wire.0)?;
+    let mut field = wire.0;
+    skip_field(wire_type, number, &mut wire.0, DecodeContext::default())?;
+    if number != u32::from(CALL >> 3) {
+        return Ok(None);
+    }
+    check_wire_type(WireType::LengthDelimited, wire_type)?;
+    decode_varint(&mut field)?;
+    Ok(Some(&field[..field.len() - wire.0.len()]))
 }
 
 /// Reads one call.
@@ -93,10 +113,30 @@ fn read_frame_slowly(frame: &[u8], to: &mut Vec<DecodedCall>) -> Result<(), Fram
 /// # Errors
 /// [`FrameError::Malformed`] when the bytes are no call.
 pub fn decode_call(call: &[u8]) -> Result<DecodedCall, FrameError> {
+    if call.len() > CALL_BYTES_MAX {
+        return too_large(call);
+    }
     match quick_call(call) {
         Some(call) => Ok(call),
         None => Ok(calls::decode(v1::Call::decode(call)?)),
     }
+}
+
+/// A call that is refused for its size alone. Its verb is not looked into.
+#[cold]
+fn too_large(call: &[u8]) -> Result<DecodedCall, FrameError> {
+    let why = format!("has {} bytes, at most {CALL_BYTES_MAX} are allowed", call.len());
+    let (mut tag, mut within_ms) = (0, 0);
+    let mut wire = call;
+    while !wire.is_empty() {
+        let (number, wire_type) = decode_key(&mut wire)?;
+        match number {
+            TAG_NUMBER => uint64::merge(wire_type, &mut tag, &mut wire, DecodeContext::default())?,
+            WITHIN_NUMBER => uint32::merge(wire_type, &mut within_ms, &mut wire, DecodeContext::default())?,
+            _ => skip_field(wire_type, number, &mut wire, DecodeContext::default())?,
+        }
+    }
+    Ok(DecodedCall { tag, within_ms, command: Err(Invalid::new("call", why)) })
 }
 
 #[inline]

@@ -166,6 +166,34 @@ fn a_frame_is_bounded_in_calls_and_bytes() {
 }
 
 #[test]
+fn fields_of_a_frame_that_no_build_knows_are_passed_over_as_prost_does() {
+    let command = ledger_core::Command::Release { id: crate::given::some_id() };
+    let good = bytes_of(&Calls::of(5, [(1, &command)]).unwrap());
+    // A varint, eight bytes, a length, a group with a field in it, four bytes, and a key of two bytes.
+    let unknown: [&[u8]; 6] = [
+        &[16, 200, 1],
+        &[17, 1, 2, 3, 4, 5, 6, 7, 8],
+        &[18, 2, 0, 0],
+        &[19, 8, 1, 20],
+        &[21, 1, 2, 3, 4],
+        &[130, 1, 0],
+    ];
+    for field in unknown {
+        let frame = [&good[..], field, &good[..]].concat();
+        assert_eq!(quickly(&frame).map(|calls| calls.len()), Some(2), "{field:?}");
+        assert_eq!(quickly(&frame), slowly(&frame), "{field:?}");
+        let cut = [&good[..], &field[..field.len() - 1]].concat();
+        assert_eq!((quickly(&cut), slowly(&cut)), (None, None), "{field:?} is cut");
+    }
+    // A call's key with another wire type, a group that does not end, and a length that takes more bytes than it needs.
+    for broken in [&[8, 1][..], &[11, 8, 1], &[12]] {
+        assert_eq!((quickly(broken), slowly(broken)), (None, None), "{broken:?}");
+    }
+    let long = [&[10, good[1] | 0x80, 0], &good[2..]].concat();
+    assert_eq!(quickly(&long), slowly(&good));
+}
+
+#[test]
 fn an_unknown_reason_stays_a_no_and_an_unknown_answer_is_unknown() {
     let newer = v1::Refusal { code: 9_999, message: "newer".into(), ..Default::default() };
     let reply = answers::from_wire(Some(v1::answer::Outcome::Refused(newer)));
