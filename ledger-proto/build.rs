@@ -1,8 +1,9 @@
 //! Compiles the `.proto` files with protox, so that no protoc is needed, and the Ledger service once more with whole frames.
 
+use tonic_prost_build::Config;
 use tonic_prost_build::manual::{Builder, Method, Service};
 
-const PROST: &str = "tonic_prost::ProstCodec";
+const REQUESTS: &str = "crate::requests::RequestCodec";
 const FRAMES: &str = "crate::frames::FrameCodec";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,7 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // The codec asks each message for its name.
+    let mut config = Config::new();
+    config.enable_type_names();
+    tonic_prost_build::configure().bytes(".").codec_path(REQUESTS).compile_fds_with_config(descriptors, config)?;
     let framed = out.join("framed");
     std::fs::create_dir_all(&framed)?;
     Builder::new().out_dir(framed).compile(&[ledger()]);
@@ -28,15 +32,15 @@ fn ledger() -> Service {
             .output_type("crate::frames::Answers")
             .codec_path(FRAMES)
     };
-    let prost = |name, route: &str, output: &str| {
+    let decoded = |name, route: &str, output: &str| {
         Method::builder()
             .name(name)
             .route_name(route)
             .input_type(format!("crate::v1::{route}Request"))
             .output_type(format!("crate::v1::{output}"))
-            .codec_path(PROST)
+            .codec_path(REQUESTS)
     };
-    let read = |name, route: &str| prost(name, route, &format!("{route}Response")).build();
+    let read = |name, route: &str| decoded(name, route, &format!("{route}Response")).build();
     Service::builder()
         .name("Ledger")
         .package("holdfast.v1")
@@ -54,7 +58,7 @@ fn ledger() -> Service {
         .method(read("list_sales", "ListSales"))
         .method(read("get_reservation", "GetReservation"))
         .method(read("explain", "Explain"))
-        .method(prost("watch", "Watch", "WatchFrame").server_streaming().build())
-        .method(prost("get_routing", "GetRouting", "Routing").build())
+        .method(decoded("watch", "Watch", "WatchFrame").server_streaming().build())
+        .method(decoded("get_routing", "GetRouting", "Routing").build())
         .build()
 }

@@ -205,6 +205,28 @@ async fn bad_input_of_each_kind_is_refused_by_name_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_no_frame_is_bounded_in_bytes_before_it_is_decoded() {
+    let cluster = stocked(1, 5).await;
+    let mut client = cluster.grpc(0).await;
+    // 2 bytes each on the wire, and 24 or 48 once they are decoded.
+    let skus = vec![String::new(); 200_000];
+    let watch = client.watch(v1::WatchRequest { skus, ..Default::default() }).await.map(drop);
+    let offers = vec![v1::OfferKey::default(); 200_000];
+    let offers = client.get_offers(v1::GetOffersRequest { offers, consistency: 0 }).await.map(drop);
+    for refused in [watch.expect_err("too large"), offers.expect_err("too large")] {
+        let refused = status::reply(&refused).expect("typed");
+        assert!(matches!(&refused, Reply::Refused(Why::Invalid(invalid)) if invalid.field == "request"), "{refused:?}");
+    }
+    // The largest ones that are allowed.
+    let sku = "s".repeat(ledger_core::limits::SKU_BYTES_MAX);
+    let sale = "s".repeat(ledger_core::limits::SALE_ID_BYTES_MAX);
+    let offers = vec![v1::OfferKey { sku: sku.clone(), sale }; ledger_proto::limits::OFFERS_PER_READ_MAX];
+    client.get_offers(v1::GetOffersRequest { offers, consistency: 0 }).await.expect("read");
+    let skus = vec![sku; ledger_proto::limits::SKUS_PER_WATCH_MAX];
+    client.watch(v1::WatchRequest { skus, ..Default::default() }).await.expect("begun");
+}
+
+#[tokio::test]
 async fn any_node_reads_what_any_other_just_wrote() {
     let cluster = stocked(2, 100).await;
     for n in 0..30u64 {

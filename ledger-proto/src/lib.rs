@@ -15,6 +15,7 @@ pub mod names;
 pub mod orders;
 pub mod refusals;
 pub mod reply;
+pub mod requests;
 pub mod routing;
 pub mod status;
 pub mod views;

@@ -13,6 +13,9 @@ pub const CALLS_PER_FRAME_MAX: usize = ledger_core::limits::COMMANDS_PER_ENTRY_M
 pub const CALL_BYTES_MAX: usize = 32 << 10;
 /// Lines one call may carry. Those of the same offer are summed as the call is read; the sums keep the ledger's bound on lines.
 pub const LINES_PER_CALL_MAX: usize = 64;
+/// Bytes of one request that is no frame of calls: more than the largest read and the largest watch take.
+/// It bounds what a request makes its decoder allocate, as [`CALL_BYTES_MAX`] does for a call.
+pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// Items of a page when the caller names no number.
 pub const PAGE_DEFAULT: usize = 100;
 /// Most items of a page.
@@ -36,6 +39,12 @@ const _: () = {
     let keys = core::LIMIT_KEYS_MAX * (core::LIMIT_KEY_BYTES_MAX + 30);
     let order = 2 * core::SEALED_BYTES_MAX + core::SECRET_BYTES_MAX + 4 * core::PROVIDER_ID_BYTES_MAX + 512;
     assert!(2 * (lines + keys + order) <= CALL_BYTES_MAX);
+};
+const _: () = {
+    use ledger_core::limits as core;
+    let offers = OFFERS_PER_READ_MAX * (core::SKU_BYTES_MAX + core::SALE_ID_BYTES_MAX + 10);
+    let watch = SKUS_PER_WATCH_MAX * (core::SKU_BYTES_MAX + 10) + CURSOR_BYTES_MAX;
+    assert!(offers + 1_024 <= REQUEST_BYTES_MAX && watch + 1_024 <= REQUEST_BYTES_MAX);
 };
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
 const _: () = assert!(CONNECTION_WINDOW_BYTES >= STREAM_WINDOW_BYTES);
