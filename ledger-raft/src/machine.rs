@@ -6,16 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::api::{ApplyOutcome, LogPosition, Reply, SnapshotView, StateMachine, Unreadable, UnreadableKind};
-use crate::limits::{APPEND_BYTES_SOFT, APPLY_AT_ONCE_BYTES, APPLY_AT_ONCE_ENTRIES, APPLY_READ_ENTRIES};
+use crate::limits::{
+    APPEND_BYTES_SOFT, APPLY_AT_ONCE_BYTES, APPLY_AT_ONCE_ENTRIES, APPLY_READ_ENTRIES, MACHINE_ENDS_WITHIN,
+};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotFile, SnapshotHead, SnapshotStore, blocking};
 use crate::store::Store;
@@ -35,6 +40,10 @@ pub(crate) struct Progress {
     pub(crate) obstacle: watch::Sender<Option<Obstacle>>,
     /// Entries applied as refusals since the start.
     pub(crate) refused: AtomicU64,
+    /// The replica is over: its state machine changes nothing any more, since another one takes its state.
+    retired: AtomicBool,
+    /// The state machine, and the tasks that change what the replica keeps on disk.
+    pub(crate) workers: TaskTracker,
 }
 
 impl Progress {
@@ -45,6 +54,27 @@ impl Progress {
             bytes: AtomicU64::new(0),
             obstacle: watch::Sender::new(None),
             refused: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            workers: TaskTracker::new(),
+        }
+    }
+
+    /// Waits until nobody changes the state, or what the replica keeps on disk. openraft's core must have ended: its task for the state
+    /// machine outlives it, and drops what is queued. Entries that it has not begun are not applied.
+    pub(crate) async fn retire(&self) -> io::Result<()> {
+        self.retired.store(true, Ordering::Release);
+        self.workers.close();
+        timeout(MACHINE_ENDS_WITHIN, self.workers.wait()).await.map_err(|_| {
+            let why = format!("the state machine before did not end within {MACHINE_ENDS_WITHIN:?}");
+            io::Error::new(io::ErrorKind::TimedOut, why)
+        })
+    }
+
+    /// An error once the replica is over.
+    fn current(&self) -> io::Result<()> {
+        match self.retired.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the replica is over: another state machine takes its place")),
+            false => Ok(()),
         }
     }
 
@@ -87,6 +117,8 @@ pub(crate) struct Machine {
     /// Newest snapshot openraft was told about.
     told: Option<LogId>,
     held: Option<Held>,
+    /// A reinstall waits for its end.
+    _working: TaskTrackerToken,
 }
 
 /// What arrives while an entry cannot be decoded. Entries are read again from the log, so only their proposers are kept: openraft
@@ -109,6 +141,7 @@ impl Machine {
         disk: Arc<dyn Disk>,
         origin: Origin,
     ) -> Self {
+        let working = progress.workers.token();
         Self {
             inner: Mutex::new(Some(inner)),
             last: None,
@@ -120,6 +153,7 @@ impl Machine {
             origin,
             told: None,
             held: None,
+            _working: working,
         }
     }
 
@@ -196,6 +230,7 @@ impl Machine {
                 return Err(io::Error::other(format!("the entry at {next} is not in the log any more")));
             }
             for entry in some {
+                self.progress.current()?;
                 next = entry.log_id.index + 1;
                 let responder = held.responders.remove(&entry.log_id.index);
                 match (&mut self.held, &entry.payload) {
@@ -288,6 +323,7 @@ impl RaftStateMachine<Types> for Machine {
         let (mut entries_since, mut bytes, mut word_is_out) = (0, 0, false);
         while let Some(item) = entries.next().await {
             let item = item?;
+            self.progress.current()?;
             let (entry, responder): EntryResponder<Types> = item;
             if let Some(held) = &mut self.held {
                 held.take(&entry, responder);
@@ -328,6 +364,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Arc<SnapshotFile>) -> Result<(), io::Error> {
+        self.progress.current()?;
         let at = meta.last_log_id.as_ref().map(position).unwrap_or_default();
         let mut machine = {
             self.machine()?;

@@ -27,6 +27,7 @@ use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEA
 use crate::reads;
 use crate::repair::{self, Marks};
 use crate::seam::Seams;
+use crate::snapshot::blocking;
 use crate::start::{self, Ground};
 use crate::transport::frame::Kind;
 use crate::transport::handshake::Identity;
@@ -154,8 +155,10 @@ impl RaftNode {
     /// and the replica neither votes nor leads until it has caught up with a leader elected after that; all other voters must
     /// be reachable.
     ///
+    /// Waits until the state machine before has ended, so that it and `machine` may share a state.
+    ///
     /// # Errors
-    /// The peer has no snapshot or cannot be reached; the group stays stopped then.
+    /// The peer has no snapshot or cannot be reached, or the machine before does not end; the group stays stopped then.
     pub async fn reinstall<M: StateMachine>(&self, group: GroupId, from: NodeId, machine: M) -> io::Result<Group> {
         let ground = &self.inner.ground;
         let old = ground.registry.group(group);
@@ -165,6 +168,9 @@ impl RaftNode {
                 let _joined = old.seeded(raft.shutdown()).await;
             }
             old.stop.cancel();
+            let snapshots = old.snapshots.clone();
+            blocking(&old.seams.disk, move || snapshots.retire()).await?;
+            old.progress.retire().await?;
         }
         repair::prepare(ground, group, from).await?;
         let core = start::start(ground, group, Box::new(machine)).await?;

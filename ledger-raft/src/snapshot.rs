@@ -339,6 +339,8 @@ pub(crate) struct SnapshotStore {
     files: Mutex<Vec<Arc<SnapshotFile>>>,
     /// Held while one is written.
     building: Mutex<()>,
+    /// Whether nothing may be put in place any more; held while something is.
+    retired: Mutex<bool>,
     failure: Mutex<Option<String>>,
     offers: Mutex<BTreeMap<u64, (u64, Arc<SnapshotFile>)>>,
     /// The number of the next temporary name: a writer that was given up may go on for a while, and must not write into another's file.
@@ -410,6 +412,7 @@ impl SnapshotStore {
             group,
             files: Mutex::new(files),
             building: Mutex::default(),
+            retired: Mutex::default(),
             failure: Mutex::default(),
             offers: Mutex::default(),
             temporary_names: Arc::default(),
@@ -533,6 +536,10 @@ impl SnapshotStore {
     }
 
     fn put_in_place(&self, tmp: &TemporaryName, last: &LogId) -> io::Result<Arc<SnapshotFile>> {
+        let retired = lock(&self.retired);
+        if *retired {
+            return Err(io::Error::other("the replica is over: a snapshot of its state is not put in place"));
+        }
         let path = self.dir.join(final_name(self.group, last));
         self.disk.rename(&tmp.path, &path)?;
         tmp.placed.store(true, Ordering::Relaxed);
@@ -545,7 +552,15 @@ impl SnapshotStore {
             files.sort_by_key(|f| (f.head.last.index, f.head.last.leader_id.term));
         }
         self.drop_old()?;
+        drop(retired);
         Ok(file)
+    }
+
+    /// From when this returns, no snapshot is put in place by this store: those of a state that was discarded must not appear among
+    /// those of the next. One that is being built may go on, in vain. Blocks.
+    pub(crate) fn retire(&self) -> io::Result<()> {
+        *lock(&self.retired) = true;
+        Ok(())
     }
 
     fn drop_old(&self) -> io::Result<()> {

@@ -185,10 +185,11 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     tokio::spawn(publish_status(core.clone()));
     tokio::spawn(keep_clock(core.clone()));
     let own = Marks::new(core.seams.disk.clone(), &ground.snapshots_dir, id);
-    tokio::spawn(unreadable::watch(core.clone(), own));
+    let workers = core.progress.workers.clone();
+    workers.spawn(unreadable::watch(core.clone(), own));
     tokio::spawn(crate::upkeep::run(core.clone()));
     if let Some(past_term) = repairing {
-        tokio::spawn(finish_repair(core.clone(), marks, past_term));
+        workers.spawn(finish_repair(core.clone(), marks, past_term));
     }
     Ok(core)
 }

@@ -40,7 +40,7 @@ pub(crate) struct ShardMachine {
 
 impl ShardMachine {
     /// A machine without a state: a snapshot, if there is one, is installed before the first entry. Until then whoever looks sees the
-    /// ledger as the replica before left it, which may still be applying.
+    /// ledger as the replica before left it; that one has ended, or the two would change one state.
     pub(crate) fn new(state: Arc<ShardState>) -> Self {
         Self { state, begun: false }
     }

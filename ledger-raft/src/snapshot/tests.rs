@@ -73,6 +73,21 @@ fn a_snapshot_that_does_not_read_back_is_never_used() {
     }
 }
 
+/// A build that takes long may end when its replica was given another state.
+#[test]
+fn a_store_of_a_replica_that_is_over_puts_nothing_in_place() {
+    let disk = SimDisk::new(1);
+    let s = store(&disk);
+    s.create(&head(10), |w| w.write_all(b"old"), |_| Ok(())).unwrap();
+    let retires = |w: &mut dyn Write| {
+        s.retire()?;
+        w.write_all(b"discarded")
+    };
+    assert!(s.create(&head(20), retires, |_| Ok(())).is_err());
+    assert_eq!(store(&disk).newest().unwrap().head.last.index, 10);
+    assert_eq!(disk.files().len(), 1, "{:?}", disk.files());
+}
+
 #[test]
 fn a_rotten_newest_falls_back_to_the_older_one() {
     let disk = SimDisk::new(1);

@@ -64,9 +64,17 @@ impl Tally {
     }
 }
 
-/// The tally, whether applying [`DEADLY`] ends the replica's core, and whether the build knows [`NEWER`].
+/// The tally, whether applying [`DEADLY`] ends the replica's core, whether the build knows [`NEWER`], and the gate of [`GATED`].
 #[derive(Clone, Default)]
-pub(crate) struct Shared(pub(crate) Arc<Mutex<Tally>>, pub(crate) Arc<AtomicBool>, bool);
+pub(crate) struct Shared(
+    pub(crate) Arc<Mutex<Tally>>,
+    pub(crate) Arc<AtomicBool>,
+    bool,
+    pub(crate) Arc<tokio::sync::RwLock<()>>,
+);
+
+/// An entry that a machine applies once nobody holds its gate.
+pub(crate) const GATED: &[u8] = b"wait at the gate";
 
 /// An entry that a mortal replica does not survive.
 pub(crate) const DEADLY: &[u8] = b"the core ends here";
@@ -84,6 +92,9 @@ impl Shared {
 impl StateMachine for Shared {
     fn apply(&mut self, at: LogPosition, stamp_ms: u64, data: &Bytes, _here: bool) -> ApplyOutcome {
         assert!(data != DEADLY || !self.1.load(Ordering::Relaxed), "as the test has it");
+        if data == GATED {
+            tokio::task::block_in_place(|| drop(self.3.blocking_read()));
+        }
         let unreadable = |kind, why: &str| ApplyOutcome::Unreadable(Unreadable { kind, why: why.to_owned() });
         if data.starts_with(MALFORMED) {
             return unreadable(UnreadableKind::Malformed, "it begins with the wrong bytes");
@@ -253,7 +264,7 @@ impl Cluster {
 
     pub(crate) async fn try_up(&mut self, id: u64) -> io::Result<()> {
         let (runtime, node) = self.open(id, self.cluster).await;
-        let state = Shared(Arc::default(), Arc::default(), self.new_builds.contains(&id));
+        let state = Shared(Arc::default(), Arc::default(), self.new_builds.contains(&id), Arc::default());
         let started = match node {
             Ok(node) => {
                 let (n, s) = (node.clone(), state.clone());

@@ -5,5 +5,6 @@ mod common;
 
 mod extremes;
 mod install_crash;
+mod reinstall;
 mod stopped;
 mod upkeep;
