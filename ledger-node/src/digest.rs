@@ -244,7 +244,7 @@ pub(crate) fn outvoted(node: &Arc<Node>, shard: &Arc<Shard>, digest: Digest, fro
     match ours.iter().find(|ours| ours.index == digest.index) {
         Some(ours) if ours.value != digest.value && other_replicas(node, shard).contains(&from) => {
             let why = format!("its state at index {} {DIFFERS} (told by node {})", digest.index, says.0);
-            repair(node, shard, from, Some(why));
+            repair(node, shard, from, Some((why, digest.index)));
         }
         _ => tracing::warn!(
             shard = shard.id(),
@@ -303,14 +303,17 @@ pub(crate) fn repairing(shard: &Shard) -> bool {
     lock(&shard.state().repairs).is_running()
 }
 
-fn repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) {
+/// Why a replica is quarantined, and through which index its state is known to be wrong.
+type Quarantine = (String, u64);
+
+fn repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<Quarantine>) {
     if lock(&shard.state().repairs).begin_from_named() {
         spawn_repair(node, shard, from, quarantine);
     }
 }
 
 /// Runs a repair that was begun.
-fn spawn_repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<String>) {
+fn spawn_repair(node: &Arc<Node>, shard: &Arc<Shard>, from: NodeId, quarantine: Option<Quarantine>) {
     let (node, shard) = (node.clone(), shard.clone());
     let tracker = node.tasks.clone();
     tracker.spawn(async move {
@@ -334,7 +337,7 @@ async fn reinstall(
     node: &Arc<Node>,
     shard: &Arc<Shard>,
     from: NodeId,
-    quarantine: Option<String>,
+    quarantine: Option<Quarantine>,
 ) -> std::io::Result<()> {
     let running = node.running().ok_or_else(|| std::io::Error::other("the node is stopping"))?;
     let group = shard.group();
@@ -342,8 +345,8 @@ async fn reinstall(
         // Best effort: a leader outside the majority should not stay one for an election timeout longer than it must.
         let _stays = group.transfer_leader(from, limits::TRANSFER_WITHIN).await;
     }
-    if let Some(why) = quarantine {
-        group.quarantine(why).await;
+    if let Some((why, through)) = quarantine {
+        group.quarantine(why, through).await;
     }
     shard.stop_tasks();
     let machine = node.machine(shard.state().clone());

@@ -133,7 +133,7 @@ async fn a_replica_that_stopped_for_another_reason_has_not_diverged() {
     // Alone, so that nobody can repair it.
     cluster.stop(1).await;
     cluster.stop(2).await;
-    cluster.node(0).shard(1).expect("a replica").group().quarantine("a test says so".to_owned()).await;
+    cluster.node(0).shard(1).expect("a replica").group().quarantine("a test says so".to_owned(), 0).await;
     let page = page(&cluster, 0).await;
     let seen = values(&page);
     assert_eq!(seen["holdfast_shard_stopped{shard=\"1\"}"], 1.0, "{page}");

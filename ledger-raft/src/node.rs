@@ -25,7 +25,7 @@ use crate::group::GroupCore;
 use crate::leading::best_heir;
 use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM};
 use crate::reads;
-use crate::repair::{self, Marks};
+use crate::repair::{self, Marks, Quarantine};
 use crate::seam::Seams;
 use crate::snapshot::blocking;
 use crate::start::{self, Ground};
@@ -420,9 +420,10 @@ impl Group {
     }
 
     /// Stops this replica of the group and says why in its status; it neither votes nor leads until reinstalled, not even
-    /// after a restart.
-    pub async fn quarantine(&self, why: String) {
+    /// after a restart. What it holds through index `through` is not to be trusted: it is reinstalled from a snapshot that lies there or
+    /// later, and applies nothing of its own log before.
+    pub async fn quarantine(&self, why: String, through: u64) {
         let marks = Marks::new(self.core.seams.disk.clone(), &self.snapshots_dir, self.core.id);
-        repair::quarantine(&self.core, &marks, &why).await;
+        repair::quarantine(&self.core, &marks, Quarantine { through, why }).await;
     }
 }

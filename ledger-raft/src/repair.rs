@@ -27,7 +27,7 @@ use bytes::{Buf, Bytes};
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::group::GroupCore;
-use crate::limits::{SNAPSHOT_TRANSFER_WITHIN, TERM_MAX, TERM_STEP_MAX};
+use crate::limits::{INDEX_MAX, SNAPSHOT_TRANSFER_WITHIN, TERM_MAX, TERM_STEP_MAX};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotStore, blocking};
 use crate::start::Ground;
@@ -41,6 +41,37 @@ use crate::wal::Damage;
 
 /// How long a peer may take to tell its term.
 const TERM_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a replica is quarantined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Quarantine {
+    /// Its state, and what its log holds, is not trusted through this index; 0: nothing in the log is known to be wrong. A repair takes
+    /// a snapshot from there on: from an earlier one the replica would apply the same bytes again.
+    pub(crate) through: u64,
+    /// For people.
+    pub(crate) why: String,
+}
+
+impl Quarantine {
+    /// index 8, reason.
+    fn to_bytes(&self) -> Vec<u8> {
+        let why = &self.why.as_bytes()[..self.why.len().min(4096)];
+        [&self.through.to_le_bytes(), why].concat()
+    }
+
+    fn from_bytes(body: Vec<u8>) -> Self {
+        match body.split_at_checked(8) {
+            Some((through, why)) => {
+                let mut n = [0; 8];
+                n.copy_from_slice(through);
+                // A number that no log has is rot that the checksum missed, or worse: no peer could serve it.
+                let through = Some(u64::from_le_bytes(n)).filter(|n| *n <= INDEX_MAX).unwrap_or(0);
+                Self { through, why: String::from_utf8_lossy(why).into_owned() }
+            }
+            None => Self { through: 0, why: "the reason cannot be read".into() },
+        }
+    }
+}
 
 /// Small files beside the snapshots that survive a restart.
 #[derive(Clone)]
@@ -102,19 +133,19 @@ impl Marks {
         Ok(())
     }
 
-    /// Why the replica is quarantined. A rotten mark still quarantines.
-    pub(crate) fn quarantined(&self) -> io::Result<Option<String>> {
+    /// Whether the replica is quarantined, and why. A rotten mark still quarantines.
+    pub(crate) fn quarantined(&self) -> io::Result<Option<Quarantine>> {
         match self.get("quarantined") {
-            Ok(why) => Ok(why.map(|w| String::from_utf8_lossy(&w).into_owned())),
+            Ok(body) => Ok(body.map(Quarantine::from_bytes)),
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-                Ok(Some("the reason cannot be read".into()))
+                Ok(Some(Quarantine { through: 0, why: "the reason cannot be read".into() }))
             }
             Err(e) => Err(e),
         }
     }
 
-    pub(crate) fn quarantine(&self, why: &str) -> io::Result<()> {
-        self.put("quarantined", &why.as_bytes()[..why.len().min(4096)])
+    pub(crate) fn quarantine(&self, quarantine: &Quarantine) -> io::Result<()> {
+        self.put("quarantined", &quarantine.to_bytes())
     }
 
     /// The term that must be passed before the replica may vote again. No mark counts beside a log that lost something since it was
@@ -204,14 +235,18 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     let damaged = store.log().state().damage.is_some();
     let past = if damaged { Some(forget_log(ground, group, from, &store, &marks).await?) } else { None };
     let (purged, _) = store.ends()?;
+    let own = marks.clone();
+    let quarantine = blocking(&disk, move || own.quarantined()).await?;
+    let wrong_through = quarantine.map_or(0, |quarantine| quarantine.through);
 
     let links = registry.links.to(from, "");
-    let at_least = Bytes::copy_from_slice(&purged.map_or(0, |id| id.index).to_le_bytes());
-    let mut found = links.control.call(Kind::SnapshotFind, group.0, at_least, SNAPSHOT_TRANSFER_WITHIN).await?;
+    let at_least = purged.map_or(0, |id| id.index).max(wrong_through);
+    let question = Bytes::copy_from_slice(&at_least.to_le_bytes());
+    let mut found = links.control.call(Kind::SnapshotFind, group.0, question, SNAPSHOT_TRANSFER_WITHIN).await?;
     let offer = Offer::take(&mut found)?;
     let (d, dir, cluster) = (disk.clone(), ground.snapshots_dir.clone(), registry.me.cluster);
-    if purged.is_some_and(|purged| purged.index > offer.last.index) {
-        let why = format!("node {} offers a snapshot at {}, the log here begins later", from.0, offer.last.index);
+    if offer.last.index < at_least {
+        let why = format!("node {} offers a snapshot at {}, one at {at_least} is needed", from.0, offer.last.index);
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
     let snapshots = blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?;
@@ -220,8 +255,13 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
         pull(Pull { group: group.0, link: links.bulk, snapshots: snapshots.clone(), disk: disk.clone() }, &offer)
             .await?;
     // A crash between any two of these leaves the replica stopped, and its repair begins anew.
+    let last = file.head.last;
+    blocking(&disk, move || snapshots.keep_only(&snapshots.place(&file)?)).await?;
+    if wrong_through > 0 {
+        // No follower may be given what is wrong in this log.
+        store.drop_through(&last).await?;
+    }
     blocking(&disk, move || {
-        snapshots.keep_only(&snapshots.place(&file)?)?;
         if let Some(past) = past {
             marks.put("repairing", &past.to_le_bytes())?;
         }
@@ -232,12 +272,11 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
 
 /// Stops a replica whose state or memory is wrong, and records it: it neither votes nor leads until it is reinstalled, not even after
 /// a restart.
-pub(crate) async fn quarantine(core: &GroupCore, marks: &Marks, why: &str) {
-    tracing::error!(group = core.id.0, %why, "the replica is quarantined");
-    core.mark_stopped(why);
-    let disk = core.seams.disk.clone();
-    let (marks, reason) = (marks.clone(), why.to_owned());
-    if let Err(e) = blocking(&disk, move || marks.quarantine(&reason)).await {
+pub(crate) async fn quarantine(core: &GroupCore, marks: &Marks, quarantine: Quarantine) {
+    tracing::error!(group = core.id.0, why = %quarantine.why, "the replica is quarantined");
+    core.mark_stopped(&quarantine.why);
+    let (disk, marks) = (core.seams.disk.clone(), marks.clone());
+    if let Err(e) = blocking(&disk, move || marks.quarantine(&quarantine)).await {
         tracing::error!(group = core.id.0, error = %e, "cannot record the quarantine; a restart would forget it");
     }
     if let Some(raft) = &core.raft {
@@ -290,7 +329,9 @@ mod tests {
         let marks = Marks::new(Arc::new(RealDisk::new()), dir.path(), GroupId(3));
         assert_eq!(marks.repairing(None).expect("readable"), None);
         marks.put("repairing", &7_u64.to_le_bytes()).expect("written");
-        marks.quarantine("differs").expect("written");
+        let quarantine = Quarantine { through: 7, why: "differs".into() };
+        marks.quarantine(&quarantine).expect("written");
+        assert_eq!(marks.quarantined().expect("readable"), Some(quarantine));
         assert_eq!(marks.repairing(None).expect("readable"), Some(7));
         let empty = Damage::emptied(dir.path(), vec![GroupId(3)]);
         assert_eq!(marks.repairing(Some(&empty)).expect("readable"), Some(7));
@@ -307,6 +348,10 @@ mod tests {
         }
         assert_eq!(marks.repairing(None).expect("readable"), None);
         assert!(marks.quarantined().expect("readable").is_some());
+        for short in [&b""[..], b"short"] {
+            marks.put("quarantined", short).expect("written");
+            assert_eq!(marks.quarantined().expect("readable").map(|quarantine| quarantine.through), Some(0));
+        }
         std::fs::write(marks.path("repairing"), [1]).expect("cut");
         assert_eq!(marks.repairing(None).expect("readable"), None);
     }

@@ -17,7 +17,7 @@ use crate::leading::keep_clock;
 use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_HEAD_ROOM, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN};
 use crate::machine::{Machine, Origin, Progress};
 use crate::reads::run_rounds;
-use crate::repair::{Marks, finish_repair};
+use crate::repair::{Marks, Quarantine, finish_repair};
 use crate::snapshot::{SnapshotStore, blocking};
 use crate::store::Store;
 use crate::transport::network::GroupNetwork;
@@ -66,7 +66,7 @@ fn unfit(
     marks: &Marks,
     repairing: bool,
 ) -> io::Result<Option<String>> {
-    if let Some(why) = marks.quarantined()? {
+    if let Some(Quarantine { why, .. }) = marks.quarantined()? {
         return Ok(Some(format!("quarantined: {why}; reinstall it from a replica inside the majority")));
     }
     if let Some(damage) = log.state().damage.filter(|_| !repairing) {

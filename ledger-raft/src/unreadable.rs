@@ -25,7 +25,7 @@ use crate::group::GroupCore;
 use crate::leading::best_heir;
 use crate::limits::{ENTRY_ASK_AGAIN, ENTRY_ASK_WITHIN, HALTED_HANDOVER_EVERY};
 use crate::machine::Machine;
-use crate::repair::{self, Marks};
+use crate::repair::{self, Marks, Quarantine};
 use crate::transport::frame::Kind;
 use crate::types::{Stamped, position};
 
@@ -278,7 +278,7 @@ async fn settle(core: &Arc<GroupCore>, raft: &crate::group::Raft, marks: &Marks,
             format!("the entry at {} cannot be decoded, and the peers' snapshots cover it", at.index)
         }
     };
-    repair::quarantine(core, marks, &why).await;
+    repair::quarantine(core, marks, Quarantine { through: at.index, why }).await;
     Settled::Stopped
 }
 

@@ -201,7 +201,7 @@ async fn a_quarantined_replica_stays_stopped_until_reinstalled() {
     }
     let leader = c.leader().await;
     let bad = leader % 3 + 1;
-    c.nodes[&bad].group.quarantine("its digest differs".into()).await;
+    c.nodes[&bad].group.quarantine("its digest differs".into(), 0).await;
     assert_eq!(c.nodes[&bad].group.status().role, Role::Stopped);
     c.kill(bad);
     c.up(bad).await;

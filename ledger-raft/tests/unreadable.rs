@@ -168,11 +168,27 @@ fn forge(disk: &SimDisk, what: &[u8], byte: usize, bit: u8) {
 /// The bytes of an entry in one replica's log are changed, checksums and all: what its memory may do, kept for the restart.
 #[tokio::test]
 async fn one_replica_with_other_bytes_is_not_believed_and_is_reinstalled() {
+    other_bytes(false).await;
+}
+
+/// From a snapshot before the entry the replica would meet its own bytes again, and be reinstalled for ever.
+#[tokio::test]
+async fn it_is_reinstalled_from_behind_the_bytes_that_are_wrong() {
+    other_bytes(true).await;
+}
+
+async fn other_bytes(snapshots_before: bool) {
     let mut c = Cluster::start(3, tuning()).await;
     const GOOD: &[u8] = b"\xffmalformEd, or nearly so";
-    c.propose(b"before").await;
-    let at = c.propose(GOOD).await;
-    let at = c.propose(b"after").await.max(at);
+    let at = c.propose(b"before").await;
+    c.agree(at.index).await;
+    if snapshots_before {
+        for node in c.nodes.values() {
+            node.group.snapshot_now().await.expect("a snapshot");
+        }
+    }
+    let wrong = c.propose(GOOD).await;
+    let at = c.propose(b"after").await;
     c.agree(at.index).await;
     let bad = c.leader().await % 3 + 1;
     drop(c.nodes.remove(&bad));
@@ -184,8 +200,14 @@ async fn one_replica_with_other_bytes_is_not_believed_and_is_reinstalled() {
     let status = c.until(bad, "is quarantined", |s| s.stopped.is_some()).await;
     let why = status.stopped.expect("a reason");
     assert!(why.contains("a quorum holds other bytes"), "{why}");
+    // The reason outlives a restart, and so does where the repair has to begin.
+    c.kill(bad);
+    c.up(bad).await;
     c.reinstall(bad).await;
     let at = c.propose(b"reinstalled").await;
+    let status = c.until(bad, "goes on", |s| s.applied_index >= at.index || s.stopped.is_some()).await;
+    assert_eq!(status.stopped, None);
+    assert!(status.purged_index >= wrong.index, "it gives nobody the bytes that are wrong: {status:?}");
     let tally = c.agree(at.index).await;
     assert_eq!((tally.refused, tally.count), (0, 4));
 }

@@ -211,7 +211,7 @@ async fn a_stopped_replica_answers_no_reads_not_even_stale_ones() {
     // With the others gone there is nobody to reinstall it from, so that it stays stopped.
     cluster.stop(other).await;
     cluster.stop(leader).await;
-    cluster.node(alone).shard(1).expect("a replica").group().quarantine("as a test has it".to_owned()).await;
+    cluster.node(alone).shard(1).expect("a replica").group().quarantine("as a test has it".to_owned(), 0).await;
     let told = cluster.grpc(alone).await.get_product(stale()).await.expect_err("its state may be wrong");
     let why = ledger_proto::status::reply(&told);
     assert!(matches!(&why, Some(Reply::NotNow(why)) if why.cause == Cause::NotServing), "{told:?}");

@@ -22,7 +22,7 @@ async fn a_reinstall_waits_for_the_machine_before_which_applies_no_more_than_it_
     let last = c.propose(b"last").await;
     c.until(bad, "has the log", |s| s.committed_index >= last.index).await;
 
-    c.nodes[&bad].group.quarantine("as a test has it".into()).await;
+    c.nodes[&bad].group.quarantine("as a test has it".into(), 0).await;
     for (id, addr) in &c.addrs {
         c.nodes[&bad].node.know_peer(*id, addr);
     }
