@@ -68,6 +68,8 @@ pub(crate) struct GroupCore {
     pub(crate) run: u64,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
+    /// Its state may differ from the others': it is given to nobody. Other replicas that are stopped have a state that may lag, and is right.
+    pub(crate) quarantined: AtomicBool,
     pub(crate) reads: mpsc::Sender<ReadAsked>,
     /// Largest entry that is proposed.
     pub(crate) entry_bytes_max: usize,
@@ -94,6 +96,14 @@ impl GroupCore {
 
     pub(crate) fn stopped_why(&self) -> Option<String> {
         lock(&self.stopped).clone()
+    }
+
+    /// An error when the state of this replica must not be given to others.
+    pub(crate) fn may_give_state(&self) -> io::Result<()> {
+        match self.quarantined.load(Ordering::Acquire) {
+            true => Err(io::Error::other("this replica is quarantined: its state is given to nobody")),
+            false => Ok(()),
+        }
     }
 
     /// The openraft handle, or why there is none.

@@ -274,6 +274,7 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
 /// a restart.
 pub(crate) async fn quarantine(core: &GroupCore, marks: &Marks, quarantine: Quarantine) {
     tracing::error!(group = core.id.0, why = %quarantine.why, "the replica is quarantined");
+    core.quarantined.store(true, Ordering::Release);
     core.mark_stopped(&quarantine.why);
     let (disk, marks) = (core.seams.disk.clone(), marks.clone());
     if let Err(e) = blocking(&disk, move || marks.quarantine(&quarantine)).await {

@@ -118,6 +118,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
     let marks = Marks::new(seams.disk.clone(), &ground.snapshots_dir, id);
     let repairing = marks.repairing(log.state().damage.as_ref())?;
+    let quarantined = marks.quarantined()?.is_some();
     let unfit = unfit(&log, &store, &snapshots, &marks, repairing.is_some())?;
 
     let seed = seams.random.next_u64();
@@ -165,6 +166,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         run: seed,
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
+        quarantined: AtomicBool::new(quarantined),
         reads,
         entry_bytes_max: ground.wal.entry_bytes_max().saturating_sub(ENTRY_HEAD_ROOM),
         hold_purge_above: AtomicU64::new(u64::MAX),

@@ -350,6 +350,7 @@ async fn find_snapshot(core: &Arc<GroupCore>, body: &mut Bytes) -> io::Result<By
         return Err(malformed("snapshot question"));
     }
     let at_least = body.get_u64_le();
+    core.may_give_state()?;
     let applied = core.progress.applied().index;
     if at_least > applied {
         let why = format!("a snapshot at or after {at_least} is asked for, only {applied} is applied here");
@@ -360,6 +361,7 @@ async fn find_snapshot(core: &Arc<GroupCore>, body: &mut Bytes) -> io::Result<By
         Some(f) => f,
         None => upkeep::build_snapshot(core).await?,
     };
+    core.may_give_state()?;
     let mut b = BytesMut::new();
     Offer { last: file.head.last, bytes: file.bytes }.put(&mut b);
     Ok(b.freeze())
@@ -370,6 +372,8 @@ async fn read_snapshot(core: &GroupCore, body: &mut Bytes) -> io::Result<Bytes> 
         return Err(malformed("snapshot question"));
     }
     let (index, offset, len) = (body.get_u64_le(), body.get_u64_le(), body.get_u32_le() as usize);
+    // Asked anew for each piece: it may have been outvoted since the first.
+    core.may_give_state()?;
     let file = core.snapshots.find(index).ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("the snapshot at {index} is not kept any more"))
     })?;

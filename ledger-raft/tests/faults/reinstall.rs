@@ -41,3 +41,31 @@ async fn a_reinstall_waits_for_the_machine_before_which_applies_no_more_than_it_
     let at = c.propose(b"after").await;
     c.agree(at.index).await;
 }
+
+/// Whoever took the state of an outvoted replica would outvote the right one together with it.
+#[tokio::test]
+async fn a_quarantined_replica_gives_its_state_to_nobody() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    for node in c.nodes.values() {
+        node.group.snapshot_now().await.expect("a snapshot");
+    }
+    let leader = c.leader().await;
+    let (wrong, stopped) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    c.nodes[&wrong].group.quarantine("its digest differs".into(), 0).await;
+    for start in ["at once", "after a restart"] {
+        for (id, addr) in &c.addrs {
+            c.nodes[&stopped].node.know_peer(*id, addr);
+        }
+        let taken = c.nodes[&stopped].node.reinstall(G, NodeId(wrong), Shared::default()).await;
+        let refused = taken.err().unwrap_or_else(|| panic!("{start}: it took what is not to be trusted"));
+        assert!(refused.to_string().contains("quarantined"), "{start}: {refused}");
+        c.kill(wrong);
+        c.up(wrong).await;
+    }
+    c.reinstall(stopped).await;
+    let at = c.propose(b"after").await;
+    c.reinstall(wrong).await;
+    c.agree(at.index).await;
+}
