@@ -106,6 +106,11 @@ impl GroupCore {
         }
     }
 
+    /// Whether the replica was stopped, or is about to be.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled() || self.stopped_why().is_some()
+    }
+
     /// The openraft handle, or why there is none.
     pub(crate) fn raft(&self) -> io::Result<&Raft> {
         match (self.stopped_why(), &self.raft) {

@@ -249,14 +249,17 @@ enum Settled {
     Wait,
 }
 
+/// A replica that stops meanwhile is not quarantined: that its core or its machine has ended says nothing of its log.
 async fn settle(core: &Arc<GroupCore>, raft: &crate::group::Raft, marks: &Marks, found: &Obstacle) -> Settled {
     let Obstacle { at, hash, .. } = *found;
-    let why = match ask_voters(core, found).await {
+    let Some(verdict) = core.stop.run_until_cancelled(ask_voters(core, found)).await else { return Settled::Stopped };
+    let why = match verdict {
         Verdict::Wait => return Settled::Wait,
         Verdict::Same => {
             let store = core.store.clone();
             let gone = raft.with_state_machine(move |m: &mut Machine| Box::pin(m.go_on(store, at, hash))).await;
-            match gone.map_err(io::Error::other).and_then(|done| done) {
+            let Ok(gone) = gone else { return Settled::Stopped };
+            match gone {
                 Ok(()) => {
                     tracing::error!(
                         group = core.id.0,
@@ -268,6 +271,7 @@ async fn settle(core: &Arc<GroupCore>, raft: &crate::group::Raft, marks: &Marks,
                     );
                     return Settled::Done;
                 }
+                Err(_) if core.is_stopping() => return Settled::Stopped,
                 Err(error) => format!("the log cannot be read after the entry at {}: {error}", at.index),
             }
         }

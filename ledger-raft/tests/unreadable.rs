@@ -211,3 +211,35 @@ async fn other_bytes(snapshots_before: bool) {
     let tally = c.agree(at.index).await;
     assert_eq!((tally.refused, tally.count), (0, 4));
 }
+
+/// While a peer that does not answer is asked for its bytes, the node stops: that says nothing of its log.
+#[tokio::test]
+async fn a_node_that_stops_while_an_entry_is_settled_is_not_quarantined() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"before").await;
+    c.agree(at.index).await;
+    let leader = c.leader().await;
+    let silent = leader % 3 + 1;
+    c.kill(silent);
+    // Connections to it are made, and nobody greets.
+    let _silent = std::net::TcpListener::bind(c.addrs[&NodeId(silent)].as_str()).expect("its port is free");
+    let group = c.nodes[&leader].group.clone();
+    let proposed = tokio::spawn(group.propose(Bytes::from_static(MALFORMED)));
+    let halted = c.until(leader, "meets the entry", |s| s.apply_halted.is_some() || s.stopped.is_some()).await;
+    assert_eq!(halted.stopped, None);
+    c.nodes[&leader].node.shutdown(Duration::ZERO).await;
+    drop(proposed.await);
+    // Whoever settles it has given that peer up by then. The mark is looked for on the disk, as nobody announces it.
+    let disk = c.disks[&leader].clone();
+    let marked = async {
+        while !disk.files().iter().any(|file| file.to_string_lossy().ends_with(".quarantined")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(3), marked).await.is_err(), "the replica is healthy");
+    c.kill(leader);
+    c.up(leader).await;
+    assert_eq!(c.nodes[&leader].group.status().stopped, None);
+    let at = c.propose(b"after").await;
+    c.until(leader, "goes on", |s| s.applied_index >= at.index).await;
+}
