@@ -99,6 +99,13 @@ async fn positions(site: &Site, skus: &[String]) -> Result<BTreeSet<(String, u64
 /// What could not be read within the tries: the run has not converged.
 pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journal) -> Result<(), Failure> {
     let skus = workload::products(load);
+    let hostile = journal.lock().expect("never poisoned").hostile.is_some();
+    for (node, _) in site.nodes().iter().filter(|_| hostile) {
+        is_ready(site, *node).await?;
+        for what in workload::after_faults(site, *node).await? {
+            journal.lock().expect("never poisoned").hostile.get_or_insert_default().wrong(what);
+        }
+    }
     let ids: BTreeSet<String> = {
         let run = journal.lock().expect("never poisoned").clone();
         // Hostile clients' ids are as many as they like, and no checker's.
@@ -119,7 +126,6 @@ pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journa
     for (node, _) in site.nodes() {
         feeds.push(read_feed(site, *node).await?);
     }
-    let hostile = journal.lock().expect("never poisoned").hostile.is_some();
     for (node, _) in site.nodes().iter().filter(|_| hostile) {
         is_ready(site, *node).await?;
     }

@@ -1,4 +1,4 @@
-//! Hostile clients: whatever they send is answered with an outcome or a typed refusal, and some of it was answered at all.
+//! Hostile clients: whatever they send is answered with an outcome or a typed refusal, and the ledger decided some of it.
 //!
 //! What they changed is no other client's: [`others`] gives the run without it to the checkers that explain every effect by somebody's call.
 //!
@@ -7,14 +7,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::history::{Change, Run};
+use crate::history::{Change, Hostile, Run};
 
-/// Answers that nobody can act on; and a run whose hostile clients got no answer proves nothing.
+/// Answers that nobody can act on. A run in which no call was executed, or none refused, proves nothing:
+/// a node that answers *unavailable* to everything would pass.
 pub fn check(run: &Run) -> Vec<String> {
     let Some(hostile) = &run.hostile else { return Vec::new() };
     let mut wrong = hostile.wrong.clone();
-    if hostile.answered == 0 {
-        wrong.push(format!("of {} hostile calls none was answered: the run proves nothing", hostile.asked));
+    let Hostile { asked, answered, executed, refused, .. } = hostile;
+    if *executed == 0 || *refused == 0 {
+        wrong.push(format!(
+            "{asked} hostile calls: {answered} answered, {executed} executed, {refused} refused: the run proves nothing"
+        ));
     }
     wrong
 }
@@ -44,7 +48,7 @@ pub(crate) fn others(run: &Run) -> Cow<'_, Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Answer, Event, Hostile, Op, Watched};
+    use crate::history::{Answer, Event, Op, Watched};
 
     fn told(sku: Option<&str>, id: Option<&str>) -> Change {
         let mut change: Change = serde_json::from_str(
@@ -86,11 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_an_answer_and_an_answer_without_a_word_are_told() {
+    fn a_run_that_decided_nothing_and_an_answer_without_a_reason_fail() {
         assert_eq!(check(&run(None)), Vec::<String>::new());
         assert_eq!(check(&run(Some(Hostile::default()))).len(), 1);
         let mut hostile = Hostile::default();
         hostile.count("Submit", "ok");
+        hostile.executed = 1;
+        assert_eq!(check(&run(Some(hostile.clone()))).len(), 1);
+        hostile.refused = 1;
         assert_eq!(check(&run(Some(hostile.clone()))), Vec::<String>::new());
         hostile.wrong("Submit: no status".into());
         assert_eq!(check(&run(Some(hostile))), ["Submit: no status"]);

@@ -23,6 +23,10 @@ pub struct Hostile {
     pub lost: u64,
     /// Why the first of them was lost.
     pub lost_why: String,
+    /// Calls of well-formed frames that the ledger carried out.
+    pub executed: u64,
+    /// Calls of well-formed frames that the ledger refused.
+    pub refused: u64,
     /// Legal sequences that were carried through.
     pub sequences: u64,
     /// Answers by method and kind.

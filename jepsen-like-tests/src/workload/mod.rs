@@ -32,7 +32,7 @@ use futures::future::join_all;
 use crate::history::{Offer, Run};
 
 pub use hostile::hostile_message;
-pub(crate) use hostile::ready;
+pub(crate) use hostile::{after_faults, ready};
 pub use journal::Journalled;
 pub use load::{CLOCK_BOUND_MS, Kind, Load, about, draw, longest_hold_ms, tune};
 pub use site::{Failure, Site};

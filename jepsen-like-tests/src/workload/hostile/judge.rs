@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
+use prost_reflect::{DynamicMessage, MethodDescriptor, ReflectMessage as _, Value};
 use tonic::Code;
 
 use super::call::Answered;
@@ -22,11 +22,29 @@ pub(super) struct Sent<'a> {
     pub(super) tags: &'a [u64],
 }
 
-/// How it was answered, in a word for the counts; or what is wrong with the answer.
+/// An answer that is as it must be.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub(super) messages: Vec<DynamicMessage>,
+    /// How it was answered, for the counts.
+    pub(super) kind: &'static str,
+    /// Calls of the frames sent that the ledger executed.
+    pub(super) executed: u64,
+    /// Calls of the frames sent that it refused.
+    pub(super) refused: u64,
+}
+
+impl Judged {
+    fn of(messages: Vec<DynamicMessage>, kind: &'static str) -> Self {
+        Self { messages, kind, executed: 0, refused: 0 }
+    }
+}
+
+/// An answer that a caller can act on; or what is wrong with it.
 ///
 /// # Errors
 /// Words for the report.
-pub(super) fn judge(sent: &Sent<'_>, answered: &Answered) -> Result<(Vec<DynamicMessage>, &'static str), String> {
+pub(super) fn judge(sent: &Sent<'_>, answered: &Answered) -> Result<Judged, String> {
     let name = sent.method.name();
     let wrong = |what: String| Err(format!("{name}: {what}"));
     if answered.http != 200 {
@@ -41,24 +59,25 @@ pub(super) fn judge(sent: &Sent<'_>, answered: &Answered) -> Result<(Vec<Dynamic
         }
     }
     let code = match answered.code {
-        None if sent.method.is_server_streaming() => return Ok((messages, "stream")),
+        None if sent.method.is_server_streaming() => return Ok(Judged::of(messages, "stream")),
         None => return wrong("no status".to_owned()),
         Some(code) => Code::from_i32(code),
     };
     if code != Code::Ok {
         let says = says_what_to_do(code) || (!sent.whole && code == Code::Internal && is_the_decoder(&answered.words));
         return match says && (answered.typed || !answered.words.is_empty()) {
-            true => Ok((messages, "status")),
+            true => Ok(Judged::of(messages, "status")),
             false => wrong(format!("status {code:?} {:?} says neither what happened nor what to do", answered.words)),
         };
     }
+    let (mut executed, mut refused) = (0, 0);
     if sent.whole {
         if !sent.method.is_server_streaming() && messages.len() != 1 {
             return wrong(format!("ok with {} messages", messages.len()));
         }
-        outcomes(sent, &messages)?;
+        (executed, refused) = outcomes(sent, &messages)?;
     }
-    Ok((messages, "ok"))
+    Ok(Judged { messages, kind: "ok", executed, refused })
 }
 
 /// What the library that decodes messages says of bytes that are none.
@@ -75,11 +94,12 @@ fn says_what_to_do(code: Code) -> bool {
     !matches!(code, Code::Ok | Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted)
 }
 
-/// Each call of the frames sent is answered once, with an outcome.
-fn outcomes(sent: &Sent<'_>, messages: &[DynamicMessage]) -> Result<(), String> {
+/// Each call of the frames sent is answered once, with an outcome. How many were executed, and how many refused.
+fn outcomes(sent: &Sent<'_>, messages: &[DynamicMessage]) -> Result<(u64, u64), String> {
     if sent.tags.is_empty() {
-        return Ok(());
+        return Ok((0, 0));
     }
+    let (mut executed, mut refused) = (0, 0);
     let mut left: BTreeMap<u64, usize> = BTreeMap::new();
     sent.tags.iter().for_each(|tag| *left.entry(*tag).or_default() += 1);
     for answer in messages.iter().flat_map(answers) {
@@ -90,17 +110,18 @@ fn outcomes(sent: &Sent<'_>, messages: &[DynamicMessage]) -> Result<(), String> 
         }
         let outcome = answer.descriptor().oneofs().find(|oneof| oneof.name() == "outcome");
         let fields = outcome.iter().flat_map(|oneof| oneof.fields().collect::<Vec<_>>());
-        if !fields.into_iter().any(|field| answer.has_field(&field)) {
-            return Err(format!("{}: the answer to tag {tag} has no outcome", sent.method.name()));
+        match fields.into_iter().find(|field| answer.has_field(field)) {
+            Some(field) if field.name() == "ok" => executed += 1,
+            Some(field) if field.name() == "refused" => refused += 1,
+            Some(_) => {}
+            None => return Err(format!("{}: the answer to tag {tag} has no outcome", sent.method.name())),
         }
     }
     match left.iter().find(|(_, n)| **n > 0) {
         Some((tag, _)) => Err(format!("{}: ok, but tag {tag} is not answered", sent.method.name())),
-        None => Ok(()),
+        None => Ok((executed, refused)),
     }
 }
-
-use prost_reflect::ReflectMessage as _;
 
 /// The answers of a frame of answers.
 pub(super) fn answers(frame: &DynamicMessage) -> Vec<DynamicMessage> {
@@ -118,7 +139,8 @@ mod tests {
     use super::super::methods;
     use super::*;
     use bytes::Bytes;
-    use ledger_proto::{Answers, Cause, NotNow, Reply};
+    use ledger_proto::{Answers, Cause, NotNow, Reply, v1};
+    use prost_reflect::prost::Message as _;
 
     fn told(code: i32, words: &str, typed: bool, messages: Vec<Bytes>) -> Answered {
         Answered { http: 200, code: Some(code), words: words.to_owned(), typed, messages }
@@ -126,7 +148,7 @@ mod tests {
 
     fn submitted(tags: &[u64], answered: &Answered) -> Result<&'static str, String> {
         let method = methods::method("SubmitBatch");
-        judge(&Sent { method: &method, whole: true, tags }, answered).map(|(_, word)| word)
+        judge(&Sent { method: &method, whole: true, tags }, answered).map(|judged| judged.kind)
     }
 
     fn frame(tags: &[u64]) -> Bytes {
@@ -142,6 +164,26 @@ mod tests {
         assert!(submitted(&[1, 2], &told(0, "", false, vec![frame(&[1])])).is_err());
         assert!(submitted(&[1], &told(0, "", false, vec![frame(&[1, 1])])).is_err());
         assert!(submitted(&[1], &told(0, "", false, vec![])).is_err());
+    }
+
+    #[test]
+    fn executed_and_refused_calls_are_counted_and_not_now_is_neither() {
+        let method = methods::method("SubmitBatch");
+        let outcomes = [
+            v1::answer::Outcome::Ok(v1::Settled::default()),
+            v1::answer::Outcome::Refused(v1::Refusal::default()),
+            v1::answer::Outcome::NotNow(v1::NotNow::default()),
+        ];
+        let answers = (1..).zip(outcomes).map(|(tag, outcome)| v1::Answer {
+            tag,
+            outcome: Some(outcome),
+            ..v1::Answer::default()
+        });
+        let entry = v1::EntryAnswers { answers: answers.collect(), ..v1::EntryAnswers::default() };
+        let frame = v1::AnswerFrame { entries: vec![entry] }.encode_to_vec();
+        let sent = Sent { method: &method, whole: true, tags: &[1, 2, 3] };
+        let judged = judge(&sent, &told(0, "", false, vec![frame.into()])).expect("every tag has an outcome");
+        assert_eq!((judged.executed, judged.refused, judged.kind), (1, 1, "ok"));
     }
 
     #[test]

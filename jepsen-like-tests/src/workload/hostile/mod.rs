@@ -7,6 +7,7 @@
 //! **Owns** the clients and their counts. **Must never** touch another client's product or id, nor ask through the SDK or the conversions of
 //! `ledger-proto`, whose checks would spare the node. **Read next**: [`values`], [`sequences`], [`crate::checkers::hostile`].
 
+mod after_faults;
 mod call;
 mod judge;
 mod mangle;
@@ -28,8 +29,9 @@ use tonic::transport::Channel;
 use super::journal::Journalled;
 use super::{PAUSE, goes_on};
 use crate::history::Hostile;
+pub(crate) use after_faults::after_faults;
 use call::Fate;
-use judge::Sent;
+use judge::{Judged, Sent};
 use methods::Admin;
 use values::{Maker, SALE, SKUS, Seen};
 
@@ -62,8 +64,9 @@ pub(super) async fn attack(asking: Journalled<'_>) {
         attacker.turn().await;
         attacker.asking.pause(load.pause_ms_max).await;
     }
-    while attacker.with(|sums| sums.answered) == 0 && super::now_ms() < super::LASTS_MS_MAX {
-        attacker.some_method().await;
+    while attacker.with(|sums| sums.executed == 0 || sums.refused == 0) && super::now_ms() < super::LASTS_MS_MAX {
+        attacker.set_up().await;
+        attacker.submit(vec![sequences::receive("nobody-created-this", 1, "refused".to_owned())]).await;
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -106,7 +109,8 @@ impl Attacker<'_> {
         };
         let Some(admin) = methods::admin(&method) else { return };
         if self.asking.rng.random_bool(0.04) {
-            return self.odd_body(&method).await;
+            self.odd_body(&method).await;
+            return;
         }
         let of_frames = method.is_client_streaming();
         let count = if of_frames { self.asking.rng.random_range(0..4) } else { 1 };
@@ -184,7 +188,7 @@ impl Attacker<'_> {
         tags: &[u64],
         whole: bool,
     ) -> Vec<DynamicMessage> {
-        self.send_body(node, method, call::framed(messages), tags, whole).await
+        self.send_body(node, method, call::framed(messages), tags, whole).await.messages
     }
 
     async fn send_body(
@@ -194,7 +198,7 @@ impl Attacker<'_> {
         body: Bytes,
         tags: &[u64],
         whole: bool,
-    ) -> Vec<DynamicMessage> {
+    ) -> Judged {
         self.with(|sums| sums.asked += 1);
         let fate = match self.channel(node).await {
             Ok(mut channel) => {
@@ -209,17 +213,21 @@ impl Attacker<'_> {
                 self.channels.remove(&node);
                 let why = format!("{} of node {node}: {why}", method.name());
                 self.with(|sums| sums.unreached(whole, &why));
-                Vec::new()
+                Judged::default()
             }
             Fate::Answered(answered) => match judge::judge(&Sent { method, whole, tags }, &answered) {
-                Ok((messages, kind)) => {
-                    self.with(|sums| sums.count(method.name(), kind));
-                    messages.iter().for_each(|message| self.seen.learn(message));
-                    messages
+                Ok(judged) => {
+                    self.with(|sums| {
+                        sums.count(method.name(), judged.kind);
+                        sums.executed += judged.executed;
+                        sums.refused += judged.refused;
+                    });
+                    judged.messages.iter().for_each(|message| self.seen.learn(message));
+                    judged
                 }
                 Err(what) => {
                     self.with(|sums| sums.wrong(format!("node {node}: {what}")));
-                    Vec::new()
+                    Judged::default()
                 }
             },
         }
