@@ -10,6 +10,7 @@ use ledger_core::change::ChangeKind;
 use ledger_core::codec::{decode_record, encode_entry, entry_hash};
 use ledger_core::types::LedgerTime;
 use ledger_node::meta::META_GROUP;
+use ledger_proto::v1;
 use ledger_raft::{GroupId, ProposeError};
 use tokio::time::timeout;
 
@@ -88,6 +89,49 @@ async fn an_entry_of_a_newer_format_stops_the_group_by_name_and_no_process() {
         let read = replica.read_index(PATIENCE).await;
         assert!(read.is_err(), "{read:?}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_ends_where_a_shard_is_not_applied_any_more_though_another_is_busy() {
+    let cluster = Cluster::start(2, |_, _, _| {}).await;
+    let name_in = |shard: u32| {
+        let table = cluster.node(0).table();
+        let names = (0..1_000).map(|n| format!("mug-{n}"));
+        names
+            .into_iter()
+            .find(|name| table.shard_id_for_slot(ledger_core::Slot::of(&sku(name))) == Some(shard))
+            .expect("each has slots")
+    };
+    let (halts, busy) = (name_in(1), name_in(2));
+    cluster.ask(create(&halts)).await;
+    cluster.ask(create(&busy)).await;
+    let answer = propose(&cluster, Bytes::from_static(&[2, 0, 0, 0, 0])).await;
+    assert!(matches!(answer, Err(ProposeError::Unknown { .. })), "{answer:?}");
+    let replica = cluster.node(0).shard(1).expect("a replica");
+    let mut status = replica.group().watch();
+    timeout(PATIENCE, status.wait_for(|s| s.apply_halted.is_some())).await.expect("in time").expect("it lives");
+
+    let mut frames = cluster.grpc(0).await.watch(v1::WatchRequest::default()).await.expect("begun").into_inner();
+    let mut told = Vec::new();
+    let ended = async {
+        for n in 0.. {
+            cluster.ask(receive(&busy, 1, &format!("r{n}"))).await;
+            match frames.message().await {
+                Ok(frame) => told.extend(frame.expect("it ends with a status").changes),
+                Err(status) => return status,
+            }
+        }
+        unreachable!("it ends before")
+    };
+    let ended = timeout(PATIENCE, ended).await.expect("a watch does not wait for what never comes");
+    assert_eq!(ended.code(), tonic::Code::Unavailable, "{ended}");
+    assert!(ended.message().contains("shard 1 here does not apply"), "{ended}");
+    let products: Vec<&str> = told
+        .iter()
+        .filter(|c| c.name == "ProductCreated")
+        .map(|c| c.offer.as_ref().map_or("", |o| o.sku.as_str()))
+        .collect();
+    assert!(products.contains(&halts.as_str()), "what was applied before is delivered first: {products:?}");
 }
 
 #[tokio::test]

@@ -268,6 +268,11 @@ impl Watcher {
         Cursor { incarnation: self.incarnation, places }.encode()
     }
 
+    /// Whether everything was delivered that is applied here of a shard.
+    pub fn is_through(&self, shard: u32) -> bool {
+        self.tracks.get(&shard).is_some_and(|t| t.waiting.is_empty() && t.read_to > t.reached.borrow().index)
+    }
+
     fn frame(&mut self, changes: Vec<Told>, times: BTreeMap<u32, LedgerTime>) -> Frame {
         let moved = |(&shard, track): (&u32, &mut Track)| {
             let (from, to) = (std::mem::replace(&mut track.delivered, track.place), track.place);

@@ -97,11 +97,11 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     // A watcher that is dropped between two awaits would lose what it read: the stream keeps it until it is done.
     let mine = stream::unfold(Some((watcher, here, api.clone())), |state| async move {
         let (mut watcher, here, api) = state?;
-        let next = watcher.next().await.map_err(|why| watch_error(&api, &why));
-        let frame = next.and_then(|frame| match frame.changes.is_empty() {
-            true => all_run(&here).map(|()| wire_frame(&frame)),
-            false => Ok(wire_frame(&frame)),
-        });
+        // Asked before every frame: one shard with changes must not hide that another has none any more.
+        let frame = match all_go_on(&here, &watcher) {
+            Ok(()) => watcher.next().await.map(|frame| wire_frame(&frame)).map_err(|why| watch_error(&api, &why)),
+            Err(why) => Err(why),
+        };
         let go_on = frame.is_ok();
         Some((frame, go_on.then_some((watcher, here, api))))
     });
@@ -131,14 +131,27 @@ async fn reach(api: &Api, shard: &Shard, place: Place) -> Result<(), Status> {
     }
 }
 
-/// Nothing happens at a replica that is stopped, whatever happens elsewhere: a watch must not wait for it.
-fn all_run(here: &[Arc<Shard>]) -> Result<(), Status> {
-    let stopped = here.iter().find_map(|shard| Some((shard.id(), shard.status().stopped?)));
-    stopped.map_or(Ok(()), |(shard, why)| {
-        let why =
-            format!("the replica of shard {shard} here is stopped: {why}; go on with the same cursor on another node");
-        Err(status::not_now(NotNow::new(Cause::NotServing, why, RETRY_UNWELL_MS)))
-    })
+/// Nothing happens at a replica that does not apply, whatever happens elsewhere: a watch must not wait for it. What a stopped replica
+/// has may be wrong. What one has that cannot decode the next entry is good, and is delivered first.
+fn all_go_on(here: &[Arc<Shard>], watcher: &Watcher) -> Result<(), Status> {
+    let ends = |why: String| {
+        status::not_now(NotNow::new(
+            Cause::NotServing,
+            format!("{why}; go on with the same cursor on another node"),
+            RETRY_UNWELL_MS,
+        ))
+    };
+    for shard in here {
+        let (id, group) = (shard.id(), shard.group().watch());
+        let status = group.borrow();
+        if let Some(why) = &status.stopped {
+            return Err(ends(format!("the replica of shard {id} here is stopped: {why}")));
+        }
+        if let Some(why) = status.apply_halted.as_ref().filter(|_| watcher.is_through(id)) {
+            return Err(ends(format!("the replica of shard {id} here does not apply what is committed: {why}")));
+        }
+    }
+    Ok(())
 }
 
 fn checked(asked: &v1::WatchRequest) -> Result<Vec<Sku>, Invalid> {
