@@ -164,7 +164,13 @@ impl Taken {
                 findings.push(finding);
             }
         }
-        let Some(mut books) = books_of(&*history, shard, index) else { return (findings, 0) };
+        let mut books = match books_of(&*history, shard, index) {
+            Ok(books) => books,
+            Err(why) => {
+                tracing::warn!(shard, why, "the audit did not recompute stock from history");
+                return (findings, 0);
+            }
+        };
         books.advance(shard, copy.time());
         books.close();
         books.compare(&copy.products(None, usize::MAX));
@@ -177,12 +183,12 @@ fn found(finding: ledger_core::view::Finding) -> Finding {
     Finding::new(finding.invariant, finding.what)
 }
 
-/// Stock recomputed from history up to an index; none when history is gapped, too long, or cut by retention meanwhile.
-fn books_of(history: &dyn History, shard: u32, index: u64) -> Option<Books> {
-    history.sync_through(shard, index).ok()?;
+/// Stock recomputed from history up to an index; or why not: it is gapped, too long, or cut by retention meanwhile.
+fn books_of(history: &dyn History, shard: u32, index: u64) -> Result<Books, String> {
+    history.sync_through(shard, index).map_err(|error| error.to_string())?;
     let kept = history.coverage(shard);
-    if kept.is_gapped() {
-        return None;
+    if let Some(gap) = kept.gaps.first() {
+        return Err(format!("indexes {} to {} are missing", gap.after + 1, gap.through));
     }
     let mut books = Books::new();
     if kept.oldest > 0 {
@@ -190,18 +196,24 @@ fn books_of(history: &dyn History, shard: u32, index: u64) -> Option<Books> {
     }
     let mut from = kept.oldest.max(1);
     while from <= index {
-        let page = history.read(shard, from, AUDIT_PAGE).ok()?;
+        let page = history.read(shard, from, AUDIT_PAGE).map_err(|error| error.to_string())?;
         for (at, bytes) in page.records.iter().take_while(|(at, _)| *at <= index) {
             // One that is not its chain's is found by whoever reads history, and fetched anew.
-            let record = codec::decode_record(bytes).ok().filter(|record| record.position.index == *at)?;
+            let record = codec::decode_record(bytes).ok().filter(|record| record.position.index == *at);
+            let record = record.ok_or_else(|| format!("record {at} is malformed"))?;
             for change in &record.changes {
                 books.enter(Position { place: change.place, ..record.position }, record.time, change);
             }
         }
-        if books.changes() > AUDIT_HISTORY_CHANGES_MAX || page.next <= from {
-            return None;
+        if books.changes() > AUDIT_HISTORY_CHANGES_MAX {
+            return Err(format!(
+                "it has more than {AUDIT_HISTORY_CHANGES_MAX} changes: ledgerctl audit recomputes any"
+            ));
+        }
+        if page.next <= from {
+            return Err(format!("it ends at index {from}"));
         }
         from = page.next;
     }
-    Some(books)
+    Ok(books)
 }

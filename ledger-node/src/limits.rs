@@ -85,7 +85,8 @@ pub const AUDIT_IN_PLACE_RECORDS: u64 = 1_024;
 pub const AUDIT_HISTORY_CHANGES_MAX: u64 = 1_000_000;
 /// Records that an audit reads from history at once.
 pub const AUDIT_PAGE: PageBounds = PageBounds { records: 1_024, bytes: 4 << 20 };
-/// History may lag so many entries behind before the log stops waiting for it and it becomes gapped.
+/// History may lag so many entries behind before the log stops waiting for it and it becomes gapped. Their bytes are bounded by
+/// `raft.snapshot_every_bytes`.
 pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
 
 const _: () = assert!(RETAIN_MS_MIN < ledger_core::limits::RETAIN_REFUSED_MS_DEFAULT);
@@ -139,6 +140,8 @@ pub const HISTORY_CACHE_BYTES: u64 = 16 << 20;
 pub const HISTORY_RETAIN_EVERY: Duration = Duration::from_secs(10);
 /// Records one look of retention removes at most, so that it never competes with the log for long.
 pub const HISTORY_RETAIN_BATCH: usize = 4_096;
+/// Bytes of records that retention drops of a shard in one turn to make room: a file's worth.
+pub const HISTORY_RETAIN_BYTES: usize = HISTORY_FILE_BYTES;
 /// What an answer between peers may carry (as ledger-raft bounds it).
 pub const PEER_ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How often a gapped node asks its peers.

@@ -407,3 +407,67 @@ fn killed_on_a_disk_and_restarted_from_any_state_history_passes_nothing_over() {
         }
     }
 }
+
+/// A store of which some calls fail, as on a disk that gives errors.
+struct Failing {
+    inner: Arc<MemoryStore>,
+    /// Records of this shard cannot be read.
+    unreadable: u32,
+    syncs: bool,
+}
+
+impl Failing {
+    fn check(&self, shard: u32) -> io::Result<()> {
+        match shard == self.unreadable {
+            true => Err(io::Error::other("a bad sector")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl RecordStore for Failing {
+    fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
+        self.check(shard)?;
+        self.inner.range(shard, from, through, bounds)
+    }
+    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+        self.check(shard)?;
+        self.inner.last_up_to(shard, index)
+    }
+    fn sync(&self) -> io::Result<()> {
+        match self.syncs {
+            true => self.inner.sync(),
+            false => Err(io::Error::other("the disk does not sync")),
+        }
+    }
+    through_inner! {
+        put(records: &[Stored]) -> io::Result<()>;
+        remove(shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize>;
+        notes() -> io::Result<Vec<(u32, Vec<u8>)>>;
+        put_note(shard: u32, note: &[u8]) -> io::Result<()>;
+        marks(shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>>;
+        last_index(shard: u32, index: u64) -> io::Result<Option<u64>>;
+        size() -> u64;
+    }
+}
+
+#[test]
+fn a_shard_that_cannot_be_read_keeps_no_other_from_being_dropped_and_is_dropped_for_room() {
+    let kept_of = |keep: Retention| {
+        let store = Failing { inner: MemoryStore::new(), unreadable: 1, syncs: true };
+        let history = KeptHistory::inline(Arc::new(store), keep).expect("empty");
+        for shard in [1, 2] {
+            let chain = chain_of(shard, 100);
+            history.append(shard, 1, None);
+            chain.append(&*history, shard, 2..=100);
+        }
+        for _ in 0..3 {
+            assert!(history.retain().is_err(), "it is not silent about the shard that cannot be read");
+        }
+        [1, 2].map(|shard| history.coverage(shard).oldest)
+    };
+    let keep = Retention { keep: std::time::Duration::from_secs(30), bytes_max: u64::MAX };
+    assert_eq!(kept_of(keep)[1], 70);
+    let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: 1 };
+    assert_eq!(kept_of(keep), [100, 100], "all but the newest record of each");
+}

@@ -173,7 +173,7 @@ impl RecordFiles {
     /// Reads a record.
     ///
     /// # Errors
-    /// `InvalidData` when the bytes are not those that were appended, `NotFound` when the file is gone.
+    /// `InvalidData` when the bytes are not those that were appended, or cannot be read.
     pub(super) fn read(&self, place: Place) -> io::Result<Bytes> {
         if place.len as usize > HISTORY_RECORD_BYTES_MAX {
             return Err(bad("longer than the bound"));
@@ -185,9 +185,10 @@ impl RecordFiles {
         };
         let file = file.ok_or_else(|| bad(format!("file {} is gone", place.file)))?;
         let mut bytes = vec![0; place.len as usize];
+        // What the disk does not give back is as bad as what it changed: it is fetched from a peer, and written elsewhere.
         file.read_exact_at(&mut bytes, place.offset.into()).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => bad("its file ends before it"),
-            _ => e,
+            _ => bad(format!("its file cannot be read there: {e}")),
         })?;
         if crc32c::crc32c(&bytes) != place.sum {
             return Err(bad("its checksum does not match"));
@@ -359,6 +360,19 @@ mod tests {
         file.set_len(120).expect("cut");
         assert_eq!(files.read(places[1]).expect_err("cut").kind(), io::ErrorKind::InvalidData);
         assert!(Place::decode(&[0; 15]).is_err() && Place::decode(&[0; 20]).is_err());
+    }
+
+    #[test]
+    fn a_record_that_the_disk_does_not_give_back_is_as_bad_as_a_changed_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = open(dir.path());
+        let places = files.append(&[record(1, 1, 100)]).expect("appended").places;
+        // The first page of a process is never mapped: reading it is an input/output error.
+        let broken = Arc::new(File::open("/proc/self/mem").expect("a file of the system"));
+        let why = broken.read_exact_at(&mut [0; 100], 0).expect_err("cannot be read");
+        assert_eq!(why.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+        files.lock().writing.as_mut().expect("just written").file = broken;
+        assert_eq!(files.read(places[0]).expect_err("cannot be read").kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::sync::{Arc, PoisonError};
 use ledger_core::codec;
 use tokio::time::Instant;
 
-use super::PageBounds;
 use super::kept::KeptHistory;
+use super::PageBounds;
 use crate::limits::{
-    HISTORY_GATHER, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_EVERY, HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
+    HISTORY_GATHER, HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_BYTES, HISTORY_RETAIN_EVERY,
+    HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
 };
 
 /// Starts the thread; it ends with [`super::History::close`].
@@ -160,41 +161,69 @@ impl Writer {
 
 impl KeptHistory {
     /// Drops the oldest records: those past their age, and, while the store takes too much, of the shard that reaches back
-    /// furthest; of each shard all but the newest.
+    /// furthest; of each shard all but the newest. A shard that fails keeps no other from it.
     pub(crate) fn retain(&self) -> io::Result<()> {
         let shards: Vec<(u32, u64)> =
             self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
         let mut oldest: Option<(u64, u32)> = None;
+        let mut failed = Ok(());
         for (shard, from) in shards {
-            match self.retain_by_age(shard, from) {
-                Ok(Some(time)) if oldest.is_none_or(|(other, _)| time < other) => oldest = Some((time, shard)),
-                Ok(_) => {}
-                // One record that cannot be read must not keep all older ones.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    let last = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
-                    let _any =
-                        self.drop_unreadable(shard, from, u64::MAX)? || self.drop_unreadable(shard, last, last)?;
+            let time = match self.retain_shard(shard, from) {
+                Ok(time) => time,
+                Err(error) => {
+                    failed = Err(error);
+                    // How old its records are is not known: for room they go first.
+                    self.has_more(shard, from).then_some(0)
                 }
-                Err(error) => return Err(error),
+            };
+            if let Some(time) = time.filter(|time| oldest.is_none_or(|(other, _)| *time < other)) {
+                oldest = Some((time, shard));
             }
         }
         if self.store.size() > self.keep.bytes_max
             && let Some((_, shard)) = oldest
         {
-            let from = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
-            let doomed = self.store.range(
-                shard,
-                from,
-                u64::MAX,
-                PageBounds { records: HISTORY_RETAIN_BATCH, bytes: 64 << 20 },
-            )?;
-            // The newest stays: what its chain value is, is how a peer knows that nothing came after it.
-            let newest = self.store.last_up_to(shard, u64::MAX)?.map_or(0, |(index, _)| index);
-            if let Some((last, _)) = doomed.last() {
-                self.drop_below(shard, (last + 1).min(newest))?;
+            self.retain_for_room(shard)?;
+        }
+        failed
+    }
+
+    /// As [`Self::retain_by_age`], past records that cannot be read: those must not keep all older ones.
+    fn retain_shard(&self, shard: u32, from: u64) -> io::Result<Option<u64>> {
+        for _ in 0..HISTORY_READ_TRIES {
+            let error = match self.retain_by_age(shard, from) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => error,
+                done => return done,
+            };
+            let last = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
+            if !self.drop_unreadable(shard, from, u64::MAX)? && !self.drop_unreadable(shard, last, last)? {
+                return Err(error);
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Whether more than the newest record is kept of a shard.
+    fn has_more(&self, shard: u32, from: u64) -> bool {
+        self.store.marks(shard, from, u64::MAX, 2).is_ok_and(|marks| marks.len() > 1)
+    }
+
+    /// Drops the oldest records of a shard, as many as one turn may. None of them is read.
+    fn retain_for_room(&self, shard: u32) -> io::Result<()> {
+        let from = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
+        let mut bytes = 0;
+        let marks = self.store.marks(shard, from, u64::MAX, HISTORY_RETAIN_BATCH)?;
+        let doomed = marks.iter().take_while(|mark| {
+            let more = bytes < HISTORY_RETAIN_BYTES;
+            bytes += mark.len as usize;
+            more
+        });
+        // The newest stays: what its chain value is, is how a peer knows that nothing came after it.
+        let newest = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
+        match doomed.last() {
+            Some(last) => self.drop_below(shard, (last.index + 1).min(newest)),
+            None => Ok(()),
+        }
     }
 
     /// Drops what is past its age of one shard. Answers the time of its oldest record, if there is one that may be dropped for room.
