@@ -34,6 +34,15 @@ impl Kept {
         let Some(gap) = self.note.gaps.first() else { return 0 };
         self.fetch.as_ref().filter(|fetch| fetch.gap == *gap).map_or(gap.after, |fetch| fetch.to) + 1
     }
+
+    /// Retention raised the beginning of the first gap, which was `before`: what was fetched behind it counts all the same.
+    pub(super) fn shorten_fetch(&mut self, before: &Gap) {
+        let gap = self.note.gaps.first().filter(|gap| gap.through == before.through).cloned();
+        self.fetch = self.fetch.take().filter(|fetch| fetch.gap == *before).zip(gap).and_then(|(fetch, gap)| {
+            let reaches = fetch.to >= gap.after;
+            reaches.then_some(Fetch { gap, ..fetch })
+        });
+    }
 }
 
 impl KeptHistory {

@@ -408,6 +408,33 @@ fn killed_on_a_disk_and_restarted_from_any_state_history_passes_nothing_over() {
     }
 }
 
+#[test]
+fn what_was_fetched_of_the_first_gap_counts_while_retention_raises_its_beginning() {
+    let chain = chain_of(1, 100);
+    // Stamps are 1,000 ms apart: what is kept begins at index 30.
+    let keep = Retention { keep: std::time::Duration::from_secs(70), bytes_max: u64::MAX };
+    let history = KeptHistory::inline(MemoryStore::new(), keep).expect("empty");
+    history.begin(1, 80, chain.chains[80]);
+    chain.append(&*history, 1, 81..=100);
+    history.fill(1, &chain.records[..49], 50).expect("the first half");
+    assert_eq!(history.coverage(1).wanted, 51);
+    history.retain().expect("memory");
+    let kept = history.coverage(1);
+    assert_eq!((kept.oldest, kept.gaps[0].after), (30, 29), "retention dropped a part of what was fetched");
+    assert_eq!(kept.wanted, 51, "and nothing behind it is fetched again");
+    history.fill(1, &chain.records[49..79], 80).expect("the second half");
+    assert_eq!(walk(&*history, &chain, 30).expect("all is here"), (30..=100).collect::<Vec<_>>());
+
+    // What retention dropped beyond the fetch is not wanted any more.
+    let history = KeptHistory::inline(MemoryStore::new(), KEEP).expect("empty");
+    history.begin(1, 80, chain.chains[80]);
+    history.fill(1, &chain.records[..9], 10).expect("a part");
+    history.give_up_below(1, 40);
+    assert_eq!(history.coverage(1).wanted, 40);
+    history.fill(1, &chain.records[38..79], 80).expect("the rest");
+    assert_eq!(walk(&*history, &chain, 40).expect("all is here"), (40..=80).collect::<Vec<_>>());
+}
+
 /// A store of which some calls fail, as on a disk that gives errors.
 struct Failing {
     inner: Arc<MemoryStore>,

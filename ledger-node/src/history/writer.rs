@@ -261,6 +261,7 @@ impl KeptHistory {
         {
             let mut state = self.lock();
             let Some(kept) = state.shards.get_mut(&shard) else { return Ok(()) };
+            let first = kept.note.gaps.first().cloned();
             kept.change_note(|note| {
                 note.oldest = note.oldest.max(index);
                 if let Some(before) = note.oldest.checked_sub(1) {
@@ -268,6 +269,9 @@ impl KeptHistory {
                     note.gaps.retain(|gap| gap.after < gap.through);
                 }
             });
+            if let Some(first) = first {
+                kept.shorten_fetch(&first);
+            }
             self.save_note(shard, kept)?;
         }
         self.remove_below(shard, index)
