@@ -498,3 +498,17 @@ fn a_shard_that_cannot_be_read_keeps_no_other_from_being_dropped_and_is_dropped_
     let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: 1 };
     assert_eq!(kept_of(keep), [100, 100], "all but the newest record of each");
 }
+
+#[test]
+fn what_a_disk_did_not_sync_is_a_gap_and_nothing_waits_for_it() {
+    let chain = chain_of(1, 40);
+    let store = Arc::new(Failing { inner: MemoryStore::new(), unreadable: 0, syncs: false });
+    let history = KeptHistory::threaded(store, KEEP).expect("empty");
+    history.begin(1, 0, 0);
+    chain.append(&*history, 1, 1..=40);
+    let _failed = history.sync_through(1, 40);
+    let kept = history.coverage(1);
+    assert_eq!((kept.durable, kept.applied), (40, 40), "the log is not kept for it: {kept:?}");
+    assert_eq!(kept.gaps.iter().map(|gap| (gap.after, gap.through)).collect::<Vec<_>>(), [(0, 40)]);
+    history.close();
+}

@@ -10,7 +10,7 @@ use ledger_core::codec;
 use tokio::time::Instant;
 
 use super::kept::KeptHistory;
-use super::PageBounds;
+use super::{Gap, PageBounds};
 use crate::limits::{
     HISTORY_GATHER, HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_BYTES, HISTORY_RETAIN_EVERY,
     HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
@@ -135,12 +135,20 @@ impl Writer {
         self.history.done.notify_all();
     }
 
-    /// The store cannot be written: what waits is missing, and the store is left alone for a while.
+    /// The store cannot be written: what waits is missing, and the store is left alone for a while. So is what was written since the
+    /// last sync, when that cannot be synced either: the log is not kept for records that a peer has. Under the right to write.
     fn fail(&mut self, error: &io::Error) {
         tracing::error!(%error, "the history store cannot be written; the node is gapped until it can");
         self.unsynced = 0;
+        let synced = self.history.store.sync().is_ok();
         let mut state = self.history.lock();
+        for kept in state.shards.values_mut().filter(|_| !synced) {
+            kept.add_gap(Gap { after: kept.durable, through: kept.written, chain_to: None });
+        }
         self.history.drop_backlog(&mut state, &error.to_string());
+        for kept in state.shards.values_mut() {
+            kept.durable = kept.written;
+        }
         state.failed = Some(error.to_string());
         drop(state);
         self.history.done.notify_all();

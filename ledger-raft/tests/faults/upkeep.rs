@@ -50,6 +50,26 @@ async fn propose(group: &Group, count: u64, bytes: usize) {
 }
 
 #[tokio::test]
+async fn whoever_holds_the_purge_back_holds_no_more_bytes_than_are_kept_for_a_slow_follower() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tuning =
+        RaftTuning { snapshot_every_entries: 50, snapshot_every_bytes: 128 << 10, keep_entries: 0, ..tuning() };
+    let node = alone(Seams::with_disk(Arc::new(RealDisk::new())), dir.path().to_owned(), tuning).await;
+    let group = lead(&node, GroupId(1), Shared::default()).await;
+    group.hold_purge_above(0);
+    propose(&group, 60, 1_000).await;
+    let mut status = group.watch();
+    let snapshot = status.wait_for(|s| s.snapshot_index >= 50);
+    let held = tokio::time::timeout(PATIENCE, snapshot).await.expect("in time").expect("runs").purged_index;
+    assert_eq!(held, 0, "it is held back");
+    propose(&group, 300, 1_000).await;
+    let purged = status.wait_for(|s| s.purged_index > 0);
+    let now = tokio::time::timeout(PATIENCE, purged).await.expect("purged in time").expect("runs").clone();
+    assert!(now.last_log_index - now.purged_index >= 100, "what is within the bound stays: {now:?}");
+    node.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn a_snapshot_that_cannot_be_read_purges_nothing_and_raises_an_alarm() {
     let tuning = RaftTuning { snapshot_every_entries: 20, keep_entries: 0, ..tuning() };
     let mut cluster = Cluster::start(1, tuning).await;
