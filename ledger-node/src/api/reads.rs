@@ -255,6 +255,11 @@ impl<'a> Reader<'a> {
             Subject::Product(sku) => ledger.head_of_product(sku),
         })?;
         let from = before.map_or(Begin::Head(head), Begin::Page);
+        if let Some((index, _)) = head {
+            // The ledger shows a change a moment before its record is in history. When that does not come in time, history says so.
+            let mut applied = shard.applied();
+            let _late = tokio::time::timeout(self.within, applied.wait_for(|to| to.position.index >= index)).await;
+        }
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {

@@ -93,6 +93,13 @@ pub fn explain(
         Begin::Head(head) => (head.map_or(Way::End, |(index, place)| Way::At(index, place)), (0, 0)),
         Begin::Page(next) => (Way::Below(next.0), next),
     };
+    // The ledger shows a change a moment before its record is here.
+    let applied = history.coverage(shard).applied;
+    if let Way::At(index, _) | Way::Below(index) = way
+        && index > applied
+    {
+        return Err(HistoryError::NotHere { shard, after: applied, through: index });
+    }
     for _ in 0..EXPLAIN_RECORDS_MAX {
         let index = match way {
             Way::End => return Ok(out),
@@ -272,6 +279,25 @@ mod tests {
         shard.apply(vec![extend, reserve(2, vec![line("{q}a", 1)])]);
         let a = ["InventoryReserved", "InventoryReserved", "UnitsReceived", "ProductCreated"];
         assert_eq!(shard.explained("{q}a", 100), (a.to_vec(), true));
+    }
+
+    #[test]
+    fn a_head_that_history_has_not_come_to_is_not_here_yet_and_never_cut_off() {
+        let mut shard = Shard::new();
+        let subject = Subject::Product(sku("{q}a"));
+        // The ledger is looked at between an entry's change of it and the record's way into history.
+        let next = shard.index + 1;
+        shard.ledger.apply(
+            1,
+            next,
+            &Entry { stamp: LedgerTime(1_000), commands: vec![reserve(1, vec![line("{q}a", 1)])] },
+        );
+        let head = shard.ledger.head_of_product(&sku("{q}a"));
+        assert_eq!(head.map(|(index, _)| index), Some(next));
+        for begin in [Begin::Head(head), Begin::Page((next, 1))] {
+            let found = explain(&*shard.history, 1, &subject, begin, 10);
+            assert!(matches!(found, Err(HistoryError::NotHere { through, .. }) if through == next), "{found:?}");
+        }
     }
 
     #[test]
