@@ -129,6 +129,9 @@ impl RecordFiles {
     /// Opens what lies in `dir`. `newest` says what is in each file, as far as it is known; of a file that it does not name
     /// `otherwise` is assumed. Writing begins in a new file: the last one may be torn. Its number was never used before, also when
     /// retention removed the last files: places and notes of those may still be there.
+    ///
+    /// The run before may have ended before it synced its last file. It is synced here, so that what lies in it counts as durable
+    /// rightly; the files before it were synced when they were full.
     pub(super) fn open(dir: &Path, newest: &BTreeMap<u32, Newest>, otherwise: &Newest) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut sealed = BTreeMap::new();
@@ -140,6 +143,10 @@ impl RecordFiles {
             let newest = newest.get(&number).unwrap_or(otherwise).clone();
             sealed.insert(number, Sealed { file: Arc::new(file), bytes, newest });
         }
+        if let Some((_, last)) = sealed.last_key_value() {
+            last.file.sync_data()?;
+        }
+        File::open(dir)?.sync_all()?;
         let last = sealed.keys().chain(newest.keys()).max();
         let next = last.map_or(1, |last| last + 1);
         let inner = Inner { sealed, writing: None, next, floors: BTreeMap::new(), buffer: Vec::new(), failed: None };
@@ -373,6 +380,21 @@ mod tests {
         assert_eq!(why.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
         files.lock().writing.as_mut().expect("just written").file = broken;
         assert_eq!(files.read(places[0]).expect_err("cannot be read").kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_an_earlier_run_wrote_last_is_synced_before_it_counts_as_durable() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // The system refuses to sync it.
+        std::os::unix::fs::symlink("/proc/self/status", path_of(dir.path(), 1)).expect("a link");
+        let opened = |n: u32| {
+            let open = RecordFiles::open(dir.path(), &BTreeMap::new(), &Newest::from([(1, 100)]));
+            (n, open.map(drop).is_ok())
+        };
+        assert_eq!(opened(1), (1, false));
+        // Files before the newest were synced when they were full.
+        fs::write(path_of(dir.path(), 2), b"records").expect("written");
+        assert_eq!(opened(2), (2, true));
     }
 
     #[test]
