@@ -285,6 +285,7 @@ where
         match fill(history, shard, records, next - 1).await {
             Ok(()) => {}
             Err(FillError::NoGap) => return Ok(Filled::Whole),
+            Err(FillError::Unproved { through }) => return Ok(Filled::Missing { through }),
             Err(FillError::Io(error)) => return Err(error),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
         }

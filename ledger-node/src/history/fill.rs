@@ -127,6 +127,8 @@ impl KeptHistory {
         };
         match (chain, expected) {
             (Some(got), Some(expected)) if got != expected => Err(FillError::Unchained { index: gap.through }),
+            // Not one record, and what is kept begins here: the peer's word alone says that there is none.
+            (None, Some(_)) => Err(FillError::Unproved { through: gap.through }),
             _ => Ok(next),
         }
     }

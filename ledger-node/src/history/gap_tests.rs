@@ -435,6 +435,32 @@ fn what_was_fetched_of_the_first_gap_counts_while_retention_raises_its_beginning
     assert_eq!(walk(&*history, &chain, 40).expect("all is here"), (40..=80).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn a_gap_of_which_a_peer_has_no_record_is_closed_only_where_the_chain_proves_it() {
+    let chain = chain_of(1, 80);
+    // What is kept begins within the gap: nothing says what its first record continues.
+    let gapped = || {
+        let history = KeptHistory::inline(MemoryStore::new(), KEEP).expect("empty");
+        history.begin(1, 60, chain.chains[60]);
+        chain.append(&*history, 1, 61..=80);
+        history.give_up_below(1, 50);
+        history
+    };
+    let history = gapped();
+    let filled = history.fill(1, &[], 60);
+    assert!(matches!(filled, Err(FillError::Unproved { through: 60 })), "{filled:?}");
+    let read = history.read(1, 55, ALL);
+    assert!(matches!(read, Err(HistoryError::NotHere { through: 60, .. })), "{read:?}");
+
+    // A peer that has nothing there has no part in it, as one that misses it.
+    let history: Arc<dyn History> = gapped();
+    let empty = backfill::Given::Records { records: Vec::new(), next: 61 }.encode();
+    let filled = backfill::fill_from(&history, 1, |_| std::future::ready(Ok(empty.clone()))).await.expect("asked");
+    assert_eq!(filled, backfill::Filled::Missing { through: 60 });
+    history.fill(1, &chain.records[48..59], 60).expect("the records themselves are the proof");
+    assert_eq!(walk(&*history, &chain, 50).expect("all is here"), (50..=80).collect::<Vec<_>>());
+}
+
 /// A store of which some calls fail, as on a disk that gives errors.
 struct Failing {
     inner: Arc<MemoryStore>,

@@ -203,6 +203,12 @@ pub enum FillError {
         /// The record that does not fit.
         index: u64,
     },
+    /// A peer has no record of the gap, and nothing that is kept proves that there is none.
+    #[error("no record up to {through}, and nothing proves that there is none")]
+    Unproved {
+        /// Last index of the gap.
+        through: u64,
+    },
     /// The store cannot be written.
     #[error("the history store cannot be written")]
     Io(#[from] io::Error),
