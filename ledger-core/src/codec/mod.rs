@@ -194,8 +194,7 @@ pub fn encode_entry(commands: &[Command]) -> Bytes {
 /// # Errors
 /// [`CodecError`]; never panics on any bytes.
 pub fn decode_entry(stamp: LedgerTime, bytes: &[u8]) -> Result<Entry, CodecError> {
-    let mut from = In::new("entry", bytes, limits::ENTRY_BYTES_MAX)?;
-    expect_version(&mut from, "entry", ENTRY_VERSION)?;
+    let mut from = begin("entry", bytes, ENTRY_VERSION, limits::ENTRY_BYTES_MAX)?;
     let count = get_count(&mut from, limits::COMMANDS_PER_ENTRY_MAX)?;
     // A reserve takes 24 bytes at least; so this is not far from the number, and bounded by what is there.
     let mut commands = Vec::with_capacity(count.min(bytes.len() / 24 + 1));
@@ -206,9 +205,15 @@ pub fn decode_entry(stamp: LedgerTime, bytes: &[u8]) -> Result<Entry, CodecError
     Ok(Entry { stamp, commands })
 }
 
-fn expect_version(from: &mut In<'_>, what: &'static str, known: u16) -> Result<(), CodecError> {
+/// The version comes before every bound: bounds are those of one format, and a later one may have wider bounds.
+fn begin<'a>(what: &'static str, bytes: &'a [u8], known: u16, max: usize) -> Result<In<'a>, CodecError> {
+    let mut from = In::new(what, bytes);
     let got = from.small()?;
-    if got == known { Ok(()) } else { Err(CodecError::UnknownVersion { what, got, known }) }
+    if got != known {
+        return Err(CodecError::UnknownVersion { what, got, known });
+    }
+    from.within(bytes.len() as u64, max)?;
+    Ok(from)
 }
 
 /// Decodes a history record.
@@ -216,8 +221,7 @@ fn expect_version(from: &mut In<'_>, what: &'static str, known: u16) -> Result<(
 /// # Errors
 /// [`CodecError`]; never panics on any bytes.
 pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
-    let mut from = In::new("record", bytes, limits::RECORD_BYTES_MAX)?;
-    expect_version(&mut from, "record", RECORD_VERSION)?;
+    let mut from = begin("record", bytes, RECORD_VERSION, limits::RECORD_BYTES_MAX)?;
     changes::get_record(&mut from)
 }
 

@@ -138,11 +138,9 @@ pub(crate) struct In<'a> {
 type Read<T> = Result<T, CodecError>;
 
 impl<'a> In<'a> {
-    pub(crate) fn new(what: &'static str, bytes: &'a [u8], max: usize) -> Read<Self> {
-        if bytes.len() > max {
-            return Err(CodecError::TooLarge { what, got: bytes.len() as u64, max: max as u64 });
-        }
-        Ok(Self { rest: bytes, what, sku: None })
+    /// How long they may be is for the caller to check, who knows their format.
+    pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, what, sku: None }
     }
     #[cold]
     pub(crate) fn malformed(&self, why: impl ToString) -> CodecError {
@@ -362,13 +360,13 @@ mod tests {
             Out::new(&mut whole).put(n);
             assert_eq!(short, whole, "{n}");
             let read = |get: &dyn Fn(&mut In<'_>) -> Read<u64>| {
-                let mut from = In::new("number", &whole, whole.len()).expect("in bounds");
+                let mut from = In::new("number", &whole);
                 let n = get(&mut from);
                 from.must_end().expect("all of it is read");
                 n
             };
             assert_eq!((read(&|from| from.n()), read(&|from| from.get())), (Ok(n), Ok(n)));
-            let cut = In::new("number", &whole[..whole.len() - 1], 9).and_then(|mut from| from.n());
+            let cut = In::new("number", &whole[..whole.len() - 1]).n();
             assert!(cut.is_err(), "{n}");
         }
     }

@@ -32,7 +32,7 @@ pub(crate) fn read(from: &mut dyn io::Read) -> Read<State> {
     let mut frame = Vec::new();
     loop {
         read_frame(from, &mut frame)?;
-        let mut payload = In::new(WHAT, &frame, limits::SNAPSHOT_FRAME_BYTES_MAX)?;
+        let mut payload = In::new(WHAT, &frame);
         let section = payload.byte()?;
         if section < last || (last == 0) != (section == SHARD) {
             return Err(wrong(format!("section {section} follows section {last}")));

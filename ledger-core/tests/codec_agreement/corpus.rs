@@ -52,6 +52,8 @@ fn wholes() -> Vec<(String, Vec<u8>)> {
         cases.push(whole(&format!("version-{version}"), vec![version, 0, 0, 0, 0]));
     }
     cases.push(whole("version-long", vec![251, 1, 0, 0, 0, 0, 0]));
+    // A later format may have wider bounds than this one.
+    cases.push(whole("version-2-large", vec![2; limits::ENTRY_BYTES_MAX + 1]));
     // Numbers that no command has.
     for number in [7, 15, 20, 23, 27, 35, 63, 70, 128, 255] {
         cases.push(whole(&format!("command-{number}"), counted(1, &[number])));

@@ -108,12 +108,11 @@ pub(crate) fn decode_placement(bytes: &[u8]) -> Result<Placement, MetaError> {
     Ok(Placement { generation, members, shards, settings })
 }
 
+/// The format comes before the bound, which is that of this format.
 fn begin(bytes: &[u8]) -> Result<Reader<'_>, MetaError> {
-    if bytes.len() > META_BYTES_MAX {
-        return Err(MetaError::Malformed("it has more bytes than its bound"));
-    }
     let mut from = Reader(bytes);
     match from.u8()? {
+        FORMAT if bytes.len() > META_BYTES_MAX => Err(MetaError::Malformed("it has more bytes than its bound")),
         FORMAT => Ok(from),
         // There was a format 1 before the first release; nothing wrote a 0.
         found if found < FORMAT => Err(MetaError::Malformed("a format that is not read any more")),
@@ -306,6 +305,14 @@ mod tests {
         for malformed in [&[][..], &[1, b'{'], &[FORMAT], &[FORMAT, SET_SETTINGS, 1]] {
             assert!(matches!(decode(malformed), Err(MetaError::Malformed(_))), "{malformed:?}");
         }
+    }
+
+    #[test]
+    fn a_newer_format_is_not_measured_by_the_bounds_of_this_one() {
+        let large = |format| vec![format; META_BYTES_MAX + 1];
+        assert!(matches!(decode(&large(FORMAT + 1)), Err(MetaError::Unsupported { .. })));
+        assert!(matches!(decode_placement(&large(FORMAT + 1)), Err(MetaError::Unsupported { .. })));
+        assert!(matches!(decode(&large(FORMAT)), Err(MetaError::Malformed(_))));
     }
 
     #[test]
