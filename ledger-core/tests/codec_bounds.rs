@@ -5,7 +5,7 @@
 
 mod arbitrary;
 
-use ledger_core::codec::{CodecError, decode_entry, decode_record, encode_entry};
+use ledger_core::codec::{CodecError, ENTRY_VERSION, RECORD_VERSION, decode_entry, decode_record, encode_entry};
 use ledger_core::{Command, Ledger, LedgerTime, limits};
 use peak_alloc::PeakAlloc;
 use proptest::strategy::{Strategy, ValueTree};
@@ -64,19 +64,37 @@ fn declared_lengths_are_checked_before_they_are_believed() {
     ledger.freeze().write(&mut state).expect("memory takes bytes");
     lie_everywhere("a state", &state, |mut bytes| drop(Ledger::thaw(&mut bytes)));
     too_large_is_said_before_it_is_read();
+    another_format_is_not_measured_by_the_bounds_of_this_one();
 }
 
 fn too_large_is_said_before_it_is_read() {
     let mut bytes = encode_entry(&[Command::Tick]).to_vec();
     bytes.resize(limits::ENTRY_BYTES_MAX + 1, 0);
-    peak_of("an entry above its bound", || {
-        let got = decode_entry(LedgerTime(1), &bytes);
-        assert!(matches!(got, Err(CodecError::TooLarge { .. })), "{got:?}");
-    });
-    let many = vec![Command::Tick; limits::COMMANDS_PER_ENTRY_MAX + 1];
-    let bytes = std::panic::catch_unwind(|| encode_entry(&many));
-    if let Ok(bytes) = bytes {
-        let got = decode_entry(LedgerTime(1), &bytes);
-        assert!(matches!(got, Err(CodecError::TooLarge { .. })), "{got:?}");
-    }
+    let mut record = vec![0; limits::RECORD_BYTES_MAX + 1];
+    record[0] = RECORD_VERSION as u8;
+    // The encoder makes no such entry: version, count, and a byte for each tick.
+    let count = limits::COMMANDS_PER_ENTRY_MAX as u32 + 1;
+    let many = [&[ENTRY_VERSION as u8][..], &count.to_le_bytes(), &vec![0; count as usize]].concat();
+    let too_large = |what: &str, decode: &dyn Fn() -> Option<CodecError>| {
+        peak_of(what, || {
+            let got = decode();
+            assert!(matches!(got, Some(CodecError::TooLarge { .. })), "{what}: {got:?}");
+        });
+    };
+    too_large("an entry with more bytes", &|| decode_entry(LedgerTime(1), &bytes).err());
+    too_large("an entry with more commands", &|| decode_entry(LedgerTime(1), &many).err());
+    too_large("a record with more bytes", &|| decode_record(&record).err());
+}
+
+/// What a later format may hold is not known here.
+fn another_format_is_not_measured_by_the_bounds_of_this_one() {
+    let unknown = |what: &str, decode: &dyn Fn() -> Option<CodecError>| {
+        peak_of(what, || {
+            let got = decode();
+            assert!(got.as_ref().is_some_and(CodecError::is_unsupported), "{what}: {got:?}");
+        });
+    };
+    let later = vec![250; limits::RECORD_BYTES_MAX + 1];
+    unknown("a large entry of a later format", &|| decode_entry(LedgerTime(1), &later).err());
+    unknown("a large record of a later format", &|| decode_record(&later).err());
 }
