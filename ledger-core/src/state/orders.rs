@@ -146,6 +146,10 @@ impl Order {
     pub(crate) fn is_stray(&self) -> bool {
         self.cold().amount.is_none()
     }
+    /// Payments about which nobody has decided: whoever parks their refund has them decided already.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.is_stray() && self.phase() == Phase::Parked && self.parked_from.is_none()
+    }
     /// What a worker is to do next.
     pub(crate) fn step(&self) -> Option<Step> {
         step_in(self.phase(), || self.cold().owes())

@@ -213,7 +213,7 @@ impl Model {
         self.change(id, |order| order.phase = Phase::Queued);
         self.desk.orders.get_mut(&id).expect("known").done_at = None;
         for payment in stray.iter().flat_map(|stray| stray.payments.clone()) {
-            let undecided = stray.as_ref().is_some_and(|stray| stray.phase == Phase::Parked);
+            let undecided = stray.as_ref().is_some_and(|s| s.phase == Phase::Parked && s.parked_from.is_none());
             let right = payment.state == PaymentState::RefundDue && payment.amount == Some(details.amount);
             if undecided && right && self.order(id).phase.holds() {
                 self.sell_whole(id);

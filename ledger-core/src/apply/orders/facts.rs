@@ -62,8 +62,8 @@ impl Deciding<'_> {
             return self.paid_again(at, known, &cold.payments[known], amount);
         }
         self.room_for_payment(&cold)?;
-        if order.is_stray() && order.phase() == Phase::Parked {
-            // Nobody has decided yet: an operator does, or the order that is placed.
+        if order.is_undecided() {
+            // An operator decides, or the order that is placed.
             self.state.change_order(at, |order| order.cold_mut().payments.push(due(payment, amount)));
             self.tell(at, Told::Paid { payment, amount, kept: false });
             return self.order_brief(at, false);
@@ -130,7 +130,7 @@ impl Deciding<'_> {
     /// An order was placed under the id of payments that had come without one: they are its payments from now on. Those that nobody has decided
     /// about count as if they came now; what an operator has decided stays decided.
     pub(super) fn take_over(&mut self, at: u32, stray: &Order) {
-        let undecided = stray.phase() == Phase::Parked;
+        let undecided = stray.is_undecided();
         for known in &stray.cold().payments {
             let amount = known.amount.filter(|_| known.state == PaymentState::RefundDue);
             let Some(amount) = amount else {
