@@ -28,7 +28,7 @@ pub const AMOUNT_MAX: u64 = (1 << 53) - 1;
 pub const SEALED_BYTES_MAX: usize = 1_024;
 /// Longest secret a client is given to act at the provider.
 pub const SECRET_BYTES_MAX: usize = 512;
-/// Payments one order may have: more than a provider ever reports for one.
+/// Payments one order may have: more than a provider ever reports for one. The last place is for one of the order's own amount.
 pub const PAYMENTS_MAX: usize = 16;
 /// Orders one claim may ask for.
 pub const CLAIM_MAX: u32 = 1_000;

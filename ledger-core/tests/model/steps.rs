@@ -190,7 +190,7 @@ impl Model {
                 before => Err(Refusal::PaymentDiffers { amount: before }),
             };
         }
-        room(order)?;
+        room(order, Some(amount))?;
         let right = order.details.as_ref().is_some_and(|d| d.amount == amount);
         if right && order.phase.holds() {
             self.sell_whole(id);
@@ -278,7 +278,7 @@ impl Model {
             return if before == *refund { self.told(id, true) } else { Err(Refusal::PaymentDiffers { amount }) };
         }
         if known.is_none() {
-            room(order)?;
+            room(order, None)?;
         }
         let stray = order.details.is_none();
         self.change(id, |o| {
@@ -359,9 +359,12 @@ fn refunds_over(o: &mut Order, stray: bool) {
     }
 }
 
-fn room(order: &Order) -> Result<(), Refusal> {
-    if order.payments.len() < limits::PAYMENTS_MAX {
+/// The last place is for a payment of what the order costs.
+fn room(order: &Order, amount: Option<Money>) -> Result<(), Refusal> {
+    let right = amount.is_some() && order.details.as_ref().map(|d| d.amount) == amount;
+    let max = if right { limits::PAYMENTS_MAX } else { limits::PAYMENTS_MAX - 1 };
+    if order.payments.len() < max {
         return Ok(());
     }
-    Err(Refusal::TooMany { what: Bound::PaymentsPerOrder, max: limits::PAYMENTS_MAX as u64 })
+    Err(Refusal::TooMany { what: Bound::PaymentsPerOrder, max: max as u64 })
 }

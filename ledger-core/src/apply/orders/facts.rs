@@ -61,7 +61,7 @@ impl Deciding<'_> {
         if let Some(known) = cold.payments.iter().position(|p| p.id == *payment) {
             return self.paid_again(at, known, &cold.payments[known], amount);
         }
-        self.room_for_payment(&cold)?;
+        room_for_payment(&cold, Some(amount))?;
         if order.is_undecided() {
             // An operator decides, or the order that is placed.
             self.state.change_order(at, |order| order.cold_mut().payments.push(due(payment, amount)));
@@ -82,13 +82,6 @@ impl Deciding<'_> {
             return self.must_go_back(at, payment, amount, RefundWhy::SecondPayment);
         }
         self.paid_late(at, payment, amount)
-    }
-
-    fn room_for_payment(&self, cold: &Cold) -> Result<(), Refusal> {
-        if cold.payments.len() < limits::PAYMENTS_MAX {
-            return Ok(());
-        }
-        Err(Refusal::TooMany { what: Bound::PaymentsPerOrder, max: limits::PAYMENTS_MAX as u64 })
     }
 
     fn paid_again(&mut self, at: u32, place: usize, known: &Payment, amount: Money) -> Verdict {
@@ -250,7 +243,7 @@ impl Deciding<'_> {
             };
         }
         if place.is_none() {
-            self.room_for_payment(&cold)?;
+            room_for_payment(&cold, None)?;
         }
         self.state.change_order(at, |order| {
             let payments = &mut order.cold_mut().payments;
@@ -269,6 +262,17 @@ impl Deciding<'_> {
         self.tell(at, Told::Refunded { payment, refund });
         self.order_brief(at, false)
     }
+}
+
+/// One place is kept for a payment of the order's own amount: wrong ones must not make the right one impossible. What an order will cost is
+/// not known before it is placed.
+fn room_for_payment(cold: &Cold, amount: Option<Money>) -> Result<(), Refusal> {
+    let right = amount.is_some() && amount == cold.amount;
+    let max = limits::PAYMENTS_MAX - usize::from(!right);
+    if cold.payments.len() < max {
+        return Ok(());
+    }
+    Err(Refusal::TooMany { what: Bound::PaymentsPerOrder, max: max as u64 })
 }
 
 /// The payment that was kept went back without the ledger having asked for it: the order is paid for no more.
