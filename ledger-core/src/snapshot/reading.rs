@@ -115,7 +115,8 @@ impl Reading {
         }
         let o = &mut s.orders;
         (o.sequence, o.turns, o.given, o.stray_turn) = (from.n()?, from.n()?, [from.n()?, from.n()?], from.n()?);
-        Ok(())
+        // There is one.
+        from.must_end()
     }
 
     fn product(&mut self, from: &mut In<'_>) -> Read<()> {
@@ -195,7 +196,9 @@ impl Reading {
         if units == 0 || units > limits::UNITS_MAX || self.state.offers.get(offer).ended {
             return Err(wrong("a kept count that counts nothing"));
         }
-        self.state.keys.put_kept(key, offer, units);
+        if !self.state.keys.put_kept(key, offer, units) {
+            return Err(wrong("a kept count is there twice"));
+        }
         self.state.digest_kept(key, offer, 0, units);
         Ok(())
     }

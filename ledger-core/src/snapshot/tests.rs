@@ -218,6 +218,59 @@ fn with_free_places(ledger: &Ledger) -> [bool; 7] {
     ]
 }
 
+/// The payloads of a snapshot's frames, with the magic before them.
+fn frames(mut bytes: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let magic = bytes[..8].to_vec();
+    bytes = &bytes[8..];
+    let mut payloads = Vec::new();
+    while let Some((len, rest)) = bytes.split_first_chunk::<4>() {
+        let (payload, rest) = rest[8..].split_at(u32::from_le_bytes(*len) as usize);
+        payloads.push(payload.to_vec());
+        bytes = rest;
+    }
+    (magic, payloads)
+}
+
+fn framed(magic: &[u8], payloads: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
+    for payload in payloads {
+        bytes.extend((payload.len() as u32).to_le_bytes());
+        bytes.extend(xxhash_rust::xxh3::xxh3_64(payload).to_le_bytes());
+        bytes.extend(payload);
+    }
+    bytes
+}
+
+/// As many as fit a frame would add up to more than a counter has.
+#[test]
+fn a_kept_count_that_is_there_again_is_refused() {
+    let mut ledger = Ledger::new(1, 1);
+    let apply = |ledger: &mut Ledger, index: u64, stamp: u64, commands: Vec<Command>| {
+        ledger.apply(1, index, &Entry { stamp: LedgerTime(stamp), commands })
+    };
+    apply(&mut ledger, 1, START_MS, Shop::setup());
+    let id = ReservationId::from_parts(Slot::of(&sku("{t}a")), START_MS, 1);
+    let line = plain_line(sku("{t}a"), Quantity::new(1).expect("one"));
+    let keys = [LimitKey::new("ann").expect("a key")].into_iter().collect();
+    let reserve = Command::Reserve { id, keys, lines: [line].into_iter().collect(), hold_ms: None };
+    apply(&mut ledger, 2, START_MS, vec![reserve, Command::Confirm { id, lines: None }]);
+    apply(&mut ledger, 3, START_MS + 120_000, vec![Command::Tick]);
+    assert_eq!(ledger.totals().sold, 0, "it is forgotten, what it bought still counts");
+
+    let mut bytes = Vec::new();
+    ledger.freeze().write(&mut bytes).expect("memory takes bytes");
+    let (magic, mut payloads) = frames(&bytes);
+    assert_eq!(framed(&magic, &payloads), bytes);
+    let kept = payloads.iter_mut().find(|payload| payload[0] == super::KEPT).expect("there is one");
+    // Its key and its offer have the number 0.
+    assert_eq!(kept[1..], [0, 0, 1]);
+    let most = [&[0, 0, 253][..], &limits::UNITS_MAX.to_le_bytes()].concat();
+    *kept = [&[super::KEPT][..], &most.repeat(1 << 16)].concat();
+    assert!(kept.len() <= limits::SNAPSHOT_FRAME_BYTES_MAX);
+    let why = Ledger::thaw(&mut framed(&magic, &payloads).as_slice()).err().expect("refused");
+    assert!(why.to_string().contains("kept count is there twice"), "{why}");
+}
+
 #[test]
 fn a_state_with_free_places_in_every_slab_goes_on_as_its_copy_does() {
     let mut seen = [false; 7];

@@ -543,11 +543,15 @@ impl Keys {
         (before, count.kept)
     }
 
-    /// Puts back what forgotten reservations bought, from a snapshot.
-    pub(crate) fn put_kept(&mut self, key: u32, offer: u32, units: u64) {
+    /// Puts back what forgotten reservations bought, from a snapshot; false when that was put back before.
+    pub(crate) fn put_kept(&mut self, key: u32, offer: u32, units: u64) -> bool {
         let count = self.count_mut(key, offer);
-        count.kept += units;
+        if count.kept > 0 {
+            return false;
+        }
+        count.kept = units;
         count.sold += units;
+        true
     }
 
     fn drop_if_zero(&mut self, key: u32, offer: u32) {
