@@ -208,19 +208,23 @@ impl Books {
         let reservation = self.reservations.get(&id).map(|book| book.last);
         let known = reservation.max(self.orders.get(&id).map(|book| book.last));
         let told = change.previous_on_reservation;
-        if known.is_none() && told.is_some() {
-            // Its beginning is no longer kept.
+        let cut = self.is_cut || !self.beheaded.is_empty();
+        let follows_unknown = told.is_some() && known != told && reservation.is_none();
+        if follows_unknown && (known.is_none() || cut) {
+            // It follows a reservation whose beginning is no longer kept; payments that came before that are known all the same.
             return;
         }
-        // A payment for an id that the ledger has forgotten begins a chain of its own.
-        let begins = told.is_none() && matches!(change.kind, ChangeKind::PaymentProcessed { kept: false, .. });
-        if known != told && !begins {
+        let begins = self.begins(id, change);
+        if known != told && !(begins && told.is_none()) {
             let what =
                 format!("{} of {id} follows {told:?}, but the last change seen is {known:?}", change.kind.name());
             self.find("chain", position, what);
         }
         if let ChangeKind::OrderPlaced { deadline, .. } = &change.kind {
             self.extended(position, time, id, *deadline);
+        }
+        if begins {
+            self.orders.remove(&id);
         }
         let book = self.orders.entry(id).or_default();
         book.last = here;
@@ -229,6 +233,21 @@ impl Books {
         }
         if let Some(book) = self.reservations.get_mut(&id) {
             book.last = here;
+        }
+    }
+
+    /// Whether a book of its own begins: the ledger forgets an order together with its reservation, and payments that came without an order once all of
+    /// them are settled. What comes for the id after that is new to it.
+    fn begins(&self, id: ReservationId, change: &Change) -> bool {
+        let is_first = change.previous_on_reservation.is_none();
+        let book = self.orders.get(&id).filter(|book| book.is_settled_without_order());
+        match &change.kind {
+            // A payment whose refund was told first is that of the book.
+            ChangeKind::PaymentProcessed { payment, kept: false, .. } => {
+                is_first || book.is_some_and(|book| !book.awaits(payment.as_str()))
+            }
+            ChangeKind::PurchaseAttempted { .. } => is_first && book.is_some(),
+            _ => false,
         }
     }
 

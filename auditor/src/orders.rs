@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ledger_core::order::Money;
+use ledger_core::order::{ByHand, Money};
 use ledger_core::{ChangeKind, ReservationId};
 
 /// One payment as the changes tell it.
@@ -35,6 +35,8 @@ pub struct OrderBook {
     pub notified: bool,
     /// It was claimed so often.
     pub claims: u32,
+    /// An operator closed it.
+    pub closed: bool,
 }
 
 impl OrderBook {
@@ -72,6 +74,10 @@ impl OrderBook {
                 let again = std::mem::replace(&mut book.refunded, true);
                 again.then(|| format!("gave {payment} back twice"))
             }
+            ChangeKind::OrderByHandDone { what: ByHand::Close, .. } => {
+                self.closed = true;
+                None
+            }
             ChangeKind::OrderNotified { .. } => {
                 self.notified = true;
                 None
@@ -100,6 +106,17 @@ impl OrderBook {
             }
             Some(_) => Some(format!("was paid by {payment} twice")),
         }
+    }
+
+    /// Payments without an order, about which nothing is left to do: the ledger may have forgotten them.
+    pub(super) fn is_settled_without_order(&self) -> bool {
+        let settled = self.closed || self.payments.values().all(|one| one.refunded);
+        self.amount.is_none() && !self.payments.is_empty() && settled
+    }
+
+    /// Whether its refund was told, and the payment itself was not.
+    pub(super) fn awaits(&self, payment: &str) -> bool {
+        self.payments.get(payment).is_some_and(|one| one.amount.is_none())
     }
 
     /// What is kept for it.

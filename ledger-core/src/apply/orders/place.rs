@@ -132,14 +132,18 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// A refusal that was remembered is told: somebody tried to buy.
+    /// A refusal that was remembered is told: somebody tried to buy. Payments that came before stand in the same chain.
     fn tell_attempted(&mut self, id: ReservationId, no: &No) {
         let No::Refused(why) = no else { return };
         if *why == Refusal::Forgotten {
             return;
         }
         let reason = Reason::new(why.name()).expect("a refusal's name is a reason");
+        let told = Told::Attempted { reason: &reason };
+        if let Some(stray) = self.state.stray_of(id) {
+            return self.tell(stray, told);
+        }
         let links = Links { place: self.place, on_products: OnProducts::default(), on_reservation: None };
-        self.recorder.say(links, Said::Order { id, told: Told::Attempted { reason: &reason } });
+        self.recorder.say(links, Said::Order { id, told });
     }
 }
