@@ -48,8 +48,8 @@ pub const SUSPECTS_EVERY: u64 = 16;
 pub const CLAIMED_BYTES_MAX: usize = 1 << 20;
 /// Orders that all claims of one entry may give: with sealed content and a change each, an entry's answers and its record stay bounded.
 pub const CLAIMED_PER_ENTRY_MAX: usize = 16_384;
-/// Orders too near to their payment deadline that all claims of one entry put aside, and take back for a claim that needs less time; the claims
-/// of the next entry go on.
+/// Orders too near to their payment deadline that all claims of one entry put aside; and as many may be taken back for claims that need less time. The
+/// claims of the next entry go on.
 pub const LATE_PER_ENTRY_MAX: usize = 4_096;
 /// Claims of one order: what would be claimed once more is parked, so that no epoch is ever given twice.
 pub const EPOCH_MAX: u32 = u32::MAX;

@@ -256,6 +256,14 @@ fn a_frozen_state_stays_what_it_was() {
     assert!(audit.findings.is_empty(), "{:?}", audit.findings);
 }
 
+/// What a claim is answered with.
+fn claimed(outcome: Outcome) -> Vec<Claimed> {
+    match outcome {
+        Outcome::Ok(Settled::Claimed(claimed)) => claimed,
+        other => panic!("a claim is answered with orders: {other:?}"),
+    }
+}
+
 /// Orders on top of the shop: two products in one slot, so that one shard has both.
 struct Desk {
     shop: Shop,
@@ -302,20 +310,21 @@ impl Desk {
         }
     }
 
-    fn claim(&mut self, max: u32, lease_ms: u64, attempt_ms: u64) -> Vec<Claimed> {
-        let command = Command::ClaimOrders {
+    fn claims(&self, max: u32, lease_ms: u64, attempt_ms: u64) -> Command {
+        Command::ClaimOrders {
             slot: Slot::of(&self.shop.sku),
             worker: WorkerId::new("w1").expect("a name"),
             class: WorkClass::Money,
             max,
             lease_ms,
             attempt_ms,
-        };
-        let (mut applied, _) = self.shop.apply(vec![command]);
-        match applied.outcomes.pop() {
-            Some(Outcome::Ok(Settled::Claimed(claimed))) => claimed,
-            other => panic!("a claim is answered with orders: {other:?}"),
         }
+    }
+
+    fn claim(&mut self, max: u32, lease_ms: u64, attempt_ms: u64) -> Vec<Claimed> {
+        let command = self.claims(max, lease_ms, attempt_ms);
+        let (mut applied, _) = self.shop.apply(vec![command]);
+        claimed(applied.outcomes.remove(0))
     }
 
     fn sku_of(&self, claimed: &Claimed) -> Sku {
@@ -393,6 +402,37 @@ fn half_a_million_waiting_orders() {
     assert_eq!(stats.ready[0] + stats.ready[1], ORDERS, "all of them have a step to take: {stats:?}");
     assert_eq!(stats.ready[0], seen.len() as u64, "those ever claimed settle");
     told("the audit", || desk.shop.audit());
+}
+
+/// A worker that says an attempt takes very long stands beside one that needs little: however often it asks, the other has the oldest orders first.
+#[test]
+fn claims_that_need_little_time_have_the_oldest_orders_first() {
+    const ORDERS: u64 = 50_000;
+    const LONG_MS: u64 = 3_600_000;
+    let mut desk = Desk::new(ORDERS);
+    let sku = desk.shop.sku.clone();
+    let places: Vec<_> = (0..ORDERS).map(|n| desk.place(n, &sku, HOLD_MS + n)).collect();
+    desk.all_placed(places.into_iter());
+    let mut oldest = 0..ORDERS;
+    let mut next = |desk: &Desk, count: usize| -> Vec<ReservationId> {
+        oldest.by_ref().take(count).map(|n| desk.shop.id(n)).collect()
+    };
+    let ids = |claimed: &[Claimed]| claimed.iter().map(|c| c.id).collect::<Vec<_>>();
+
+    // In one entry: what the first claim puts aside, the second takes back.
+    let claims = vec![desk.claims(10, 30_000, LONG_MS), desk.claims(10, 30_000, 5_000)];
+    let (applied, _) = desk.shop.apply(claims);
+    let both: Vec<_> = applied.outcomes.into_iter().map(claimed).collect();
+    assert_eq!((ids(&both[0]), ids(&both[1])), (vec![], next(&desk, 10)));
+
+    // In entries of their own, with all of them put aside in between.
+    for _ in 0..4 {
+        for _ in 0..ORDERS.div_ceil(limits::LATE_PER_ENTRY_MAX as u64) {
+            assert_eq!(desk.claim(10, 30_000, LONG_MS), []);
+        }
+        assert_eq!(ids(&desk.claim(10, 30_000, 5_000)), next(&desk, 10));
+    }
+    desk.shop.audit();
 }
 
 /// Two products of a thousand orders each: whatever is claimed how often, no product is ever two turns ahead.

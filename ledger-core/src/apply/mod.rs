@@ -77,7 +77,8 @@ struct Deciding<'a> {
 #[derive(Default)]
 struct Spent {
     claimed: usize,
-    late: usize,
+    put_aside: usize,
+    taken_back: usize,
     linked: usize,
 }
 

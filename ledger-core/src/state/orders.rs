@@ -563,9 +563,9 @@ impl State {
         self.orders.queues.lanes[lane].first()
     }
 
-    /// Of those too near to their payment deadline, the one that has most time.
-    pub(crate) fn last_late(&self) -> Option<u32> {
-        self.orders.queues.late.last().map(|&(_, _, order)| order)
+    /// Of those put aside, the one whose payment deadline comes first at or after a time.
+    pub(crate) fn first_late(&self, from: u64) -> Option<u32> {
+        self.orders.queues.late.range((from, 0, 0)..).next().map(|&(_, _, order)| order)
     }
 
     /// Strays done at or before that time.

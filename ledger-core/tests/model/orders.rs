@@ -420,7 +420,8 @@ impl Model {
             Work::Ready { sequence, late: true, .. } => Some((self.reservation(id).deadline, sequence, id)),
             _ => None,
         });
-        late.max().map(|(_, _, id)| id).filter(|&id| class == WorkClass::Money && self.has_time(id, attempt_ms))
+        let fits = late.filter(|&(_, _, id)| class == WorkClass::Money && self.has_time(id, attempt_ms));
+        fits.min().map(|(_, _, id)| id)
     }
 
     pub(super) fn claim(

@@ -2,7 +2,8 @@
 //!
 //! A claim takes turns: the product served longest ago gives its first order. The suspect lane is served when the normal one is empty, and every
 //! [`limits::SUSPECTS_EVERY`]th time. Orders to be paid that have too little time left for a claim are put aside, so that the next one does not look at them
-//! again; a claim that needs less time takes those back first that it fits, each to where it stood. What fits no claim ends at its deadline.
+//! again; a claim that needs less time takes those back first that it fits, the earliest deadline first, each to where it stood. What fits no claim ends at
+//! its deadline.
 //! **Owns** epochs and leases. **Must never** give one order to two leases, or look at more than a bounded number. **Read next**: `report`.
 
 use super::super::{Deciding, Verdict};
@@ -50,12 +51,25 @@ impl Deciding<'_> {
 
     /// Orders that were put aside for claims that needed more time stand where they stood before.
     fn take_back_late(&mut self, attempt_ms: u64) {
-        while self.spent.late < limits::LATE_PER_ENTRY_MAX
-            && let Some(at) = self.state.last_late().filter(|&at| self.has_time(at, attempt_ms))
+        while self.spent.taken_back < limits::LATE_PER_ENTRY_MAX
+            && let Some(at) = self.first_late(attempt_ms)
         {
-            self.spent.late += 1;
+            self.spent.taken_back += 1;
             self.state.change_order(at, |order| order.standing = Standing::Ready);
         }
+    }
+
+    /// Of those put aside that a claim fits, the one with the earliest payment deadline: who has waited longest, where all have as long to pay. The
+    /// latest deadline would be that of the newest order, and the oldest would never be served.
+    fn first_late(&self, attempt_ms: u64) -> Option<u32> {
+        // A deadline of now is due.
+        let late = self.state.first_late(self.state.time.saturating_add(attempt_ms.max(1)))?;
+        assert!(
+            self.has_time(late, attempt_ms),
+            "{:?} is late for an attempt to pay alone",
+            self.state.orders.get(late)
+        );
+        Some(late)
     }
 
     /// Whose turn it is, and in which lane; what has too little time left is put aside on the way.
@@ -68,14 +82,14 @@ impl Deciding<'_> {
                 if self.has_time(at, attempt_ms) {
                     return Some((at, lane));
                 }
-                if self.spent.late == limits::LATE_PER_ENTRY_MAX {
-                    return None;
+                if self.spent.put_aside == limits::LATE_PER_ENTRY_MAX {
+                    break;
                 }
-                self.spent.late += 1;
+                self.spent.put_aside += 1;
                 self.state.change_order(at, |order| order.standing = Standing::Late);
             }
         }
-        let at = self.state.last_late().filter(|&at| class == WorkClass::Money && self.has_time(at, attempt_ms))?;
+        let at = self.first_late(attempt_ms).filter(|_| class == WorkClass::Money)?;
         Some((at, lane_of(class, self.state.orders.get(at).suspect)))
     }
 
