@@ -85,6 +85,9 @@ pub const COMMANDS_PER_ENTRY_MAX: usize = 8_192;
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// Expired holds swept by one entry; verdicts never wait for the sweep.
 pub const EXPIRED_PER_ENTRY_MAX: usize = 4_096;
+/// Holds that may be due and not swept; above it new holds are *not now*, since whole entries of holds that end at once are more than an entry sweeps, and
+/// orders wait for the sweep of their holds. More than a shard's holds at a mass expiry, which sells on at once; swept by 256 entries.
+pub const HOLDS_DUE_MAX: usize = 1 << 20;
 /// `forgotten_to` never rises above ledger time minus this: younger ids are always remembered.
 pub const FORGET_GUARD_MS: u64 = 10_000;
 /// Ids whose time lies further ahead of ledger time than this are refused as *not now*.

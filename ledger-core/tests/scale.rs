@@ -435,6 +435,55 @@ fn claims_that_need_little_time_have_the_oldest_orders_first() {
     desk.shop.audit();
 }
 
+/// Whole entries of holds that end at once are more than an entry sweeps: new holds wait as soon as too many are due, and those that wait are swept.
+#[test]
+fn holds_that_are_due_and_not_swept_are_bounded() {
+    const DUE: u64 = (limits::HOLDS_DUE_MAX + limits::EXPIRED_PER_ENTRY_MAX + 1) as u64;
+    let mut desk = Desk::new(2 * DUE);
+    let sku = desk.shop.sku.clone();
+    let commands: Vec<_> = (0..DUE).map(|n| desk.shop.reserve(n, HOLD_MS)).collect();
+    desk.shop.all_ok(commands.into_iter());
+    desk.shop.all_ok(std::iter::once(desk.shop.reserve(DUE, 10 * HOLD_MS)));
+
+    desk.shop.now = START_MS + HOLD_MS;
+    let not_now = Outcome::NotNow(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS });
+    let (applied, record) = desk.shop.apply(vec![
+        desk.shop.reserve(DUE + 1, 1),
+        desk.place(DUE + 2, &sku, 1),
+        desk.shop.reserve(DUE, 10 * HOLD_MS),
+        Command::Confirm { id: desk.shop.id(DUE), lines: None },
+    ]);
+    assert_eq!(applied.outcomes[..2], [not_now.clone(), not_now.clone()], "no new hold");
+    for outcome in &applied.outcomes[2..] {
+        assert!(matches!(outcome, Outcome::Ok(_)), "what is held goes on: {outcome:?}");
+    }
+    assert_eq!(desk.shop.ledger.id(desk.shop.id(DUE + 1)), IdView::Unknown, "nothing happened");
+    let expired = |record: Option<Record>| {
+        let changes = record.map_or(Vec::new(), |record| record.changes);
+        changes.iter().filter(|c| matches!(c.kind, ChangeKind::ReservationExpired { .. })).count()
+    };
+    let mut unswept = DUE as usize - expired(record);
+    assert_eq!(unswept, limits::HOLDS_DUE_MAX + 1);
+
+    let (mut taken, mut waited) = (0, 0);
+    for entry in 0..12 {
+        desk.shop.now += 1;
+        let from = 2 * DUE + entry * limits::COMMANDS_PER_ENTRY_MAX as u64;
+        let flood = (from..from + limits::COMMANDS_PER_ENTRY_MAX as u64).map(|n| desk.shop.reserve(n, 1)).collect();
+        let (applied, record) = desk.shop.apply(flood);
+        let held = applied.outcomes.iter().filter(|o| matches!(o, Outcome::Ok(_))).count();
+        waited += applied.outcomes.iter().filter(|o| **o == not_now).count();
+        taken += held;
+        unswept = unswept + held - expired(record);
+        let most = limits::HOLDS_DUE_MAX + limits::COMMANDS_PER_ENTRY_MAX;
+        assert!(unswept <= most, "{unswept} holds wait for the sweep, at most {most} may");
+    }
+    assert!(taken > 0 && waited > 0, "{taken} taken, {waited} waited");
+    desk.shop.sweep();
+    desk.shop.all_ok(std::iter::once(desk.shop.reserve(DUE + 1, 1)));
+    desk.shop.audit();
+}
+
 /// Two products of a thousand orders each: whatever is claimed how often, no product is ever two turns ahead.
 #[test]
 fn two_products_with_a_thousand_orders_each_take_turns() {

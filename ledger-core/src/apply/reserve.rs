@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::normal::{Normal, NormalLines, normalise};
 use super::{Deciding, Verdict, answer, said_line, said_lines};
 use crate::codec::changes::{Links, Said};
+use crate::limits;
 use crate::outcome::{Brief, NotNow, Outcome, Refusal, Settled, Status};
 use crate::state::KeyList;
 use crate::state::ids::Found;
@@ -72,6 +73,7 @@ impl Deciding<'_> {
         if let Err(why) = self.check(lines, &looked, hold_ms, Asked::Now) {
             return Err(Err(self.refuse(id, fingerprint, why, |state, offer| state.find_offer(offer))));
         }
+        self.sweep_must_keep_up().map_err(|when| Err(when.into()))?;
         let keys = self.carry(keys, &looked);
         let deadline = self.take(id, fingerprint, &keys, lines, hold_ms);
         outcomes.push(Outcome::Ok(Settled::Reservation(Brief {
@@ -81,6 +83,15 @@ impl Deciding<'_> {
             replayed: false,
         })));
         Ok(())
+    }
+
+    /// Whether there may be another hold: not while very many are due and not swept, since the sweep would never come to an end.
+    #[inline]
+    pub(super) fn sweep_must_keep_up(&self) -> Result<(), NotNow> {
+        if self.state.expiry.due() <= limits::HOLDS_DUE_MAX {
+            return Ok(());
+        }
+        Err(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS })
     }
 
     /// Where an offer is. A herd asks for the same one again and again, so that is looked at first.

@@ -1,7 +1,7 @@
 //! What the passing of time does at the beginning of an entry: a bounded number of expiries, window edges, leases and delays, and ids to
 //! forget.
 //!
-//! No verdict waits for any of it. **Owns** the sweeps. **Must never** change an answer: what is due counted as ended already.
+//! No verdict waits for any of it, but for new holds when very many are due and not swept. **Owns** the sweeps. **Must never** change an answer: what is due counted as ended already.
 //! **Read next**: [`crate::state::memory`].
 
 use super::holds::counted_keys;
@@ -17,6 +17,8 @@ use crate::types::ReservationId;
 impl Deciding<'_> {
     pub(super) fn pass_time(&mut self) {
         self.state.sum_due();
+        let now = self.state.time;
+        self.state.expiry.advance(now);
         for _ in 0..limits::EXPIRED_PER_ENTRY_MAX {
             let State { expiry, reservations, time, .. } = &mut *self.state;
             let Some((_, _, at)) = expiry.first_due(*time, |at, deadline| State::due_id(reservations, at, deadline))

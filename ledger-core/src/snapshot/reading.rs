@@ -456,6 +456,8 @@ impl Reading {
             self.units_fit(at)?;
             self.state.product_mut(at);
         }
+        let time = self.state.time;
+        self.state.expiry.advance(time);
         let now = self.state.take_digest();
         if now != written {
             return Err(wrong(format!("its digest is {now:x?}, written was {written:x?}")));

@@ -12,6 +12,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::ops::Bound;
 
 use smallvec::SmallVec;
 
@@ -151,6 +152,16 @@ impl<T> ByDeadline<T> {
         runs.chain(self.strays.range(..=to).map(|(_, v)| v)).inspect(|_| steps::count(1))
     }
 
+    /// All values after `from`, at or before `to`, in no order.
+    fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &T> {
+        let runs = self.runs.iter().flat_map(move |run| {
+            let first = run.partition_point(|&(t, _)| t <= from);
+            run.range(first..).take_while(move |(t, _)| *t <= to).map(|(_, v)| v)
+        });
+        let strays = self.strays.range((Bound::Excluded(from), Bound::Included(to))).map(|(_, v)| v);
+        runs.chain(strays).inspect(|_| steps::count(1))
+    }
+
     /// All times and values, in no order; for the audit.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         let runs = self.runs.iter().flat_map(|run| run.iter().map(|(t, v)| (*t, v)));
@@ -225,11 +236,22 @@ pub(crate) struct DueQueue {
     /// At least as many of `front` no longer count: they left early.
     front_left: usize,
     len: usize,
+    /// Records that count with a time at or before `counted_to`: due and not taken.
+    due: usize,
+    counted_to: u64,
 }
 
 impl DueQueue {
     pub(crate) fn new() -> Self {
-        Self { buckets: ByDeadline::new(), front: BinaryHeap::new(), front_to: None, front_left: 0, len: 0 }
+        Self {
+            buckets: ByDeadline::new(),
+            front: BinaryHeap::new(),
+            front_to: None,
+            front_left: 0,
+            len: 0,
+            due: 0,
+            counted_to: 0,
+        }
     }
 
     /// Records that count.
@@ -237,8 +259,22 @@ impl DueQueue {
         self.len
     }
 
+    /// Time has come to `to`: each record is counted once as due, one step for each distinct time.
+    pub(crate) fn advance(&mut self, to: u64) {
+        if to > self.counted_to {
+            self.due += self.buckets.between(self.counted_to, to).map(|b| b.live as usize).sum::<usize>();
+            self.counted_to = to;
+        }
+    }
+
+    /// Records due by the time of the last [`Self::advance`] and not yet taken.
+    pub(crate) fn due(&self) -> usize {
+        self.due
+    }
+
     pub(crate) fn insert(&mut self, at: u64, id: &[u8; 16], record: u32) {
         self.len += 1;
+        self.due += usize::from(at <= self.counted_to);
         if self.front_to.is_some_and(|to| at <= to) {
             self.front.push(Reverse((at, *id, record)));
             return;
@@ -251,6 +287,7 @@ impl DueQueue {
     /// A record left before its time. `id_of` is as in [`Self::first_due`].
     pub(crate) fn leave(&mut self, at: u64, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
         self.len = self.len.checked_sub(1).expect("only what is in a queue leaves it");
+        self.count_out(at);
         if self.front_to.is_some_and(|to| at <= to) {
             self.front_left += 1;
             if too_many_empty(self.front_left, self.front.len()) {
@@ -312,8 +349,15 @@ impl DueQueue {
 
     /// Takes what [`Self::first_due`] gave.
     pub(crate) fn take_first(&mut self) {
-        self.front.pop().expect("something is due");
+        let Reverse((at, _, _)) = self.front.pop().expect("something is due");
         self.len = self.len.checked_sub(1).expect("what is due was counted");
+        self.count_out(at);
+    }
+
+    fn count_out(&mut self, at: u64) {
+        if at <= self.counted_to {
+            self.due = self.due.checked_sub(1).expect("what is due was counted when its time came");
+        }
     }
 
     /// The first time at which something is due.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use ledger_core::command::{LimitKeys, Lines};
 use ledger_core::outcome::{Outcome, Refusal, Settled, Status};
-use ledger_core::{LedgerTime, OfferKey, ReservationId, Slot};
+use ledger_core::{LedgerTime, OfferKey, ReservationId, Slot, limits};
 
-use super::{Content, Known, Model, ModelLine, Recall, Reservation, Seen, What, content_of, summed};
+use super::{Content, Known, Model, ModelLine, Recall, Reservation, SWEEP_PENDING, Seen, What, content_of, summed};
 
 /// What one line breaks, if it does.
 type Rule<'a> = dyn Fn(&OfferKey, u64) -> Option<Refusal> + 'a;
@@ -63,6 +63,9 @@ impl Model {
             && let Some(not_now) = self.memory_full(answer, seen)
         {
             return not_now;
+        }
+        if refused.is_none() && self.unswept.len() > limits::HOLDS_DUE_MAX {
+            return SWEEP_PENDING;
         }
         let known = match &refused {
             Some(why) => What::Refused(content, why.clone()),

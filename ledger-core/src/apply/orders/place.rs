@@ -54,6 +54,7 @@ impl Deciding<'_> {
             self.tell_attempted(id, &no);
             return Err(no);
         }
+        self.sweep_must_keep_up()?;
         self.must_have_room_for_stray(id)?;
         let keys = self.carry(keys, &looked);
         self.take(id, fingerprint, &keys, &lines, hold_ms);
