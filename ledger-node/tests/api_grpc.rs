@@ -130,6 +130,34 @@ async fn single_calls_and_batches_are_passed_on_to_the_leaders_once() {
 }
 
 #[tokio::test]
+async fn a_frame_as_large_as_one_may_be_is_passed_on_in_as_many_as_it_takes() {
+    let cluster = Cluster::start(1, |_, _, _| {}).await;
+    let (leader, _) = cluster.leader(1).await;
+    let line = |n: usize| ledger_core::Line {
+        offer: offer(&format!("{{tag}}{n}{}", "s".repeat(58))),
+        quantity: ledger_core::Quantity::new(1).expect("a quantity"),
+    };
+    let lines: ledger_core::command::Lines = (0..7).map(line).collect();
+    let command =
+        |n| Command::Reserve { id: mint("{tag}", n), keys: Default::default(), lines: lines.clone(), hold_ms: None };
+    let commands: Vec<Command> = (0..ledger_proto::limits::CALLS_PER_FRAME_MAX as u64).map(command).collect();
+    let tagged = |n: usize| Calls::of(0, (0_u64..).zip(&commands[..n])).expect("callers' commands");
+    let bytes = |n: usize| tagged(n).len();
+    let per_call = bytes(commands.len()) / commands.len();
+    let mut most = ledger_proto::limits::FRAME_BYTES_MAX / per_call;
+    while bytes(most) > ledger_proto::limits::FRAME_BYTES_MAX {
+        most -= 1;
+    }
+    let frame = tagged(most);
+    let answered = cluster.grpc((leader + 1) % 3).await.max_decoding_message_size(64 << 20).submit_batch(frame).await;
+    let answers = answered.expect("answered").into_inner().decode().expect("a frame");
+    assert_eq!(answers.len(), most);
+    // No such product: the leader has decided each of them.
+    let undecided = answers.iter().find(|answer| !matches!(answer.reply, Reply::Refused(Why::Ledger(_))));
+    assert!(undecided.is_none(), "of {most}: {undecided:?}");
+}
+
+#[tokio::test]
 async fn bad_input_of_each_kind_is_refused_by_name_and_changes_nothing() {
     let cluster = stocked(1, 5).await;
     let mut client = cluster.grpc(0).await;

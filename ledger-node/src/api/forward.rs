@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use ledger_core::LedgerTime;
+use ledger_proto::limits::{CALLS_PER_FRAME_MAX, FRAME_BYTES_MAX};
 use ledger_proto::v1::ledger_client::LedgerClient;
 use ledger_proto::{At, Invalid, Reply, answers, calls, names, v1};
 use ledger_raft::seam::Net;
+use prost::Message as _;
+use prost::encoding::encoded_len_varint;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
@@ -94,29 +97,54 @@ impl Forwarder {
         Some(client.max_decoding_message_size(most).max_encoding_message_size(most))
     }
 
-    /// Passes calls on; every call gets an answer.
+    /// Passes calls on, in their order; every call gets an answer.
     pub async fn submit(&self, leader: Arc<str>, pending: Vec<PendingCall>) -> Vec<Group> {
+        let mut groups = Vec::new();
+        let mut left = &pending[..];
+        while !left.is_empty() {
+            let (frame, taken) = frame_of(left, Instant::now());
+            let (calls, rest) = left.split_at(taken);
+            left = rest;
+            groups.extend(self.submit_frame(&leader, calls, frame).await);
+        }
+        groups
+    }
+
+    async fn submit_frame(&self, leader: &Arc<str>, pending: &[PendingCall], frame: v1::CallFrame) -> Vec<Group> {
         let now = Instant::now();
         let latest = pending.iter().map(|call| call.expires_at).max().unwrap_or(now);
-        let frame = pending.iter().map(|call| v1::Call {
-            tag: call.tag,
-            within_ms: u32::try_from(call.expires_at.saturating_duration_since(now).as_millis())
-                .unwrap_or(u32::MAX)
-                .max(1),
-            verb: calls::verb(&call.command),
-        });
-        let mut request = tonic::Request::new(v1::CallFrame { calls: frame.collect() });
+        let mut request = tonic::Request::new(frame);
         request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
-        let Some(mut client) = self.ledger(&leader) else {
-            return vec![not_reached(&pending, &leader, "it is no address")];
+        let Some(mut client) = self.ledger(leader) else {
+            return vec![not_reached(pending, leader, "it is no address")];
         };
         let within = latest.saturating_duration_since(now) + FORWARD_GRACE;
         match tokio::time::timeout(within, client.submit_batch(request)).await {
-            Ok(Ok(answered)) => complete(&pending, groups_of(answered.into_inner())),
-            Ok(Err(status)) => vec![broken(&pending, &leader, &status)],
-            Err(_) => vec![unknown(&pending, "the leader did not answer in time")],
+            Ok(Ok(answered)) => complete(pending, groups_of(answered.into_inner())),
+            Ok(Err(status)) => vec![broken(pending, leader, &status)],
+            Err(_) => vec![unknown(pending, "the leader did not answer in time")],
         }
     }
+}
+
+/// The next frame of calls to pass on, and how many it carries: at least one. Each call has its time left written out, so that what came
+/// in one frame may need two.
+fn frame_of(pending: &[PendingCall], now: Instant) -> (v1::CallFrame, usize) {
+    let mut frame = v1::CallFrame::default();
+    let mut bytes = 0;
+    for call in pending.iter().take(CALLS_PER_FRAME_MAX) {
+        let left = call.expires_at.saturating_duration_since(now).as_millis();
+        let within_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+        let call = v1::Call { tag: call.tag, within_ms, verb: calls::verb(&call.command) };
+        let length = call.encoded_len();
+        bytes += 1 + encoded_len_varint(length as u64) + length;
+        if bytes > FRAME_BYTES_MAX && !frame.calls.is_empty() {
+            break;
+        }
+        frame.calls.push(call);
+    }
+    let taken = frame.calls.len();
+    (frame, taken)
 }
 
 /// A status instead of answers: definite only when the node said so, or nothing was sent.
@@ -127,6 +155,10 @@ fn broken(pending: &[PendingCall], leader: &str, status: &tonic::Status) -> Grou
     }
     if never_sent(status) {
         return not_reached(pending, leader, "no connection");
+    }
+    // The node could not read the frame, which it does before anything else.
+    if status.code() == tonic::Code::InvalidArgument {
+        return not_reached(pending, leader, status.message());
     }
     unknown(pending, "the connection to the leader broke before it answered")
 }
@@ -176,4 +208,21 @@ fn complete(pending: &[PendingCall], mut groups: Vec<Group>) -> Vec<Group> {
         groups.push(Group { at: None, items: left_out.map(item).collect() });
     }
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_the_leader_could_not_read_changed_nothing() {
+        let id = ledger_core::ReservationId::from_parts(ledger_core::Slot::new(1).expect("a slot"), 1_000, 1);
+        let command = ledger_core::Command::Release { id };
+        let pending = [PendingCall { command, expires_at: Instant::now(), tag: 7 }];
+        let reply_to = |status: tonic::Status| broken(&pending, "node:1", &status).items.remove(0).reply;
+        let malformed = reply_to(ledger_proto::status::malformed("a frame of 9 bytes, at most 8 are allowed"));
+        assert!(matches!(malformed, Reply::NotNow(_)), "{malformed:?}");
+        let broken = reply_to(tonic::Status::unavailable("the connection broke"));
+        assert!(matches!(broken, Reply::Unknown(_)), "{broken:?}");
+    }
 }

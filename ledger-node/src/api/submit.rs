@@ -203,9 +203,9 @@ pub fn not_now_of(why: &NodeNotNow) -> NotNow {
     })
 }
 
-/// Nothing was sent to the leader.
+/// The leader took nothing: no byte went out, or it could not read them.
 pub(super) fn not_reached(calls: &[PendingCall], leader: &str, why: &str) -> Group {
-    let mut not_now = NotNow::new(Cause::NotLeader, format!("the leader at {leader} could not be reached: {why}"), 50);
+    let mut not_now = NotNow::new(Cause::NotLeader, format!("the leader at {leader} took nothing: {why}"), 50);
     not_now.leader = Some(leader.to_owned());
     let reply = Reply::NotNow(not_now);
     Group { at: None, items: calls.iter().map(|call| Item { tag: call.tag, place: 0, reply: reply.clone() }).collect() }
