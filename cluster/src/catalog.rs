@@ -80,6 +80,11 @@ impl Catalog {
         Self::read(file)
     }
 
+    /// Units of all lines. A full file has more than 64 bits can say.
+    pub fn units(&self) -> u128 {
+        self.lines.iter().filter_map(|line| line.units).map(|units| u128::from(units.get())).sum()
+    }
+
     /// Reads and checks CSV, a record at a time; memory is bounded by rows and by the bytes of one record, whatever comes.
     ///
     /// # Errors
@@ -309,6 +314,18 @@ mod tests {
         assert_eq!(catalog.lines[0].policy.low_stock_at, 5);
         assert_eq!(catalog.lines[0].policy.hold_ms_default, 90_000);
         assert_eq!(catalog.lines[1].units, None);
+    }
+
+    #[test]
+    fn units_of_all_lines_are_summed_beyond_64_bits() {
+        let max = ledger_core::limits::UNITS_MAX;
+        let rows = (0..=u64::MAX / max).map(|n| format!("s{n},{max}\n"));
+        let csv: String = std::iter::once("sku,units\n".to_owned()).chain(rows).collect();
+        let catalog = Catalog::read(csv.as_bytes()).expect("good");
+        assert_eq!(catalog.units(), u128::from(u64::MAX) + 1);
+        let done = crate::commands::ImportDoc { received_units: catalog.units(), ..Default::default() };
+        let text = serde_json::to_string(&done).expect("a document");
+        assert!(text.contains("\"received_units\":18446744073709551616"), "{text}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct ImportDoc {
     /// Lines whose units were received now.
     pub received_lines: u64,
     /// Units received now.
-    pub received_units: u64,
+    pub received_units: u128,
     /// Lines that had been received before: nothing was added.
     pub already_there: u64,
     /// Lines that were refused or are unknown.
@@ -38,6 +38,13 @@ pub struct ImportDoc {
     pub unknown_lines: u64,
     /// The first [`limits::IMPORT_FAILED_KEPT`] of them that were answered, by line.
     pub failed: Vec<FailedLine>,
+}
+
+/// What a file would import.
+#[derive(Debug, Serialize)]
+struct CheckDoc {
+    lines: u64,
+    units: u128,
 }
 
 /// A line that was not done.
@@ -67,9 +74,8 @@ pub(crate) fn bad_file(path: &Path, errors: &CatalogErrors) -> Failure {
 
 pub(super) fn check(args: &ImportArgs, printer: Printer) -> Outcome {
     let catalog = Catalog::open(&args.file).map_err(|errors| bad_file(&args.file, &errors))?;
-    let units: u64 = catalog.lines.iter().filter_map(|l| l.units).map(client_sdk::Units::get).sum();
-    let document = serde_json::json!({ "lines": catalog.lines.len(), "units": units });
-    printer.print(&document, |_| format!("{} lines, {units} units: good", catalog.lines.len()))
+    let document = CheckDoc { lines: catalog.lines.len() as u64, units: catalog.units() };
+    printer.print(&document, |doc| format!("{} lines, {} units: good", doc.lines, doc.units))
 }
 
 pub(super) async fn run(desk: &Desk, args: ImportArgs) -> Outcome {
@@ -77,7 +83,7 @@ pub(super) async fn run(desk: &Desk, args: ImportArgs) -> Outcome {
     let file_name = args.file.file_name().map_or("catalog".into(), |n| n.to_string_lossy().into_owned());
     let batch = args.batch.unwrap_or(file_name);
     reference(&batch, u64::MAX).map_err(|e| Failure::usage(format!("--batch {batch:?}: {e}")))?;
-    let units: u64 = catalog.lines.iter().filter_map(|l| l.units).map(client_sdk::Units::get).sum();
+    let units = catalog.units();
     let will = format!(
         "create what is missing of {} products and receive {units} units, under references {batch}:LINE (lines imported before add nothing)",
         catalog.lines.len()
@@ -153,7 +159,7 @@ pub async fn import_lines(client: &Client, lines: &[CatalogLine], batch: &str) -
                         Some((_, true)) => done.already_there += 1,
                         Some((units, false)) => {
                             done.received_lines += 1;
-                            done.received_units += units;
+                            done.received_units += u128::from(units);
                         }
                         None => {}
                     }

@@ -142,9 +142,9 @@ async fn show(desk: &Desk, client: &Client, sale: &str) -> Outcome {
 struct SaleDoc {
     sale: String,
     products: u64,
-    available: u64,
-    held: u64,
-    sold: u64,
+    available: i128,
+    held: i128,
+    sold: i128,
     ended: u64,
 }
 
@@ -155,9 +155,10 @@ async fn list(desk: &Desk) -> Outcome {
         let new = SaleDoc { sale: sale.clone(), products: 0, available: 0, held: 0, sold: 0, ended: 0 };
         let sums = sales.entry(sale).or_insert(new);
         sums.products += 1;
-        sums.available += offer.available;
-        sums.held += offer.held;
-        sums.sold += offer.sold;
+        // Of all products: more than 64 bits can say.
+        sums.available += i128::from(offer.available);
+        sums.held += i128::from(offer.held);
+        sums.sold += i128::from(offer.sold);
         sums.ended += u64::from(offer.state == "ended");
     }
     let sales: Vec<SaleDoc> = sales.into_values().collect();
@@ -178,7 +179,7 @@ async fn end(desk: &Desk, sale: &str) -> Outcome {
     if offers.is_empty() {
         return Err(Failure::refused(format!("there is no sale {sale}")).hint("ledgerctl sale list"));
     }
-    let left: u64 = offers.iter().map(|o| o.available).sum();
+    let left: i128 = offers.iter().map(|o| i128::from(o.available)).sum();
     desk.printer.ask(&format!(
         "end sale {sale} on {} products for good; {left} units go back to the plain offers",
         offers.len()
