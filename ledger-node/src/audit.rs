@@ -183,7 +183,8 @@ fn found(finding: ledger_core::view::Finding) -> Finding {
     Finding::new(finding.invariant, finding.what)
 }
 
-/// Stock recomputed from history up to an index; or why not: it is gapped, too long, or cut by retention meanwhile.
+/// Stock recomputed from history up to an index; or why not: it is gapped, too long, or cut by
+/// retention meanwhile.
 fn books_of(history: &dyn History, shard: u32, index: u64) -> Result<Books, String> {
     history.sync_through(shard, index).map_err(|error| error.to_string())?;
     let kept = history.coverage(shard);

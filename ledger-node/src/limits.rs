@@ -85,8 +85,8 @@ pub const AUDIT_IN_PLACE_RECORDS: u64 = 1_024;
 pub const AUDIT_HISTORY_CHANGES_MAX: u64 = 1_000_000;
 /// Records that an audit reads from history at once.
 pub const AUDIT_PAGE: PageBounds = PageBounds { records: 1_024, bytes: 4 << 20 };
-/// History may lag so many entries behind before the log stops waiting for it and it becomes gapped. Their bytes are bounded by
-/// `raft.snapshot_every_bytes`.
+/// History may lag so many entries behind before the log stops waiting for it and it becomes
+/// gapped. Their bytes are bounded by `raft.snapshot_every_bytes`.
 pub const HISTORY_BACKLOG_ENTRIES_MAX: u64 = 200_000;
 
 const _: () = assert!(RETAIN_MS_MIN < ledger_core::limits::RETAIN_REFUSED_MS_DEFAULT);

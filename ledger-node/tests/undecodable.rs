@@ -112,12 +112,12 @@ async fn a_watch_ends_where_a_shard_is_not_applied_any_more_though_another_is_bu
     timeout(PATIENCE, status.wait_for(|s| s.apply_halted.is_some())).await.expect("in time").expect("it lives");
 
     let mut frames = cluster.grpc(0).await.watch(v1::WatchRequest::default()).await.expect("begun").into_inner();
-    let mut told = Vec::new();
+    let mut delivered = Vec::new();
     let ended = async {
         for n in 0.. {
             cluster.ask(receive(&busy, 1, &format!("r{n}"))).await;
             match frames.message().await {
-                Ok(frame) => told.extend(frame.expect("it ends with a status").changes),
+                Ok(frame) => delivered.extend(frame.expect("it ends with a status").changes),
                 Err(status) => return status,
             }
         }
@@ -126,7 +126,7 @@ async fn a_watch_ends_where_a_shard_is_not_applied_any_more_though_another_is_bu
     let ended = timeout(PATIENCE, ended).await.expect("a watch does not wait for what never comes");
     assert_eq!(ended.code(), tonic::Code::Unavailable, "{ended}");
     assert!(ended.message().contains("shard 1 here does not apply"), "{ended}");
-    let products: Vec<&str> = told
+    let products: Vec<&str> = delivered
         .iter()
         .filter(|c| c.name == "ProductCreated")
         .map(|c| c.offer.as_ref().map_or("", |o| o.sku.as_str()))

@@ -8,13 +8,14 @@ pub const FRAME_BYTES_MAX: usize = ledger_core::limits::ENTRY_BYTES_MAX;
 pub const ANSWER_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 /// Calls one frame may carry: one frame fits one entry.
 pub const CALLS_PER_FRAME_MAX: usize = ledger_core::limits::COMMANDS_PER_ENTRY_MAX;
-/// Bytes of one call: more than twice the largest valid one. It bounds what a call makes its decoder
-/// allocate: an empty field takes 2 bytes of a message, and up to 56 once it is read.
+/// Bytes of one call: more than twice the largest valid one. It bounds what a call makes its
+/// decoder allocate: an empty field takes 2 bytes of a message, and up to 56 once it is read.
 pub const CALL_BYTES_MAX: usize = 32 << 10;
 /// Lines one call may carry. Those of the same offer are summed as the call is read; the sums keep the ledger's bound on lines.
 pub const LINES_PER_CALL_MAX: usize = 64;
-/// Bytes of one request that is no frame of calls: more than the largest read and the largest watch take.
-/// It bounds what a request makes its decoder allocate, as [`CALL_BYTES_MAX`] does for a call.
+/// Bytes of one request that is no frame of calls: more than the largest read and the largest watch
+/// take. It bounds what a request makes its decoder allocate, as [`CALL_BYTES_MAX`] does for a
+/// call.
 pub const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// Items of a page when the caller names no number.
 pub const PAGE_DEFAULT: usize = 100;

@@ -1,9 +1,10 @@
 //! The codec of every message that prost decodes: prost's, with a bound on what a request may have.
 //!
-//! A repeated field that is empty takes 2 bytes of a request, and up to 56 once it is decoded, so a bound on their
-//! number comes too late.
+//! A repeated field that is empty takes 2 bytes of a request, and up to 56 once it is decoded, so a
+//! bound on their number comes too late.
 //!
-//! **Owns** [`RequestCodec`]. **Must never** decode a request above [`REQUEST_BYTES_MAX`]. **Read next**: [`crate::frames`].
+//! **Owns** [`RequestCodec`]. **Must never** decode a request above [`REQUEST_BYTES_MAX`]. **Read
+//! next**: [`crate::frames`].
 
 use std::marker::PhantomData;
 

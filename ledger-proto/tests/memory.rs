@@ -1,4 +1,5 @@
-//! What one frame or request makes the decoder allocate is bounded by what is in it that counts, not by how many fields it has.
+//! What one frame or request makes the decoder allocate is bounded by what is in it that counts,
+//! not by how many fields it has.
 
 use bytes::Bytes;
 use ledger_proto::fast::FrameError;
@@ -11,7 +12,8 @@ use prost::encoding::WireType;
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
-/// More than the decoded calls of a full frame take, and far less than all fields of 2 bytes in a frame would.
+/// More than the decoded calls of a full frame take, and far less than all fields of 2 bytes in a
+/// frame would.
 const ALLOCATED_MAX: usize = 4 * FRAME_BYTES_MAX;
 
 /// Bytes allocated at most while `work` runs, beyond those before it.
@@ -31,7 +33,8 @@ fn field(number: u32, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A call with tag 7: messages in each other, the verb first, and in the last of them one empty field again and again.
+/// A call with tag 7: messages in each other, the verb first, and in the last of them one empty
+/// field again and again.
 fn call_of_empty_fields(within: &[u32], empty: u8, bytes: usize) -> Vec<u8> {
     let fields = [empty << 3 | 2, 0].repeat((bytes - 64) / 2);
     let verb = within.iter().rev().fold(fields, |content, number| field(*number, &content));

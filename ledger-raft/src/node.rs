@@ -387,8 +387,8 @@ impl Group {
         Ok(upkeep::build_snapshot(&self.core).await?.head.last.index)
     }
 
-    /// Keeps log entries above `index` from being purged (history still needs them), but no more bytes of them than a slow follower
-    /// finds (`snapshot_every_bytes`); `u64::MAX` lifts it.
+    /// Keeps log entries above `index` from being purged (history still needs them), but no more
+    /// bytes of them than a slow follower finds (`snapshot_every_bytes`); `u64::MAX` lifts it.
     pub fn hold_purge_above(&self, index: u64) {
         self.core.hold_purge_above.store(index, Ordering::Relaxed);
     }

@@ -154,7 +154,8 @@ async fn announce(core: &GroupCore) {
 
 /// Index up to which the log may be purged, once `covered` is the older of the two snapshots and `newest` the newer one.
 fn purge_upto(core: &GroupCore, covered: u64, newest: u64) -> u64 {
-    // Entries may be large: what is kept for slow followers, and for whoever holds the purge back, is bounded by bytes, too.
+    // Entries may be large: what is kept for slow followers, and for whoever holds the purge back,
+    // is bounded by bytes, too.
     let too_old = core.store.log().newest_within(core.tuning.snapshot_every_bytes).saturating_sub(1);
     let kept = newest.saturating_sub(core.tuning.keep_entries).max(too_old);
     let held = core.hold_purge_above.load(Ordering::Relaxed).max(too_old);

@@ -127,8 +127,8 @@ impl Forwarder {
     }
 }
 
-/// The next frame of calls to pass on, and how many it carries: at least one. Each call has its time left written out, so that what came
-/// in one frame may need two.
+/// The next frame of calls to pass on, and how many it carries: at least one. Each call has its
+/// time left written out, so that what came in one frame may need two.
 fn frame_of(pending: &[PendingCall], now: Instant) -> (v1::CallFrame, usize) {
     let mut frame = v1::CallFrame::default();
     let mut bytes = 0;

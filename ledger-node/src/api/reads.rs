@@ -256,7 +256,8 @@ impl<'a> Reader<'a> {
         })?;
         let from = before.map_or(Begin::Head(head), Begin::Page);
         if let Some((index, _)) = head {
-            // The ledger shows a change a moment before its record is in history. When that does not come in time, history says so.
+            // The ledger shows a change a moment before its record is in history. When that does
+            // not come in time, history says so.
             let mut applied = shard.applied();
             let _late = tokio::time::timeout(self.within, applied.wait_for(|to| to.position.index >= index)).await;
         }

@@ -97,7 +97,8 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     // A watcher that is dropped between two awaits would lose what it read: the stream keeps it until it is done.
     let mine = stream::unfold(Some((watcher, here, api.clone())), |state| async move {
         let (mut watcher, here, api) = state?;
-        // Asked before every frame: one shard with changes must not hide that another has none any more.
+        // Asked before every frame: one shard with changes must not hide that another has none any
+        // more.
         let frame = match all_go_on(&here, &watcher) {
             Ok(()) => watcher.next().await.map(|frame| wire_frame(&frame)).map_err(|why| watch_error(&api, &why)),
             Err(why) => Err(why),
@@ -131,8 +132,9 @@ async fn reach(api: &Api, shard: &Shard, place: Place) -> Result<(), Status> {
     }
 }
 
-/// Nothing happens at a replica that does not apply, whatever happens elsewhere: a watch must not wait for it. What a stopped replica
-/// has may be wrong. What one has that cannot decode the next entry is good, and is delivered first.
+/// Nothing happens at a replica that does not apply, whatever happens elsewhere: a watch must not
+/// wait for it. What a stopped replica has may be wrong. What one has that cannot decode the next
+/// entry is good, and is delivered first.
 fn all_go_on(here: &[Arc<Shard>], watcher: &Watcher) -> Result<(), Status> {
     let ends = |why: String| {
         status::not_now(NotNow::new(

@@ -285,7 +285,8 @@ mod tests {
     fn a_head_that_history_has_not_come_to_is_not_here_yet_and_never_cut_off() {
         let mut shard = Shard::new();
         let subject = Subject::Product(sku("{q}a"));
-        // The ledger is looked at between an entry's change of it and the record's way into history.
+        // The ledger is looked at between an entry's change of it and the record's way into
+        // history.
         let next = shard.index + 1;
         shard.ledger.apply(
             1,

@@ -35,7 +35,8 @@ impl Kept {
         self.fetch.as_ref().filter(|fetch| fetch.gap == *gap).map_or(gap.after, |fetch| fetch.to) + 1
     }
 
-    /// Retention raised the beginning of the first gap, which was `before`: what was fetched behind it counts all the same.
+    /// Retention raised the beginning of the first gap, which was `before`: what was fetched behind
+    /// it counts all the same.
     pub(super) fn shorten_fetch(&mut self, before: &Gap) {
         let gap = self.note.gaps.first().filter(|gap| gap.through == before.through).cloned();
         self.fetch = self.fetch.take().filter(|fetch| fetch.gap == *before).zip(gap).and_then(|(fetch, gap)| {
@@ -127,7 +128,7 @@ impl KeptHistory {
         };
         match (chain, expected) {
             (Some(got), Some(expected)) if got != expected => Err(FillError::Unchained { index: gap.through }),
-            // Not one record, and what is kept begins here: the peer's word alone says that there is none.
+            // Not one record, and what is kept begins here: only the peer says that there is none.
             (None, Some(_)) => Err(FillError::Unproved { through: gap.through }),
             _ => Ok(next),
         }

@@ -130,8 +130,9 @@ impl RecordFiles {
     /// `otherwise` is assumed. Writing begins in a new file: the last one may be torn. Its number was never used before, also when
     /// retention removed the last files: places and notes of those may still be there.
     ///
-    /// The run before may have ended before it synced its last file. It is synced here, so that what lies in it counts as durable
-    /// rightly; the files before it were synced when they were full.
+    /// The run before may have ended before it synced its last file. It is synced here, so that
+    /// what lies in it counts as durable rightly; the files before it were synced when they were
+    /// full.
     pub(super) fn open(dir: &Path, newest: &BTreeMap<u32, Newest>, otherwise: &Newest) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut sealed = BTreeMap::new();
@@ -192,7 +193,8 @@ impl RecordFiles {
         };
         let file = file.ok_or_else(|| bad(format!("file {} is gone", place.file)))?;
         let mut bytes = vec![0; place.len as usize];
-        // What the disk does not give back is as bad as what it changed: it is fetched from a peer, and written elsewhere.
+        // What the disk does not give back is as bad as what it changed: it is fetched from a peer,
+        // and written elsewhere.
         file.read_exact_at(&mut bytes, place.offset.into()).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => bad("its file ends before it"),
             _ => bad(format!("its file cannot be read there: {e}")),

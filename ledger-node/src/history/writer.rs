@@ -135,8 +135,9 @@ impl Writer {
         self.history.done.notify_all();
     }
 
-    /// The store cannot be written: what waits is missing, and the store is left alone for a while. So is what was written since the
-    /// last sync, when that cannot be synced either: the log is not kept for records that a peer has. Under the right to write.
+    /// The store cannot be written: what waits is missing, and the store is left alone for a while.
+    /// So is what was written since the last sync, when that cannot be synced either: the log is
+    /// not kept for records that a peer has. Under the right to write.
     fn fail(&mut self, error: &io::Error) {
         tracing::error!(%error, "the history store cannot be written; the node is gapped until it can");
         self.unsynced = 0;
@@ -196,7 +197,8 @@ impl KeptHistory {
         failed
     }
 
-    /// As [`Self::retain_by_age`], past records that cannot be read: those must not keep all older ones.
+    /// As [`Self::retain_by_age`], past records that cannot be read: those must not keep all older
+    /// ones.
     fn retain_shard(&self, shard: u32, from: u64) -> io::Result<Option<u64>> {
         for _ in 0..HISTORY_READ_TRIES {
             let error = match self.retain_by_age(shard, from) {
@@ -226,7 +228,8 @@ impl KeptHistory {
             bytes += mark.len as usize;
             more
         });
-        // The newest stays: what its chain value is, is how a peer knows that nothing came after it.
+        // The newest stays: what its chain value is, is how a peer knows that nothing came after
+        // it.
         let newest = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
         match doomed.last() {
             Some(last) => self.drop_below(shard, (last.index + 1).min(newest)),

@@ -1,7 +1,8 @@
 //! Frames of calls, by hand.
 //!
-//! **Must never** accept what [`crate::calls`] refuses, nor the other way round (except that a call above
-//! [`CALL_BYTES_MAX`] is refused unread), nor allocate by the number of fields before a bound is checked.
+//! **Must never** accept what [`crate::calls`] refuses, nor the other way round (except that a call
+//! above [`CALL_BYTES_MAX`] is refused unread), nor allocate by the number of fields before a bound
+//! is checked.
 
 use bytes::BytesMut;
 use ledger_core::{Command, Line};

@@ -169,7 +169,8 @@ fn a_frame_is_bounded_in_calls_and_bytes() {
 fn fields_of_a_frame_that_no_build_knows_are_passed_over_as_prost_does() {
     let command = ledger_core::Command::Release { id: crate::given::some_id() };
     let good = bytes_of(&Calls::of(5, [(1, &command)]).unwrap());
-    // A varint, eight bytes, a length, a group with a field in it, four bytes, and a key of two bytes.
+    // A varint, eight bytes, a length, a group with a field in it, four bytes, and a key of two
+    // bytes.
     let unknown: [&[u8]; 6] = [
         &[16, 200, 1],
         &[17, 1, 2, 3, 4, 5, 6, 7, 8],
@@ -185,7 +186,8 @@ fn fields_of_a_frame_that_no_build_knows_are_passed_over_as_prost_does() {
         let cut = [&good[..], &field[..field.len() - 1]].concat();
         assert_eq!((quickly(&cut), slowly(&cut)), (None, None), "{field:?} is cut");
     }
-    // A call's key with another wire type, a group that does not end, and a length that takes more bytes than it needs.
+    // A call's key with another wire type, a group that does not end, and a length that takes more
+    // bytes than it needs.
     for broken in [&[8, 1][..], &[11, 8, 1], &[12]] {
         assert_eq!((quickly(broken), slowly(broken)), (None, None), "{broken:?}");
     }
