@@ -40,9 +40,6 @@ struct OfferBook {
     sold: i128,
     /// A sale that ended by hand: what comes back goes to the plain offer.
     ended: bool,
-    /// End of the window, and whether it was told.
-    closes_at: Option<LedgerTime>,
-    over_told: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -345,9 +342,8 @@ impl Books {
     fn dispatch(&mut self, at: Position, time: LedgerTime, kind: &ChangeKind) {
         match kind {
             ChangeKind::ProductCreated { sku, .. } => self.created(at, sku),
-            ChangeKind::OfferPut { offer, policy, .. } => {
-                let book = self.offer_mut(offer);
-                (book.closes_at, book.over_told) = (policy.closes_at, false);
+            ChangeKind::OfferPut { offer, .. } => {
+                self.offer_mut(offer);
             }
             ChangeKind::UnitsReceived { offer, units, reference, balance } => {
                 self.reference(at, &offer.sku, reference.as_str());
@@ -370,8 +366,12 @@ impl Books {
                 self.agree(at, &from, from_balance);
                 self.agree(at, &to, to_balance);
             }
-            ChangeKind::SaleEnded { offer, balance, moved_back } => {
-                self.sale_ended(at, time, offer, balance, *moved_back)
+            ChangeKind::SaleEnded { offer, balance, moved_back, by_hand } => {
+                // A window that closes leaves its units in the offer.
+                if *by_hand {
+                    self.ended_by_hand(at, offer, *moved_back);
+                }
+                self.agree(at, offer, balance);
             }
             ChangeKind::InventoryReserved { id, deadline, lines } => self.reserved(at, time, *id, *deadline, lines),
             ChangeKind::ReservationExtended { id, deadline } => self.extended(at, time, *id, *deadline),
@@ -445,20 +445,13 @@ impl Books {
         }
     }
 
-    fn sale_ended(&mut self, at: Position, time: LedgerTime, key: &OfferKey, told: &Balance, moved_back: u64) {
-        let book = self.offer_mut(key);
-        // A window that closes leaves its units in the offer; an end by hand moves them, and all that comes back later.
-        let window = moved_back == 0 && !book.over_told && book.closes_at.is_some_and(|t| t <= time);
-        if window {
-            book.over_told = true;
-        } else {
-            book.ended = true;
-            let moved = i128::from(moved_back);
-            self.take(at, key, moved);
-            let plain = OfferKey { sku: key.sku.clone(), sale: None };
-            self.offer_mut(&plain).available += moved;
-        }
-        self.agree(at, key, told);
+    /// A sale's units go to the plain offer, and all that comes back later.
+    fn ended_by_hand(&mut self, at: Position, key: &OfferKey, moved_back: u64) {
+        self.offer_mut(key).ended = true;
+        let moved = i128::from(moved_back);
+        self.take(at, key, moved);
+        let plain = OfferKey { sku: key.sku.clone(), sale: None };
+        self.offer_mut(&plain).available += moved;
     }
 
     fn reserved(

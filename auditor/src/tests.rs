@@ -186,6 +186,7 @@ fn an_ended_sale_gives_back_to_the_plain_offer() {
             offer: mug(Some("s")),
             balance: Balance { available: 0, held: 4, sold: 0 },
             moved_back: 0,
+            by_hand: true,
         },
     );
     h.at(5, ChangeKind::ReservationReleased { id: id(1), lines: [in_sale(0, 0)].into_iter().collect() });

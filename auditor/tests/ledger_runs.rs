@@ -229,3 +229,45 @@ fn payment_before_its_order_in_a_history_without_its_beginning() {
     assert_eq!(run.books.beheaded(), 1);
     assert_eq!(run.findings(), [""; 0]);
 }
+
+/// The window closes, its offer is changed, and then the sale is ended with holds that are live.
+#[test]
+fn sale_that_is_ended_after_its_window_closed() {
+    let mut run = Run::of_units(9);
+    let sale = Some("flash");
+    let policy = |price: &str| Policy {
+        closes_at: Some(LedgerTime(START_MS + 1_000)),
+        price: Some(price.parse().expect("a price")),
+        ..Policy::default()
+    };
+    run.ok(Command::PutOffer { offer: offer(sale), policy: policy("9"), expected_version: None });
+    run.receive(sale, 1);
+    let id = Run::id(1);
+    run.reserve(id, sale);
+    run.now += 1_000;
+    run.ok(Command::Tick);
+    run.ok(Command::PutOffer { offer: offer(sale), policy: policy("8"), expected_version: Some(1) });
+    run.ok(Command::EndSale { sku: sku(), sale: offer(sale).sale.expect("a sale") });
+    run.ok(Command::Release { id });
+    assert_eq!(run.findings(), [""; 0]);
+}
+
+/// More windows close at once than an entry passes: the sale whose turn has not come is ended.
+#[test]
+fn sale_that_is_ended_before_its_window_was_swept() {
+    let mut run = Run::of_units(9);
+    let closes = Policy { closes_at: Some(LedgerTime(START_MS + 1_000)), ..Policy::default() };
+    for n in 0..=limits::EDGES_PER_ENTRY_MAX {
+        let other = Sku::new(format!("other-{n}")).expect("a SKU");
+        run.ok(Command::CreateProduct { sku: other, policy: closes.clone() });
+    }
+    let sale = Some("flash");
+    run.ok(Command::PutOffer { offer: offer(sale), policy: closes, expected_version: None });
+    run.receive(sale, 1);
+    let id = Run::id(1);
+    run.reserve(id, sale);
+    run.now += 1_000;
+    run.ok(Command::EndSale { sku: sku(), sale: offer(sale).sale.expect("a sale") });
+    run.ok(Command::Release { id });
+    assert_eq!(run.findings(), [""; 0]);
+}

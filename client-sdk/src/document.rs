@@ -125,7 +125,8 @@ fn what(kind: &ChangeKind) -> String {
             format!("a log entry of {bytes} bytes could not be decoded ({}), hash {hash:032x}", error.name())
         }
         ChangeKind::StockLow { available, .. } => format!("{available} left"),
-        ChangeKind::SaleEnded { moved_back, .. } => format!("{moved_back} back to the plain offer"),
+        ChangeKind::SaleEnded { by_hand: false, .. } => "its window closed".to_owned(),
+        ChangeKind::SaleEnded { moved_back, .. } => format!("by hand, {moved_back} back to the plain offer"),
         ChangeKind::SoldOut { truth, .. } => match truth {
             SoldOut::Open { available } => format!("{available} left"),
             SoldOut::FirstBackAt(t) => format!("all held, first back at {}", instant(t.0)),

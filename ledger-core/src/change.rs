@@ -115,11 +115,13 @@ pub enum ChangeKind {
         offer: OfferKey,
         balance: Balance,
     },
-    /// The sale's window ended, or it was ended by hand; `moved_back` units went to the plain offer.
+    /// The sale's window ended and its units stay; or it was ended by hand for good: `moved_back`
+    /// units went to the plain offer, as will all that comes back later.
     SaleEnded {
         offer: OfferKey,
         balance: Balance,
         moved_back: u64,
+        by_hand: bool,
     },
     UnitsReceived {
         offer: OfferKey,

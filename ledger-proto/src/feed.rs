@@ -71,10 +71,11 @@ fn offer_kind_to_wire(kind: &ChangeKind, wire: &mut v1::FeedChange) -> bool {
             wire.offer = wire_offer(offer);
             wire.balance = wire_balance(*balance);
         }
-        ChangeKind::SaleEnded { offer, balance, moved_back } => {
+        ChangeKind::SaleEnded { offer, balance, moved_back, by_hand } => {
             wire.offer = wire_offer(offer);
             wire.balance = wire_balance(*balance);
             wire.units = *moved_back;
+            wire.by_hand = *by_hand;
         }
         ChangeKind::UnitsReceived { offer, units, reference, balance } => {
             wire.offer = wire_offer(offer);
@@ -229,7 +230,12 @@ fn kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
         "OfferOpened" => ChangeKind::OfferOpened { offer: of.offer()? },
         "OfferClosed" => ChangeKind::OfferClosed { offer: of.offer()? },
         "SaleStarted" => ChangeKind::SaleStarted { offer: of.offer()?, balance: of.balance() },
-        "SaleEnded" => ChangeKind::SaleEnded { offer: of.offer()?, balance: of.balance(), moved_back: wire.units },
+        "SaleEnded" => ChangeKind::SaleEnded {
+            offer: of.offer()?,
+            balance: of.balance(),
+            moved_back: wire.units,
+            by_hand: wire.by_hand,
+        },
         "UnitsReceived" => ChangeKind::UnitsReceived {
             offer: of.offer()?,
             units: of.units()?,

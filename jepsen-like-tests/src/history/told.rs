@@ -104,7 +104,7 @@ impl From<&Happened> for Change {
             K::SaleStarted { offer, balance } => {
                 (told.offer, told.after) = (Some(offer.into()), Some((*balance).into()));
             }
-            K::SaleEnded { offer, balance, moved_back } => {
+            K::SaleEnded { offer, balance, moved_back, .. } => {
                 (told.offer, told.after) = (Some(offer.into()), Some((*balance).into()));
                 told.number = Some(*moved_back as i64);
             }

@@ -168,7 +168,7 @@ impl Deciding<'_> {
         self.state.digest_kept_ended(at);
         self.set_phase(at);
         let balance = self.state.balance(at);
-        self.say_offer(at, |_, offer| Said::SaleEnded { offer, balance, moved_back });
+        self.say_offer(at, |_, offer| Said::SaleEnded { offer, balance, moved_back, by_hand: true });
         Ok(Settled::Offer { version, replayed: false })
     }
 }

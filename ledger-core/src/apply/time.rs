@@ -120,7 +120,7 @@ impl Deciding<'_> {
             self.say_offer(at, |_, offer| Said::SaleStarted { offer, balance });
         }
         if now == Phase::Over {
-            self.say_offer(at, |_, offer| Said::SaleEnded { offer, balance, moved_back: 0 });
+            self.say_offer(at, |_, offer| Said::SaleEnded { offer, balance, moved_back: 0, by_hand: false });
         }
     }
 }

@@ -60,6 +60,7 @@ pub(crate) enum Said<'a> {
         offer: &'a [u8],
         balance: Balance,
         moved_back: u64,
+        by_hand: bool,
     },
     UnitsReceived {
         offer: &'a [u8],
@@ -266,10 +267,11 @@ fn put_stock(out: &mut Out<'_>, said: Said<'_>) {
             put_numbered(out, SALE_STARTED, offer);
             put_balance(out, balance);
         }
-        Said::SaleEnded { offer, balance, moved_back } => {
+        Said::SaleEnded { offer, balance, moved_back, by_hand } => {
             put_numbered(out, SALE_ENDED, offer);
             put_balance(out, balance);
             out.n(moved_back);
+            out.byte(u8::from(by_hand));
         }
         Said::UnitsReceived { offer, units, reference, balance } => {
             put_numbered(out, UNITS_RECEIVED, offer);
@@ -433,9 +435,12 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<ChangeKind, CodecError> {
         OFFER_OPENED => ChangeKind::OfferOpened { offer: from.offer()? },
         OFFER_CLOSED => ChangeKind::OfferClosed { offer: from.offer()? },
         SALE_STARTED => ChangeKind::SaleStarted { offer: from.offer()?, balance: get_balance(from)? },
-        SALE_ENDED => {
-            ChangeKind::SaleEnded { offer: from.offer()?, balance: get_balance(from)?, moved_back: from.n()? }
-        }
+        SALE_ENDED => ChangeKind::SaleEnded {
+            offer: from.offer()?,
+            balance: get_balance(from)?,
+            moved_back: from.n()?,
+            by_hand: from.flag()?,
+        },
         UNITS_RECEIVED => ChangeKind::UnitsReceived {
             offer: from.offer()?,
             units: from.units()?,

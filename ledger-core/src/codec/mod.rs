@@ -25,7 +25,7 @@ use primitives::{In, Out};
 /// Format of entries' bodies.
 pub const ENTRY_VERSION: u16 = 1;
 /// Format of records.
-pub const RECORD_VERSION: u16 = 2;
+pub const RECORD_VERSION: u16 = 3;
 
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -178,8 +178,9 @@ fn kind(names: &Names, kind: &ChangeKind) -> String {
         }
         ChangeKind::OfferOpened { offer: o } | ChangeKind::OfferClosed { offer: o } => format!(" {}", offer(o)),
         ChangeKind::SaleStarted { offer: o, balance: b } => format!(" {} [{}]", offer(o), balance(*b)),
-        ChangeKind::SaleEnded { offer: o, balance: b, moved_back } => {
-            format!(" {} [{}] {moved_back} moved back", offer(o), balance(*b))
+        ChangeKind::SaleEnded { offer: o, balance: b, moved_back, by_hand } => {
+            let how = if *by_hand { "by hand" } else { "by its window" };
+            format!(" {} [{}] {how}, {moved_back} moved back", offer(o), balance(*b))
         }
         ChangeKind::UnitsReceived { offer: o, units, reference, balance: b } => {
             format!(" {} {} ref {reference} [{}]", offer(o), units.get(), balance(*b))

@@ -31,8 +31,6 @@ struct FedOffer {
     policy: Policy,
     units: u64,
     ended: bool,
-    /// The end of its window was told.
-    over: bool,
 }
 
 struct FedHold {
@@ -208,7 +206,7 @@ impl Feed {
     }
 
     fn stock_change(&mut self, kind: &ChangeKind, record: &Record) {
-        let new = |policy: &Policy| FedOffer { policy: policy.clone(), units: 0, ended: false, over: false };
+        let new = |policy: &Policy| FedOffer { policy: policy.clone(), units: 0, ended: false };
         match kind {
             ChangeKind::ProductCreated { sku, policy } => {
                 let plain = OfferKey { sku: sku.clone(), sale: None };
@@ -217,13 +215,12 @@ impl Feed {
             ChangeKind::OfferPut { offer, policy, .. } => {
                 let state = self.offers.entry(offer.clone()).or_insert_with(|| new(policy));
                 state.policy = policy.clone();
-                state.over &= policy.closes_at.is_some_and(|t| t <= record.time);
             }
             ChangeKind::OfferOpened { offer } => self.offers.get_mut(offer).expect("known").policy.open = true,
             ChangeKind::OfferClosed { offer } => self.offers.get_mut(offer).expect("known").policy.open = false,
             ChangeKind::SaleStarted { offer, balance } => self.agree(offer, *balance, kind),
-            ChangeKind::SaleEnded { offer, balance, moved_back } => {
-                self.sale_ended(offer, *moved_back, record);
+            ChangeKind::SaleEnded { offer, balance, moved_back, by_hand } => {
+                self.sale_ended(offer, *moved_back, *by_hand, record);
                 self.agree(offer, *balance, kind);
             }
             ChangeKind::UnitsReceived { offer, units, balance, .. } => {
@@ -246,14 +243,12 @@ impl Feed {
         }
     }
 
-    fn sale_ended(&mut self, offer: &OfferKey, moved_back: u64, record: &Record) {
+    fn sale_ended(&mut self, offer: &OfferKey, moved_back: u64, by_hand: bool, record: &Record) {
         let state = self.offers.get_mut(offer).expect("known");
-        // The window's end is told once, when it comes. Told again, or before it came: ended by hand, for good.
-        if !state.over && state.policy.closes_at.is_some_and(|t| t <= record.time) {
-            state.over = true;
-        } else {
-            state.ended = true;
-        }
+        let closed = state.policy.closes_at.is_some_and(|t| t <= record.time);
+        assert!(by_hand || (closed && moved_back == 0), "the window of {offer:?} ended: {:?}", state.policy);
+        assert!(!state.ended, "{offer:?} was ended by hand before");
+        state.ended = by_hand;
         let plain = OfferKey { sku: offer.sku.clone(), sale: None };
         self.moves(offer, &plain, moved_back);
     }
