@@ -208,7 +208,8 @@ impl Books {
         let cut = self.is_cut || !self.beheaded.is_empty();
         let follows_unknown = told.is_some() && known != told && reservation.is_none();
         if follows_unknown && (known.is_none() || cut) {
-            // It follows a reservation whose beginning is no longer kept; payments that came before that are known all the same.
+            // It follows a reservation whose beginning is no longer kept; payments that came before
+            // that are known all the same.
             return;
         }
         let begins = self.begins(id, change);
@@ -233,13 +234,14 @@ impl Books {
         }
     }
 
-    /// Whether a book of its own begins: the ledger forgets an order together with its reservation, and payments that came without an order once all of
-    /// them are settled. What comes for the id after that is new to it.
+    /// Whether a book of its own begins: the ledger forgets an order together with its reservation,
+    /// and payments that came without an order once all of them are settled. What comes for the id
+    /// after that is new to it.
     fn begins(&self, id: ReservationId, change: &Change) -> bool {
         let is_first = change.previous_on_reservation.is_none();
         let book = self.orders.get(&id).filter(|book| book.is_settled_without_order());
         match &change.kind {
-            // A payment whose refund was told first is that of the book.
+            // A payment whose refund came first is that of the book.
             ChangeKind::PaymentProcessed { payment, kept: false, .. } => {
                 is_first || book.is_some_and(|book| !book.awaits(payment.as_str()))
             }

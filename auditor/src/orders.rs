@@ -108,13 +108,14 @@ impl OrderBook {
         }
     }
 
-    /// Payments without an order, about which nothing is left to do: the ledger may have forgotten them.
+    /// Payments without an order, about which nothing is left to do: the ledger may have forgotten
+    /// them.
     pub(super) fn is_settled_without_order(&self) -> bool {
         let settled = self.closed || self.payments.values().all(|one| one.refunded);
         self.amount.is_none() && !self.payments.is_empty() && settled
     }
 
-    /// Whether its refund was told, and the payment itself was not.
+    /// Whether its refund is known, and the payment itself is not.
     pub(super) fn awaits(&self, payment: &str) -> bool {
         self.payments.get(payment).is_some_and(|one| one.amount.is_none())
     }

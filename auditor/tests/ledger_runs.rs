@@ -1,6 +1,8 @@
-//! What a ledger decides, its changes tell without a contradiction: records of real runs, entered into the books.
+//! What a ledger decides, its changes contradict in nothing: records of real runs, entered into the
+//! books.
 //!
-//! **Owns** sequences of legal commands that are rare in life. **Must never** make a change by hand. **Read next**: `../src/tests.rs`.
+//! **Owns** sequences of legal commands that are rare in life. **Must never** make a change by
+//! hand. **Read next**: `../src/tests.rs`.
 
 use auditor::Books;
 use ledger_core::codec::decode_record;
@@ -21,7 +23,7 @@ const FORGOTTEN_AFTER_MS: u64 = 120_000;
 struct Run {
     ledger: Ledger,
     books: Books,
-    /// The books are told of what comes from here on.
+    /// What comes from here on is entered.
     audited: bool,
     now: u64,
 }
@@ -122,7 +124,7 @@ impl Run {
     fn by_hand(&mut self, id: ReservationId, what: ByHand) {
         self.ok(Command::OrderByHand { id, what, reason: reason() });
     }
-    /// A worker tells the buyer of the one order that there is.
+    /// A worker notifies the buyer of the one order that there is.
     fn notify(&mut self, id: ReservationId) {
         let worker = WorkerId::new("w").expect("a name");
         let (slot, class) = (Slot::of(&sku()), WorkClass::Mail);
@@ -168,7 +170,7 @@ fn order_that_is_refused_after_the_record_of_its_payment_was_forgotten() {
 }
 
 #[test]
-fn payment_that_is_told_again_after_its_order_was_forgotten() {
+fn payment_that_comes_again_after_its_order_was_forgotten() {
     let mut run = Run::of_units(9);
     let id = Run::id(1);
     assert!(matches!(run.place(id, Some(1)), Outcome::Ok(_)));
@@ -187,7 +189,7 @@ fn payment_that_is_told_again_after_its_order_was_forgotten() {
 }
 
 #[test]
-fn payment_that_is_told_again_for_a_hold_after_its_record_was_forgotten() {
+fn payment_that_comes_again_for_a_hold_after_its_record_was_forgotten() {
     for end in [ByHand::Close, ByHand::Redrive] {
         let mut run = Run::of_units(9);
         let id = ReservationId::from_parts(Slot::of(&sku()), START_MS + limits::ID_AHEAD_MS_MAX, 1);
@@ -206,7 +208,7 @@ fn payment_that_is_told_again_for_a_hold_after_its_record_was_forgotten() {
 }
 
 #[test]
-fn payment_whose_refund_was_told_first() {
+fn payment_whose_refund_came_first() {
     let mut run = Run::of_units(9);
     let id = Run::id(1);
     run.paid(id, "p1");

@@ -28,7 +28,8 @@ pub const AMOUNT_MAX: u64 = (1 << 53) - 1;
 pub const SEALED_BYTES_MAX: usize = 1_024;
 /// Longest secret a client is given to act at the provider.
 pub const SECRET_BYTES_MAX: usize = 512;
-/// Payments one order may have: more than a provider ever reports for one. The last place is for one of the order's own amount.
+/// Payments one order may have: more than a provider ever reports for one. The last place is for
+/// one of the order's own amount.
 pub const PAYMENTS_MAX: usize = 16;
 /// Orders one claim may ask for.
 pub const CLAIM_MAX: u32 = 1_000;
@@ -48,8 +49,8 @@ pub const SUSPECTS_EVERY: u64 = 16;
 pub const CLAIMED_BYTES_MAX: usize = 1 << 20;
 /// Orders that all claims of one entry may give: with sealed content and a change each, an entry's answers and its record stay bounded.
 pub const CLAIMED_PER_ENTRY_MAX: usize = 16_384;
-/// Orders too near to their payment deadline that all claims of one entry put aside; and as many may be taken back for claims that need less time. The
-/// claims of the next entry go on.
+/// Orders too near to their payment deadline that all claims of one entry put aside; and as many
+/// may be taken back for claims that need less time. The claims of the next entry go on.
 pub const LATE_PER_ENTRY_MAX: usize = 4_096;
 /// Claims of one order: what would be claimed once more is parked, so that no epoch is ever given twice.
 pub const EPOCH_MAX: u32 = u32::MAX;
@@ -85,8 +86,9 @@ pub const COMMANDS_PER_ENTRY_MAX: usize = 8_192;
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// Expired holds swept by one entry; verdicts never wait for the sweep.
 pub const EXPIRED_PER_ENTRY_MAX: usize = 4_096;
-/// Holds that may be due and not swept; above it new holds are *not now*, since whole entries of holds that end at once are more than an entry sweeps, and
-/// orders wait for the sweep of their holds. More than a shard's holds at a mass expiry, which sells on at once; swept by 256 entries.
+/// Holds that may be due and not swept; above it new holds are *not now*, since whole entries of
+/// holds that end at once are more than an entry sweeps, and orders wait for the sweep of their
+/// holds. More than a shard's holds at a mass expiry, which sells on at once; swept by 256 entries.
 pub const HOLDS_DUE_MAX: usize = 1 << 20;
 /// `forgotten_to` never rises above ledger time minus this: younger ids are always remembered.
 pub const FORGET_GUARD_MS: u64 = 10_000;

@@ -420,8 +420,9 @@ pub enum NotNow {
         /// Milliseconds to wait.
         retry_ms: u64,
     },
-    /// The order's hold is due, and the sweep of the next entries decides first what becomes of it; or so many holds are due that none is added
-    /// before some are swept. Retry after this many milliseconds.
+    /// The order's hold is due, and the sweep of the next entries decides first what becomes of it;
+    /// or so many holds are due that none is added before some are swept. Retry after this many
+    /// milliseconds.
     SweepPending {
         /// Milliseconds to wait.
         retry_ms: u64,

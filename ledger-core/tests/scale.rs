@@ -404,7 +404,8 @@ fn half_a_million_waiting_orders() {
     told("the audit", || desk.shop.audit());
 }
 
-/// A worker that says an attempt takes very long stands beside one that needs little: however often it asks, the other has the oldest orders first.
+/// A worker that says an attempt takes very long stands beside one that needs little: however often
+/// it asks, the other has the oldest orders first.
 #[test]
 fn claims_that_need_little_time_have_the_oldest_orders_first() {
     const ORDERS: u64 = 50_000;
@@ -435,7 +436,8 @@ fn claims_that_need_little_time_have_the_oldest_orders_first() {
     desk.shop.audit();
 }
 
-/// Whole entries of holds that end at once are more than an entry sweeps: new holds wait as soon as too many are due, and those that wait are swept.
+/// Whole entries of holds that end at once are more than an entry sweeps: new holds wait as soon as
+/// too many are due, and those that wait are swept.
 #[test]
 fn holds_that_are_due_and_not_swept_are_bounded() {
     const DUE: u64 = (limits::HOLDS_DUE_MAX + limits::EXPIRED_PER_ENTRY_MAX + 1) as u64;

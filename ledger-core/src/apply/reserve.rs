@@ -85,7 +85,8 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// Whether there may be another hold: not while very many are due and not swept, since the sweep would never come to an end.
+    /// Whether there may be another hold: not while very many are due and not swept, since the
+    /// sweep would never come to an end.
     #[inline]
     pub(super) fn sweep_must_keep_up(&self) -> Result<(), NotNow> {
         if self.state.expiry.due() <= limits::HOLDS_DUE_MAX {

@@ -1,7 +1,8 @@
 //! What the passing of time does at the beginning of an entry: a bounded number of expiries, window edges, leases and delays, and ids to
 //! forget.
 //!
-//! No verdict waits for any of it, but for new holds when very many are due and not swept. **Owns** the sweeps. **Must never** change an answer: what is due counted as ended already.
+//! No verdict waits for any of it, but for new holds when very many are due and not swept. **Owns**
+//! the sweeps. **Must never** change an answer: what is due counted as ended already.
 //! **Read next**: [`crate::state::memory`].
 
 use super::holds::counted_keys;

@@ -205,7 +205,8 @@ pub fn decode_entry(stamp: LedgerTime, bytes: &[u8]) -> Result<Entry, CodecError
     Ok(Entry { stamp, commands })
 }
 
-/// The version comes before every bound: bounds are those of one format, and a later one may have wider bounds.
+/// The version comes before every bound: bounds are those of one format, and a later one may have
+/// wider bounds.
 fn begin<'a>(what: &'static str, bytes: &'a [u8], known: u16, max: usize) -> Result<In<'a>, CodecError> {
     let mut from = In::new(what, bytes);
     let got = from.small()?;

@@ -543,7 +543,8 @@ impl Keys {
         (before, count.kept)
     }
 
-    /// Puts back what forgotten reservations bought, from a snapshot; false when that was put back before.
+    /// Puts back what forgotten reservations bought, from a snapshot; false when that was put back
+    /// before.
     pub(crate) fn put_kept(&mut self, key: u32, offer: u32, units: u64) -> bool {
         let count = self.count_mut(key, offer);
         if count.kept > 0 {

@@ -146,7 +146,8 @@ impl Order {
     pub(crate) fn is_stray(&self) -> bool {
         self.cold().amount.is_none()
     }
-    /// Payments about which nobody has decided: whoever parks their refund has them decided already.
+    /// Payments about which nobody has decided: whoever parks their refund has them decided
+    /// already.
     pub(crate) fn is_undecided(&self) -> bool {
         self.is_stray() && self.phase() == Phase::Parked && self.parked_from.is_none()
     }

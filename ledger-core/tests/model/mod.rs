@@ -497,7 +497,8 @@ impl Model {
     }
 }
 
-/// The answer about an order whose hold is due and not swept, and to who asks for a hold when too many are.
+/// The answer about an order whose hold is due and not swept, and to who asks for a hold when too
+/// many are.
 const SWEEP_PENDING: Outcome = Outcome::NotNow(NotNow::SweepPending { retry_ms: limits::SWEEP_RETRY_MS });
 
 /// Lines summed by offer; none when a sum is above what a line may ask for.

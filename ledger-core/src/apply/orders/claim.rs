@@ -1,10 +1,12 @@
 //! Claim and heartbeat, and what becomes of leases and delays when their time comes.
 //!
-//! A claim takes turns: the product served longest ago gives its first order. The suspect lane is served when the normal one is empty, and every
-//! [`limits::SUSPECTS_EVERY`]th time. Orders to be paid that have too little time left for a claim are put aside, so that the next one does not look at them
-//! again; a claim that needs less time takes those back first that it fits, the earliest deadline first, each to where it stood. What fits no claim ends at
-//! its deadline.
-//! **Owns** epochs and leases. **Must never** give one order to two leases, or look at more than a bounded number. **Read next**: `report`.
+//! A claim takes turns: the product served longest ago gives its first order. The suspect lane is
+//! served when the normal one is empty, and every [`limits::SUSPECTS_EVERY`]th time. Orders to be
+//! paid that have too little time left for a claim are put aside, so that the next one does not
+//! look at them again; a claim that needs less time takes those back first that it fits, the
+//! earliest deadline first, each to where it stood. What fits no claim ends at its deadline.
+//! **Owns** epochs and leases. **Must never** give one order to two leases, or look at more than a
+//! bounded number. **Read next**: `report`.
 
 use super::super::{Deciding, Verdict};
 use crate::codec::orders::Told;
@@ -59,8 +61,9 @@ impl Deciding<'_> {
         }
     }
 
-    /// Of those put aside that a claim fits, the one with the earliest payment deadline: who has waited longest, where all have as long to pay. The
-    /// latest deadline would be that of the newest order, and the oldest would never be served.
+    /// Of those put aside that a claim fits, the one with the earliest payment deadline: who has
+    /// waited longest, where all have as long to pay. The latest deadline would be that of the
+    /// newest order, and the oldest would never be served.
     fn first_late(&self, attempt_ms: u64) -> Option<u32> {
         // A deadline of now is due.
         let late = self.state.first_late(self.state.time.saturating_add(attempt_ms.max(1)))?;

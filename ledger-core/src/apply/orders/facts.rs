@@ -264,8 +264,8 @@ impl Deciding<'_> {
     }
 }
 
-/// One place is kept for a payment of the order's own amount: wrong ones must not make the right one impossible. What an order will cost is
-/// not known before it is placed.
+/// One place is kept for a payment of the order's own amount: wrong ones must not make the right
+/// one impossible. What an order will cost is not known before it is placed.
 fn room_for_payment(cold: &Cold, amount: Option<Money>) -> Result<(), Refusal> {
     let right = amount.is_some() && amount == cold.amount;
     let max = limits::PAYMENTS_MAX - usize::from(!right);

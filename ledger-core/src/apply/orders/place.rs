@@ -133,7 +133,8 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// A refusal that was remembered is told: somebody tried to buy. Payments that came before stand in the same chain.
+    /// A remembered refusal makes a change: somebody tried to buy. Payments that came before stand
+    /// in the same chain.
     fn tell_attempted(&mut self, id: ReservationId, no: &No) {
         let No::Refused(why) = no else { return };
         if *why == Refusal::Forgotten {
