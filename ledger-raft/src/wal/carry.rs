@@ -14,7 +14,7 @@
 //!
 //! **Read next**: [`super::writer`], [`super::index`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +30,7 @@ use super::limits::{
 };
 use super::reader::{self, Files};
 use super::writer::Writer;
+use crate::api::GroupId;
 
 /// A live entry, and where it lay when it was read.
 pub(crate) struct Carried {
@@ -59,43 +60,28 @@ pub(crate) struct CarryRead {
 impl CarryRead {
     /// Reads them; blocks.
     pub(crate) fn run(self) -> CarryDone {
-        let mut out = Vec::new();
-        for (mem, places) in &self.wanted {
-            match reader::read(&self.files, mem.id, places, usize::MAX) {
-                Ok(entries) => out.extend(entries.into_iter().zip(places).map(|(entry, (_, place))| Carried {
-                    mem: mem.clone(),
-                    place: *place,
-                    entry,
-                })),
-                Err(e) => {
-                    let why = format!("entries of group {} cannot be carried: {e}", mem.id.0);
-                    return CarryDone { wanted: self.wanted, read: Err(io::Error::new(e.kind(), why)) };
-                }
-            }
-        }
-        CarryDone { wanted: self.wanted, read: Ok(out) }
+        let read = |(mem, places): Wanted| {
+            let read = reader::read(&self.files, mem.id, &places, usize::MAX);
+            ((mem, places), read)
+        };
+        CarryDone { groups: Ok(self.wanted.into_iter().map(read).collect()) }
     }
 
     /// It could not even be begun.
     pub(crate) fn failed(why: io::Error) -> CarryDone {
-        CarryDone { wanted: Vec::new(), read: Err(why) }
+        CarryDone { groups: Err(why) }
     }
 }
 
-/// How reading back ended.
+/// How reading back ended, for each group.
 pub(crate) struct CarryDone {
-    wanted: Vec<Wanted>,
-    read: io::Result<Vec<Carried>>,
+    groups: io::Result<Vec<(Wanted, io::Result<Vec<WalEntry>>)>>,
 }
 
-impl CarryDone {
-    /// Whether all that was wanted is still where it was: what was purged meanwhile may be overwritten by now, and is not missed.
-    fn is_current(&self) -> bool {
-        self.wanted.iter().all(|(mem, places)| {
-            let state = mem.lock();
-            places.iter().all(|(index, place)| state.index.find(*index) == Some(*place))
-        })
-    }
+/// Whether all of a group that was wanted is still where it was: what was purged meanwhile may be overwritten by now, and is not missed.
+fn is_current((mem, places): &Wanted) -> bool {
+    let state = mem.lock();
+    places.iter().all(|(index, place)| state.index.find(*index) == Some(*place))
 }
 
 /// What is being carried.
@@ -109,7 +95,9 @@ pub(crate) struct Carry {
     ready: VecDeque<Carried>,
     /// Of the round under construction.
     moved: Vec<Moved>,
-    /// Entries could not be read back: nothing is tried before.
+    /// Groups whose entries cannot be carried now; the others go on.
+    put_off: BTreeSet<GroupId>,
+    /// When they are tried again.
     retry_at: Option<Duration>,
 }
 
@@ -137,10 +125,8 @@ impl Writer {
             return None;
         }
         if self.carry.retry_at.take_if(|at| now >= *at).is_some() {
+            self.carry.put_off.clear();
             self.carry.due = true;
-        }
-        if self.carry.retry_at.is_some() {
-            return None;
         }
         loop {
             if self.carry.below.is_none() {
@@ -166,7 +152,8 @@ impl Writer {
         if crate::bad!("log-never-carried") {
             return None;
         }
-        for (generation, segment) in self.sealed.range(self.oldest_needed()..) {
+        let end = self.oldest_kept().unwrap_or(u32::MAX);
+        for (generation, segment) in self.sealed.range(self.oldest_needed()..).take_while(|(g, _)| **g < end) {
             let cost = CARRY_GAIN * live.get(generation).copied().unwrap_or(0);
             surplus += segment.bytes as i64 - cost as i64;
             if surplus > best {
@@ -176,11 +163,23 @@ impl Writer {
         below.filter(|_| best >= (CARRY_SURPLUS_SEGMENTS * self.config.segment_bytes) as i64)
     }
 
+    /// Whether the entries of a group stay where they are: they cannot be carried now, or the log of the group is damaged and will be
+    /// emptied for its repair.
+    fn stays(&self, mem: &GroupMem) -> bool {
+        self.carry.put_off.contains(&mem.id) || mem.lock().has_new_damage()
+    }
+
+    /// The oldest segment that stays for a group whose entries do: to carry others out of it, or of a later one, would give nothing back.
+    fn oldest_kept(&self) -> Option<u32> {
+        let kept = self.book.values().filter(|booked| self.stays(&booked.mem));
+        kept.filter_map(|booked| booked.mem.lock().index.oldest_generation()).min()
+    }
+
     fn carry_wanted(&self, below: u32) -> Vec<Wanted> {
         let (mut count, mut bytes) = (CARRY_READ_ENTRIES, CARRY_READ_BYTES);
         let mut wanted = Vec::new();
         let mut mems: Vec<(u32, Arc<GroupMem>)> = Vec::new();
-        for booked in self.book.values() {
+        for booked in self.book.values().filter(|booked| !self.stays(&booked.mem)) {
             let oldest = booked.mem.lock().index.oldest_generation();
             mems.extend(oldest.filter(|g| *g < below).map(|g| (g, booked.mem.clone())));
         }
@@ -198,28 +197,58 @@ impl Writer {
         wanted
     }
 
-    /// What [`Self::wants_carry`] asked for was read.
+    /// What [`Self::wants_carry`] asked for was read. A group whose entries cannot be read back has lost them: it is damaged.
     pub(crate) fn carry_read(&mut self, done: CarryDone, now: Duration) {
         self.carry.reading = false;
-        let is_current = done.is_current();
-        // Segments may have been larger when it was written.
-        let bytes_max = self.config.entry_bytes_max;
-        let read = done.read.and_then(|entries| match entries.iter().find(|c| c.entry.bytes() > bytes_max) {
-            Some(large) => Err(io::Error::other(format!(
-                "entry {} of group {} cannot be carried: it is larger than {bytes_max} bytes, the most for these segments",
-                large.entry.index, large.mem.id.0
-            ))),
-            None => Ok(entries),
-        });
-        match read {
-            Ok(entries) => self.carry.ready.extend(entries),
-            Err(_) if !is_current => self.carry.due = true,
+        let groups = match done.groups {
+            Ok(groups) => groups,
             Err(e) => {
-                tracing::error!(error = %e, "old log segments stay until these entries are purged or the node restarts");
+                tracing::error!(error = %e, "cannot read entries back to carry them; trying again later");
                 self.carry.below = None;
                 self.carry.retry_at = Some(now + CARRY_RETRY);
+                return;
             }
+        };
+        let (mut ready, mut anew) = (Vec::new(), false);
+        for ((mem, places), read) in groups {
+            match read {
+                Ok(entries) if self.fit(&mem, &entries, now) => {
+                    let carried = |(entry, (_, place)): (WalEntry, &(u64, Place))| Carried {
+                        mem: mem.clone(),
+                        place: *place,
+                        entry,
+                    };
+                    ready.extend(entries.into_iter().zip(&places).map(carried));
+                    continue;
+                }
+                Ok(_) => {}
+                Err(_) if !is_current(&(mem.clone(), places)) => {}
+                Err(e) => mem.mark_damaged(&self.dir, &format!("entries that were to be carried: {e}")),
+            }
+            anew = true;
         }
+        // What was planned may give nothing back without them.
+        if anew {
+            (self.carry.below, self.carry.due) = (None, true);
+        } else {
+            self.carry.ready.extend(ready);
+        }
+    }
+
+    /// Whether entries fit into new segments; a group with one that does not is put off.
+    fn fit(&mut self, mem: &GroupMem, entries: &[WalEntry], now: Duration) -> bool {
+        // Segments may have been larger when it was written.
+        let bytes_max = self.config.entry_bytes_max;
+        let Some(large) = entries.iter().find(|entry| entry.bytes() > bytes_max) else { return true };
+        tracing::error!(
+            group = mem.id.0,
+            index = large.index,
+            bytes_max,
+            "old log segments stay until an entry that is too large for new ones is purged"
+        );
+        self.carry.put_off.insert(mem.id);
+        self.carry.retry_at.get_or_insert(now + CARRY_RETRY);
+        false
     }
 
     /// Whether something waits to be carried and there is room for it.

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -92,9 +93,31 @@ impl GroupMem {
     pub(crate) fn lock(&self) -> MutexGuard<'_, MemState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What was written cannot be read back. The first such damage stays; that of a log that was emptied for a repair makes way.
+    pub(crate) fn mark_damaged(&self, dir: &Path, why: &str) {
+        let mut state = self.lock();
+        if state.has_new_damage() {
+            return;
+        }
+        tracing::error!(group = self.id.0, why, "the log is damaged: what was written cannot be read back");
+        state.damage = Some(Damage {
+            file: dir.to_path_buf(),
+            offset: 0,
+            groups: vec![self.id],
+            others_too: false,
+            emptied: false,
+            why: why.to_owned(),
+        });
+    }
 }
 
 impl MemState {
+    /// Whether something is lost that no repair has begun to make good.
+    pub(crate) fn has_new_damage(&self) -> bool {
+        self.damage.as_ref().is_some_and(|damage| !damage.emptied)
+    }
+
     /// What the next entry's index has to be; none: any.
     fn expected(&self) -> Option<u64> {
         self.last.or(self.purged.as_ref().map(|p| p.0)).map(|i| i + 1)
@@ -199,20 +222,22 @@ impl GroupLog {
             match self.read(last, last, 0) {
                 Ok(found) => state.last_head = found.into_iter().next().map(|e| e.head),
                 Err(e) => {
-                    tracing::error!(group = self.mem.id.0, index = last, error = %e, "the last entry cannot be read back");
-                    let found = Damage {
-                        file: self.log.dir.clone(),
-                        offset: 0,
-                        groups: vec![self.mem.id],
-                        others_too: false,
-                        emptied: false,
-                        why: format!("last entry {last}: {e}"),
-                    };
-                    state.damage = state.damage.filter(|known| !known.emptied).or(Some(found));
+                    self.mark_damaged(&format!("last entry {last}: {e}"));
+                    state.damage = self.damage();
                 }
             }
         }
         state
+    }
+
+    /// Why the group must neither vote nor lead.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        self.mem.lock().damage.clone()
+    }
+
+    /// Something that this log should have cannot be read back: the group has lost it.
+    pub(crate) fn mark_damaged(&self, why: &str) {
+        self.mem.mark_damaged(&self.log.dir, why);
     }
 
     /// Appends consecutive entries: readable when this returns, durable when `done` is called. Within one flush the newest
@@ -321,6 +346,10 @@ impl GroupLog {
             match super::reader::read(&self.log.shared.files(), self.mem.id, &places, bytes_max) {
                 // They may have been carried to another segment, and theirs begun anew, since they were looked up.
                 Err(_) if tried.as_ref() != Some(&places) => tried = Some(places),
+                Err(e) => {
+                    self.mark_damaged(&format!("entries from {from} on: {e}"));
+                    return Err(e);
+                }
                 done => return done,
             }
         }

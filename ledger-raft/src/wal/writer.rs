@@ -63,7 +63,7 @@ pub(super) struct Active {
 /// The writer.
 pub(crate) struct Writer {
     disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     identity: WalIdentity,
     pub(super) config: WalConfig,
     pub(super) shared: Arc<Shared>,
