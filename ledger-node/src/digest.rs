@@ -273,7 +273,7 @@ fn repair_from_anyone(node: &Arc<Node>, shard: &Arc<Shard>) {
 fn repair_meta(node: &Arc<Node>, turns: &Arc<Mutex<RepairTurns>>) {
     let Some(running) = node.running().filter(|_| node.state() != NodeState::Stopping) else { return };
     let status = running.meta().status();
-    let Some(why) = status.stopped else { return };
+    let Some(why) = status.stopped.filter(|_| !status.awaits_build) else { return };
     let members = running.stamp.members.iter().map(|member| NodeId(member.node));
     let others: Vec<NodeId> = members.filter(|member| member.0 != running.stamp.node).collect();
     let Some(from) = lock(turns).begin(status.leader, &others, Instant::now()) else { return };

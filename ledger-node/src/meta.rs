@@ -216,7 +216,11 @@ impl StateMachine for MetaMachine {
 fn read_snapshot(bytes: &mut dyn io::Read) -> io::Result<Option<Placement>> {
     let mut all = Vec::new();
     bytes.take(META_BYTES_MAX as u64 + 1).read_to_end(&mut all)?;
-    let read = |all: &[u8]| codec::decode_placement(all).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
+    let refused = |e: MetaError| match e {
+        MetaError::Unsupported { .. } => io::Error::new(io::ErrorKind::Unsupported, e),
+        MetaError::Malformed(_) => io::Error::new(io::ErrorKind::InvalidData, e),
+    };
+    let read = |all: &[u8]| codec::decode_placement(all).map_err(refused);
     if all.is_empty() { Ok(None) } else { read(&all).map(Some) }
 }
 
@@ -312,7 +316,10 @@ mod tests {
         let mut other = MetaMachine::new(sender);
         other.install(LogPosition::default(), &mut bytes.as_slice()).expect("a snapshot");
         assert_eq!(seen.borrow().as_deref(), placement.as_ref());
-        assert!(other.install(LogPosition::default(), &mut [9, 1, 2].as_slice()).is_err());
+        let mut refused =
+            |bytes: &[u8]| other.install(LogPosition::default(), &mut { bytes }).expect_err("refused").kind();
+        assert_eq!(refused(&[9, 1, 2]), io::ErrorKind::Unsupported);
+        assert_eq!(refused(&bytes[..bytes.len() - 1]), io::ErrorKind::InvalidData);
         assert_eq!(seen.borrow().as_deref(), placement.as_ref(), "the old state is untouched");
     }
 }

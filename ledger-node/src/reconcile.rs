@@ -240,7 +240,12 @@ async fn ask_leaders_elsewhere(node: &Node, placement: &Placement, me: u64) {
     }
 }
 
-/// Replicas that came up stopped (quarantined before the restart, or damaged) are repaired by the digest task.
+/// Replicas that came up stopped (quarantined before the restart, or damaged) are repaired by the digest task. Those that wait for
+/// another build are not: a peer has the same to give.
 pub(crate) fn stopped_replicas(node: &Node) -> Vec<Arc<Shard>> {
-    node.shards().into_iter().filter(|shard| shard.status().stopped.is_some() && !digest::repairing(shard)).collect()
+    let is_stopped = |shard: &Shard| {
+        let status = shard.status();
+        status.stopped.is_some() && !status.awaits_build
+    };
+    node.shards().into_iter().filter(|shard| is_stopped(shard) && !digest::repairing(shard)).collect()
 }

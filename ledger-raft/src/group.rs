@@ -29,6 +29,7 @@ use crate::machine::{Machine, Progress};
 use crate::reads::ReadAsked;
 use crate::seam::Seams;
 use crate::snapshot::SnapshotStore;
+use crate::start::damaged_why;
 use crate::store::Store;
 use crate::transport::Known;
 use crate::transport::link::{Links, lock};
@@ -98,6 +99,16 @@ impl GroupCore {
         lock(&self.stopped).clone()
     }
 
+    /// Stops a replica whose log turned out to have lost something while it ran: what it acknowledged may be gone. Whether it did.
+    pub(crate) async fn stop_if_damaged(&self) -> bool {
+        let Some(damage) = self.store.log().damage().filter(|damage| !damage.emptied) else { return false };
+        self.mark_stopped(&damaged_why(&damage));
+        if let Some(raft) = &self.raft {
+            let _joined = self.seeded(raft.shutdown()).await;
+        }
+        true
+    }
+
     /// An error when the state of this replica must not be given to others.
     pub(crate) fn may_give_state(&self) -> io::Result<()> {
         match self.quarantined.load(Ordering::Acquire) {
@@ -152,7 +163,10 @@ impl GroupCore {
     /// A status, as it is told once the replica was stopped: whoever computed it may not have known yet.
     fn stopped_status(&self, status: GroupStatus) -> GroupStatus {
         match self.stopped_why() {
-            Some(why) => GroupStatus { role: Role::Stopped, stopped: Some(why), clock_sure: false, ..status },
+            Some(why) => {
+                let awaits_build = self.progress.awaits_build().is_some();
+                GroupStatus { role: Role::Stopped, stopped: Some(why), awaits_build, clock_sure: false, ..status }
+            }
             None => status,
         }
     }
@@ -172,8 +186,13 @@ impl GroupCore {
         };
         if self.stopped_why().is_none() {
             tracing::error!(group = self.id.0, error = %fatal, "the replica's consensus core ended: the replica is stopped, and repaired from a peer");
-            self.mark_stopped(&format!("its consensus core ended: {fatal}"));
+            self.mark_stopped(&self.ended_why(&fatal));
         }
+    }
+
+    /// Why openraft's core ended.
+    fn ended_why(&self, fatal: &dyn std::fmt::Display) -> String {
+        self.progress.awaits_build().unwrap_or_else(|| format!("its consensus core ended: {fatal}"))
     }
 
     /// Stamps and hands an entry to openraft; what comes back is the receiver of its outcome and the stamp.
@@ -267,7 +286,7 @@ impl GroupCore {
             stamper.term.is_some() && self.elapsed_ms() < stamper.sure_until_ms
         };
         let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
-        let ended = || m.running_state.as_ref().err().map(|fatal| format!("its consensus core ended: {fatal}"));
+        let ended = || m.running_state.as_ref().err().map(|fatal| self.ended_why(fatal));
         let stopped = self.stopped_why().or_else(ended);
         GroupStatus {
             group: self.id,
@@ -283,6 +302,7 @@ impl GroupCore {
             matched: m.replication.iter().flatten().map(|(id, at)| (NodeId(*id), index(at))).collect(),
             quorum_age_ms: self.age_ms(m),
             clock_sure,
+            awaits_build: stopped.is_some() && self.progress.awaits_build().is_some(),
             stopped,
             apply_halted: self.progress.halted_why(),
             entries_refused: self.progress.refused.load(Ordering::Relaxed),

@@ -22,8 +22,9 @@ use crate::limits::{
     APPEND_BYTES_SOFT, APPLY_AT_ONCE_BYTES, APPLY_AT_ONCE_ENTRIES, APPLY_READ_ENTRIES, MACHINE_ENDS_WITHIN,
 };
 use crate::seam::Disk;
-use crate::snapshot::{SnapshotFile, SnapshotHead, SnapshotStore, blocking};
+use crate::snapshot::{SnapshotBody, SnapshotFile, SnapshotHead, SnapshotStore, blocking, is_rot};
 use crate::store::Store;
+use crate::transport::link::lock;
 use crate::transport::network::meta_of;
 use crate::types::{Entry, LogId, SnapshotMeta, Stamped, StoredMembership, SyncReply, Types, position};
 use crate::unreadable::{Obstacle, payload_hash};
@@ -40,6 +41,8 @@ pub(crate) struct Progress {
     pub(crate) obstacle: watch::Sender<Option<Obstacle>>,
     /// Entries applied as refusals since the start.
     pub(crate) refused: AtomicU64,
+    /// What this build would have to know to read the replica's snapshot.
+    unsupported: Mutex<Option<String>>,
     /// The replica is over: its state machine changes nothing any more, since another one takes its state.
     retired: AtomicBool,
     /// The state machine, and the tasks that change what the replica keeps on disk.
@@ -54,9 +57,19 @@ impl Progress {
             bytes: AtomicU64::new(0),
             obstacle: watch::Sender::new(None),
             refused: AtomicU64::new(0),
+            unsupported: Mutex::default(),
             retired: AtomicBool::new(false),
             workers: TaskTracker::new(),
         }
+    }
+
+    /// Why the replica waits for another build, if it does: its snapshot is of a format or a behaviour that this one does not know.
+    pub(crate) fn awaits_build(&self) -> Option<String> {
+        lock(&self.unsupported).clone()
+    }
+
+    pub(crate) fn await_build(&self, why: &str) {
+        *lock(&self.unsupported) = Some(format!("{why}; run a build that knows it"));
     }
 
     /// Waits until nobody changes the state, or what the replica keeps on disk. openraft's core must have ended: its task for the state
@@ -373,16 +386,23 @@ impl RaftStateMachine<Types> for Machine {
         };
         let source = file.clone();
         let (machine, done) = blocking(&self.disk, move || {
-            let done = machine.install(at, &mut source.body());
-            Ok((machine, done))
+            let mut body = Noting { body: source.body(), failed: None };
+            let done = machine.install(at, &mut body);
+            Ok((machine, body.failed.map_or(done, Err)))
         })
         .await?;
         *self.inner.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(machine);
         if let Err(e) = done {
-            // Not to be tried again at each start: an older one, or a peer's, must serve.
-            if e.kind() == io::ErrorKind::InvalidData {
-                let snapshots = self.snapshots.clone();
-                blocking(&self.disk, move || snapshots.set_aside(&file)).await?;
+            match e.kind() {
+                io::ErrorKind::Unsupported => {
+                    self.progress.await_build(&format!("the snapshot at {} cannot be read here: {e}", at.index));
+                }
+                // Not to be tried again at each start: an older one, or a peer's, must serve.
+                kind if is_rot(kind) => {
+                    let snapshots = self.snapshots.clone();
+                    blocking(&self.disk, move || snapshots.set_aside(&file)).await?;
+                }
+                _ => {}
             }
             return Err(e);
         }
@@ -407,6 +427,18 @@ impl RaftStateMachine<Types> for Machine {
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<Types, Arc<SnapshotFile>>>, io::Error> {
         Ok(self.snapshots.newest().map(|f| openraft::Snapshot { meta: meta_of(&f), snapshot: f }))
+    }
+}
+
+/// A snapshot's bytes on their way to a state machine, which may take an error of the disk for bytes that make no sense.
+struct Noting<'a> {
+    body: SnapshotBody<'a>,
+    failed: Option<io::Error>,
+}
+
+impl io::Read for Noting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buf).inspect_err(|e| self.failed = Some(io::Error::new(e.kind(), e.to_string())))
     }
 }
 

@@ -214,7 +214,8 @@ async fn forget_log(
         })?;
         terms.push((NodeId(id), term));
     }
-    let own = store.vote()?.map_or(0, |v| v.leader_id.term);
+    // One that cannot be read was given in no higher term than those of the others, or to ourselves and heard by nobody.
+    let own = store.vote().ok().flatten().map_or(0, |v| v.leader_id.term);
     let past = term_past(own, &terms)?;
     // First, so that the mark of an earlier repair never stands beside the log as it is emptied now.
     let old = marks.clone();

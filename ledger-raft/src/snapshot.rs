@@ -329,6 +329,11 @@ impl Write for ChunkWriter<'_> {
     }
 }
 
+/// Whether bytes are not what was written: another copy must serve. Any other error of a disk says nothing of the file, and may pass.
+pub(crate) fn is_rot(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
 /// The snapshots of one group.
 pub(crate) struct SnapshotStore {
     disk: Arc<dyn Disk>,
@@ -342,6 +347,8 @@ pub(crate) struct SnapshotStore {
     /// Whether nothing may be put in place any more; held while something is.
     retired: Mutex<bool>,
     failure: Mutex<Option<String>>,
+    /// Why a file that lies here cannot be used by this build.
+    unsupported: Option<String>,
     offers: Mutex<BTreeMap<u64, (u64, Arc<SnapshotFile>)>>,
     /// The number of the next temporary name: a writer that was given up may go on for a while, and must not write into another's file.
     temporary_names: Arc<AtomicU64>,
@@ -376,12 +383,15 @@ fn final_name(group: u32, last: &LogId) -> String {
 }
 
 impl SnapshotStore {
-    /// Opens and checks what is there. Half-written files are removed, rotten ones set aside as `.rotten` and named.
+    /// Opens and checks what is there. Half-written files are removed, rotten ones set aside as `.rotten` and named. One of a format that
+    /// this build does not know stays where it is, for the build that does.
+    ///
+    /// # Errors
+    /// Of the disk, which say nothing of the files: to be tried again.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, cluster: [u8; 16], group: GroupId) -> io::Result<Self> {
         let group = group.0;
         let prefix = format!("g{group}-");
-        let mut files = Vec::new();
-        let mut changed = false;
+        let (mut files, mut unsupported, mut changed) = (Vec::new(), None, false);
         for entry in disk.list(dir)? {
             let Some(name) = entry.file_name().and_then(|n| n.to_str()).filter(|n| n.starts_with(&prefix)) else {
                 continue;
@@ -393,6 +403,12 @@ impl SnapshotStore {
             } else if name.ends_with(".snap") {
                 match SnapshotFile::open(disk.as_ref(), &path, &cluster, group) {
                     Ok(f) => files.push(Arc::new(f)),
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                        unsupported = Some(format!("{}: {e}", path.display()));
+                    }
+                    Err(e) if !is_rot(e.kind()) => {
+                        return Err(io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display())));
+                    }
                     Err(e) => {
                         tracing::error!(file = %path.display(), error = %e, "snapshot is rotten; an older one or a peer must serve");
                         disk.rename(&path, &path.with_extension("rotten"))?;
@@ -414,6 +430,7 @@ impl SnapshotStore {
             building: Mutex::default(),
             retired: Mutex::default(),
             failure: Mutex::default(),
+            unsupported,
             offers: Mutex::default(),
             temporary_names: Arc::default(),
         };
@@ -430,6 +447,11 @@ impl SnapshotStore {
         let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("g{}-{what}-{number}.tmp", self.group));
         TemporaryName { disk: self.disk.clone(), path, placed: AtomicBool::new(false) }
+    }
+
+    /// Why a file that lies here cannot be used by this build, if there is one.
+    pub(crate) fn unsupported(&self) -> Option<&str> {
+        self.unsupported.as_deref()
     }
 
     pub(crate) fn newest(&self) -> Option<Arc<SnapshotFile>> {
@@ -468,7 +490,7 @@ impl SnapshotStore {
     }
 
     /// Writes a snapshot and reads it back; when this returns it is durable under its final name, and only then is it used. One that
-    /// `check` cannot read is set aside as `.unreadable`. Blocks.
+    /// `check` cannot read is set aside as `.unreadable`; on an error of the disk it goes. Blocks.
     pub(crate) fn create(
         &self,
         head: &SnapshotHead,
@@ -493,8 +515,10 @@ impl SnapshotStore {
         w.finish()?;
         drop(file);
         if let Err(e) = self.read_back(&tmp.path, check) {
-            self.disk.rename(&tmp.path, &self.dir.join(format!("g{}-build.unreadable", self.group)))?;
-            tmp.placed.store(true, Ordering::Relaxed);
+            if is_rot(e.kind()) || e.kind() == io::ErrorKind::Unsupported {
+                self.disk.rename(&tmp.path, &self.dir.join(format!("g{}-build.unreadable", self.group)))?;
+                tmp.placed.store(true, Ordering::Relaxed);
+            }
             return Err(io::Error::new(e.kind(), format!("the snapshot was written but does not read back: {e}")));
         }
         self.put_in_place(&tmp, &head.last)

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
+use openraft::storage::RaftStateMachine;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -14,18 +15,18 @@ use tokio::time::Instant;
 use crate::api::{GroupId, GroupStatus, RaftTuning, StateMachine, UnreadableKind};
 use crate::group::{GroupCore, Raft, Stamper, publish_status};
 use crate::leading::keep_clock;
-use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_HEAD_ROOM, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN};
+use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_HEAD_ROOM, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN, SNAPSHOTS_KEPT};
 use crate::machine::{Machine, Origin, Progress};
 use crate::reads::run_rounds;
 use crate::repair::{Marks, Quarantine, finish_repair};
-use crate::snapshot::{SnapshotStore, blocking};
+use crate::snapshot::{SnapshotStore, blocking, is_rot};
 use crate::store::Store;
-use crate::transport::network::GroupNetwork;
+use crate::transport::network::{GroupNetwork, meta_of};
 use crate::transport::pull::PullSlot;
 use crate::transport::server::Registry;
 use crate::types::Runtime;
 use crate::unreadable;
-use crate::wal::{GroupLog, Wal};
+use crate::wal::{Damage, GroupLog, Wal};
 
 /// What every group of a node shares.
 pub(crate) struct Ground {
@@ -58,29 +59,86 @@ fn config(tuning: &RaftTuning, group: GroupId) -> io::Result<Arc<Config>> {
     config.validate().map(Arc::new).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))
 }
 
-/// Why a replica may not run as it is.
-fn unfit(
-    log: &GroupLog,
-    store: &Store,
-    snapshots: &SnapshotStore,
-    marks: &Marks,
-    repairing: bool,
-) -> io::Result<Option<String>> {
-    if let Some(Quarantine { why, .. }) = marks.quarantined()? {
-        return Ok(Some(format!("quarantined: {why}; reinstall it from a replica inside the majority")));
+/// Why a replica may not run as it is, before its state is restored.
+fn unfit(log: &GroupLog, quarantine: Option<Quarantine>, snapshots: &SnapshotStore, repairing: bool) -> Option<String> {
+    if let Some(Quarantine { why, .. }) = quarantine {
+        return Some(format!("quarantined: {why}; reinstall it from a replica inside the majority"));
     }
     if let Some(damage) = log.state().damage.filter(|_| !repairing) {
-        return Ok(Some(format!("its log is damaged: {damage}; reinstall it from a peer")));
+        return Some(damaged_why(&damage));
     }
+    snapshots.unsupported().map(|why| format!("{why}; run a build that knows it"))
+}
+
+/// For people, of a replica that is stopped for damage of its log.
+pub(crate) fn damaged_why(damage: &Damage) -> String {
+    format!("its log is damaged: {damage}; reinstall it from a peer")
+}
+
+/// Gives the machine the newest snapshot that can be read. One that is found rotten or malformed only now was set aside by that, and
+/// the one before it serves.
+async fn restore(machine: &mut Machine, snapshots: &SnapshotStore) -> io::Result<()> {
+    for _ in 0..=SNAPSHOTS_KEPT {
+        let Some(newest) = snapshots.newest() else { return Ok(()) };
+        match machine.install_snapshot(&meta_of(&newest), newest).await {
+            Err(e) if is_rot(e.kind()) => {
+                tracing::error!(error = %e, "the newest snapshot cannot be installed; an older one or a peer must serve");
+            }
+            done => return done,
+        }
+    }
+    Err(io::Error::other("there are more snapshots than are kept"))
+}
+
+/// Why a replica may not run with the snapshot it has.
+fn uncovered(store: &Store, snapshots: &SnapshotStore) -> io::Result<Option<String>> {
     let (purged, _) = store.ends()?;
     let purged = purged.map_or(0, |id| id.index);
     let covered = snapshots.newest().map_or(0, |f| f.head.last.index);
-    if purged > covered {
-        return Ok(Some(format!(
+    Ok((purged > covered).then(|| {
+        format!(
             "its log begins after {purged} but its newest good snapshot ends at {covered}; reinstall it from a peer"
-        )));
+        )
+    }))
+}
+
+/// What openraft starts on.
+struct Restored {
+    machine: Machine,
+    network: GroupNetwork,
+    store: Store,
+    snapshots: Arc<SnapshotStore>,
+    config: Arc<Config>,
+    seed: u64,
+}
+
+/// Restores the state, and starts openraft on it; or says why the replica may not run.
+///
+/// # Errors
+/// The disk's, which may pass: nothing is wrong with what is on it.
+async fn begin(ground: &Ground, id: GroupId, restored: Restored) -> io::Result<Result<Raft, String>> {
+    let Restored { mut machine, network, store, snapshots, config, seed } = restored;
+    let progress = store.progress().clone();
+    let began = async {
+        store.check()?;
+        restore(&mut machine, &snapshots).await?;
+        if let Some(why) = uncovered(&store, &snapshots)? {
+            return Ok(Err(why));
+        }
+        drop_contradicted(&store, &snapshots, id).await?;
+        store.load_stamp()?;
+        let new = Raft::new(ground.registry.me.node.0, config, network, store.clone(), machine);
+        Ok(Runtime::scope(seed, new).await.map_err(|e| format!("it cannot start: {e}; reinstall it from a peer")))
+    };
+    let began: io::Result<Result<Raft, String>> = began.await;
+    if let Some(why) = progress.awaits_build() {
+        return Ok(Err(why));
     }
-    Ok(None)
+    match (&began, store.log().damage()) {
+        // What cannot be read was found only now.
+        (Err(_) | Ok(Err(_)), Some(damage)) => Ok(Err(damaged_why(&damage))),
+        _ => began,
+    }
 }
 
 /// Drops the log where the newest snapshot contradicts it, or reaches beyond it.
@@ -118,31 +176,32 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
     let marks = Marks::new(seams.disk.clone(), &ground.snapshots_dir, id);
     let repairing = marks.repairing(log.state().damage.as_ref())?;
-    let quarantined = marks.quarantined()?.is_some();
-    let unfit = unfit(&log, &store, &snapshots, &marks, repairing.is_some())?;
+    let quarantine = marks.quarantined()?;
+    let quarantined = quarantine.is_some();
 
     let seed = seams.random.next_u64();
-    let raft = match &unfit {
-        Some(why) => {
-            tracing::error!(group = id.0, %why, "the replica stays stopped");
-            None
-        }
+    let started = match unfit(&log, quarantine, &snapshots, repairing.is_some()) {
+        Some(why) => Err(why),
         None => {
-            drop_contradicted(&store, &snapshots, id).await?;
-            store.load_stamp()?;
             let origin = Origin { cluster: me.cluster, incarnation: me.incarnation, group: id.0 };
             let machine = Machine::new(machine, progress.clone(), snapshots.clone(), seams.disk.clone(), origin);
-            let network = GroupNetwork {
-                group: id.0,
-                links: registry.links.clone(),
-                snapshots: snapshots.clone(),
-                seams: seams.clone(),
-            };
+            let (links, seams) = (registry.links.clone(), seams.clone());
+            let network = GroupNetwork { group: id.0, links, snapshots: snapshots.clone(), seams };
             let config = config(&ground.tuning, id)?;
-            let new = Raft::new(me.node.0, config, network, store.clone(), machine);
-            Some(Runtime::scope(seed, new).await.map_err(io::Error::other)?)
+            let (store, snapshots) = (store.clone(), snapshots.clone());
+            begin(ground, id, Restored { machine, network, store, snapshots, config, seed }).await?
         }
     };
+    let (raft, unfit) = match started {
+        Ok(raft) => (Some(raft), None),
+        Err(why) => {
+            tracing::error!(group = id.0, %why, "the replica stays stopped");
+            (None, Some(why))
+        }
+    };
+    if let Some(why) = snapshots.unsupported().filter(|_| unfit.is_some() && !quarantined) {
+        progress.await_build(why);
+    }
     // What was committed before is applied again by now.
     let unsupported = progress.halted_by(UnreadableKind::Unsupported);
     if let Some(raft) = raft.as_ref().filter(|_| repairing.is_some() || unsupported) {

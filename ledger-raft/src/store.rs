@@ -64,6 +64,19 @@ impl Store {
         Self { log, progress }
     }
 
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Reads what consensus keeps beside the entries. What cannot be decoded is damage of the log: its checksums are right, and it is not
+    /// what was saved.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let state = self.log.state();
+        let read = self.ends().map(drop).and_then(|()| self.vote().map(drop));
+        let committed = state.committed.map(|mut b| codec::take_log_id(&mut b)).transpose();
+        read.and(committed.map(drop)).inspect_err(|e| self.log.mark_damaged(&e.to_string()))
+    }
+
     pub(crate) fn log(&self) -> &GroupLog {
         &self.log
     }
@@ -130,7 +143,7 @@ impl Store {
                 break;
             }
             for e in some {
-                out.push(from_wal(e)?);
+                out.push(self.entry(e)?);
                 next += 1;
             }
         }
@@ -139,7 +152,13 @@ impl Store {
 
     /// Some entries of `from..=to`, at least one if there is one.
     pub(crate) fn read_some(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        self.log.read(from, to, bytes_max)?.into_iter().map(from_wal).collect()
+        self.log.read(from, to, bytes_max)?.into_iter().map(|e| self.entry(e)).collect()
+    }
+
+    /// An entry whose head cannot be decoded is damage of the log.
+    fn entry(&self, e: WalEntry) -> io::Result<Entry> {
+        let index = e.index;
+        from_wal(e).inspect_err(|e| self.log.mark_damaged(&format!("entry {index}: {e}")))
     }
 
     /// The range clamped to what is there.

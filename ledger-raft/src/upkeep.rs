@@ -37,6 +37,9 @@ async fn look_after(core: &Arc<GroupCore>) {
         if core.raft().is_err() {
             return;
         }
+        if core.stop_if_damaged().await {
+            return;
+        }
         let now = Instant::now();
         let quiet = pace.is_quiet(core.progress.bytes.load(Ordering::Relaxed), now);
         if now >= not_before && is_due(core, quiet) && !core.snapshots.is_building() {

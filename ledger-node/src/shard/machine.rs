@@ -60,6 +60,12 @@ fn unreadable(why: &CodecError) -> Unreadable {
     Unreadable { kind, why: why.to_string() }
 }
 
+/// A snapshot that a newer build may know is no bad one.
+fn unreadable_snapshot(why: &CodecError) -> io::Error {
+    let kind = if why.is_unsupported() { io::ErrorKind::Unsupported } else { io::ErrorKind::InvalidData };
+    io::Error::new(kind, why.to_string())
+}
+
 impl ShardMachine {
     /// Changes the ledger by the entry at `at`.
     fn with_ledger(&mut self, at: LogPosition, change: impl FnOnce(&mut Ledger) -> Applied) -> Applied {
@@ -130,7 +136,7 @@ impl StateMachine for ShardMachine {
 
     fn install(&mut self, at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
         let state = &*self.state;
-        let thawed = Ledger::thaw(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        let thawed = Ledger::thaw(bytes).map_err(|e| unreadable_snapshot(&e))?;
         let found = thawed.position();
         if (found.incarnation, found.shard) != (state.incarnation, state.id) && found.index > 0 {
             let why = format!(
@@ -173,9 +179,7 @@ impl SnapshotView for FrozenShard {
 
     /// Builds a whole ledger and drops it: as much memory again as the ledger has, for as long as the snapshot is read.
     fn checker(&self) -> SnapshotChecker {
-        Box::new(|bytes| {
-            Ledger::thaw(bytes).map(drop).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
-        })
+        Box::new(|bytes| Ledger::thaw(bytes).map(drop).map_err(|e| unreadable_snapshot(&e)))
     }
 }
 
@@ -232,6 +236,21 @@ mod tests {
         next.install(LogPosition { term: 1, index: 2 }, &mut snapshot.as_slice()).expect("its own snapshot");
         assert_eq!(sees(&state, began), None, "a look that began before the install sees neither state");
         assert_eq!(sees(&state, state.replaced()), Some(true));
+    }
+
+    #[test]
+    fn a_snapshot_of_a_newer_format_is_told_from_a_bad_one() {
+        let state = state();
+        let snapshot = stocked(&state);
+        let mut next = ShardMachine::new(state.clone());
+        let mut refused = |bytes: Vec<u8>| {
+            next.install(LogPosition { term: 1, index: 2 }, &mut bytes.as_slice()).expect_err("refused").kind()
+        };
+        let mut newer = snapshot.clone();
+        newer[7] += 1;
+        assert_eq!(refused(newer), io::ErrorKind::Unsupported);
+        assert_eq!(refused(snapshot[..snapshot.len() - 1].to_vec()), io::ErrorKind::InvalidData);
+        assert_eq!(refused(b"garbage".to_vec()), io::ErrorKind::InvalidData);
     }
 
     #[test]

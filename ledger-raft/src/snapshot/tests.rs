@@ -73,6 +73,36 @@ fn a_snapshot_that_does_not_read_back_is_never_used() {
     }
 }
 
+/// A start with an old build must not take the snapshots from the new one, nor an error that passes.
+#[test]
+fn only_rotten_snapshots_are_set_aside() {
+    let disk = SimDisk::new(1);
+    store(&disk).create(&head(10), |w| w.write_all(b"old"), |_| Ok(())).unwrap();
+    let name = PathBuf::from("/s").join(final_name(4, &log_id(2, 20)));
+    let mut newer = head(20).to_bytes().to_vec();
+    newer[8] = 2;
+    let file = disk.open(&name, true).unwrap();
+    file.write_at(0, &newer).unwrap();
+    file.sync().unwrap();
+    for _ in 0..2 {
+        let s = store(&disk);
+        assert!(s.unsupported().unwrap().contains("snapshot format 2 is not known here"));
+        assert_eq!(s.newest().unwrap().head.last.index, 10);
+        assert_eq!(disk.content(&name).as_deref(), Some(&newer[..]));
+    }
+    disk.remove(&name).unwrap();
+    let before = disk.ops();
+    assert_eq!(store(&disk).unsupported(), None);
+    let ops = disk.ops() - before;
+    for n in 1..=ops {
+        let disk = disk.fork();
+        disk.fail_at(Some(disk.ops() + n));
+        let opened = SnapshotStore::open(Arc::new(disk.clone()), Path::new("/s"), [1; 16], GroupId(4));
+        assert!(opened.is_err(), "operation {n} of {ops}");
+        assert_eq!(store(&disk).newest().unwrap().head.last.index, 10, "operation {n} of {ops}");
+    }
+}
+
 /// A build that takes long may end when its replica was given another state.
 #[test]
 fn a_store_of_a_replica_that_is_over_puts_nothing_in_place() {

@@ -76,6 +76,8 @@ pub(crate) struct Shared(
 /// An entry that a machine applies once nobody holds its gate.
 pub(crate) const GATED: &[u8] = b"wait at the gate";
 
+/// An entry after which only builds that know [`NEWER`] can read a snapshot of the tally.
+pub(crate) const NEWER_STATE: &[u8] = b"pad: of a newer format";
 /// An entry that a mortal replica does not survive.
 pub(crate) const DEADLY: &[u8] = b"the core ends here";
 /// Entries that begin with this are malformed.
@@ -135,6 +137,9 @@ impl StateMachine for Shared {
         let mut b = Vec::new();
         bytes.read_to_end(&mut b)?;
         let t = Tally::from_bytes(&b)?;
+        if t.padding.starts_with(NEWER_STATE) && !self.2 {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "format 2, this build knows 1"));
+        }
         assert!(t.last.index <= at.index);
         *self.0.lock().unwrap() = t;
         Ok(())

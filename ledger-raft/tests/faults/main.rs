@@ -5,6 +5,8 @@ mod common;
 
 mod extremes;
 mod install_crash;
+mod lost_log;
+mod newer_snapshot;
 mod reinstall;
 mod stopped;
 mod upkeep;
