@@ -49,20 +49,35 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     for member in &placement.members {
         running.raft.know_peer(NodeId(member.node), &member.peer);
     }
+    // One shard that cannot be started or begun holds back none of the others.
+    let mut failed = Ok(());
     for wanted in placement.shards.iter().filter(|shard| shard.replicas.contains(&me)) {
-        if node.shard(wanted.shard).is_none() {
-            start_shard(node, running, wanted.shard).await?;
-        }
-        // Exactly one node begins a group: two first memberships would be two groups.
-        if wanted.replicas.first() == Some(&me) && !initialised.contains(&wanted.shard) {
-            begin_shard(running, &placement, wanted).await?;
-            initialised.insert(wanted.shard);
-        }
+        let done = run_shard(node, running, &placement, wanted, initialised).await;
+        failed = failed.and(done.map_err(|e| io::Error::new(e.kind(), format!("shard {}: {e}", wanted.shard))));
     }
     refresh_table(node, &placement);
     node.set_state(NodeState::Serving);
     ask_leaders_elsewhere(node, &placement, me).await;
-    keep_addresses(node, running, &placement).await
+    failed.and(keep_addresses(node, running, &placement).await)
+}
+
+/// Starts a replica that is to run here, and begins its group where that is this node's to do.
+async fn run_shard(
+    node: &Arc<Node>,
+    running: &Running,
+    placement: &Placement,
+    wanted: &ShardPlacement,
+    initialised: &mut BTreeSet<u32>,
+) -> io::Result<()> {
+    if node.shard(wanted.shard).is_none() {
+        start_shard(node, running, wanted.shard).await?;
+    }
+    // Exactly one node begins a group: two first memberships would be two groups.
+    if wanted.replicas.first() == Some(&running.stamp.node) && !initialised.contains(&wanted.shard) {
+        begin_shard(running, placement, wanted).await?;
+        initialised.insert(wanted.shard);
+    }
+    Ok(())
 }
 
 /// Puts the members' addresses into the membership of each group led here.

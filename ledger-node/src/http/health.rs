@@ -44,7 +44,16 @@ fn checks(node: &Node) -> Vec<Check> {
     for shard in node.shards() {
         shard_checks(&shard, &mut out);
     }
+    out.extend(not_running(node));
     out
+}
+
+/// Replicas that are to run here and do not: the node serves its other shards meanwhile.
+fn not_running(node: &Node) -> Vec<Check> {
+    let (Some(me), Some(placement)) = (node.node_id(), node.placement()) else { return Vec::new() };
+    let here = placement.shards.iter().filter(|shard| shard.replicas.contains(&me.0));
+    let missing = here.filter(|wanted| node.shard(wanted.shard).is_none());
+    missing.map(|s| check(format!("shard-{}-replica", s.shard), false, "it could not be started yet")).collect()
 }
 
 fn word(state: NodeState) -> &'static str {

@@ -65,7 +65,7 @@ async fn a_replica_whose_core_ends_is_stopped_and_reinstalled() {
 
 /// Marks a replica as quarantined, as a node that died right after that would leave it.
 fn quarantine(disk: &SimDisk, data_dir: &Path) {
-    let why = b"as a test has it";
+    let why = b"\0\0\0\0\0\0\0\0as a test has it";
     let file = disk.open(&data_dir.join("snapshots/g1.quarantined"), true).expect("opened");
     let mut bytes = (why.len() as u32).to_le_bytes().to_vec();
     bytes.extend(crc32c::crc32c(why).to_le_bytes());
@@ -128,6 +128,27 @@ async fn a_crowd_larger_than_the_log_s_largest_entry_is_taken_in_several() {
     let answers = join_all((0..2_000).map(|n| replica.door().ask(command(n), within))).await;
     for (n, (_, _, answer)) in answers.into_iter().enumerate() {
         assert!(matches!(answer, Answer::Outcome(ledger_core::Outcome::Ok(_))), "call {n}: {answer:?}");
+    }
+    cluster.stop_all().await;
+}
+
+/// A file that cannot be read may be readable a moment later, so that the replica is tried again; the others do not wait for it.
+#[tokio::test]
+async fn a_shard_that_cannot_be_started_holds_back_no_other() {
+    let mut cluster = Cluster::start(3, |_, config, _| config.balance = false).await;
+    cluster.stop(1).await;
+    let mark = cluster.dirs[1].path().join("snapshots/g1.quarantined");
+    std::fs::create_dir(&mark).expect("a directory where a file is read");
+    cluster.restart(1).await;
+    assert!(cluster.node(1).shard(1).is_none(), "whether it is quarantined is not known");
+    for shard in [2, 3] {
+        assert_eq!(cluster.node(1).shard(shard).expect("started").status().stopped, None);
+    }
+    std::fs::remove_dir(&mark).expect("removed");
+    let until = Instant::now() + PATIENCE;
+    while cluster.node(1).shard(1).is_none() {
+        assert!(Instant::now() < until, "it is not tried again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     cluster.stop_all().await;
 }
