@@ -7,7 +7,8 @@
 //!
 //! **Read next**: [`super::round`] writes rounds, [`super::scan`] reads them back.
 
-use super::limits::BLOCK_BYTES;
+use super::limits::{BLOCK_BYTES, COUNT_MAX, ENTRY_BYTES_CEILING, GENERATION_MAX};
+use crate::limits::INDEX_MAX;
 
 /// Version of blocks and records, in every segment header.
 pub(crate) const FORMAT_VERSION: u16 = 2;
@@ -90,6 +91,10 @@ pub(crate) fn classify(block: &[u8], position: u32) -> Block {
         return Block::Zero;
     }
     if stamp.generation == 0 || usize::from(stamp.used) > BLOCK_PAYLOAD || stamp.payload_blocks == 0 {
+        return Block::Bad;
+    }
+    // Nobody writes these, and the next one would be counted from them.
+    if stamp.generation > GENERATION_MAX || stamp.round > COUNT_MAX {
         return Block::Bad;
     }
     Block::Good(stamp)
@@ -179,18 +184,22 @@ impl RecordHeader {
         out
     }
 
+    /// None as well for numbers that nobody writes: the next one could not be counted from them.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.len() < RECORD_BYTES {
             return None;
         }
-        Some(Self {
+        let header = Self {
             kind: Kind::from_byte(bytes[0])?,
             head_len: u16_at(bytes, 2),
             group: u32_at(bytes, 4),
             body_len: u32_at(bytes, 8),
             seq: u64_at(bytes, 12),
             index: u64_at(bytes, 20),
-        })
+        };
+        let sane =
+            header.seq <= COUNT_MAX && header.index <= INDEX_MAX && header.body_len as usize <= ENTRY_BYTES_CEILING;
+        sane.then_some(header)
     }
 
     /// Bytes of the whole record.
@@ -340,5 +349,34 @@ mod tests {
         assert_eq!(bytes, [5, 0, 2, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(RecordHeader::decode(&bytes), Some(header));
         assert_eq!(header.total(), 34);
+    }
+
+    #[test]
+    fn numbers_that_nobody_writes_make_no_sense() {
+        let header = RecordHeader { kind: Kind::Entry, head_len: 2, group: 3, body_len: 4, seq: 5, index: 6 };
+        let bounds = RecordHeader { body_len: ENTRY_BYTES_CEILING as u32, seq: COUNT_MAX, index: INDEX_MAX, ..header };
+        assert_eq!(RecordHeader::decode(&bounds.encode()), Some(bounds));
+        for beyond in [
+            RecordHeader { body_len: bounds.body_len + 1, ..header },
+            RecordHeader { seq: COUNT_MAX + 1, ..header },
+            RecordHeader { seq: u64::MAX, ..header },
+            RecordHeader { index: INDEX_MAX + 1, ..header },
+            RecordHeader { index: u64::MAX, ..header },
+        ] {
+            assert_eq!(RecordHeader::decode(&beyond.encode()), None, "{beyond:?}");
+        }
+        let mut block = [0u8; BLOCK_BYTES];
+        let stamp = Stamp { generation: 7, round: 9, index: 0, payload_blocks: 1, used: 3, first_record: 0 };
+        let bounds = Stamp { generation: GENERATION_MAX, round: COUNT_MAX, ..stamp };
+        bounds.seal(&mut block, 11);
+        assert_eq!(classify(&block, 11), Block::Good(bounds));
+        for beyond in [
+            Stamp { generation: u32::MAX, ..stamp },
+            Stamp { round: u64::MAX, ..stamp },
+            Stamp { round: COUNT_MAX + 1, ..stamp },
+        ] {
+            beyond.seal(&mut block, 11);
+            assert_eq!(classify(&block, 11), Block::Bad, "{beyond:?}");
+        }
     }
 }

@@ -20,6 +20,12 @@ pub(crate) const BLOB_BYTES_MAX: usize = u16::MAX as usize;
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 /// Largest segment: offsets in it are 32 bits.
 pub(crate) const SEGMENT_BYTES_CEILING: u64 = 2 << 30;
+/// Largest generation of a segment: one a second for 68 years. The next one is counted from what is found.
+pub(crate) const GENERATION_MAX: u32 = 1 << 31;
+/// Largest number of a round, and of a group's record: a million a second for a hundred thousand years.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+/// Largest number in the name of a segment file. A file with another name is none of the log's.
+pub(crate) const SLOT_MAX: u32 = 1 << 31;
 /// Spares that only votes and other small records may begin once space is low.
 pub(crate) const SPARES_RESERVED: usize = 1;
 /// While low, free space is asked for that often.
@@ -49,5 +55,6 @@ pub(crate) const CARRY_RETRY: Duration = Duration::from_secs(60);
 
 const _: () = assert!(CARRY_ROUND_BYTES_MAX / BLOCK_BYTES * 11 / 10 < u16::MAX as usize);
 const _: () = assert!(ENTRY_BYTES_CEILING / (BLOCK_BYTES - 64) < u16::MAX as usize);
+const _: () = assert!(GENERATION_MAX < u32::MAX && SLOT_MAX < u32::MAX && COUNT_MAX < u64::MAX / 2);
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES_CEILING <= u32::MAX as u64);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Damage, WalError};
 use super::frame::{FORMAT_VERSION, Kind, RECORD_BYTES, RecordHeader, SegmentHeader};
 use super::index::GroupIndex;
-use super::limits::{BLOCK_BYTES, SECTOR_BYTES};
+use super::limits::{BLOCK_BYTES, SECTOR_BYTES, SEGMENT_BYTES_CEILING};
 use super::log::WalIdentity;
 use super::replay::Replay;
 use super::scan::{Blocks, Part, Step, Walk};
@@ -164,9 +164,10 @@ fn inspect(disk: &dyn Disk, path: PathBuf, identity: WalIdentity) -> Result<Foun
     Ok(Found { path, bytes, blocks, header, walk })
 }
 
-/// Unreadable sectors become rot, so that one bad spot does not make the rest unreadable.
+/// Unreadable sectors become rot, so that one bad spot does not make the rest unreadable. What lies beyond the longest segment was never
+/// written by a log.
 fn read_all(file: &dyn DiskFile, bytes: u64) -> Vec<u8> {
-    let mut content = vec![0u8; usize::try_from(bytes).unwrap_or(0)];
+    let mut content = vec![0u8; usize::try_from(bytes.min(SEGMENT_BYTES_CEILING)).unwrap_or(0)];
     if file.read_at(0, &mut content).is_ok() {
         return content;
     }
@@ -216,7 +217,8 @@ fn oldest_of(disk: &dyn Disk, begun: &BTreeMap<u32, Found>) -> Result<(u32, Opti
                 Part::Whole(stretch) => each_record(&stretch.payload, |r| {
                     counts |= r.kind.counts() || matches!(r.kind, Kind::Oldest | Kind::Carried);
                     if r.kind == Kind::Oldest {
-                        oldest = oldest.max(u32::try_from(r.index).unwrap_or(0));
+                        let mark = u32::try_from(r.index).unwrap_or(0);
+                        oldest = oldest.max(sane_mark(mark, *generation));
                     }
                 }),
                 Part::Rotten(_) => rot = true,
@@ -227,12 +229,17 @@ fn oldest_of(disk: &dyn Disk, begun: &BTreeMap<u32, Found>) -> Result<(u32, Opti
             if newest && !counts && !rot && before_lives {
                 droppable = Some((*generation, h));
             }
-            oldest = oldest.max(h.oldest);
+            oldest = oldest.max(sane_mark(h.oldest, *generation));
             break;
         }
         newest = false;
     }
     Ok((oldest, droppable))
+}
+
+/// A mark of dead segments; one that names its own segment, or a later one, is none: it would make a whole log dead.
+fn sane_mark(oldest: u32, own: u32) -> u32 {
+    if oldest <= own { oldest } else { 0 }
 }
 
 fn each_record(payload: &[u8], mut each: impl FnMut(&RecordHeader)) {

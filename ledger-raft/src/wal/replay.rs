@@ -15,9 +15,11 @@ use bytes::Bytes;
 use super::error::Damage;
 use super::frame::{Cursor, Kind, RecordHeader, SegmentHeader, u32_at, u64_at};
 use super::index::GroupIndex;
+use super::limits::COUNT_MAX;
 use super::scan::Stretch;
 use super::segment::{DamageMark, GroupState};
 use crate::api::GroupId;
+use crate::limits::INDEX_MAX;
 
 /// One group on its way through the log.
 #[derive(Debug)]
@@ -98,14 +100,18 @@ impl Replay {
             Kind::Carried => self.carried(generation, header, offset),
             Kind::Marker => {
                 self.census = self.events;
-                for pair in body.chunks_exact(12) {
-                    self.witness(GroupId(u32_at(pair, 0)), u64_at(pair, 4));
+                let pairs = body.chunks_exact(12).map(|pair| (GroupId(u32_at(pair, 0)), u64_at(pair, 4)));
+                if pairs.clone().any(|(_, seq)| seq > COUNT_MAX) {
+                    return false;
+                }
+                for (group, seq) in pairs {
+                    self.witness(group, seq);
                 }
             }
             Kind::Checkpoint => {
                 let mut c = Cursor(body);
-                let Some(state) = c.number().and_then(|first| Some((first, GroupState::decode(header.seq, c.0)?)))
-                else {
+                let first = c.number().filter(|first| first.is_none_or(|first| first <= INDEX_MAX));
+                let Some(state) = first.and_then(|first| Some((first, GroupState::decode(header.seq, c.0)?))) else {
                     return false;
                 };
                 self.checkpoint(GroupId(header.group), state.0, state.1);

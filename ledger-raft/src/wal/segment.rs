@@ -12,6 +12,8 @@ use bytes::Bytes;
 
 use super::error::Damage;
 use super::frame::{Cursor, put_blob, put_number};
+use super::limits::SLOT_MAX;
+use crate::limits::INDEX_MAX;
 use crate::seam::{Disk, DiskFile};
 
 /// An open segment file.
@@ -33,7 +35,7 @@ pub(crate) fn path_of(dir: &Path, slot: u32) -> PathBuf {
 /// The slot a file name stands for.
 pub(crate) fn slot_of(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
-    name.strip_suffix(".seg")?.parse().ok()
+    name.strip_suffix(".seg")?.parse().ok().filter(|slot| *slot <= SLOT_MAX)
 }
 
 /// Allocates a zero-filled segment, durably. A file left half-way by a crash is recognised by its zeroes and removed.
@@ -114,8 +116,9 @@ impl GroupState {
     pub(crate) fn decode(seq: u64, body: &[u8]) -> Option<Self> {
         let mut c = Cursor(body);
         let owned = |b: &[u8]| Bytes::copy_from_slice(b);
-        let last = c.number()?;
-        let purged_index = c.number()?;
+        let index = |n: Option<u64>| n.is_none_or(|n| n <= INDEX_MAX).then_some(n);
+        let last = index(c.number()?)?;
+        let purged_index = index(c.number()?)?;
         let purged_id = c.blob()?.map(owned);
         let vote = c.blob()?.map(owned);
         let committed = c.blob()?.map(owned);
@@ -152,6 +155,25 @@ mod tests {
         let bytes = full.encode();
         for cut in 0..bytes.len() {
             assert_eq!(GroupState::decode(9, &bytes[..cut]), None, "cut at {cut}");
+        }
+        for far in [
+            GroupState { last: Some(u64::MAX), ..empty_state() },
+            GroupState { purged: Some((INDEX_MAX + 1, Bytes::new())), ..empty_state() },
+        ] {
+            assert_eq!(GroupState::decode(0, &far.encode()), None, "{far:?}");
+        }
+    }
+
+    fn empty_state() -> GroupState {
+        GroupState::default()
+    }
+
+    #[test]
+    fn a_file_is_a_segment_by_its_name() {
+        let slot = |name: &str| slot_of(Path::new(name));
+        assert_eq!((slot("/wal/000007.seg"), slot(&format!("{SLOT_MAX}.seg"))), (Some(7), Some(SLOT_MAX)));
+        for other in ["4294967295.seg", "4294967296.seg", "7", "x.seg", ".seg"] {
+            assert_eq!(slot(other), None, "{other}");
         }
     }
 }
