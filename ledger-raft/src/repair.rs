@@ -257,7 +257,7 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
             .await?;
     // A crash between any two of these leaves the replica stopped, and its repair begins anew.
     let last = file.head.last;
-    blocking(&disk, move || snapshots.keep_only(&snapshots.place(&file)?)).await?;
+    blocking(&disk, move || snapshots.place_only(&file)).await?;
     if wrong_through > 0 {
         // No follower may be given what is wrong in this log.
         store.drop_through(&last).await?;

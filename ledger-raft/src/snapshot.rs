@@ -521,7 +521,9 @@ impl SnapshotStore {
             }
             return Err(io::Error::new(e.kind(), format!("the snapshot was written but does not read back: {e}")));
         }
-        self.put_in_place(&tmp, &head.last)
+        let file = self.put_in_place(&tmp, &head.last)?;
+        self.drop_old()?;
+        Ok(file)
     }
 
     fn read_back(&self, path: &Path, check: impl FnOnce(&mut dyn Read) -> io::Result<()>) -> io::Result<()> {
@@ -553,7 +555,11 @@ impl SnapshotStore {
     /// Puts a snapshot in place; when this returns it is durable under its final name. One that was not received here is copied. Blocks.
     pub(crate) fn place(&self, file: &SnapshotFile) -> io::Result<Arc<SnapshotFile>> {
         match &file.temporary {
-            Some(tmp) => self.put_in_place(tmp, &file.head.last),
+            Some(tmp) => {
+                let placed = self.put_in_place(tmp, &file.head.last)?;
+                self.drop_old()?;
+                Ok(placed)
+            }
             // It has just been installed, so it can be read.
             None => self.create(&file.head, |w| io::copy(&mut file.body(), w).map(drop), |_| Ok(())),
         }
@@ -575,8 +581,6 @@ impl SnapshotStore {
             files.push(file.clone());
             files.sort_by_key(|f| (f.head.last.index, f.head.last.leader_id.term));
         }
-        self.drop_old()?;
-        drop(retired);
         Ok(file)
     }
 
@@ -615,11 +619,14 @@ impl SnapshotStore {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Removes every snapshot but `keep`: their state is not to be trusted any more.
-    pub(crate) fn keep_only(&self, keep: &Arc<SnapshotFile>) -> io::Result<()> {
+    /// Puts a snapshot that was received in place, and removes every other one, newer ones too: their state is not to be trusted any
+    /// more. Blocks.
+    pub(crate) fn place_only(&self, file: &SnapshotFile) -> io::Result<()> {
+        let Some(tmp) = &file.temporary else { return Err(malformed("snapshot: it was not received here")) };
+        let keep = self.put_in_place(tmp, &file.head.last)?;
         let old: Vec<_> = {
             let mut files = lock(&self.files);
-            let (kept, old) = files.drain(..).partition(|f| Arc::ptr_eq(f, keep));
+            let (kept, old) = files.drain(..).partition(|f| Arc::ptr_eq(f, &keep));
             *files = kept;
             old
         };

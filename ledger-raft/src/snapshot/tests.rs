@@ -73,6 +73,25 @@ fn a_snapshot_that_does_not_read_back_is_never_used() {
     }
 }
 
+/// What a repair brings may be older than what is here, and is the only one that counts.
+#[test]
+fn a_snapshot_that_replaces_all_others_stays_when_it_is_the_oldest() {
+    let (from, disk) = (SimDisk::new(1), SimDisk::new(2));
+    let given = store(&from).create(&head(10), |w| w.write_all(b"right"), |_| Ok(())).unwrap();
+    let s = store(&disk);
+    for i in [20, 30] {
+        s.create(&head(i), |w| w.write_all(b"wrong"), |_| Ok(())).unwrap();
+    }
+    let incoming = s.receive(&Offer { last: given.head.last, bytes: given.bytes }).unwrap();
+    incoming.put(0, &given.range(0, given.bytes as usize).unwrap()).unwrap();
+    let received = s.received(incoming).unwrap();
+    s.place_only(&received).unwrap();
+    for s in [&s, &store(&disk)] {
+        assert_eq!(lock(&s.files).iter().map(|f| f.head.last.index).collect::<Vec<_>>(), [10]);
+        assert_eq!(content(&s.newest().unwrap()), b"right");
+    }
+}
+
 /// A start with an old build must not take the snapshots from the new one, nor an error that passes.
 #[test]
 fn only_rotten_snapshots_are_set_aside() {
