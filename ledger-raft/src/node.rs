@@ -23,7 +23,9 @@ use crate::api::{
 };
 use crate::group::GroupCore;
 use crate::leading::best_heir;
-use crate::limits::{APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM, MEMBERS_MAX,
+};
 use crate::reads;
 use crate::repair::{self, Marks, Quarantine};
 use crate::seam::Seams;
@@ -220,6 +222,23 @@ impl RaftNode {
     }
 }
 
+/// Refuses members that could be written to the log, and not be read back.
+fn check_members(members: &BTreeMap<NodeId, String>) -> io::Result<()> {
+    if members.len() > MEMBERS_MAX {
+        let why = format!("a group has at most {MEMBERS_MAX} members, these are {}", members.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    members.values().try_for_each(|addr| check_address(addr))
+}
+
+fn check_address(addr: &str) -> io::Result<()> {
+    if addr.len() <= ADDRESS_BYTES_MAX {
+        return Ok(());
+    }
+    let why = format!("a peer address has at most {ADDRESS_BYTES_MAX} bytes, this one has {}", addr.len());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
 /// Lets somebody else lead a group, if there is somebody.
 async fn hand_over(core: &Arc<GroupCore>, until: Instant) {
     let led = |s: &GroupStatus| s.role == Role::Leader;
@@ -247,9 +266,10 @@ impl Group {
     /// Makes these nodes (id → peer address) the first voters. Idempotent for the same members.
     ///
     /// # Errors
-    /// The group has other members already.
+    /// The group has other members already; or there are more than [`MEMBERS_MAX`], or an address is longer than [`ADDRESS_BYTES_MAX`].
     pub async fn initialize(&self, voters: BTreeMap<NodeId, String>) -> io::Result<()> {
         let raft = self.core.raft()?;
+        check_members(&voters)?;
         if !self.is_initialized().await {
             let members: BTreeMap<u64, Peer> =
                 voters.iter().map(|(id, addr)| (id.0, Peer { addr: addr.clone() })).collect();
@@ -282,7 +302,7 @@ impl Group {
     /// does not lead, or all are known. Who is a member, and who votes, stays as it is.
     ///
     /// # Errors
-    /// The change was not committed within `within`; repeat it.
+    /// The change was not committed within `within`; repeat it. An address is longer than [`ADDRESS_BYTES_MAX`]: nothing happened.
     pub async fn set_addresses(&self, addresses: &BTreeMap<NodeId, String>, within: Duration) -> io::Result<()> {
         let raft = self.core.raft()?;
         let status = self.status();
@@ -294,6 +314,7 @@ impl Group {
         if status.role != Role::Leader || changed.is_empty() {
             return Ok(());
         }
+        changed.values().try_for_each(|peer| check_address(&peer.addr))?;
         tracing::info!(group = self.core.id.0, members = ?changed, "members have other addresses now");
         let change = self.core.seeded(raft.change_membership(ChangeMembers::SetNodes(changed), true));
         match tokio::time::timeout(within, change).await {

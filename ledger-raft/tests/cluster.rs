@@ -211,3 +211,20 @@ async fn a_quarantined_replica_stays_stopped_until_reinstalled() {
     c.reinstall(bad).await;
     assert_eq!(c.agree(at.index).await.count, 21);
 }
+
+/// What is written of members is read back: by followers, at the next start, from a snapshot.
+#[tokio::test]
+async fn members_that_could_not_be_read_back_are_refused() {
+    let c = Cluster::start(3, tuning()).await;
+    c.propose(b"first").await;
+    let leader = c.leader().await;
+    let group = &c.nodes[&leader].group;
+    let long = std::collections::BTreeMap::from([(NodeId(2), "a".repeat(513))]);
+    let refused = group.set_addresses(&long, PATIENCE).await.expect_err("one byte too long");
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(group.initialize(long).await.expect_err("here as well").kind(), std::io::ErrorKind::InvalidInput);
+    let many = (1..=65).map(|id| (NodeId(id), format!("node{id}:1"))).collect();
+    assert_eq!(group.initialize(many).await.expect_err("one too many").kind(), std::io::ErrorKind::InvalidInput);
+    let at = c.propose(b"the group goes on").await;
+    c.agree(at.index).await;
+}
