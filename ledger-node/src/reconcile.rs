@@ -255,8 +255,8 @@ async fn ask_leaders_elsewhere(node: &Node, placement: &Placement, me: u64) {
     }
 }
 
-/// Replicas that came up stopped (quarantined before the restart, or damaged) are repaired by the digest task. Those that wait for
-/// another build are not: a peer has the same to give.
+/// Replicas that came up stopped (quarantined before the restart, or damaged) are repaired by the
+/// digest task. Those that wait for another build are not: a peer has the same to give.
 pub(crate) fn stopped_replicas(node: &Node) -> Vec<Arc<Shard>> {
     let is_stopped = |shard: &Shard| {
         let status = shard.status();

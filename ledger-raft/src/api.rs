@@ -79,8 +79,9 @@ pub trait StateMachine: Send + 'static {
     /// Replaces the whole state. Called before the first `apply` after a start, and when a snapshot arrives from a peer.
     ///
     /// # Errors
-    /// The old state is untouched then. `Unsupported`: a newer build may know the bytes, they are kept for it and the replica stops.
-    /// `InvalidData` or `UnexpectedEof`: they are no snapshot of this kind, and never used again. Any other: it may pass.
+    /// The old state is untouched then. `Unsupported`: a newer build may know the bytes, they are
+    /// kept for it and the replica stops. `InvalidData` or `UnexpectedEof`: they are no snapshot of
+    /// this kind, and never used again. Any other: it may pass.
     fn install(&mut self, at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()>;
 }
 
@@ -211,8 +212,8 @@ pub struct GroupStatus {
     pub clock_sure: bool,
     /// Why the replica is stopped, if it is.
     pub stopped: Option<String>,
-    /// The replica is stopped since this build does not know its snapshot's format or behaviour: a build that knows it goes on, and a repair
-    /// would only bring the same.
+    /// The replica is stopped since this build does not know its snapshot's format or behaviour: a
+    /// build that knows it goes on, and a repair would only bring the same.
     pub awaits_build: bool,
     /// Why the replica does not apply what is committed, if it does not: it met an entry that it cannot decode. It keeps its
     /// log, acknowledges and votes.

@@ -69,7 +69,8 @@ pub(crate) struct GroupCore {
     pub(crate) run: u64,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
-    /// Its state may differ from the others': it is given to nobody. Other replicas that are stopped have a state that may lag, and is right.
+    /// Its state may differ from the others': it is given to nobody. Other replicas that are
+    /// stopped have a state that may lag, and is right.
     pub(crate) quarantined: AtomicBool,
     pub(crate) reads: mpsc::Sender<ReadAsked>,
     /// Largest entry that is proposed.
@@ -99,7 +100,8 @@ impl GroupCore {
         lock(&self.stopped).clone()
     }
 
-    /// Stops a replica whose log turned out to have lost something while it ran: what it acknowledged may be gone. Whether it did.
+    /// Stops a replica whose log turned out to have lost something while it ran: what it
+    /// acknowledged may be gone. Whether it did.
     pub(crate) async fn stop_if_damaged(&self) -> bool {
         let Some(damage) = self.store.log().damage().filter(|damage| !damage.emptied) else { return false };
         self.mark_stopped(&damaged_why(&damage));

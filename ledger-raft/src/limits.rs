@@ -130,7 +130,8 @@ pub const ENTRY_ASK_WITHIN: Duration = Duration::from_secs(2);
 pub const ENTRY_ASK_AGAIN: Duration = Duration::from_millis(500);
 /// A leader that does not know a committed entry tries to hand over that often.
 pub const HALTED_HANDOVER_EVERY: Duration = Duration::from_secs(1);
-/// A reinstall waits so long for the end of the state machine before: it ends what it has begun, at most the install of one snapshot.
+/// A reinstall waits so long for the end of the state machine before: it ends what it has begun, at
+/// most the install of one snapshot.
 pub const MACHINE_ENDS_WITHIN: Duration = SNAPSHOT_TRANSFER_WITHIN;
 /// Entries applied before the state machine's task lets others run.
 pub const APPLY_AT_ONCE_ENTRIES: usize = 32;

@@ -43,7 +43,8 @@ pub(crate) struct Progress {
     pub(crate) refused: AtomicU64,
     /// What this build would have to know to read the replica's snapshot.
     unsupported: Mutex<Option<String>>,
-    /// The replica is over: its state machine changes nothing any more, since another one takes its state.
+    /// The replica is over: its state machine changes nothing any more, since another one takes its
+    /// state.
     retired: AtomicBool,
     /// The state machine, and the tasks that change what the replica keeps on disk.
     pub(crate) workers: TaskTracker,
@@ -63,7 +64,8 @@ impl Progress {
         }
     }
 
-    /// Why the replica waits for another build, if it does: its snapshot is of a format or a behaviour that this one does not know.
+    /// Why the replica waits for another build, if it does: its snapshot is of a format or a
+    /// behaviour that this one does not know.
     pub(crate) fn awaits_build(&self) -> Option<String> {
         lock(&self.unsupported).clone()
     }
@@ -72,8 +74,9 @@ impl Progress {
         *lock(&self.unsupported) = Some(format!("{why}; run a build that knows it"));
     }
 
-    /// Waits until nobody changes the state, or what the replica keeps on disk. openraft's core must have ended: its task for the state
-    /// machine outlives it, and drops what is queued. Entries that it has not begun are not applied.
+    /// Waits until nobody changes the state, or what the replica keeps on disk. openraft's core
+    /// must have ended: its task for the state machine outlives it, and drops what is queued.
+    /// Entries that it has not begun are not applied.
     pub(crate) async fn retire(&self) -> io::Result<()> {
         self.retired.store(true, Ordering::Release);
         self.workers.close();
@@ -430,7 +433,8 @@ impl RaftStateMachine<Types> for Machine {
     }
 }
 
-/// A snapshot's bytes on their way to a state machine, which may take an error of the disk for bytes that make no sense.
+/// A snapshot's bytes on their way to a state machine, which may take an error of the disk for
+/// bytes that make no sense.
 struct Noting<'a> {
     body: SnapshotBody<'a>,
     failed: Option<io::Error>,

@@ -160,7 +160,8 @@ impl RaftNode {
     /// Waits until the state machine before has ended, so that it and `machine` may share a state.
     ///
     /// # Errors
-    /// The peer has no snapshot or cannot be reached, or the machine before does not end; the group stays stopped then.
+    /// The peer has no snapshot or cannot be reached, or the machine before does not end; the group
+    /// stays stopped then.
     pub async fn reinstall<M: StateMachine>(&self, group: GroupId, from: NodeId, machine: M) -> io::Result<Group> {
         let ground = &self.inner.ground;
         let old = ground.registry.group(group);
@@ -266,7 +267,8 @@ impl Group {
     /// Makes these nodes (id → peer address) the first voters. Idempotent for the same members.
     ///
     /// # Errors
-    /// The group has other members already; or there are more than [`MEMBERS_MAX`], or an address is longer than [`ADDRESS_BYTES_MAX`].
+    /// The group has other members already; or there are more than [`MEMBERS_MAX`], or an address
+    /// is longer than [`ADDRESS_BYTES_MAX`].
     pub async fn initialize(&self, voters: BTreeMap<NodeId, String>) -> io::Result<()> {
         let raft = self.core.raft()?;
         check_members(&voters)?;
@@ -302,7 +304,8 @@ impl Group {
     /// does not lead, or all are known. Who is a member, and who votes, stays as it is.
     ///
     /// # Errors
-    /// The change was not committed within `within`; repeat it. An address is longer than [`ADDRESS_BYTES_MAX`]: nothing happened.
+    /// The change was not committed within `within`; repeat it. An address is longer than
+    /// [`ADDRESS_BYTES_MAX`]: nothing happened.
     pub async fn set_addresses(&self, addresses: &BTreeMap<NodeId, String>, within: Duration) -> io::Result<()> {
         let raft = self.core.raft()?;
         let status = self.status();
@@ -442,8 +445,9 @@ impl Group {
     }
 
     /// Stops this replica of the group and says why in its status; it neither votes nor leads until reinstalled, not even
-    /// after a restart. What it holds through index `through` is not to be trusted: it is reinstalled from a snapshot that lies there or
-    /// later, and applies nothing of its own log before.
+    /// after a restart. What it holds through index `through` is not to be trusted: it is
+    /// reinstalled from a snapshot that lies there or later, and applies nothing of its own log
+    /// before.
     pub async fn quarantine(&self, why: String, through: u64) {
         let marks = Marks::new(self.core.seams.disk.clone(), &self.snapshots_dir, self.core.id);
         repair::quarantine(&self.core, &marks, Quarantine { through, why }).await;

@@ -45,8 +45,9 @@ const TERM_WITHIN: Duration = Duration::from_secs(5);
 /// Why a replica is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Quarantine {
-    /// Its state, and what its log holds, is not trusted through this index; 0: nothing in the log is known to be wrong. A repair takes
-    /// a snapshot from there on: from an earlier one the replica would apply the same bytes again.
+    /// Its state, and what its log holds, is not trusted through this index; 0: nothing in the log
+    /// is known to be wrong. A repair takes a snapshot from there on: from an earlier one the
+    /// replica would apply the same bytes again.
     pub(crate) through: u64,
     /// For people.
     pub(crate) why: String,
@@ -64,7 +65,8 @@ impl Quarantine {
             Some((through, why)) => {
                 let mut n = [0; 8];
                 n.copy_from_slice(through);
-                // A number that no log has is rot that the checksum missed, or worse: no peer could serve it.
+                // A number that no log has is rot that the checksum missed, or worse: no peer could
+                // serve it.
                 let through = Some(u64::from_le_bytes(n)).filter(|n| *n <= INDEX_MAX).unwrap_or(0);
                 Self { through, why: String::from_utf8_lossy(why).into_owned() }
             }
@@ -214,7 +216,8 @@ async fn forget_log(
         })?;
         terms.push((NodeId(id), term));
     }
-    // One that cannot be read was given in no higher term than those of the others, or to ourselves and heard by nobody.
+    // One that cannot be read was given in no higher term than those of the others, or to ourselves
+    // and heard by nobody.
     let own = store.vote().ok().flatten().map_or(0, |v| v.leader_id.term);
     let past = term_past(own, &terms)?;
     // First, so that the mark of an earlier repair never stands beside the log as it is emptied now.

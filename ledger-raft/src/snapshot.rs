@@ -329,7 +329,8 @@ impl Write for ChunkWriter<'_> {
     }
 }
 
-/// Whether bytes are not what was written: another copy must serve. Any other error of a disk says nothing of the file, and may pass.
+/// Whether bytes are not what was written: another copy must serve. Any other error of a disk says
+/// nothing of the file, and may pass.
 pub(crate) fn is_rot(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
@@ -383,8 +384,9 @@ fn final_name(group: u32, last: &LogId) -> String {
 }
 
 impl SnapshotStore {
-    /// Opens and checks what is there. Half-written files are removed, rotten ones set aside as `.rotten` and named. One of a format that
-    /// this build does not know stays where it is, for the build that does.
+    /// Opens and checks what is there. Half-written files are removed, rotten ones set aside as
+    /// `.rotten` and named. One of a format that this build does not know stays where it is, for
+    /// the build that does.
     ///
     /// # Errors
     /// Of the disk, which say nothing of the files: to be tried again.
@@ -584,8 +586,9 @@ impl SnapshotStore {
         Ok(file)
     }
 
-    /// From when this returns, no snapshot is put in place by this store: those of a state that was discarded must not appear among
-    /// those of the next. One that is being built may go on, in vain. Blocks.
+    /// From when this returns, no snapshot is put in place by this store: those of a state that was
+    /// discarded must not appear among those of the next. One that is being built may go on, in
+    /// vain. Blocks.
     pub(crate) fn retire(&self) -> io::Result<()> {
         *lock(&self.retired) = true;
         Ok(())
@@ -619,8 +622,8 @@ impl SnapshotStore {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Puts a snapshot that was received in place, and removes every other one, newer ones too: their state is not to be trusted any
-    /// more. Blocks.
+    /// Puts a snapshot that was received in place, and removes every other one, newer ones too:
+    /// their state is not to be trusted any more. Blocks.
     pub(crate) fn place_only(&self, file: &SnapshotFile) -> io::Result<()> {
         let Some(tmp) = &file.temporary else { return Err(malformed("snapshot: it was not received here")) };
         let keep = self.put_in_place(tmp, &file.head.last)?;

@@ -75,8 +75,8 @@ pub(crate) fn damaged_why(damage: &Damage) -> String {
     format!("its log is damaged: {damage}; reinstall it from a peer")
 }
 
-/// Gives the machine the newest snapshot that can be read. One that is found rotten or malformed only now was set aside by that, and
-/// the one before it serves.
+/// Gives the machine the newest snapshot that can be read. One that is found rotten or malformed
+/// only now was set aside by that, and the one before it serves.
 async fn restore(machine: &mut Machine, snapshots: &SnapshotStore) -> io::Result<()> {
     for _ in 0..=SNAPSHOTS_KEPT {
         let Some(newest) = snapshots.newest() else { return Ok(()) };

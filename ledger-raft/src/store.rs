@@ -68,8 +68,8 @@ impl Store {
         &self.progress
     }
 
-    /// Reads what consensus keeps beside the entries. What cannot be decoded is damage of the log: its checksums are right, and it is not
-    /// what was saved.
+    /// Reads what consensus keeps beside the entries. What cannot be decoded is damage of the log:
+    /// its checksums are right, and it is not what was saved.
     pub(crate) fn check(&self) -> io::Result<()> {
         let state = self.log.state();
         let read = self.ends().map(drop).and_then(|()| self.vote().map(drop));

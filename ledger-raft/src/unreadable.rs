@@ -249,7 +249,8 @@ enum Settled {
     Wait,
 }
 
-/// A replica that stops meanwhile is not quarantined: that its core or its machine has ended says nothing of its log.
+/// A replica that stops meanwhile is not quarantined: that its core or its machine has ended says
+/// nothing of its log.
 async fn settle(core: &Arc<GroupCore>, raft: &crate::group::Raft, marks: &Marks, found: &Obstacle) -> Settled {
     let Obstacle { at, hash, .. } = *found;
     let Some(verdict) = core.stop.run_until_cancelled(ask_voters(core, found)).await else { return Settled::Stopped };

@@ -171,7 +171,8 @@ async fn one_replica_with_other_bytes_is_not_believed_and_is_reinstalled() {
     other_bytes(false).await;
 }
 
-/// From a snapshot before the entry the replica would meet its own bytes again, and be reinstalled for ever.
+/// From a snapshot before the entry the replica would meet its own bytes again, and be reinstalled
+/// for ever.
 #[tokio::test]
 async fn it_is_reinstalled_from_behind_the_bytes_that_are_wrong() {
     other_bytes(true).await;
@@ -212,7 +213,8 @@ async fn other_bytes(snapshots_before: bool) {
     assert_eq!((tally.refused, tally.count), (0, 4));
 }
 
-/// While a peer that does not answer is asked for its bytes, the node stops: that says nothing of its log.
+/// While a peer that does not answer is asked for its bytes, the node stops: that says nothing of
+/// its log.
 #[tokio::test]
 async fn a_node_that_stops_while_an_entry_is_settled_is_not_quarantined() {
     let mut c = Cluster::start(3, tuning()).await;
@@ -229,7 +231,8 @@ async fn a_node_that_stops_while_an_entry_is_settled_is_not_quarantined() {
     assert_eq!(halted.stopped, None);
     c.nodes[&leader].node.shutdown(Duration::ZERO).await;
     drop(proposed.await);
-    // Whoever settles it has given that peer up by then. The mark is looked for on the disk, as nobody announces it.
+    // Whoever settles it has given that peer up by then. The mark is looked for on the disk, as
+    // nobody announces it.
     let disk = c.disks[&leader].clone();
     let marked = async {
         while !disk.files().iter().any(|file| file.to_string_lossy().ends_with(".quarantined")) {

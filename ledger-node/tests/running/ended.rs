@@ -132,7 +132,8 @@ async fn a_crowd_larger_than_the_log_s_largest_entry_is_taken_in_several() {
     cluster.stop_all().await;
 }
 
-/// A file that cannot be read may be readable a moment later, so that the replica is tried again; the others do not wait for it.
+/// A file that cannot be read may be readable a moment later, so that the replica is tried again;
+/// the others do not wait for it.
 #[tokio::test]
 async fn a_shard_that_cannot_be_started_holds_back_no_other() {
     let mut cluster = Cluster::start(3, |_, config, _| config.balance = false).await;

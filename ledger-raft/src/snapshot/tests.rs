@@ -92,7 +92,8 @@ fn a_snapshot_that_replaces_all_others_stays_when_it_is_the_oldest() {
     }
 }
 
-/// A start with an old build must not take the snapshots from the new one, nor an error that passes.
+/// A start with an old build must not take the snapshots from the new one, nor an error that
+/// passes.
 #[test]
 fn only_rotten_snapshots_are_set_aside() {
     let disk = SimDisk::new(1);

@@ -78,7 +78,8 @@ pub(crate) struct CarryDone {
     groups: io::Result<Vec<(Wanted, io::Result<Vec<WalEntry>>)>>,
 }
 
-/// Whether all of a group that was wanted is still where it was: what was purged meanwhile may be overwritten by now, and is not missed.
+/// Whether all of a group that was wanted is still where it was: what was purged meanwhile may be
+/// overwritten by now, and is not missed.
 fn is_current((mem, places): &Wanted) -> bool {
     let state = mem.lock();
     places.iter().all(|(index, place)| state.index.find(*index) == Some(*place))
@@ -163,13 +164,14 @@ impl Writer {
         below.filter(|_| best >= (CARRY_SURPLUS_SEGMENTS * self.config.segment_bytes) as i64)
     }
 
-    /// Whether the entries of a group stay where they are: they cannot be carried now, or the log of the group is damaged and will be
-    /// emptied for its repair.
+    /// Whether the entries of a group stay where they are: they cannot be carried now, or the log
+    /// of the group is damaged and will be emptied for its repair.
     fn stays(&self, mem: &GroupMem) -> bool {
         self.carry.put_off.contains(&mem.id) || mem.lock().has_new_damage()
     }
 
-    /// The oldest segment that stays for a group whose entries do: to carry others out of it, or of a later one, would give nothing back.
+    /// The oldest segment that stays for a group whose entries do: to carry others out of it, or of
+    /// a later one, would give nothing back.
     fn oldest_kept(&self) -> Option<u32> {
         let kept = self.book.values().filter(|booked| self.stays(&booked.mem));
         kept.filter_map(|booked| booked.mem.lock().index.oldest_generation()).min()
@@ -197,7 +199,8 @@ impl Writer {
         wanted
     }
 
-    /// What [`Self::wants_carry`] asked for was read. A group whose entries cannot be read back has lost them: it is damaged.
+    /// What [`Self::wants_carry`] asked for was read. A group whose entries cannot be read back has
+    /// lost them: it is damaged.
     pub(crate) fn carry_read(&mut self, done: CarryDone, now: Duration) {
         self.carry.reading = false;
         let groups = match done.groups {

@@ -94,7 +94,8 @@ impl GroupMem {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was written cannot be read back. The first such damage stays; that of a log that was emptied for a repair makes way.
+    /// What was written cannot be read back. The first such damage stays; that of a log that was
+    /// emptied for a repair makes way.
     pub(crate) fn mark_damaged(&self, dir: &Path, why: &str) {
         let mut state = self.lock();
         if state.has_new_damage() {

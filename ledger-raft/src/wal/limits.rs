@@ -20,9 +20,11 @@ pub(crate) const BLOB_BYTES_MAX: usize = u16::MAX as usize;
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 /// Largest segment: offsets in it are 32 bits.
 pub(crate) const SEGMENT_BYTES_CEILING: u64 = 2 << 30;
-/// Largest generation of a segment: one a second for 68 years. The next one is counted from what is found.
+/// Largest generation of a segment: one a second for 68 years. The next one is counted from what is
+/// found.
 pub(crate) const GENERATION_MAX: u32 = 1 << 31;
-/// Largest number of a round, and of a group's record: a million a second for a hundred thousand years.
+/// Largest number of a round, and of a group's record: a million a second for a hundred thousand
+/// years.
 pub(crate) const COUNT_MAX: u64 = 1 << 62;
 /// Largest number in the name of a segment file. A file with another name is none of the log's.
 pub(crate) const SLOT_MAX: u32 = 1 << 31;

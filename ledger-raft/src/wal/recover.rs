@@ -164,8 +164,8 @@ fn inspect(disk: &dyn Disk, path: PathBuf, identity: WalIdentity) -> Result<Foun
     Ok(Found { path, bytes, blocks, header, walk })
 }
 
-/// Unreadable sectors become rot, so that one bad spot does not make the rest unreadable. What lies beyond the longest segment was never
-/// written by a log.
+/// Unreadable sectors become rot, so that one bad spot does not make the rest unreadable. What lies
+/// beyond the longest segment was never written by a log.
 fn read_all(file: &dyn DiskFile, bytes: u64) -> Vec<u8> {
     let mut content = vec![0u8; usize::try_from(bytes.min(SEGMENT_BYTES_CEILING)).unwrap_or(0)];
     if file.read_at(0, &mut content).is_ok() {
@@ -237,7 +237,8 @@ fn oldest_of(disk: &dyn Disk, begun: &BTreeMap<u32, Found>) -> Result<(u32, Opti
     Ok((oldest, droppable))
 }
 
-/// A mark of dead segments; one that names its own segment, or a later one, is none: it would make a whole log dead.
+/// A mark of dead segments; one that names its own segment, or a later one, is none: it would make
+/// a whole log dead.
 fn sane_mark(oldest: u32, own: u32) -> u32 {
     if oldest <= own { oldest } else { 0 }
 }

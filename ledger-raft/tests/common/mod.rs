@@ -64,7 +64,8 @@ impl Tally {
     }
 }
 
-/// The tally, whether applying [`DEADLY`] ends the replica's core, whether the build knows [`NEWER`], and the gate of [`GATED`].
+/// The tally, whether applying [`DEADLY`] ends the replica's core, whether the build knows
+/// [`NEWER`], and the gate of [`GATED`].
 #[derive(Clone, Default)]
 pub(crate) struct Shared(
     pub(crate) Arc<Mutex<Tally>>,

@@ -1,4 +1,5 @@
-//! A log that turns out to be unreadable only when the replica starts on it, or runs: it stops, and a peer repairs it.
+//! A log that turns out to be unreadable only when the replica starts on it, or runs: it stops, and
+//! a peer repairs it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A build that meets the snapshot of a newer one: the replica stops by name, loses nothing, and goes on with the newer build.
+//! A build that meets the snapshot of a newer one: the replica stops by name, loses nothing, and
+//! goes on with the newer build.
 
 use crate::common::{Cluster, NEWER_STATE, tuning};
 use ledger_raft::{GroupStatus, RaftTuning, Role};

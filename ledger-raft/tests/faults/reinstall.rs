@@ -1,11 +1,13 @@
-//! A replica that is reinstalled while the machine before it still works, and what its peers give it.
+//! A replica that is reinstalled while the machine before it still works, and what its peers give
+//! it.
 
 use std::time::Duration;
 
 use crate::common::{Cluster, G, GATED, PATIENCE, Shared, tuning};
 use ledger_raft::NodeId;
 
-/// Both would change the same state: the one before applies what openraft has queued for it long after openraft's core has ended.
+/// Both would change the same state: the one before applies what openraft has queued for it long
+/// after openraft's core has ended.
 #[tokio::test]
 async fn a_reinstall_waits_for_the_machine_before_which_applies_no_more_than_it_has_begun() {
     let mut c = Cluster::start(3, tuning()).await;
