@@ -201,9 +201,11 @@ async fn other_bytes(snapshots_before: bool) {
     let status = c.until(bad, "is quarantined", |s| s.stopped.is_some()).await;
     let why = status.stopped.expect("a reason");
     assert!(why.contains("a quorum holds other bytes"), "{why}");
-    // The reason outlives a restart, and so does where the repair has to begin.
+    // The reason outlives a restart, and so does where the repair has to begin; a node that is
+    // killed before it recorded them asks its peers again.
     c.kill(bad);
     c.up(bad).await;
+    c.until(bad, "is still quarantined", |s| s.stopped.is_some()).await;
     c.reinstall(bad).await;
     let at = c.propose(b"reinstalled").await;
     let status = c.until(bad, "goes on", |s| s.applied_index >= at.index || s.stopped.is_some()).await;
