@@ -6,10 +6,13 @@
 //! **Owns** the mapping of refusals, *not now* and *unknown* to HTTP (docs/errors.md). **Must never** answer *unknown* with a status
 //! that says *no*. **Read next**: [`super::reservations`].
 
+use axum::extract::{FromRequestParts, Path};
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use ledger_core::ReservationId;
 use ledger_proto::{Cause, NotNow, Reply, Why, names, refusals, v1};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// One problem.
@@ -112,6 +115,20 @@ impl Problem {
             Reply::Ok(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "an answer of another kind was expected")
             }
+        }
+    }
+}
+
+/// What a route takes out of its path. A path that is no text is a problem like any other bad input.
+pub struct InPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(found)) => Ok(Self(found)),
+            Err(error) => Err(Problem::invalid("path", error.body_text())),
         }
     }
 }

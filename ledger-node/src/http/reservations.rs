@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -24,7 +24,7 @@ use super::bodies::{
     AtJson, BriefJson, ConfirmBody, EmptyBody, ExtendBody, ReserveBody, ReturnBody, answer, read, reservation,
     wire_lines,
 };
-use super::problem::Problem;
+use super::problem::{InPath, Problem};
 use crate::api::reads::{Consistency, ReadFailure, Reader};
 use crate::api::{Api, submit};
 use crate::metrics::Outcomes;
@@ -178,7 +178,7 @@ pub async fn reserve(
 /// A problem.
 pub async fn act(
     State(api): State<Api>,
-    Path((id, verb)): Path<(String, String)>,
+    InPath((id, verb)): InPath<(String, String)>,
     query: AskedQuery,
     headers: HeaderMap,
     body: BodyBytes,
@@ -246,7 +246,7 @@ fn fenced_answer(id: &str, fenced: &Fenced, at: Option<At>) -> Response {
 ///
 /// # Errors
 /// A problem.
-pub async fn show(State(api): State<Api>, Path(id): Path<String>, query: AskedQuery) -> Result<Response, Problem> {
+pub async fn show(State(api): State<Api>, InPath(id): InPath<String>, query: AskedQuery) -> Result<Response, Problem> {
     let asked = asked(query)?;
     let id = id_of(&id)?;
     let reader = Reader::new(&api, asked.consistency()?, asked.within());

@@ -2,7 +2,7 @@
 //!
 //! **Owns** these routes. **Must never** hold a rule about stock. **Read next**: [`super::bodies`].
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::Response;
 use http::{StatusCode, header};
 use ledger_core::types::OfferKey;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::bodies::{self, AdjustBody, AtJson, ProductBody, ReceiveBody, answer, balance, read};
-use super::problem::Problem;
+use super::problem::{InPath, Problem};
 use super::reservations::{AskedQuery, BodyBytes, asked, body_of, read_problem, submit_one};
 use crate::api::Api;
 use crate::api::reads::{Consistency, Reader};
@@ -23,7 +23,7 @@ use crate::api::reads::{Consistency, Reader};
 ///
 /// # Errors
 /// A problem.
-pub async fn show(State(api): State<Api>, Path(sku): Path<String>, query: AskedQuery) -> Result<Response, Problem> {
+pub async fn show(State(api): State<Api>, InPath(sku): InPath<String>, query: AskedQuery) -> Result<Response, Problem> {
     let asked = asked(query)?;
     let sku = bodies::sku(&sku)?;
     let reader = Reader::new(&api, asked.consistency()?, asked.within());
@@ -98,7 +98,7 @@ pub async fn create(State(api): State<Api>, query: AskedQuery, body: BodyBytes) 
 /// A problem.
 pub async fn receive(
     State(api): State<Api>,
-    Path(sku): Path<String>,
+    InPath(sku): InPath<String>,
     query: AskedQuery,
     body: BodyBytes,
 ) -> Result<Response, Problem> {
@@ -114,7 +114,7 @@ pub async fn receive(
 /// A problem.
 pub async fn adjust(
     State(api): State<Api>,
-    Path(sku): Path<String>,
+    InPath(sku): InPath<String>,
     query: AskedQuery,
     body: BodyBytes,
 ) -> Result<Response, Problem> {
