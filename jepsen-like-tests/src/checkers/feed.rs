@@ -62,9 +62,12 @@ fn began_now(run: &Run, watched: &Watched) -> bool {
 }
 
 /// Each change names the change before on each of its products and on its reservation.
+///
+/// Payments that come for an id before its order are a chain of their own: a reservation of that id begins
+/// without a link to them, and what follows them links to them or to the reservation.
 fn links(all: &[&Change]) -> Vec<String> {
     let mut products: BTreeMap<&str, (u64, u32)> = BTreeMap::new();
-    let mut ids: BTreeMap<&str, (u64, u32)> = BTreeMap::new();
+    let mut ids: BTreeMap<&str, Before> = BTreeMap::new();
     let mut wrong = Vec::new();
     for change in all {
         let here = (change.at.index, change.at.place);
@@ -83,17 +86,61 @@ fn links(all: &[&Change]) -> Vec<String> {
             }
         }
         if let Some(id) = &change.id {
-            let before = ids.insert(id, here);
-            if change.before_on_reservation != before {
+            let before = ids.entry(id).or_default();
+            if !before.may_precede(change) {
                 wrong.push(format!(
-                    "{} at {:?} names {:?} as the change before on {id}, but that is {before:?}",
-                    change.name, change.at, change.before_on_reservation
+                    "{} at {:?} names {:?} as the change before on {id}, but that is {:?}",
+                    change.name, change.at, change.before_on_reservation, before.last
                 ));
             }
+            before.enter(change, here);
         }
     }
     wrong
 }
+
+/// The changes of one id so far.
+#[derive(Default)]
+struct Before {
+    /// The newest of all.
+    last: Option<(u64, u32)>,
+    /// The newest that is of a reservation's stock.
+    of_stock: Option<(u64, u32)>,
+    /// The newest that is of an order or of payments without one.
+    of_money: Option<(u64, u32)>,
+    /// Whether a payment came before the reservation.
+    paid_early: bool,
+}
+
+impl Before {
+    fn may_precede(&self, change: &Change) -> bool {
+        let link = change.before_on_reservation;
+        if !self.paid_early {
+            return link == self.last;
+        }
+        let begins = link.is_none() && (self.of_stock.is_none() || change.name == PAYMENT);
+        begins || [self.last, self.of_stock, self.of_money].contains(&link)
+    }
+
+    fn enter(&mut self, change: &Change, here: (u64, u32)) {
+        let of_stock = STOCK.contains(&change.name.as_str());
+        self.paid_early |= change.name == PAYMENT && self.of_stock.is_none();
+        self.last = Some(here);
+        *(if of_stock { &mut self.of_stock } else { &mut self.of_money }) = Some(here);
+    }
+}
+
+/// A payment, which may come before its order.
+const PAYMENT: &str = "PaymentProcessed";
+/// Changes of a reservation's stock.
+const STOCK: [&str; 6] = [
+    "InventoryReserved",
+    "ReservationExtended",
+    "ReservationConfirmed",
+    "ReservationReleased",
+    "ReservationExpired",
+    "UnitsReturned",
+];
 
 /// The products of a change, each once, as it names them first.
 fn products_of(change: &Change) -> Vec<&str> {
@@ -105,4 +152,31 @@ fn products_of(change: &Change) -> Vec<&str> {
         }
     }
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(index: u64, name: &str, before: Option<u64>) -> Change {
+        let json = format!(r#"{{"at":{{"shard":1,"index":{index},"place":0,"term":1}},"time_ms":1,"name":"{name}"}}"#);
+        let mut change: Change = serde_json::from_str(&json).expect("a change");
+        change.id = Some("an id".to_owned());
+        change.before_on_reservation = before.map(|index| (index, 0));
+        change
+    }
+
+    fn wrong(changes: &[Change]) -> usize {
+        links(&changes.iter().collect::<Vec<_>>()).len()
+    }
+
+    #[test]
+    fn a_reservation_begins_without_a_link_only_where_a_payment_came_before_it() {
+        let reserved = changed(2, "InventoryReserved", None);
+        assert_eq!(wrong(&[changed(1, PAYMENT, None), reserved.clone(), changed(3, "OrderPlaced", Some(2))]), 0);
+        assert_eq!(wrong(&[changed(1, PAYMENT, None), reserved.clone(), changed(3, PAYMENT, Some(1))]), 0);
+        assert_eq!(wrong(&[changed(1, PAYMENT, None), reserved.clone(), changed(3, "ReservationReleased", None)]), 1);
+        assert_eq!(wrong(&[changed(1, "ReservationReleased", None), reserved.clone()]), 1);
+        assert_eq!(wrong(&[reserved, changed(3, "OrderPlaced", None)]), 1);
+    }
 }

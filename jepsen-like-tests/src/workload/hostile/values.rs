@@ -118,8 +118,11 @@ impl Seen {
         Self { time_ms, ..Self::default() }
     }
 
-    /// Remembers a value of a field.
+    /// Remembers a value of a field, unless it names another client's product or reservation.
     pub(super) fn keep(&mut self, name: &str, value: Value) {
+        if !is_own(name, &value) {
+            return;
+        }
         let values = self.by_name.entry(name.to_owned()).or_default();
         if values.len() >= SEEN_MAX {
             values.remove(0);
@@ -151,6 +154,15 @@ impl Seen {
 
     fn of(&self, name: &str) -> &[Value] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Whether a value may be used again: products and ids of other clients are not.
+fn is_own(name: &str, value: &Value) -> bool {
+    match value {
+        Value::String(sku) if matches!(name, "sku" | "skus") => sku.contains("hostile"),
+        Value::Bytes(id) if id.len() == 16 => id[8..].starts_with(&ID_MARK),
+        _ => true,
     }
 }
 
@@ -376,6 +388,8 @@ impl Maker<'_> {
 
 /// What the ids of hostile clients have in common, for whoever reads a trace.
 const MARK: u64 = 0x0bad_c0de << 32;
+/// Its first bytes in an id, behind the variant's two bits.
+const ID_MARK: [u8; 3] = [0x8b, 0xad, 0xc0];
 
 #[cfg(test)]
 mod tests {
