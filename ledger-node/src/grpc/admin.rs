@@ -8,7 +8,7 @@ use ledger_proto::v1::admin_client::AdminClient;
 use ledger_proto::v1::admin_server::Admin;
 use ledger_raft::NodeId;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::ledger::admit;
 use crate::access::Right;
@@ -42,6 +42,11 @@ impl AdminService {
         request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
         let within = 2 * OWN_COMMAND_WITHIN;
         match tokio::time::timeout(within, AdminClient::new(channel).set_settings(request)).await {
+            Ok(Err(status)) if status.code() == Code::Unknown => Err(Status::unavailable(format!(
+                "the answer of node {} is lost, so the settings may have changed: {}",
+                leader.0,
+                status.message()
+            ))),
             Ok(answered) => answered,
             Err(_) => Err(Status::deadline_exceeded(format!("node {} did not answer within {within:?}", leader.0))),
         }
