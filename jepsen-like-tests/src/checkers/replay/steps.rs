@@ -108,7 +108,7 @@ fn answered<'a>(
             since: 0,
             attempts: Vec::new(),
         };
-        let effect = event.answer.is_first_ok() && !event.op.is_read() && !matches!(event.op, Op::Fence { .. });
+        let effect = event.answer.is_first_ok() && !event.op.is_read() && !changes_nothing(event);
         if effect && (changes.is_empty() || !is_of(&changes[0], &event.op)) {
             let told = changes.first().map_or("nothing", |c| c.name.as_str());
             return Err(format!("at {}: {:?} was answered ok, but the feed has {told} there", step.label(), event.op));
@@ -125,6 +125,15 @@ fn answered<'a>(
         steps.push(step);
     }
     Ok(steps)
+}
+
+/// Whether an accepted call leaves no change: a fence, and an extension to the deadline that the hold has already.
+fn changes_nothing(event: &Event) -> bool {
+    match event.op {
+        Op::Fence { .. } => true,
+        Op::Extend { replaces_ms, hold_ms, .. } => event.answer.time_ms().map(|at| at + hold_ms) == Some(replaces_ms),
+        _ => false,
+    }
 }
 
 /// The step of an effect that nobody was answered: it belongs to a call in doubt.
@@ -263,4 +272,22 @@ fn with_windows<'a>(run: &'a Run, by_id: &BTreeMap<&'a str, Vec<&'a Event>>, ste
 /// Whether an op may decide what an id is.
 fn decides(op: &Op) -> bool {
     matches!(op, Op::Reserve { .. } | Op::Fence { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{State, Told};
+
+    #[test]
+    fn an_extension_to_the_deadline_that_the_hold_has_changes_nothing() {
+        let extended = |replaces_ms: u64| {
+            let op = Op::Extend { id: "an id".to_owned(), replaces_ms, hold_ms: 100 };
+            let told = Told::Reservation { state: State::Held, deadline_ms: 1_100, reserved_at_ms: 900 };
+            let answer = Answer::Ok { at: None, time_ms: 1_000, age_ms: None, replayed: false, told };
+            Event { client: 1, op, asked_ms: 0, answered_ms: 1, answer }
+        };
+        assert!(changes_nothing(&extended(1_100)));
+        assert!(!changes_nothing(&extended(1_099)));
+    }
 }
