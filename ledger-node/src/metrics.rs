@@ -225,7 +225,7 @@ impl NodeMetrics {
             self.shard(&shard);
         }
         self.page.run_upkeep();
-        self.page.render()
+        in_order(&self.page.render())
     }
 
     fn digests(&self, counts: &DigestCounts) {
@@ -301,6 +301,26 @@ pub fn values(page: &str) -> BTreeMap<&str, f64> {
         .collect()
 }
 
+/// The page with its families and series sorted by name, so that the same numbers give the same page. The exporter
+/// keeps them in maps of random order.
+fn in_order(page: &str) -> String {
+    // The buckets of one histogram stay as they are, from the smallest bound up.
+    let series = |line: &str| {
+        let name = line.rsplit_once(' ').map_or(line, |(name, _)| name);
+        let bound = name.find("{le=").or_else(|| name.find(",le="));
+        bound.map_or(name, |at| &name[..at]).to_owned()
+    };
+    let family = |text: &str| {
+        let (mut heads, mut lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with('#'));
+        lines.sort_by_key(|line| series(line));
+        heads.append(&mut lines);
+        heads.join("\n")
+    };
+    let mut families: Vec<String> = page.split("\n\n").filter(|text| !text.is_empty()).map(family).collect();
+    families.sort();
+    families.iter().fold(String::with_capacity(page.len()), |page, family| page + family + "\n\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,5 +341,14 @@ mod tests {
         for (place, (verb, name)) in VERBS.iter().enumerate() {
             assert_eq!(VERBS.iter().position(|(other, _)| other == verb), Some(place), "{name}");
         }
+    }
+
+    #[test]
+    fn a_page_is_sorted_and_buckets_keep_their_order() {
+        let page = "# TYPE b counter\nb{role=\"2\"} 1\nb{role=\"1\"} 3\n\n# TYPE a histogram\na_bucket{le=\"0.5\"} 1\n\
+                    a_bucket{le=\"+Inf\"} 2\na_sum 1.5\na_count 2\n\n";
+        let sorted = "# TYPE a histogram\na_bucket{le=\"0.5\"} 1\na_bucket{le=\"+Inf\"} 2\na_count 2\na_sum 1.5\n\n\
+                      # TYPE b counter\nb{role=\"1\"} 3\nb{role=\"2\"} 1\n\n";
+        assert_eq!(in_order(page), sorted);
     }
 }
