@@ -1,6 +1,6 @@
 //! The auditor: stock recomputed from the ledger's changes alone, by rules written a second time.
 //!
-//! **What it is.** [`Books`] are told every change since the beginning, and nothing else. They move units between
+//! **What it is.** [`Books`] take every change since the beginning, and nothing else. They move units between
 //! *available*, *held* and *sold* themselves, end due holds by their deadlines themselves, and complain when the ledger's own
 //! balances, ends or links say otherwise. A node enters its own history, `ledgerctl audit` the feed: what one finds, the other finds.
 //! **Owns** the recomputation. **Must never** call the core's `apply` or its audit: then the ledger would grade itself.
@@ -74,7 +74,7 @@ pub struct Books {
     /// Live holds by deadline, a shard: ledger time is a shard's.
     deadlines: HashMap<u32, BTreeSet<(LedgerTime, ReservationId)>>,
     /// Products whose beginning is no longer kept.
-    beheaded: HashSet<Sku>,
+    truncated: HashSet<Sku>,
     /// The beginning is no longer kept: products without a change since are not lost.
     is_cut: bool,
     changes: u64,
@@ -113,8 +113,8 @@ impl Books {
         &self.findings
     }
     /// Products that could not be recomputed because their first changes are no longer kept.
-    pub fn beheaded(&self) -> usize {
-        self.beheaded.len()
+    pub fn truncated(&self) -> usize {
+        self.truncated.len()
     }
     /// Where a reservation stands by the books, deadlines seen so far counted.
     pub fn status(&self, id: ReservationId) -> Option<Status> {
@@ -205,7 +205,7 @@ impl Books {
         let reservation = self.reservations.get(&id).map(|book| book.last);
         let known = reservation.max(self.orders.get(&id).map(|book| book.last));
         let told = change.previous_on_reservation;
-        let cut = self.is_cut || !self.beheaded.is_empty();
+        let cut = self.is_cut || !self.truncated.is_empty();
         let follows_unknown = told.is_some() && known != told && reservation.is_none();
         if follows_unknown && (known.is_none() || cut) {
             // It follows a reservation whose beginning is no longer kept; payments that came before
@@ -259,7 +259,7 @@ impl Books {
         self.advance(position.shard, time);
         let products = change.kind.products();
         if matches!(change.kind, ChangeKind::EntryRefused { .. }) {
-            // It changed nothing, and is told by an alarm of its own.
+            // It changed nothing, and an alarm of its own reports it.
             return;
         }
         if products.is_empty() {
@@ -290,7 +290,7 @@ impl Books {
             }
             return;
         };
-        if book.lines.iter().any(|(key, _)| self.beheaded.contains(&key.sku)) {
+        if book.lines.iter().any(|(key, _)| self.truncated.contains(&key.sku)) {
             return;
         }
         self.check_chain(at, change);
@@ -304,22 +304,22 @@ impl Books {
     fn are_known(&mut self, at: Position, change: &Change) -> bool {
         let products = change.kind.products();
         if matches!(change.kind, ChangeKind::ProductCreated { .. }) {
-            return !products.iter().any(|sku| self.beheaded.contains(*sku));
+            return !products.iter().any(|sku| self.truncated.contains(*sku));
         }
-        let mut beheaded = false;
+        let mut truncated = false;
         for sku in &products {
             let unknown = !self.products.contains_key(*sku);
             let begins_earlier = unknown && change.previous_on(sku).flatten().is_some();
-            beheaded |= begins_earlier || self.beheaded.contains(*sku);
-            if unknown && !begins_earlier && !self.beheaded.contains(*sku) {
+            truncated |= begins_earlier || self.truncated.contains(*sku);
+            if unknown && !begins_earlier && !self.truncated.contains(*sku) {
                 self.find("chain", at, format!("{} of {sku}, which was never created", change.kind.name()));
                 return false;
             }
         }
-        if beheaded {
-            self.beheaded.extend(products.into_iter().cloned());
+        if truncated {
+            self.truncated.extend(products.into_iter().cloned());
         }
-        !beheaded
+        !truncated
     }
 
     fn check_chain(&mut self, at: Position, change: &Change) {
@@ -621,12 +621,12 @@ impl Books {
     pub fn compare(&mut self, products: &[ProductView]) {
         let nowhere = Position::default();
         for view in products {
-            if self.beheaded.contains(&view.sku) {
+            if self.truncated.contains(&view.sku) {
                 continue;
             }
             let Some(book) = self.products.get(&view.sku).cloned() else {
-                if self.is_cut || !self.beheaded.is_empty() {
-                    self.beheaded.insert(view.sku.clone());
+                if self.is_cut || !self.truncated.is_empty() {
+                    self.truncated.insert(view.sku.clone());
                     continue;
                 }
                 self.find("lost", nowhere, format!("the ledger has {}, history does not", view.sku));
@@ -650,7 +650,7 @@ impl Books {
     /// Conservation and signs over everything entered.
     pub fn close(&mut self) {
         let mut wrong = Vec::new();
-        for (sku, product) in self.products.iter().filter(|(sku, _)| !self.beheaded.contains(*sku)) {
+        for (sku, product) in self.products.iter().filter(|(sku, _)| !self.truncated.contains(*sku)) {
             let sums = self.product(sku);
             let there = product.received + product.adjusted;
             if there != sums.available + sums.held + sums.sold {

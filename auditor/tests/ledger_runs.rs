@@ -136,7 +136,7 @@ impl Run {
         self.ok(Command::Tick);
     }
     fn findings(mut self) -> Vec<String> {
-        if self.books.beheaded() == 0 {
+        if self.books.truncated() == 0 {
             self.books.compare(&self.ledger.products(None, 10));
         }
         self.books.close();
@@ -228,7 +228,7 @@ fn payment_before_its_order_in_a_history_without_its_beginning() {
     run.reserve(id, None);
     assert!(matches!(run.place(id, None), Outcome::Ok(_)));
     run.notify(id);
-    assert_eq!(run.books.beheaded(), 1);
+    assert_eq!(run.books.truncated(), 1);
     assert_eq!(run.findings(), [""; 0]);
 }
 

@@ -99,7 +99,7 @@ pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -
                 document.compared = compared;
                 document.changes = books.changes();
                 document.books = Some(books.total());
-                document.not_recomputable = books.beheaded() as u64;
+                document.not_recomputable = books.truncated() as u64;
                 document.findings.extend_from_slice(books.findings());
             }
             Err(why) => document.incomplete.push(format!("history: {why}")),
