@@ -95,6 +95,14 @@ pub struct Sums {
     pub sold: i128,
 }
 
+impl Sums {
+    fn add(&mut self, book: &OfferBook) {
+        self.available += book.available;
+        self.held += book.held;
+        self.sold += book.sold;
+    }
+}
+
 impl Books {
     /// Empty books.
     pub fn new() -> Self {
@@ -132,21 +140,16 @@ impl Books {
             sums.received = product.received + product.adjusted;
         }
         for (_, book) in self.offers.iter().filter(|(key, _)| key.sku == *sku) {
-            sums.available += book.available;
-            sums.held += book.held;
-            sums.sold += book.sold;
+            sums.add(book);
         }
         sums
     }
     /// All products' units.
     pub fn total(&self) -> Sums {
         let received = self.products.values().map(|p| p.received + p.adjusted).sum();
-        self.offers.values().fold(Sums { received, ..Sums::default() }, |mut sums, book| {
-            sums.available += book.available;
-            sums.held += book.held;
-            sums.sold += book.sold;
-            sums
-        })
+        let mut sums = Sums { received, ..Sums::default() };
+        self.offers.values().for_each(|book| sums.add(book));
+        sums
     }
 
     fn find(&mut self, invariant: &str, at: Position, what: String) {
@@ -647,11 +650,15 @@ impl Books {
         }
     }
 
-    /// Conservation and signs over everything entered.
+    /// Conservation and signs over everything entered, in one pass over all offers.
     pub fn close(&mut self) {
+        let mut by_product: HashMap<&Sku, Sums> = HashMap::with_capacity(self.products.len());
+        for (key, book) in &self.offers {
+            by_product.entry(&key.sku).or_default().add(book);
+        }
         let mut wrong = Vec::new();
         for (sku, product) in self.products.iter().filter(|(sku, _)| !self.truncated.contains(*sku)) {
-            let sums = self.product(sku);
+            let sums = by_product.get(sku).copied().unwrap_or_default();
             let there = product.received + product.adjusted;
             if there != sums.available + sums.held + sums.sold {
                 wrong.push((

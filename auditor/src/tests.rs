@@ -262,3 +262,23 @@ fn a_link_is_checked_on_every_product_of_a_change() {
         assert_eq!(found, if missed.is_some() { vec!["chain"] } else { vec![] }, "{:?}", books.findings());
     }
 }
+
+/// Each product is found wrong by its own offers, of whom there may be many, and by no other's.
+#[test]
+fn each_product_is_closed_by_its_own_offers() {
+    const PRODUCTS: u64 = 20_000;
+    let mut books = Books::new();
+    for n in 0..PRODUCTS {
+        let sku = Sku::new(format!("mug-{n}")).expect("sku");
+        let offer = OfferKey { sku: sku.clone(), sale: None };
+        let product = books.products.entry(sku.clone()).or_default();
+        product.received = 10;
+        books.offers.insert(offer, OfferBook { available: 4, held: 1, ..OfferBook::default() });
+        let sale = OfferKey { sku, sale: Some(SaleId::new("flash").expect("sale")) };
+        let sold = if n == 7 { 4 } else { 5 };
+        books.offers.insert(sale, OfferBook { sold, ..OfferBook::default() });
+    }
+    books.close();
+    let [found] = books.findings() else { panic!("{:?}", books.findings().len()) };
+    assert!(found.invariant == "stranded" && found.what.contains("mug-7: 10 units came in, 4 available"), "{found:?}");
+}
