@@ -15,7 +15,7 @@ use ledger_core::ledger::{Digest, Frozen};
 use ledger_core::view::Totals;
 use ledger_core::{Ledger, Position, codec};
 use ledger_proto::v1;
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use crate::history::History;
@@ -27,7 +27,7 @@ use crate::status::totals;
 /// The audits of one node since its start, for metrics and tests.
 #[derive(Debug, Default)]
 pub struct Audits {
-    one_at_a_time: tokio::sync::Mutex<()>,
+    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
     under_way: watch::Sender<bool>,
     run: AtomicU64,
     findings: AtomicU64,
@@ -53,12 +53,24 @@ impl Audits {
     }
 }
 
-/// Says that an audit is under way for as long as it lives, however it ends.
-struct UnderWay<'a>(&'a watch::Sender<bool>);
+/// An audit's turn: the next one waits for as long as it lives. The thread that audits has it as
+/// well, since it goes on when its caller does not wait any more.
+struct Turn {
+    under_way: watch::Sender<bool>,
+    _one_at_a_time: OwnedMutexGuard<()>,
+}
 
-impl Drop for UnderWay<'_> {
+impl Turn {
+    async fn of(audits: &Audits) -> Arc<Self> {
+        let turn = audits.one_at_a_time.clone().lock_owned().await;
+        audits.under_way.send_replace(true);
+        Arc::new(Self { under_way: audits.under_way.clone(), _one_at_a_time: turn })
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.send_replace(false);
+        self.under_way.send_replace(false);
     }
 }
 
@@ -69,9 +81,7 @@ impl Node {
     /// The audit itself broke down; nothing is known then.
     pub async fn audit(&self) -> Result<v1::AuditResponse, AdminError> {
         let audits = self.audits();
-        let _turn = audits.one_at_a_time.lock().await;
-        audits.under_way.send_replace(true);
-        let _under_way = UnderWay(&audits.under_way);
+        let turn = Turn::of(audits).await;
         let inline = self.seams().raft.disk.inline();
         let mut response = v1::AuditResponse::default();
         for shard in self.shards() {
@@ -82,7 +92,11 @@ impl Node {
             let (findings, changes) = if inline {
                 taken.findings()
             } else {
-                let copy = tokio::task::spawn_blocking(move || taken.findings());
+                let turn = turn.clone();
+                let copy = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    taken.findings()
+                });
                 copy.await.map_err(|e| AdminError::Failed(format!("the audit of shard {} broke: {e}", shard.id())))?
             };
             audits.findings.fetch_add(findings.len() as u64, Ordering::Relaxed);

@@ -3,12 +3,19 @@
 #[expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 mod common;
 
-use std::sync::Arc;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc as blocking};
 
+use bytes::Bytes;
 use common::{Cluster, PATIENCE, create, mint, receive, reserve};
 use ledger_core::outcome::Settled;
 use ledger_core::{Command, Outcome};
 use ledger_node::door::{AnswerSink, EntryAnswers, PendingCall};
+use ledger_node::history::{
+    Coverage, FillError, History, HistoryError, HistoryFactory, MemoryHistory, Page, PageBounds, Retention,
+};
 use ledger_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -94,4 +101,105 @@ async fn two_audits_at_once_take_turns_and_both_answer() {
         assert_eq!(audit.shards.iter().map(|shard| shard.changes).sum::<u64>(), 4, "{audit:?}");
     }
     assert_eq!((node.audits().run(), *node.audits().under_way().borrow()), (2, false));
+}
+
+/// What the next read of a history waits for, if anything, and whether it waits.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<Option<blocking::Receiver<()>>>,
+    waits: AtomicBool,
+}
+
+struct OpenGated(Arc<Gate>);
+
+impl HistoryFactory for OpenGated {
+    fn open(&self, dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
+        Ok(Arc::new(Gated { history: MemoryHistory::default().open(dir, keep)?, gate: self.0.clone() }))
+    }
+}
+
+struct Gated {
+    history: Arc<dyn History>,
+    gate: Arc<Gate>,
+}
+
+impl History for Gated {
+    fn begin(&self, shard: u32, at: u64, chain: u128) {
+        self.history.begin(shard, at, chain);
+    }
+    fn append(&self, shard: u32, index: u64, record: Option<&Bytes>) {
+        self.history.append(shard, index, record);
+    }
+    fn sync_through(&self, shard: u32, index: u64) -> io::Result<()> {
+        self.history.sync_through(shard, index)
+    }
+    fn read(&self, shard: u32, from: u64, bounds: PageBounds) -> Result<Page, HistoryError> {
+        let open = self.gate.open.lock().expect("no panic").take();
+        if let Some(open) = open {
+            self.gate.waits.store(true, Ordering::SeqCst);
+            open.recv().expect("the test lets it go on");
+        }
+        self.history.read(shard, from, bounds)
+    }
+    fn record_at(&self, shard: u32, index: u64) -> Result<Option<Bytes>, HistoryError> {
+        self.history.record_at(shard, index)
+    }
+    fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
+        self.history.last_up_to(shard, index)
+    }
+    fn coverage(&self, shard: u32) -> Coverage {
+        self.history.coverage(shard)
+    }
+    fn fill(&self, shard: u32, records: &[(u64, Bytes)], through: u64) -> Result<(), FillError> {
+        self.history.fill(shard, records, through)
+    }
+    fn distrust(&self, shard: u32, after: u64, through: u64) {
+        self.history.distrust(shard, after, through);
+    }
+    fn give_up_below(&self, shard: u32, oldest: u64) {
+        self.history.give_up_below(shard, oldest);
+    }
+    fn reads_block(&self) -> bool {
+        true
+    }
+    fn close(&self) {
+        self.history.close();
+    }
+}
+
+/// Callers that give up and ask again must not pile up audits, each with a copy of the state.
+#[tokio::test]
+async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
+    let (open, opened) = blocking::channel();
+    let gate = Arc::new(Gate::default());
+    let given = gate.clone();
+    let cluster = Cluster::start(1, move |i, _, seams| {
+        if i == 0 {
+            *seams = ledger_node::NodeSeams::new(seams.raft.clone(), Arc::new(OpenGated(given.clone())));
+        }
+    })
+    .await;
+    cluster.ask(create("shoe")).await;
+    let node = cluster.node(0).clone();
+    *gate.open.lock().expect("no panic") = Some(opened);
+
+    let mut under_way = node.audits().under_way();
+    let asked = tokio::spawn({
+        let node = node.clone();
+        async move { node.audit().await.map(drop) }
+    });
+    timeout(PATIENCE, under_way.wait_for(|it_is| *it_is)).await.expect("it begins").expect("the node lives");
+    while !gate.waits.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    asked.abort();
+    assert!(asked.await.expect_err("it was given up").is_cancelled());
+    assert!(*node.audits().under_way().borrow(), "its thread goes on");
+    let next = node.audit();
+    tokio::pin!(next);
+    assert!(futures::poll!(&mut next).is_pending(), "it has the turn");
+    open.send(()).expect("it waits");
+    let next = timeout(PATIENCE, next).await.expect("in time").expect("audited");
+    assert_eq!(next.findings, []);
+    assert_eq!(node.audits().run(), 1, "one was given up");
 }
