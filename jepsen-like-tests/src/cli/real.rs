@@ -124,7 +124,9 @@ async fn campaign(args: &Args) -> Held {
         };
         let place = dir.join(format!("round-{n}-{nemesis}"));
         std::fs::create_dir_all(&place)?;
-        let report = round(&what, &place).await.map_err(|error| format!("round {n} ({nemesis}): {}", chain(&error)))?;
+        let report = round(&what, &place)
+            .await
+            .map_err(|error| format!("round {n} ({nemesis}): {}", jepsen_like_tests::error_chain(&error)))?;
         progress.step(&brief(&report));
         if args.verbose || !report.violations.is_empty() {
             for spell in &report.spells {
@@ -171,16 +173,6 @@ fn load(args: &Args) -> Load {
     let mut load = Load::default();
     (load.clients, load.units, load.deadline_ms, load.pause_ms_max) = (args.clients, 2_000, 3_000, 40);
     load
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        text = format!("{text}: {next}");
-        source = next.source();
-    }
-    text
 }
 
 fn brief(report: &RoundReport) -> String {

@@ -203,21 +203,11 @@ fn node_host(world: NodeWorld, setting: Setting) -> Host {
     Host::new(tick_of(&setting), move || {
         let (config, seams, world) = (node_config(&world.name, &setting), world.seams(), world.clone());
         async move {
-            let mut node = ledger_node::serve(config, seams).await.map_err(|e| with_sources(&e))?;
+            let mut node = ledger_node::serve(config, seams).await.map_err(|e| crate::error_chain(&e))?;
             world.set_running(Some(node.node().clone()));
             Err(node.wait().await)
         }
     })
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        text = format!("{text}: {next}");
-        source = next.source();
-    }
-    text
 }
 
 fn clients_host(setting: Setting, journal: Journal, stage: Stage) -> Host {

@@ -277,14 +277,15 @@ fn decides(op: &Op) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{State, Told};
+    use crate::history::{At, State, Told};
 
     #[test]
     fn an_extension_to_the_deadline_that_the_hold_has_changes_nothing() {
         let extended = |replaces_ms: u64| {
             let op = Op::Extend { id: "an id".to_owned(), replaces_ms, hold_ms: 100 };
             let told = Told::Reservation { state: State::Held, deadline_ms: 1_100, reserved_at_ms: 900 };
-            let answer = Answer::Ok { at: None, time_ms: 1_000, age_ms: None, replayed: false, told };
+            let at = Some(At { shard: 1, index: 7, place: 0, term: 1 });
+            let answer = Answer::Ok { at, time_ms: 1_000, age_ms: None, replayed: false, told };
             Event { client: 1, op, asked_ms: 0, answered_ms: 1, answer }
         };
         assert!(changes_nothing(&extended(1_100)));

@@ -64,7 +64,7 @@ pub(super) async fn call(channel: &mut Channel, path: &str, body: Bytes, streami
         .expect("a path of the descriptors");
     let sent = async {
         let ready = channel.ready().await.map_err(|e| e.to_string())?;
-        ready.call(request).await.map_err(|e| chain(&e))
+        ready.call(request).await.map_err(|e| crate::error_chain(&e))
     };
     let response = match tokio::time::timeout(WITHIN, sent).await {
         Ok(Ok(response)) => response,
@@ -83,20 +83,10 @@ pub(super) async fn call(channel: &mut Channel, path: &str, body: Bytes, streami
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        text = format!("{text}: {next}");
-        source = next.source();
-    }
-    text
-}
-
 async fn read(mut body: Body, into: &mut Answered) -> Result<(), String> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        match frame.map_err(|status| chain(&status))?.into_data() {
+        match frame.map_err(|status| crate::error_chain(&status))?.into_data() {
             Ok(data) => {
                 bytes.put(data);
                 while bytes.len() >= PREFIX {
