@@ -436,6 +436,27 @@ fn claims_that_need_little_time_have_the_oldest_orders_first() {
     desk.shop.audit();
 }
 
+/// What claims put aside is bounded for their entry, however many claims it has.
+#[test]
+fn claims_of_one_entry_share_the_bound_of_what_they_put_aside() {
+    const LATE: u64 = 2 * limits::LATE_PER_ENTRY_MAX as u64 + 10;
+    let mut desk = Desk::new(LATE + 1);
+    let sku = desk.shop.sku.clone();
+    let places: Vec<_> = (0..LATE).map(|n| desk.place(n, &sku, HOLD_MS)).collect();
+    desk.all_placed(places.into_iter());
+    let last = desk.place(LATE, &sku, 3 * HOLD_MS);
+    desk.all_placed(std::iter::once(last));
+
+    // Only the last order has time enough, and it stands behind all others.
+    let claims = vec![desk.claims(10, 30_000, 2 * HOLD_MS); 8];
+    for given in [0, 0, 1] {
+        let (applied, _) = desk.shop.apply(claims.clone());
+        let ids: Vec<_> = applied.outcomes.into_iter().flat_map(claimed).map(|c| c.id).collect();
+        assert_eq!(ids, [desk.shop.id(LATE)][..given]);
+    }
+    desk.shop.audit();
+}
+
 /// Whole entries of holds that end at once are more than an entry sweeps: new holds wait as soon as
 /// too many are due, and those that wait are swept.
 #[test]

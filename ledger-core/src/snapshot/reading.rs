@@ -5,7 +5,6 @@
 use super::*;
 
 type Read<T> = Result<T, CodecError>;
-
 fn wrong(why: impl ToString) -> CodecError {
     CodecError::Malformed { what: WHAT, why: why.to_string() }
 }
@@ -406,7 +405,7 @@ impl Reading {
             && (order.phase() == OrderPhase::Parked) == cold.parked.is_some()
             && (order.standing != Standing::Late || held)
             && (!matches!(order.standing, Standing::Ready | Standing::Late) || order.due <= s.orders.sequence)
-            && (!order.is_stray() || cold.payments.iter().any(|p| p.amount.is_some()))
+            && (!order.is_stray() || stray_fits(order))
             && (order.linked == NONE || order.linked != order.reservation)
             && !s.orders.queues.by_id.contains_key(&order.id);
         let seat = s.seat_is_free(order);
@@ -467,4 +466,11 @@ impl Reading {
         }
         Ok(self.state)
     }
+}
+
+/// What payments without an order can be: never in the suspect lane, which an order asks for, and
+/// parked, to be refunded, or done.
+fn stray_fits(order: &Order) -> bool {
+    let phase = matches!(order.phase(), OrderPhase::Parked | OrderPhase::RefundDue | OrderPhase::Done);
+    phase && !order.suspect && order.cold().payments.iter().any(|p| p.amount.is_some())
 }

@@ -271,6 +271,29 @@ fn a_kept_count_that_is_there_again_is_refused() {
     assert!(why.to_string().contains("kept count is there twice"), "{why}");
 }
 
+/// A claim takes suspects in turn with the others, and expects an order behind each.
+#[test]
+fn payments_without_an_order_in_the_suspect_lane_are_refused() {
+    let mut ledger = Ledger::new(1, 1);
+    let apply = |ledger: &mut Ledger, index: u64, commands: Vec<Command>| {
+        ledger.apply(1, index, &Entry { stamp: LedgerTime(START_MS), commands })
+    };
+    apply(&mut ledger, 1, Shop::setup());
+    let id = ReservationId::from_parts(Slot::of(&sku("{t}a")), START_MS, 1);
+    let payment = ProviderId::new("pay-1").expect("an id");
+    let fact = Fact::Paid { payment, amount: Money::new(5, "EUR").expect("an amount") };
+    apply(&mut ledger, 2, vec![Command::RecordFact { id, fact }]);
+    let redrive = Command::OrderByHand { id, what: ByHand::Redrive, reason: reason() };
+    apply(&mut ledger, 3, vec![redrive]);
+    restored(&mut ledger);
+    let at = ledger.state.order_of(id).expect("its payment is known");
+    ledger.state.change_order(at, |order| order.suspect = true);
+    let mut bytes = Vec::new();
+    ledger.freeze().write(&mut bytes).expect("memory takes bytes");
+    let why = Ledger::thaw(&mut bytes.as_slice()).err().expect("refused");
+    assert!(why.to_string().contains("does not fit itself"), "{why}");
+}
+
 #[test]
 fn a_state_with_free_places_in_every_slab_goes_on_as_its_copy_does() {
     let mut seen = [false; 7];

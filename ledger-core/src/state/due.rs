@@ -446,16 +446,20 @@ mod tests {
         assert_eq!(queue.len(), 0);
     }
 
-    /// One record that stays in front of all others, and behind it far more that come and go.
+    /// One record that stays in front of each sorted run, and behind them far more that come and go.
     #[test]
     fn records_that_left_early_behind_one_that_stays_take_no_memory() {
         let id = |n: u32| u128::from(n).to_be_bytes();
         let (mut queue, mut sums) = (DueQueue::new(), ByDeadline::new());
-        let only_the_first = |n: u32, _: u64| (n == 0).then(|| id(n));
-        queue.insert(5, &id(0), 0);
-        add_units(&mut sums, 5, 1);
+        let only_the_first = |n: u32, _: u64| (n < RUNS as u32).then(|| id(n));
+        for n in 0..RUNS as u32 {
+            // Each is earlier than the one before it, and so begins a run of its own.
+            queue.insert(5 - u64::from(n), &id(n), n);
+            add_units(&mut sums, 5 - u64::from(n), 1);
+        }
+        assert!(sums.runs.iter().all(|run| run.len() == 1) && sums.strays.is_empty());
         steps::taken();
-        for n in 1..100_000_u32 {
+        for n in RUNS as u32..100_000_u32 {
             // Rising, falling, and each time once more than the one before it.
             let at = if n % 3 == 0 { 1_000_000 - u64::from(n) } else { 10 + u64::from(n) };
             queue.insert(at, &id(n), n);
@@ -466,7 +470,8 @@ mod tests {
         assert!(queue.places() < 1_000, "{} buckets", queue.places());
         assert!(sums.places() < 1_000, "{} sums", sums.places());
         assert!(steps::taken() < 400_000, "a step or two for each that left");
-        assert_eq!((queue.first_time(), sums.first(), queue.len()), (Some(5), Some(5), 1));
+        let first = 5 - (RUNS as u64 - 1);
+        assert_eq!((queue.first_time(), sums.first(), queue.len()), (Some(first), Some(first), RUNS));
     }
 
     /// The same once the one that stays is due: what comes then is due at once, and leaves early all the same.
