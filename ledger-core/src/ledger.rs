@@ -10,6 +10,7 @@ use crate::apply::{Refused, Scratch, decide, refuse};
 use crate::change::EntryFault;
 use crate::codec::{CodecError, decode_entry, entry_hash};
 use crate::command::Entry;
+use crate::limits;
 use crate::order::{OrderPage, OrderView, Phase, QueueStats};
 use crate::outcome::Outcome;
 use crate::state::State;
@@ -106,6 +107,13 @@ impl Ledger {
     /// The next instant at which something becomes due (hold or window edge) or is left to sweep; for the leader's ticks.
     pub fn next_due(&self) -> Option<LedgerTime> {
         self.state.next_due()
+    }
+    /// When ledger time must move on although nothing is due. Ids are minted from it, and one that
+    /// was minted further back than what is forgotten would be refused.
+    pub fn next_idle_tick(&self) -> LedgerTime {
+        LedgerTime(
+            self.state.time.saturating_add(self.state.shortest_retention_ms() / limits::IDLE_TICKS_PER_RETENTION),
+        )
     }
     /// The slots owned: generation and ranges.
     pub fn owned_slots(&self) -> (u64, Vec<(Slot, Slot)>) {

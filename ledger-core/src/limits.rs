@@ -103,6 +103,8 @@ pub const COUNTS_DROPPED_PER_ENTRY_MAX: u32 = 4_096;
 /// Whatever the settings say, what has ended is remembered this long: ids may lie ahead by [`ID_AHEAD_MS_MAX`], forgetting must stay
 /// [`FORGET_GUARD_MS`] behind, and the memory's clock is two seconds coarse.
 pub const RETAIN_MS_MIN: u64 = ID_AHEAD_MS_MAX + FORGET_GUARD_MS + 2_048;
+/// An idle shard's time moves on so many times while it remembers what it forgets first.
+pub const IDLE_TICKS_PER_RETENTION: u64 = 4;
 /// References one product may ever use (forty bytes each, kept as long as the product).
 pub const REFERENCES_PER_PRODUCT_MAX: u64 = 1_000_000;
 /// Bytes of a record at which its entry decides no further command: they are *not now*. Some commands cause hundreds of times their own bytes: a payment in a hundred

@@ -1,7 +1,8 @@
 //! What a leader owes its shard: its slots, its settings, and the passing of time.
 //!
 //! **What it is.** One task a replica, awake only while it leads. It proposes [`Command::OwnSlots`] and the settings when the placement is
-//! newer than what the shard knows, and a [`Command::Tick`] when something is due and nothing else moves the shard's time.
+//! newer than what the shard knows, and a [`Command::Tick`] when something is due and nothing else moves the shard's time. An idle
+//! shard gets one now and then, so that its time stays near enough to now for ids to be minted from it.
 //! **Owns** those proposals. **Must never** tick when nothing is due, or decide what is due: the ledger says so.
 //! **Read next**: [`crate::shard`].
 
@@ -45,8 +46,6 @@ pub(crate) async fn run(node: Arc<Node>, shard: Arc<Shard>, stop: CancellationTo
 enum Wait {
     /// Role or placement.
     Change,
-    /// An entry, which may bring something due.
-    Entry,
     /// So long, or an entry.
     Due(Duration),
     /// So long.
@@ -61,7 +60,6 @@ async fn something(applied: &mut watch::Receiver<AppliedTo>, wait: Wait) {
     };
     match wait {
         Wait::Change => std::future::pending().await,
-        Wait::Entry => entry.await,
         Wait::Due(after) => tokio::select! {
             () = entry => {}
             () = tokio::time::sleep(after) => {}
@@ -77,7 +75,8 @@ async fn lead(node: &Node, shard: &Shard) -> Wait {
     if let Err(wait) = own_slots(node, shard).await {
         return wait;
     }
-    let Some(due) = shard.with_ledger(|ledger| ledger.next_due()) else { return Wait::Entry };
+    let (due, idle) = shard.with_ledger(|ledger| (ledger.next_due(), ledger.next_idle_tick()));
+    let due = due.map_or(idle, |due| due.min(idle));
     let tick_at = due.plus(limits::TICK_AFTER_DUE.as_millis() as u64);
     if tick_at > LedgerTime(now) {
         return Wait::Due(Duration::from_millis(tick_at.0 - now));

@@ -205,6 +205,24 @@ async fn a_due_hold_on_an_idle_shard_expires_by_the_leaders_tick() {
     assert_eq!(replica.with_ledger(|l| l.next_due()), None, "nothing due any more, so no more ticks");
 }
 
+/// Ids are minted from ledger time. One from a time whose ids are forgotten would be refused, though nobody ever had it.
+#[tokio::test]
+async fn the_time_of_an_idle_shard_moves_on_before_ids_of_its_time_are_forgotten() {
+    let cluster = Cluster::start(1, |_, _, _| {}).await;
+    let settings = ledger_core::ShardSettings {
+        retain_refused_ms: ledger_core::limits::RETAIN_MS_MIN,
+        ..ledger_core::ShardSettings::default()
+    };
+    let (_, replica) = cluster.leader(1).await;
+    let (.., answer) = replica.door().ask(Command::Configure { settings }, Instant::now() + PATIENCE).await;
+    assert!(matches!(answer, Answer::Outcome(Outcome::Ok(_))), "{answer:?}");
+    let (idle, due, tick) = replica.with_ledger(|l| (l.time(), l.next_due(), l.next_idle_tick()));
+    assert_eq!((due, tick), (None, idle.plus(ledger_core::limits::RETAIN_MS_MIN / 4)), "nothing is due");
+    let mut applied = replica.applied();
+    let ticked = timeout(PATIENCE, applied.wait_for(|to| to.time > idle)).await.expect("a tick comes").expect("lives");
+    assert!(ticked.time >= tick, "{} ms after the last entry, wanted {}", ticked.time.0 - idle.0, tick.0 - idle.0);
+}
+
 #[tokio::test]
 async fn a_replica_whose_state_differs_is_outvoted_and_reinstalled() {
     let mut cluster = Cluster::start(1, |i, config, seams| {

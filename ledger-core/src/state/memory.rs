@@ -163,6 +163,11 @@ impl State {
         retain_ms.max(limits::RETAIN_MS_MIN)
     }
 
+    /// How long is remembered what is forgotten first.
+    pub(crate) fn shortest_retention_ms(&self) -> u64 {
+        CLASSES.into_iter().map(|class| self.retention(class)).min().expect("there are classes")
+    }
+
     /// Forgets what is past its time; a bounded number.
     pub(crate) fn forget_past(&mut self) {
         let mut left = limits::FORGOTTEN_PER_ENTRY_MAX;
