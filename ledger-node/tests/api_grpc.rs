@@ -254,6 +254,29 @@ async fn a_request_that_is_no_frame_is_bounded_in_bytes_before_it_is_decoded() {
     client.watch(v1::WatchRequest { skus, ..Default::default() }).await.expect("begun");
 }
 
+/// The library's own answer to them is `INTERNAL`, as if the node had failed.
+#[tokio::test]
+async fn bytes_that_are_no_request_are_refused_as_invalid() {
+    let cluster = stocked(1, 5).await;
+    // A text that is no UTF-8, a field that ends early, a field of another type.
+    for (method, bytes) in [
+        ("Ledger/GetProduct", &[0x0a, 0x02, 0xff, 0xfe][..]),
+        ("Ledger/GetReservation", &[0x0a, 0x20, 0x01]),
+        ("Ledger/ListProducts", &[0x08, 0x01]),
+        ("Orders/GetOrder", &[0x0a]),
+        ("Admin/Audit", &[0x0b]),
+    ] {
+        let path = format!("/holdfast.v1.{method}").parse().expect("a path");
+        let mut raw = tonic::client::Grpc::new(cluster.channel(0).await);
+        raw.ready().await.expect("it serves");
+        let request = tonic::Request::new(Calls::from_encoded(bytes::Bytes::from_static(bytes)));
+        let codec = ledger_proto::frames::FrameCodec::<Calls, ledger_proto::Answers>::default();
+        let refused = raw.unary(request, path, codec).await.expect_err("no request");
+        let reply = status::reply(&refused).unwrap_or_else(|| panic!("{method}: {refused:?}"));
+        assert!(matches!(&reply, Reply::Refused(Why::Invalid(why)) if why.field == "request"), "{method}: {reply:?}");
+    }
+}
+
 #[tokio::test]
 async fn any_node_reads_what_any_other_just_wrote() {
     let cluster = stocked(2, 100).await;
@@ -309,6 +332,19 @@ async fn a_reservation_is_explained_from_history_newest_first() {
         assert_eq!(all.first().map(String::as_str), Some("ReservationConfirmed"));
         assert_eq!(all.last().map(String::as_str), Some("ProductCreated"));
         assert_eq!(all.iter().filter(|name| *name == "InventoryReserved").count(), 10);
+
+        // Pages that nobody was given: asking again would not help.
+        let (incarnation, end) = cluster.leader(1).await.1.with_ledger(|ledger| {
+            let at = ledger.position();
+            (at.incarnation, at.index)
+        });
+        for (incarnation, index) in [(incarnation, end + 1), (incarnation, u64::MAX), (incarnation + 1, 1)] {
+            let before = Some(v1::Position { incarnation, shard: 1, term: 0, index, place: 0 });
+            let of = Some(v1::explain_request::Of::Sku("shoe".into()));
+            let refused = client.explain(v1::ExplainRequest { of, max: 3, before }).await.expect_err("no such page");
+            let refused = status::reply(&refused).expect("typed");
+            assert!(matches!(&refused, Reply::Refused(Why::Invalid(why)) if why.field == "before"), "{refused:?}");
+        }
     }
 }
 
@@ -412,6 +448,19 @@ async fn cursors_that_cannot_be_served_are_refused_by_name() {
         assert_eq!(beyond.code(), Code::OutOfRange, "{beyond:?}");
         assert!(beyond.message().contains("ends at index"), "{beyond:?}");
     }
+    // At the end, where no record comes that would refuse them: behind changes of a record that is not there, and
+    // behind another history.
+    let chain = cluster.leader(1).await.1.with_ledger(|ledger| ledger.chain());
+    let at_end =
+        |skip, chain| Cursor { incarnation, places: [(1, Place { next: end + 1, skip, chain: Some(chain) })].into() };
+    client.watch(watch(at_end(0, chain).encode())).await.expect("the end itself");
+    for (skip, chain, says) in [(1, chain, "ends at index"), (0, chain ^ 1, "does not continue the cursor")] {
+        let refused = client.watch(watch(at_end(skip, chain).encode())).await.expect_err("another history");
+        assert!(refused.message().contains(says), "{refused:?}");
+    }
+    let elsewhere = Cursor { incarnation, places: [(77, Place::FIRST)].into() };
+    let elsewhere = client.watch(watch(elsewhere.encode())).await.expect_err("no such shard");
+    assert_eq!(elsewhere.code(), Code::OutOfRange, "{elsewhere:?}");
     let long = client.watch(watch(vec![0u8; 5_000].into())).await.expect_err("too long");
     assert_eq!(long.code(), Code::InvalidArgument);
     let names = v1::WatchRequest { skus: vec!["a b".into()], ..Default::default() };

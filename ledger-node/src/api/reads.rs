@@ -250,10 +250,19 @@ impl<'a> Reader<'a> {
         };
         let shard = self.shard_of(slot)?;
         let confirmed = self.confirmed(&shard).await?;
-        let (head, _) = self.look(&shard, confirmed, |ledger| match &subject {
+        let (head, as_of) = self.look(&shard, confirmed, |ledger| match &subject {
             Subject::Reservation(id) => ledger.head_of_reservation(*id),
             Subject::Product(sku) => ledger.head_of_product(sku),
         })?;
+        // No page ends there, and to wait for it would be to wait for ever.
+        let end = as_of.at.position.index;
+        if let Some((index, _)) = before.filter(|(index, _)| *index > end) {
+            let why = format!(
+                "names index {index} of shard {}, which ends at {end}; take `next` of the page before",
+                shard.id()
+            );
+            return Err(Invalid::new("before", why).into());
+        }
         let from = before.map_or(Begin::Head(head), Begin::Page);
         if let Some((index, _)) = head {
             // The ledger shows a change a moment before its record is in history. When that does

@@ -130,6 +130,15 @@ pub enum WatchError {
         /// The last index that is committed.
         end: u64,
     },
+    /// The cluster has no such shard.
+    #[error(
+        "the cursor names shard {shard}, which the cluster does not have: it is not of this cluster's history; read the present state \
+         and watch from now"
+    )]
+    NoSuchShard {
+        /// Which shard.
+        shard: u32,
+    },
     /// The next record here continues another chain value than the cursor's: the cursor or this node's history is of another log.
     #[error(
         "record {index} of shard {shard} does not continue the cursor: go on with the same cursor on another node; if every node says \

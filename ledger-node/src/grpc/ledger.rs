@@ -218,9 +218,13 @@ impl Ledger for LedgerService {
             None => return Err(status::invalid(Invalid::new("of", "missing: name a reservation or a SKU"))),
         };
         let max = if asked.max == 0 { EXPLAIN_DEFAULT } else { (asked.max as usize).min(EXPLAIN_MAX) };
+        let incarnation = self.api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
+        if let Some(before) = asked.before.filter(|before| before.incarnation != incarnation) {
+            let why = format!("is of incarnation {}, the cluster is at {incarnation}; begin anew", before.incarnation);
+            return Err(status::invalid(Invalid::new("before", why)));
+        }
         let before = asked.before.map(|position| (position.index, position.place));
         let (shard, found) = reader.explain(subject, before, max).await.map_err(failure)?;
-        let incarnation = self.api.node.cluster().map_or(0, |(_, incarnation)| incarnation);
         let next = found.next.map(|(index, place)| v1::Position { incarnation, shard, term: 0, index, place });
         let change =
             |one: &crate::history::explain::Explained| feed::change_to_wire(one.position, one.time, &one.change);

@@ -78,9 +78,15 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     }
     let watcher = Watcher::begin(incarnation, here.iter().map(ring).collect(), &from, skus).map_err(ended)?;
     let known = |shard: u32| here.iter().any(|s| s.id() == shard) || away.values().flatten().any(|s| *s == shard);
-    let stranger = told.iter().flat_map(|cursor| cursor.places.keys()).find(|shard| !known(**shard));
-    if let Some(&shard) = stranger {
-        return Err(ended(WatchError::ShardElsewhere { shard }));
+    let unknown = told.iter().flat_map(|cursor| cursor.places.keys()).find(|shard| !known(**shard));
+    if let Some(&shard) = unknown {
+        // Asked by another node, it is known there.
+        let elsewhere = only.is_some();
+        return Err(ended(if elsewhere {
+            WatchError::ShardElsewhere { shard }
+        } else {
+            WatchError::NoSuchShard { shard }
+        }));
     }
 
     let mut places = cursor_of(&watcher.cursor())?.places;
@@ -120,15 +126,22 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
 /// applied all that is committed does not exist.
 async fn reach(api: &Api, shard: &Shard, place: Place) -> Result<(), Status> {
     let end = || shard.feed().reached().borrow().index;
-    let covered = place.next.saturating_sub(1);
-    if covered <= end() {
-        return Ok(());
+    // Changes of the record at `next` were delivered, so that it exists.
+    let covered = if place.skip > 0 { place.next } else { place.next.saturating_sub(1) };
+    if covered > end() {
+        Reader::new(api, Consistency::Linearizable, None).confirmed(shard).await.map_err(status::not_now)?;
+        let end = end();
+        if covered > end && !ledger_core::bad!("cursor-beyond-end-waits") {
+            return Err(watch_error(api, &WatchError::BeyondEnd { shard: shard.id(), next: place.next, end }));
+        }
     }
-    Reader::new(api, Consistency::Linearizable, None).confirmed(shard).await.map_err(status::not_now)?;
-    match end() {
-        end if covered <= end => Ok(()),
-        _ if ledger_core::bad!("cursor-beyond-end-waits") => Ok(()),
-        end => Err(watch_error(api, &WatchError::BeyondEnd { shard: shard.id(), next: place.next, end })),
+    // At the end no record comes that would prove that it continues the cursor.
+    let (at, chain) = shard.with_ledger(|ledger| (ledger.position().index, ledger.chain()));
+    match place.chain {
+        Some(theirs) if place.next > at && place.skip == 0 && theirs != chain => {
+            Err(watch_error(api, &WatchError::Diverged { shard: shard.id(), index: place.next }))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -225,6 +238,7 @@ fn watch_error(api: &Api, why: &WatchError) -> Status {
         WatchError::Cursor(CursorError::OtherFormat { .. })
         | WatchError::OtherIncarnation { .. }
         | WatchError::BeyondEnd { .. }
+        | WatchError::NoSuchShard { .. }
         | WatchError::TooOld { .. } => Status::out_of_range(why.to_string()),
         WatchError::Diverged { .. } => Status::data_loss(why.to_string()),
         WatchError::NotHere { shard, .. } | WatchError::ShardElsewhere { shard } => {

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::Cluster;
 
 impl Cluster {
-    async fn channel(&self, i: usize) -> Channel {
+    pub(crate) async fn channel(&self, i: usize) -> Channel {
         let address = self.nodes[i].as_ref().expect("the node runs").client_addr();
         Endpoint::from_shared(format!("http://{address}"))
             .expect("an address")
