@@ -49,11 +49,12 @@ impl<D: Message + Name + Default> Decoder for RequestDecoder<D> {
     type Item = D;
     type Error = Status;
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
-        let got = from.remaining();
-        if D::NAME.ends_with("Request") && got > REQUEST_BYTES_MAX {
-            let why = format!("has {got} bytes, at most {REQUEST_BYTES_MAX} are allowed");
-            return Err(status::invalid(Invalid::new("request", why)));
+        let (got, is_request) = (from.remaining(), D::NAME.ends_with("Request"));
+        let invalid = |why: String| status::invalid(Invalid::new("request", why));
+        if is_request && got > REQUEST_BYTES_MAX {
+            return Err(invalid(format!("has {got} bytes, at most {REQUEST_BYTES_MAX} are allowed")));
         }
-        self.0.decode(from)
+        // tonic answers `INTERNAL`, as if this side had failed.
+        self.0.decode(from).map_err(|why| if is_request { invalid(why.message().to_owned()) } else { why })
     }
 }
