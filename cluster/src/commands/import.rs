@@ -147,56 +147,58 @@ pub async fn import_lines(client: &Client, lines: &[CatalogLine], batch: &str) -
         by_product[at].push(line);
     }
     let mut done = ImportDoc { lines: lines.len() as u64, ..ImportDoc::default() };
-    let work = by_product.into_iter().map(|lines| import_product(client, lines, batch, &bar));
-    let mut results = futures::stream::iter(work).buffer_unordered(limits::IMPORT_IN_FLIGHT);
-    while let Some(results) = results.next().await {
-        for result in results {
-            match result {
-                LineDone::Created { kept, replayed, units } => {
-                    done.kept += u64::from(kept);
-                    done.created += u64::from(!replayed && !kept);
-                    match units {
-                        Some((_, true)) => done.already_there += 1,
-                        Some((units, false)) => {
-                            done.received_lines += 1;
-                            done.received_units += u128::from(units);
-                        }
-                        None => {}
-                    }
-                }
-                LineDone::Failed(failed) => {
-                    done.failed_lines += 1;
-                    done.unknown_lines += u64::from(failed.unknown);
-                    if done.failed.len() < limits::IMPORT_FAILED_KEPT {
-                        done.failed.push(failed);
-                    }
-                }
-            }
-        }
+    // A product may have all the lines, so that each result is added up as it comes.
+    let work = by_product.into_iter().map(|lines| {
+        let results = futures::stream::iter(lines).then(|line| import_line(client, line, batch));
+        results.inspect(|_| bar.inc(1)).boxed()
+    });
+    let mut results = futures::stream::iter(work).flatten_unordered(limits::IMPORT_IN_FLIGHT);
+    while let Some(result) = results.next().await {
+        done.add(result);
     }
     bar.finish_and_clear();
     done.failed.sort_by_key(|f| f.line);
     done
 }
 
-async fn import_product(client: &Client, lines: Vec<&CatalogLine>, batch: &str, bar: &ProgressBar) -> Vec<LineDone> {
-    let mut done = Vec::with_capacity(lines.len());
-    for line in lines {
-        done.push(match import_line(client, line, batch).await {
-            Ok(created) => created,
-            Err(not_ok) => LineDone::Failed(FailedLine {
-                line: line.line,
-                sku: line.sku.to_string(),
-                why: not_ok.to_string(),
-                unknown: matches!(not_ok, NotOk::Unknown(_)),
-            }),
-        });
-        bar.inc(1);
+impl ImportDoc {
+    fn add(&mut self, line: LineDone) {
+        match line {
+            LineDone::Created { kept, replayed, units } => {
+                self.kept += u64::from(kept);
+                self.created += u64::from(!replayed && !kept);
+                match units {
+                    Some((_, true)) => self.already_there += 1,
+                    Some((units, false)) => {
+                        self.received_lines += 1;
+                        self.received_units += u128::from(units);
+                    }
+                    None => {}
+                }
+            }
+            LineDone::Failed(failed) => {
+                self.failed_lines += 1;
+                self.unknown_lines += u64::from(failed.unknown);
+                if self.failed.len() < limits::IMPORT_FAILED_KEPT {
+                    self.failed.push(failed);
+                }
+            }
+        }
     }
-    done
 }
 
-async fn import_line(client: &Client, line: &CatalogLine, batch: &str) -> Result<LineDone, NotOk> {
+async fn import_line(client: &Client, line: &CatalogLine, batch: &str) -> LineDone {
+    try_line(client, line, batch).await.unwrap_or_else(|not_ok| {
+        LineDone::Failed(FailedLine {
+            line: line.line,
+            sku: line.sku.to_string(),
+            why: not_ok.to_string(),
+            unknown: matches!(not_ok, NotOk::Unknown(_)),
+        })
+    })
+}
+
+async fn try_line(client: &Client, line: &CatalogLine, batch: &str) -> Result<LineDone, NotOk> {
     let within = limits::COMMAND_WITHIN + Duration::from_secs(20);
     let created = client.create_product(&line.sku, line.policy.clone()).deadline(within).await;
     let kept = matches!(created.refusal(), Some(Refusal::AlreadyExists));
