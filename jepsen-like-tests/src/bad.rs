@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 30] = [
+pub const ALL: [Bad; 31] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -51,6 +51,7 @@ pub const ALL: [Bad; 30] = [
     Bad { name: "order-outlives-hold", what: "an order that nobody claimed outlives its hold" },
     Bad { name: "follower-skips-claims", what: "followers do not apply claims of orders" },
     Bad { name: "answer-dropped", what: "the last answer of an entry is not in the frame" },
+    Bad { name: "cross-site-taken", what: "a page of another site may write over HTTP" },
     Bad { name: "invalid-as-internal", what: "invalid input is answered as a fault of the node" },
 ];
 

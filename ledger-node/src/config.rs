@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub client: Port,
     /// HTTP/JSON, health and metrics.
     pub http: Port,
+    /// Names besides its addresses' under which browsers and proxies reach the HTTP port.
+    pub http_hosts: Vec<String>,
     /// Raft between nodes.
     pub peer: Port,
     /// Shards when `cluster init` does not say; 0: one a node.
@@ -81,6 +83,7 @@ impl Default for NodeConfig {
             node_id: None,
             client: port("127.0.0.1:7101"),
             http: port("127.0.0.1:7102"),
+            http_hosts: Vec::new(),
             peer: port("127.0.0.1:7103"),
             shards: 0,
             replicas: 0,

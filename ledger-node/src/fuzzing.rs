@@ -23,8 +23,10 @@ use crate::{meta, peers};
 /// Records of one input that are stored.
 const RECORDS_MAX: usize = 256;
 
-/// A body of HTTP, read for each route that has one; what it asks for goes through the same checks as on the wire.
+/// A header of HTTP, and a body, read for each route that has one; what it asks for goes through
+/// the same checks as on the wire.
 pub fn http_body(bytes: &[u8]) {
+    http_header(bytes);
     let body = Bytes::copy_from_slice(bytes);
     if let Ok(reserve) = read::<bodies::ReserveBody>(&body) {
         let (keys, hold_ms) = (reserve.keys, reserve.hold_ms.unwrap_or(0));
@@ -53,6 +55,19 @@ pub fn http_body(bytes: &[u8]) {
     }
     let _refused = read::<bodies::ReturnBody>(&body).map(|back| bodies::wire_lines(back.lines.unwrap_or_default()));
     let _refused = read::<bodies::ExtendBody>(&body).is_ok() | read::<bodies::EmptyBody>(&body).is_ok();
+}
+
+/// A value of each header that decides whether a request is taken.
+fn http_header(bytes: &[u8]) {
+    let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return };
+    for name in ["host", "origin", "sec-fetch-site", "content-type"] {
+        let mut headers = http::HeaderMap::new();
+        headers.append("host", http::HeaderValue::from_static("localhost:7102"));
+        headers.insert(name, value.clone());
+        let head = (&http::Method::POST, &http::Uri::from_static("/v1/products"), &headers);
+        let taken = crate::http::browser::check(head, false, |_| false).is_ok();
+        assert!(!taken || name == "content-type", "a request without a type was taken");
+    }
 }
 
 /// What nodes ask of each other and answer, the meta group's entries, and cursors.

@@ -267,6 +267,13 @@ impl Node {
             (None, None) => Vec::new(),
         }
     }
+    /// This node's own entries: in the placement and in the stamp, whose addresses may differ.
+    pub(crate) fn own_entries(&self) -> Vec<MemberEntry> {
+        let Some(running) = self.running() else { return Vec::new() };
+        let own = running.stamp.node;
+        let placed = self.placement().and_then(|placement| placement.member(own).cloned());
+        placed.into_iter().chain(running.stamp.members.iter().find(|member| member.node == own).cloned()).collect()
+    }
     /// The client address of a member.
     pub fn client_addr_of(&self, node: NodeId) -> Option<Arc<str>> {
         let placement = self.placement.borrow();

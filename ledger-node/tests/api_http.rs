@@ -277,3 +277,65 @@ async fn callers_from_elsewhere_are_refused_and_probes_are_not() {
     assert_eq!(cluster.get(0, "/livez").await.status, 200);
     assert_eq!(cluster.get(0, "/readyz").await.status, 503);
 }
+
+/// A request for a unit more, as a page of another site can make a browser send it.
+#[tokio::test]
+async fn cross_site_writes_are_refused_and_change_nothing() {
+    let cluster = stocked(5).await;
+    let (before, body) = (balance(&cluster, 0).await, json!({"units": 1, "reference": "foreign"}).to_string());
+    let (host, json) = (format!("host: {}", cluster.http_addr(0)), "content-type: application/json");
+    let own = format!("origin: http://{}", cluster.http_addr(0));
+    let form = "content-type: application/x-www-form-urlencoded";
+    let cases: [(&str, &[&str], u16, &str); 12] = [
+        ("text", &[&host, "content-type: text/plain"], 415, "json-required"),
+        ("text of our own origin", &[&host, &own, "content-type: text/plain"], 415, "json-required"),
+        ("a form", &[&host, form], 415, "json-required"),
+        ("no type", &[&host], 415, "json-required"),
+        ("a foreign origin", &[&host, json, "origin: http://evil.example"], 403, "cross-site-request"),
+        ("another port of this host", &[&host, json, "origin: http://127.0.0.1:1"], 403, "cross-site-request"),
+        ("a hidden origin", &[&host, json, "origin: null"], 403, "cross-site-request"),
+        ("what the browser says", &[&host, json, "sec-fetch-site: cross-site"], 403, "cross-site-request"),
+        ("a foreign host", &["host: evil.example", json], 421, "unknown-host"),
+        (
+            "a name that leads here",
+            &["host: evil.example:7102", json, "origin: http://evil.example:7102"],
+            421,
+            "unknown-host",
+        ),
+        ("two hosts", &[&host, "host: evil.example", json], 400, "invalid"),
+        ("no host", &[json], 400, "invalid"),
+    ];
+    for (what, headers, status, kind) in cases {
+        let answer = cluster.http_as(0, "POST", "/v1/products/shoe/receive", headers, &body).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (status, kind), "{what}: {answer:?}");
+        assert_eq!(answer.headers.get("accept-post").is_some(), status == 415, "{what}: {answer:?}");
+    }
+    let read = cluster.http_as(0, "GET", "/v1/products/shoe", &["host: evil.example"], "").await;
+    assert_eq!((read.status, read.problem().as_str()), (421, "unknown-host"), "{read:?}");
+    assert!(read.text.contains("http.hosts"), "{read:?}");
+    assert_eq!(balance(&cluster, 0).await, before);
+}
+
+#[tokio::test]
+async fn own_pages_tools_and_probes_are_served_under_names_of_the_node() {
+    let named = |_: usize, config: &mut ledger_node::config::NodeConfig, _: &mut ledger_node::NodeSeams| {
+        config.http_hosts = vec!["ledger.example".to_owned()];
+    };
+    let cluster = Cluster::start(1, named).await;
+    cluster.ask(create("shoe")).await;
+    let host = format!("host: {}", cluster.http_addr(0));
+    let (own, json) = (format!("origin: http://{}", cluster.http_addr(0)), "content-type: application/json");
+    let cases: [&[&str]; 4] = [
+        &[&host, json],
+        &[&host, &own, "sec-fetch-site: same-origin", "content-type: application/json; charset=utf-8"],
+        &["host: localhost:7102", json],
+        &["host: Ledger.example", json, "origin: https://ledger.example"],
+    ];
+    for (n, headers) in cases.iter().enumerate() {
+        let body = json!({"units": 1, "reference": format!("po-{n}")}).to_string();
+        let answer = cluster.http_as(0, "POST", "/v1/products/shoe/receive", headers, &body).await;
+        assert_eq!(answer.status, 200, "{headers:?}: {answer:?}");
+    }
+    assert_eq!(cluster.http_as(0, "GET", "/livez", &["host: probe.example"], "").await.status, 200);
+    assert_eq!(cluster.http_as(0, "GET", "/metrics", &["host: probe.example"], "").await.status, 421);
+}

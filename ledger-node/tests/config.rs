@@ -44,7 +44,12 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
 
 #[test]
 fn what_is_printed_is_a_file_that_means_the_same() {
-    let loaded = load(&[("client.advertise", "node-1:7101"), ("node_id", "3")], &[], "").expect("valid");
+    let loaded = load(
+        &[("client.advertise", "node-1:7101"), ("node_id", "3"), ("http.hosts", "ledger.example, proxy")],
+        &[],
+        "",
+    )
+    .expect("valid");
     let again = load(&[], &[], &loaded.to_toml()).expect("the printed file is valid");
     assert_eq!(format!("{:?}", again.config), format!("{:?}", loaded.config));
 }
@@ -69,6 +74,7 @@ fn bad_values_name_the_key_where_it_was_set_and_what_is_allowed() {
         ("client.listen", "localhost", "an address is host:port"),
         ("client.listen", "::1:7101", "an address is host:port"),
         ("client.advertise", "here:0", "other hosts can connect"),
+        ("http.hosts", "ledger.example:80", "names without ports"),
         ("balance.on", "maybe", "true or false"),
         ("log.format", "xml", "text or json"),
     ];

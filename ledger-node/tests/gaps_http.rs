@@ -56,7 +56,7 @@ async fn a_body_that_dribbles_is_answered_408_and_nothing_is_done() {
     let (node, _dir) = node().await;
     let mut io = connect(&node).await;
     let began = Instant::now();
-    io.write_all(b"POST /v1/reservations HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{").await.expect("sent");
+    io.write_all(b"POST /v1/reservations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await.expect("sent");
     let answer = rest(&mut io).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("/errors/request-too-slow") && answer.contains("application/problem+json"), "{answer}");
@@ -71,7 +71,7 @@ async fn a_client_that_is_slow_but_in_time_is_answered() {
     let (node, _dir) = node().await;
     let mut io = connect(&node).await;
     sleep(HTTP_HEADERS_WITHIN / 2).await;
-    io.write_all(b"POST /v1/products HTTP/1.1\r\nhost: a\r\nconnection: close\r\n").await.expect("sent");
+    io.write_all(b"POST /v1/products HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n").await.expect("sent");
     sleep(HTTP_HEADERS_WITHIN / 4).await;
     io.write_all(b"content-type: application/json\r\ncontent-length: 4\r\n\r\n{\"").await.expect("sent");
     sleep(HTTP_BODY_WITHIN / 2).await;
@@ -85,7 +85,8 @@ async fn a_client_that_is_slow_but_in_time_is_answered() {
 async fn a_body_above_the_bound_is_refused_however_it_comes() {
     let (node, _dir) = node().await;
     let mut io = connect(&node).await;
-    let head = "POST /v1/products HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/products HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+                transfer-encoding: chunked\r\n\r\n";
     io.write_all(head.as_bytes()).await.expect("sent");
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     for _ in 0..=HTTP_BODY_BYTES / 0x1000 {

@@ -17,6 +17,14 @@ fn advertised(text: &str) -> Result<String, String> {
     }
 }
 
+/// Names of hosts, separated by commas.
+fn host_names(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let is_name = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'));
+    let checked = names.map(|name| if is_name(name) { Ok(name.to_owned()) } else { Err(name) });
+    checked.collect::<Result<_, _>>().map_err(|_| "names without ports, as ledger.example,proxy-1".to_owned())
+}
+
 macro_rules! address_key {
     ($name:literal, $port:ident, listen, $what:literal) => {
         key!($name, $what, |c, v| listening(v).map(|a| c.$port.listen = a), |c| quoted(&c.$port.listen))
@@ -63,6 +71,12 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
     ),
     address_key!("http.listen", http, listen, "HTTP/JSON, /livez, /readyz and /metrics listen here."),
     address_key!("http.advertise", http, advertise, "How other hosts reach it; not set: the listening address."),
+    key!(
+        "http.hosts",
+        "Names, separated by commas, that requests over HTTP may name as their Host besides this node's addresses, as of a proxy.",
+        |c, v| host_names(v).map(|names| c.http_hosts = names),
+        |c| if c.http_hosts.is_empty() { None } else { quoted(&c.http_hosts.join(",")) }
+    ),
     address_key!("peer.listen", peer, listen, "Raft between nodes listens here."),
     address_key!("peer.advertise", peer, advertise, "How other nodes reach it; not set: the listening address."),
     number_key!("cluster.shards", shards: u32, 0, crate::limits::SHARDS_MAX as u64, "Shards when `cluster init` does not say; 0: one a node."),

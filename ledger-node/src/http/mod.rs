@@ -3,9 +3,10 @@
 //! **What it is.** axum's router on HTTP/1.1 over the network seam. Every error is an RFC 9457 problem (docs/errors.md).
 //!
 //! **Owns** routes and the shape of JSON. **Must never** hold a rule that gRPC needs too; those are in [`crate::api`].
-//! **Read next**: [`reservations`], [`stock`], [`problem`], [`health`].
+//! **Read next**: [`reservations`], [`stock`], [`problem`], [`browser`], [`health`].
 
 pub mod bodies;
+pub(crate) mod browser;
 mod connection;
 pub mod health;
 pub mod problem;
@@ -65,6 +66,10 @@ fn router(api: Api) -> Router {
 /// The one gate of every request.
 async fn gate(State(api): State<Api>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     let right = right_of(request.method(), request.uri());
+    let head = (request.method(), request.uri(), request.headers());
+    if let Err(problem) = browser::check(head, right == Right::Probe, |name| browser::is_name_of(&api.node, name)) {
+        return browser::refusal(problem);
+    }
     if let Err(denied) = api.access.decide(peer.0, right) {
         return Problem::denied(&denied.to_string()).into_response();
     }

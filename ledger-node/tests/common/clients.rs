@@ -28,15 +28,24 @@ impl Cluster {
         AdminClient::new(self.channel(i).await)
     }
 
-    /// One HTTP request to a node; headers as `name: value`.
+    /// One HTTP request of JSON to a node; headers as `name: value`.
     pub(crate) async fn http(&self, i: usize, method: &str, path: &str, headers: &[&str], body: &str) -> HttpAnswer {
-        let address = self.nodes[i].as_ref().expect("the node runs").http_addr().to_string();
-        let mut io = TcpNet.connect(&address).await.expect("the node listens");
+        let host = format!("host: {}", self.http_addr(i));
+        let headers = [&[host.as_str(), "content-type: application/json"], headers].concat();
+        self.http_as(i, method, path, &headers, body).await
+    }
+
+    pub(crate) fn http_addr(&self, i: usize) -> String {
+        self.nodes[i].as_ref().expect("the node runs").http_addr().to_string()
+    }
+
+    /// One HTTP request with just these headers.
+    pub(crate) async fn http_as(&self, i: usize, method: &str, path: &str, headers: &[&str], body: &str) -> HttpAnswer {
+        let mut io = TcpNet.connect(&self.http_addr(i)).await.expect("the node listens");
         let more: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}"
-        );
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n{body}");
         io.write_all(request.as_bytes()).await.expect("the request is sent");
         let mut answer = Vec::new();
         io.read_to_end(&mut answer).await.expect("the answer is read");
@@ -47,7 +56,7 @@ impl Cluster {
         self.http(i, "GET", path, &[], "").await
     }
     pub(crate) async fn post(&self, i: usize, path: &str, body: &Value) -> HttpAnswer {
-        self.http(i, "POST", path, &["content-type: application/json"], &body.to_string()).await
+        self.http(i, "POST", path, &[], &body.to_string()).await
     }
 }
 

@@ -17,6 +17,17 @@ use super::values::Maker;
 const ANSWER_MAX: u64 = 16 << 20;
 const WITHIN: Duration = Duration::from_secs(6);
 
+/// Every node answers under this name.
+const HOST: &str = "localhost";
+/// What a browser sends for a page of another site: host, type of the body, and what else it says.
+const CROSS_SITE: [(&str, &str, &str); 5] = [
+    (HOST, "text/plain", ""),
+    (HOST, "application/x-www-form-urlencoded", "sec-fetch-site: cross-site\r\n"),
+    (HOST, "application/json", "origin: http://evil.example\r\n"),
+    (HOST, "application/json", "origin: null\r\n"),
+    ("evil.example", "application/json", "origin: http://evil.example\r\n"),
+];
+
 /// A route: verb, path, and the message whose fields its body has.
 const ROUTES: [(&str, &str, &str); 14] = [
     ("POST", "/v1/reservations", "Reserve"),
@@ -41,6 +52,8 @@ pub(super) struct Request {
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
     pub(super) whole: bool,
+    /// Whether a browser may be made to send it by a page of another site: it must be refused.
+    cross_site: bool,
 }
 
 /// An answer of HTTP.
@@ -53,8 +66,8 @@ pub(super) struct Page {
 
 /// A plain request.
 pub(super) fn get(path: &str) -> Request {
-    let bytes = format!("GET {path} HTTP/1.1\r\nhost: ledger\r\nconnection: close\r\n\r\n").into_bytes();
-    Request { name: format!("GET {path}"), bytes, whole: true }
+    let bytes = format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n").into_bytes();
+    Request { name: format!("GET {path}"), bytes, whole: true, cross_site: false }
 }
 
 /// A request of some route.
@@ -80,8 +93,14 @@ pub(super) fn make(maker: &mut Maker<'_>) -> Request {
         _ => String::new(),
     };
     let length = body.len();
+    let cross_site = verb == "POST" && maker.rng.random_bool(0.1);
+    let (host, kind, more) = if cross_site {
+        CROSS_SITE[maker.rng.random_range(0..CROSS_SITE.len())]
+    } else {
+        (HOST, "application/json", "")
+    };
     let mut bytes = format!(
-        "{verb} {path} HTTP/1.1\r\nhost: ledger\r\nconnection: close\r\n{key}content-type: application/json\r\n\
+        "{verb} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{key}{more}content-type: {kind}\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes();
@@ -90,7 +109,8 @@ pub(super) fn make(maker: &mut Maker<'_>) -> Request {
         let at = maker.rng.random_range(0..bytes.len());
         bytes[at] = [0, 0x80, b'\n', 0xff][maker.rng.random_range(0..4)];
     }
-    Request { name: format!("{verb} {route}"), bytes, whole }
+    // A byte in the wrong place can make another request of it.
+    Request { name: format!("{verb} {route}"), bytes, whole, cross_site: cross_site && whole }
 }
 
 fn cut(text: &str, mut at: usize) -> usize {
@@ -223,6 +243,7 @@ pub(super) fn judge(request: &Request, page: &Page) -> Result<&'static str, Stri
     // A status of *service unavailable* is a readiness probe's no, which is text.
     let text = page.kind.starts_with("text/plain") && (page.status == 200 || page.status == 503);
     match page.status {
+        200..300 if request.cross_site => Err(format!("{}: a request of another site was taken", request.name)),
         500 | 501 => Err(format!("{}: status {} {:?}", request.name, page.status, page.body)),
         200..300 if page.kind.starts_with("application/json") || text => Ok("ok"),
         400.. if problem || text => Ok("problem"),
@@ -247,6 +268,16 @@ mod tests {
             let asked = ROUTES.iter().any(|(_, asked, _)| pattern(asked)) || route == "/readyz";
             assert!(asked, "{route} is never asked");
         }
+    }
+
+    #[test]
+    fn a_request_of_another_site_must_be_refused() {
+        let foreign = Request { cross_site: true, ..get("/v1/products") };
+        let judged = |status, kind: &str, body: &str| {
+            judge(&foreign, &Page { status, kind: kind.to_owned(), body: body.to_owned() })
+        };
+        assert!(judged(201, "application/json", "{}").is_err());
+        assert_eq!(judged(415, "application/problem+json", r#"{"status":415,"type":"/errors/x"}"#), Ok("problem"));
     }
 
     #[test]
