@@ -308,7 +308,7 @@ async fn cross_site_writes_are_refused_and_change_nothing() {
     for (what, headers, status, kind) in cases {
         let answer = cluster.http_as(0, "POST", "/v1/products/shoe/receive", headers, &body).await;
         assert_eq!((answer.status, answer.problem().as_str()), (status, kind), "{what}: {answer:?}");
-        assert_eq!(answer.headers.get("accept-post").is_some(), status == 415, "{what}: {answer:?}");
+        assert_eq!(answer.headers.contains_key("accept-post"), status == 415, "{what}: {answer:?}");
     }
     let read = cluster.http_as(0, "GET", "/v1/products/shoe", &["host: evil.example"], "").await;
     assert_eq!((read.status, read.problem().as_str()), (421, "unknown-host"), "{read:?}");
