@@ -7,9 +7,11 @@
 //! **Owns** when the dependency is left alone. **Must never** decide what an answer means.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
 /// Its numbers, as configured.
@@ -36,8 +38,11 @@ pub enum Standing {
     Closed,
     /// Nothing goes through before this time is over.
     Open(Duration),
-    /// The next call, or the one under way, probes.
-    Probing,
+    /// One call may probe.
+    HalfOpen {
+        /// Whether no call does so now.
+        free: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -47,17 +52,23 @@ enum State {
     Probing,
 }
 
-/// See the module.
-#[derive(Debug)]
+/// See the module. Clones are the same breaker.
+#[derive(Debug, Clone)]
 pub struct Breaker {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     numbers: BreakerNumbers,
     state: Mutex<State>,
+    changed: Arc<Notify>,
 }
 
 /// Leave to make one call. Dropped without a verdict (the call was abandoned), it says nothing about the dependency.
 #[derive(Debug)]
-pub struct Pass<'a> {
-    breaker: &'a Breaker,
+pub struct Pass {
+    breaker: Breaker,
     probe: bool,
     said: bool,
 }
@@ -65,27 +76,41 @@ pub struct Pass<'a> {
 impl Breaker {
     /// A closed one.
     pub fn new(numbers: BreakerNumbers) -> Self {
-        Self { numbers, state: Mutex::new(State::Closed(VecDeque::new())) }
+        let (state, changed) = (Mutex::new(State::Closed(VecDeque::new())), Arc::default());
+        Self { inner: Arc::new(Inner { numbers, state, changed }) }
     }
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn set(&self, state: State) {
+        *self.state() = state;
+        self.inner.changed.notify_waiters();
     }
     /// How it stands now.
     pub fn standing(&self) -> Standing {
         match *self.state() {
             State::Closed(_) => Standing::Closed,
             State::Open { until } => match until.saturating_duration_since(Instant::now()) {
-                Duration::ZERO => Standing::Probing,
+                Duration::ZERO => Standing::HalfOpen { free: true },
                 left => Standing::Open(left),
             },
-            State::Probing => Standing::Probing,
+            State::Probing => Standing::HalfOpen { free: false },
         }
+    }
+    /// Completes when it stands otherwise than when this was called. A time that is over is no
+    /// change.
+    pub fn changed(&self) -> OwnedNotified {
+        Arc::clone(&self.inner.changed).notified_owned()
+    }
+    /// Leave to make the one call that probes, if it is half open and no other call does so.
+    pub fn probe(&self) -> Option<Pass> {
+        self.admit().ok().filter(|pass| pass.probe)
     }
     /// Asks for leave to make a call.
     ///
     /// # Errors
-    /// It is open; how long to wait.
-    pub fn admit(&self) -> Result<Pass<'_>, Duration> {
+    /// It is open, or another call probes; how long to wait.
+    pub fn admit(&self) -> Result<Pass, Duration> {
         let mut state = self.state();
         let probe = match *state {
             State::Closed(_) => false,
@@ -97,25 +122,26 @@ impl Breaker {
                 *state = State::Probing;
                 true
             }
-            // The probe decides soon.
-            State::Probing => return Err(Duration::from_secs(1)),
+            // Perhaps for as long again.
+            State::Probing => return Err(self.inner.numbers.open_for),
         };
-        Ok(Pass { breaker: self, probe, said: false })
+        drop(state);
+        Ok(Pass { breaker: self.clone(), probe, said: false })
     }
 }
 
-impl Pass<'_> {
+impl Pass {
     /// The dependency answered, whatever it said.
     pub fn well(mut self) {
         self.said = true;
         if self.probe {
-            *self.breaker.state() = State::Closed(VecDeque::new());
+            self.breaker.set(State::Closed(VecDeque::new()));
         }
     }
     /// The dependency did not answer, or not sensibly.
     pub fn ill(mut self) {
         self.said = true;
-        let (now, numbers) = (Instant::now(), self.breaker.numbers);
+        let (now, numbers) = (Instant::now(), self.breaker.inner.numbers);
         let mut state = self.breaker.state();
         let opens = match &mut *state {
             State::Closed(failures) => {
@@ -128,17 +154,18 @@ impl Pass<'_> {
             State::Open { .. } => false,
             State::Probing => self.probe,
         };
+        drop(state);
         if opens {
-            *state = State::Open { until: now + numbers.open_for };
+            self.breaker.set(State::Open { until: now + numbers.open_for });
         }
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for Pass {
     fn drop(&mut self) {
         if self.probe && !self.said {
             // Somebody else may probe at once.
-            *self.breaker.state() = State::Open { until: Instant::now() };
+            self.breaker.set(State::Open { until: Instant::now() });
         }
     }
 }
@@ -187,7 +214,26 @@ mod tests {
         assert_eq!(breaker.standing(), Standing::Open(Duration::from_secs(30)));
         tokio::time::advance(Duration::from_secs(30)).await;
         drop(breaker.admit().expect("a probe"));
-        assert_eq!(breaker.standing(), Standing::Probing);
+        assert_eq!(breaker.standing(), Standing::HalfOpen { free: true });
         breaker.admit().expect("another probe").well();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probe_is_one_call_and_its_end_is_a_change() {
+        let breaker = breaker();
+        assert!(breaker.probe().is_none(), "closed");
+        fail(&breaker, 5);
+        assert!(breaker.probe().is_none(), "open");
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let probe = breaker.probe().expect("half open");
+        assert_eq!(breaker.standing(), Standing::HalfOpen { free: false });
+        assert!(breaker.probe().is_none(), "one alone");
+        let changed = breaker.changed();
+        drop(probe);
+        changed.await;
+        let (probe, changed) = (breaker.probe().expect("free again"), breaker.changed());
+        probe.well();
+        changed.await;
+        assert_eq!(breaker.standing(), Standing::Closed);
     }
 }

@@ -19,13 +19,14 @@ use ledger_core::order::{Claimed, Report, WorkClass};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::breaker::{Breaker, BreakerNumbers, Standing};
+use crate::breaker::{Breaker, BreakerNumbers, Pass, Standing};
 use crate::ledger::{Ledger, Told, Want};
+use crate::limits::PROBE_LOOK;
 use crate::metrics::WorkerMetrics;
 use crate::notify::Notifier;
 use crate::payment::PaymentProvider;
 use crate::seams::Seams;
-use crate::step::Numbers;
+use crate::step::{Numbers, millis};
 
 /// The engine's numbers, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,10 +97,20 @@ pub struct Deps {
 pub struct Health {
     /// The ledger answered the last claim.
     pub ledger: AtomicBool,
-    /// A dependency refuses the credentials it is given.
-    pub credentials_refused: AtomicBool,
+    /// The dependency of a class refuses the credentials it is given.
+    credentials_refused: [AtomicBool; 2],
     /// It was asked to stop.
     pub stopping: AtomicBool,
+}
+
+impl Health {
+    /// Whether the dependency of a class refused its credentials, and has not taken them since.
+    pub fn refuses(&self, class: WorkClass) -> bool {
+        self.credentials_refused[place(class)].load(Ordering::Relaxed)
+    }
+    fn set_refuses(&self, class: WorkClass, refuses: bool) {
+        self.credentials_refused[place(class)].store(refuses, Ordering::Relaxed);
+    }
 }
 
 impl Deps {
@@ -226,8 +237,13 @@ async fn work(deps: Arc<Deps>, class: WorkClass, mut stopping: watch::Receiver<b
             first = Arc::clone(&room).acquire_owned() => first,
         };
         let Ok(first) = first else { break };
+        let probe = tokio::select! {
+            biased;
+            () = until_stopped(&mut stopping) => break,
+            probe = until_admitted(deps.breaker(class)) => probe,
+        };
         // Not interrupted: what it is given would stay leased to nobody.
-        let pause = claim(&deps, class, (first, &room), &mut runs, &mut idle, &stop).await;
+        let pause = claim(&deps, class, probe, (first, &room), &mut runs, &mut idle, &stop).await;
         tokio::select! {
             biased;
             () = until_stopped(&mut stopping) => break,
@@ -241,29 +257,42 @@ async fn until_stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
-/// Claims as many orders as there is room for and starts them. Gives how long to wait before the next claim.
+/// Waits until calls may be made; gives leave for the one that probes, if only that may. Orders
+/// wait in the ledger meanwhile, where their deadlines are kept.
+async fn until_admitted(breaker: &Breaker) -> Option<Pass> {
+    loop {
+        let changed = breaker.changed();
+        let within = match breaker.standing() {
+            Standing::Closed => return None,
+            Standing::Open(left) => left,
+            Standing::HalfOpen { .. } => match breaker.probe() {
+                Some(pass) => return Some(pass),
+                None => PROBE_LOOK,
+            },
+        };
+        let _over = tokio::time::timeout(within.min(PROBE_LOOK), changed).await;
+    }
+}
+
+/// Claims as many orders as there is room for, or one to probe with, and starts them. Gives how
+/// long to wait before the next claim.
 async fn claim(
     deps: &Arc<Deps>,
     class: WorkClass,
+    mut probe: Option<Pass>,
     (first, room): (OwnedSemaphorePermit, &Arc<Semaphore>),
     runs: &mut JoinSet<()>,
     idle: &mut u32,
     stopping: &watch::Receiver<bool>,
 ) -> Duration {
     let numbers = &deps.numbers;
-    let most = match deps.breaker(class).standing() {
-        // Orders wait in the ledger, where their deadlines are kept.
-        Standing::Open(left) => return left.min(Duration::from_secs(1)),
-        Standing::Probing => 1,
-        Standing::Closed => numbers.claim_max as usize,
-    };
+    let most = if probe.is_some() { 1 } else { numbers.claim_max as usize };
     let mut permits = vec![first];
     while permits.len() < most
         && let Ok(permit) = Arc::clone(room).try_acquire_owned()
     {
         permits.push(permit);
     }
-    let millis = |d: Duration| d.as_millis() as u64;
     let (lease_ms, attempt_ms) = (millis(numbers.lease), millis(numbers.attempt));
     let backoff = |idle: &mut u32| {
         *idle = idle.saturating_add(1);
@@ -276,10 +305,12 @@ async fn claim(
         Told::Ok(orders) => {
             *idle = 0;
             deps.metrics.claimed(class, orders.len());
+            // An order with which nothing could be tried is not followed by the next at once.
+            let pause = if probe.is_some() { numbers.poll_max } else { Duration::ZERO };
             for (order, permit) in orders.into_iter().zip(permits) {
-                start(deps, order, permit, runs, stopping.clone());
+                start(deps, order, probe.take(), permit, runs, stopping.clone());
             }
-            Duration::ZERO
+            pause
         }
         Told::NotNow { after, why } => {
             tracing::debug!(%why, "no claim now");
@@ -299,6 +330,7 @@ async fn claim(
 fn start(
     deps: &Arc<Deps>,
     order: Claimed,
+    probe: Option<Pass>,
     permit: OwnedSemaphorePermit,
     runs: &mut JoinSet<()>,
     stopping: watch::Receiver<bool>,
@@ -307,7 +339,7 @@ fn start(
     let (id, epoch) = (order.id, order.epoch);
     deps.begin(id, epoch);
     runs.spawn(async move {
-        run::run(&deps, order, stopping).await;
+        run::run(&deps, order, probe, stopping).await;
         deps.end(id, epoch);
         drop(permit);
     });

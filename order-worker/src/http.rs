@@ -54,7 +54,8 @@ async fn readyz(State(http): State<Http>, RawQuery(query): RawQuery) -> Response
     let health = &http.deps.health;
     let checks = [
         ("ledger", !health.ledger.load(Ordering::Relaxed), "the ledger does not answer claims"),
-        ("credentials", health.credentials_refused.load(Ordering::Relaxed), "a dependency refuses its credentials"),
+        ("credentials-money", health.refuses(WorkClass::Money), "the payment provider refuses its credentials"),
+        ("credentials-mail", health.refuses(WorkClass::Mail), "a way to notify refuses its credentials"),
         ("running", health.stopping.load(Ordering::Relaxed), "the worker is stopping"),
     ];
     let ready = checks.iter().all(|(_, failed, _)| !failed);
@@ -68,7 +69,7 @@ async fn readyz(State(http): State<Http>, RawQuery(query): RawQuery) -> Response
             // Not a reason to send webhooks elsewhere.
             text.push_str(&match http.deps.breaker(class).standing() {
                 Standing::Closed => format!("[+]breaker-{name} ok\n"),
-                Standing::Probing | Standing::Open(_) => format!("[!]breaker-{name} warning: it is open\n"),
+                Standing::HalfOpen { .. } | Standing::Open(_) => format!("[!]breaker-{name} warning: it is open\n"),
             });
         }
     }

@@ -20,5 +20,11 @@ pub const WEBHOOK_BYTES_MAX: usize = 1 << 20;
 pub const SIGNATURE_TOLERANCE_S: u64 = 300;
 /// When the credentials are refused, orders wait this long.
 pub const CONFIG_PAUSE: Duration = Duration::from_secs(30);
+/// How long the worker waits for a probe to end before it looks again whether it may send one.
+pub const PROBE_LOOK: Duration = Duration::from_secs(1);
+/// Longest time that a provider can make the worker wait by its `Retry-After`.
+pub const PROVIDER_RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// The ledger takes an order back for so long, and a quarter more that spreads a crowd.
+const _: () = assert!(PROVIDER_RETRY_AFTER_MAX.as_millis() as u64 / 4 * 5 <= ledger_core::limits::DELAY_MS_MAX);
 /// Longest reason the ledger takes.
 pub const REASON_BYTES_MAX: usize = ledger_core::limits::REASON_BYTES_MAX;

@@ -99,7 +99,7 @@ impl WorkerMetrics {
         for class in [WorkClass::Money, WorkClass::Mail] {
             let open = match deps.breaker(class).standing() {
                 Standing::Closed => 0.0,
-                Standing::Probing => 0.5,
+                Standing::HalfOpen { .. } => 0.5,
                 Standing::Open(_) => 1.0,
             };
             self.gauge("holdfast_worker_breaker_open", &[("class", class_word(class))], open);

@@ -184,6 +184,10 @@ impl Failure {
     pub fn is_illness(&self) -> bool {
         matches!(self, Self::Unknown { .. } | Self::NotSent { .. })
     }
+    /// Whether it comes from behind the dependency's check of credentials, which were good then.
+    pub fn proves_credentials(&self) -> bool {
+        matches!(self, Self::Declined { .. } | Self::No { .. } | Self::Missing | Self::KeyTaken | Self::Replayed { .. })
+    }
     /// A word for metrics.
     pub fn word(&self) -> &'static str {
         match self {

@@ -554,10 +554,14 @@ fn send(order: &Order) -> Action {
     Action::Send { key: format!("{}-{}", order.claimed.id, order.claimed.ending.name()) }
 }
 
+/// Whole milliseconds; what has too many is as long as it gets.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A call failed in a way that has nothing to do with what the order is.
 fn failed(order: &Order, call: Call, why: &Failure) -> Vec<Action> {
-    let give_back =
-        |after: Duration| vec![Action::Report(Report::GiveBack { after_ms: after.as_millis().max(1) as u64 })];
+    let give_back = |after: Duration| vec![Action::Report(Report::GiveBack { after_ms: millis(after).max(1) })];
     let may_try = order.run.tries <= order.numbers.tries_max;
     let pause = Action::Pause { tries: order.run.tries };
     match why {
@@ -623,7 +627,7 @@ fn later(order: &Order, why: &str) -> Vec<Action> {
     }
     let longest = if paying { numbers.pay_retry_max } else { numbers.retry_max };
     let after = numbers.retry_min.saturating_mul(1 << order.claimed.attempts.min(16)).min(longest);
-    vec![Action::Report(Report::Retry { after_ms: after.as_millis() as u64, reason: reason(why) })]
+    vec![Action::Report(Report::Retry { after_ms: millis(after), reason: reason(why) })]
 }
 
 /// The provider has taken money. What the ledger knows already as money that goes (or went) back pays for nothing.

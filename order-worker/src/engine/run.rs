@@ -2,8 +2,7 @@
 //!
 //! **Owns** time-outs, pauses, breakers and how often the ledger is asked. **Must never** decide what follows from an answer.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ledger_core::limits::DELAY_MS_MAX;
@@ -12,17 +11,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Deps;
+use crate::breaker::Pass;
 use crate::ledger::Told;
 use crate::limits::{REPORT_PAUSE_MAX, REPORT_PAUSE_MIN, REPORT_TRIES_MAX};
 use crate::notify::Message;
 use crate::payment::{Failure, Intent, Refund};
-use crate::step::{Action, Call, Event, Order, step};
+use crate::step::{Action, Call, Event, Order, millis, step};
 
-/// Runs a claimed order until its lease is over, one way or the other.
-pub async fn run(deps: &Arc<Deps>, claimed: Claimed, stopping: watch::Receiver<bool>) {
+/// Runs a claimed order until its lease is over, one way or the other. `probe`: the order was
+/// claimed for a call that probes.
+pub async fn run(deps: &Arc<Deps>, claimed: Claimed, probe: Option<Pass>, stopping: watch::Receiver<bool>) {
     let (id, epoch, step) = (claimed.id, claimed.epoch, claimed.step);
-    let one = One { deps, stopping, step, epoch, order: Order::new(claimed, deps.numbers.steps) };
-    let lease_ms = deps.numbers.lease.as_millis() as u64;
+    let (probe, order) = (Mutex::new(probe), Order::new(claimed, deps.numbers.steps));
+    let one = One { deps, stopping, step, epoch, probe, order };
+    let lease_ms = millis(deps.numbers.lease);
     let lost = async {
         loop {
             tokio::time::sleep(deps.numbers.lease / 3).await;
@@ -50,6 +52,8 @@ struct One<'a> {
     stopping: watch::Receiver<bool>,
     step: Step,
     epoch: u32,
+    /// Leave for the first call, if the order was claimed for it.
+    probe: Mutex<Option<Pass>>,
     order: Order,
 }
 
@@ -138,7 +142,12 @@ impl One<'_> {
     }
 
     async fn call<T>(&self, call: Call, asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let pass = self.deps.breaker(self.step.class()).admit().map_err(|after| Failure::BreakerOpen { after })?;
+        let class = self.step.class();
+        let probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let pass = match probe {
+            Some(pass) => pass,
+            None => self.deps.breaker(class).admit().map_err(|after| Failure::BreakerOpen { after })?,
+        };
         let began = Instant::now();
         let answer = match tokio::time::timeout(self.deps.numbers.call_timeout, asked).await {
             Ok(answer) => answer,
@@ -148,8 +157,11 @@ impl One<'_> {
             Err(why) if why.is_illness() => pass.ill(),
             _ => pass.well(),
         }
-        let refused = matches!(answer, Err(Failure::Config { .. }));
-        self.deps.health.credentials_refused.store(refused, Ordering::Relaxed);
+        match &answer {
+            Err(Failure::Config { .. }) => self.deps.health.set_refuses(class, true),
+            Err(why) if !why.proves_credentials() => {}
+            _ => self.deps.health.set_refuses(class, false),
+        }
         let word = answer.as_ref().err().map_or("ok", Failure::word);
         self.deps.metrics.called(call, word, began.elapsed());
         if let Err(why) = &answer {
@@ -216,7 +228,7 @@ impl One<'_> {
 
     /// A crowd that was sent away together does not come back together.
     fn spread(&self, report: Report) -> Report {
-        let spread = |ms: u64| (ms + self.deps.seams.draw() % (ms / 4 + 1)).min(DELAY_MS_MAX);
+        let spread = |ms: u64| spread(ms, self.deps.seams.draw());
         match report {
             Report::Retry { after_ms, reason } => Report::Retry { after_ms: spread(after_ms), reason },
             Report::GiveBack { after_ms } => Report::GiveBack { after_ms: spread(after_ms) },
@@ -256,6 +268,11 @@ impl One<'_> {
     }
 }
 
+/// Up to a quarter longer, within what the ledger takes.
+fn spread(ms: u64, draw: u64) -> u64 {
+    ms.saturating_add(draw % (ms / 4 + 1)).min(DELAY_MS_MAX)
+}
+
 fn report_word(report: &Report) -> &'static str {
     match report {
         Report::Intent { .. } => "intent",
@@ -265,5 +282,24 @@ fn report_word(report: &Report) -> &'static str {
         Report::Retry { .. } => "retry",
         Report::GiveBack { .. } => "give_back",
         Report::Park { .. } => "park",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_pause_is_spread_within_what_the_ledger_takes() {
+        for (ms, draw, least, most) in [
+            (0, u64::MAX, 0, 0),
+            (1_000, 250, 1_250, 1_250),
+            (1_000, u64::MAX, 1_000, 1_250),
+            (1 << 31, u64::MAX, DELAY_MS_MAX, DELAY_MS_MAX),
+            (u64::MAX, u64::MAX, DELAY_MS_MAX, DELAY_MS_MAX),
+        ] {
+            let spread = spread(ms, draw);
+            assert!((least..=most).contains(&spread), "{ms} {draw}: {spread}");
+        }
     }
 }

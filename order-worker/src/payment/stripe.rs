@@ -15,7 +15,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
 use super::{Failure, Intent, IntentStatus, Mode, PaymentProvider, Refund, RefundStatus};
-use crate::limits::ANSWER_BYTES_MAX;
+use crate::limits::{ANSWER_BYTES_MAX, PROVIDER_RETRY_AFTER_MAX};
 
 /// The version of the API this file is written against.
 pub const API_VERSION: &str = "2024-06-20";
@@ -195,13 +195,21 @@ async fn answer<T: for<'a> Deserialize<'a>>(request: RequestBuilder) -> Result<T
             .map_err(|e| Failure::Unknown { why: format!("answer not understood: {e}") });
     }
     let replayed = response.headers().get("idempotent-replayed").is_some_and(|value| value == "true");
-    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let after = response.headers().get("retry-after").and_then(|value| retry_after(value.to_str().ok()?));
     let body = body(response).await.unwrap_or_default();
     let error = serde_json::from_slice::<WireFailure>(&body).unwrap_or_default().error;
-    Err(match told(status, &error, after.map(Duration::from_secs)) {
+    Err(match told(status, &error, after) {
         Failure::Unknown { why } if replayed => Failure::Replayed { why },
         failure => failure,
     })
+}
+
+/// Seconds, and no longer than the worker would wait; a date is not read.
+fn retry_after(text: &str) -> Option<Duration> {
+    let digits = Some(text.trim()).filter(|text| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()))?;
+    // Digits that are no number are too many.
+    let seconds = digits.parse().unwrap_or(u64::MAX);
+    Some(Duration::from_secs(seconds).min(PROVIDER_RETRY_AFTER_MAX))
 }
 
 async fn body(mut response: Response) -> Result<Vec<u8>, Failure> {
@@ -313,6 +321,18 @@ mod tests {
 
     fn error(kind: &str, code: &str) -> WireError {
         WireError { kind: kind.into(), code: Some(code.into()), ..WireError::default() }
+    }
+
+    #[test]
+    fn any_retry_after_is_bounded() {
+        let max = Some(PROVIDER_RETRY_AFTER_MAX);
+        assert_eq!((retry_after("0"), retry_after(" 7 ")), (Some(Duration::ZERO), Some(Duration::from_secs(7))));
+        for much in ["3601", "2147483648", "18446744073709551615", "99999999999999999999"] {
+            assert_eq!(retry_after(much), max, "{much}");
+        }
+        for none in ["", "-1", "1.5", "+1", "Fri, 31 Dec 1999 23:59:59 GMT"] {
+            assert_eq!(retry_after(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ledger_core::order::{Ending, Phase};
+use ledger_core::order::{Ending, Phase, WorkClass};
 use order_worker::breaker::Standing;
 use order_worker::engine::{Engine, EngineNumbers};
 use order_worker::payment::Mode;
@@ -23,7 +23,7 @@ async fn a_provider_that_is_down_opens_the_breaker_and_orders_wait() {
     let world = World::new(Mode::Charge, down, None);
     let id = world.place(1, "pm_good", LONG);
     let worker = world.worker();
-    let breaker = || worker.deps().breaker(ledger_core::order::WorkClass::Money).standing();
+    let breaker = || worker.deps().breaker(WorkClass::Money).standing();
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(matches!(breaker(), Standing::Open(_)), "{:?}", breaker());
     let epoch = world.ledger.record(id).epoch;
@@ -32,6 +32,73 @@ async fn a_provider_that_is_down_opens_the_breaker_and_orders_wait() {
     world.ledger.until(id, |record| record.phase == Phase::Done).await;
     assert_eq!(world.ledger.record(id).ending, Ending::Sold);
     assert_eq!(breaker(), Standing::Closed);
+    worker.shutdown(Duration::from_secs(1)).await;
+}
+
+/// A worker whose provider is down for good, with many orders, at the moment when its breaker has
+/// opened.
+async fn behind_an_open_breaker(slow: Option<Duration>) -> (World, Engine) {
+    let down = Manners { down_until: Some(Instant::now() + 100 * LONG), slow, ..Manners::default() };
+    let world = World::new(Mode::Charge, down, None);
+    world.ledger.restock(200);
+    for n in 1..=200 {
+        world.place(n, "pm_good", 10 * LONG);
+    }
+    let worker = Engine::start(world.deps(EngineNumbers { concurrency: [2, 2], ..EngineNumbers::default() }));
+    let open = || matches!(worker.deps().breaker(WorkClass::Money).standing(), Standing::Open(_));
+    while !open() {
+        worker.deps().breaker(WorkClass::Money).changed().await;
+    }
+    // What was under way then has been given back.
+    while worker.deps().in_flight() > 0 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        tokio::task::yield_now().await;
+    }
+    assert!(open(), "it opened and has not been half open since");
+    (world, worker)
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_claims_one_order_and_tries_it() {
+    let (world, worker) = behind_an_open_breaker(None).await;
+    let (claims, calls) = (world.ledger.claims(), world.provider.calls());
+    tokio::time::sleep(LONG).await;
+    let (claimed, called) = (world.ledger.claims() - claims, world.provider.calls() - calls);
+    assert!((10..=20).contains(&called), "a probe for each opening: {called}");
+    assert_eq!(claimed, called, "each order that is claimed is tried");
+    worker.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_in_flight_claims_nothing() {
+    let (world, worker) = behind_an_open_breaker(Some(Duration::from_secs(4))).await;
+    let breaker = worker.deps().breaker(WorkClass::Money);
+    let claims = world.ledger.claims();
+    while breaker.standing() != (Standing::HalfOpen { free: false }) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    breaker.changed().await;
+    assert!(matches!(breaker.standing(), Standing::Open(_)), "the probe failed");
+    assert_eq!(world.ledger.claims(), claims + 1, "the probe's order");
+    worker.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_mail_does_not_hide_refused_payment_credentials() {
+    let manners = Manners { refuses_payments: true, ..Manners::default() };
+    let world = World::new(Mode::Charge, manners, None);
+    world.ledger.restock(1);
+    let paying = world.place(1, "pm_good", LONG);
+    // Too near its deadline to be paid for: it expires, and its buyer learns that.
+    let expiring = world.place(2, "pm_good", Duration::from_secs(5));
+    let worker = world.worker();
+    let health = &worker.deps().health;
+    world.ledger.until(expiring, |record| record.phase == Phase::Done).await;
+    assert!(health.refuses(WorkClass::Money), "mail that was taken says nothing about payments");
+    assert!(!health.refuses(WorkClass::Mail));
+    world.provider.take_credentials();
+    world.ledger.until(paying, |record| record.phase == Phase::Done).await;
+    assert!(!health.refuses(WorkClass::Money));
     worker.shutdown(Duration::from_secs(1)).await;
 }
 

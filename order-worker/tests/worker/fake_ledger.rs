@@ -115,6 +115,13 @@ impl FakeLedger {
     pub(crate) fn free(&self) -> u64 {
         self.state.lock().unwrap().free
     }
+    pub(crate) fn restock(&self, units: u64) {
+        self.state.lock().unwrap().free += units;
+    }
+    /// How often any order was claimed.
+    pub(crate) fn claims(&self) -> u32 {
+        self.state.lock().unwrap().orders.values().map(|record| record.epoch).sum()
+    }
     /// Others take what is free.
     pub(crate) fn sell_out(&self) {
         self.state.lock().unwrap().free = 0;

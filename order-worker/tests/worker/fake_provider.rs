@@ -19,6 +19,8 @@ use crate::cut::Cut;
 pub(crate) struct Manners {
     /// Every call takes so long.
     pub(crate) slow: Option<Duration>,
+    /// Payments are refused for wrong credentials.
+    pub(crate) refuses_payments: bool,
     /// Every call fails until then, without effect.
     pub(crate) down_until: Option<Instant>,
     /// So many confirms charge and then answer 500, and are answered 500 under their key for ever.
@@ -40,6 +42,7 @@ struct Book {
     charged: BTreeMap<ProviderId, u32>,
     manners: Manners,
     told: Vec<String>,
+    calls: u32,
 }
 
 pub(crate) struct FakeProvider {
@@ -111,6 +114,13 @@ impl FakeProvider {
     pub(crate) fn new(mode: Mode, manners: Manners, cut: Arc<Cut>) -> Self {
         Self { book: Mutex::new(Book { manners, ..Book::default() }), mode, cut }
     }
+    /// Calls that came here, whatever became of them.
+    pub(crate) fn calls(&self) -> u32 {
+        self.book.lock().unwrap().calls
+    }
+    pub(crate) fn take_credentials(&self) {
+        self.book.lock().unwrap().manners.refuses_payments = false;
+    }
     /// Charges of the order, and those that were given back.
     pub(crate) fn charges(&self) -> (usize, usize) {
         let book = self.book.lock().unwrap();
@@ -153,15 +163,19 @@ impl FakeProvider {
         if self.cut.pass(&format!("before {what}")).await {
             return Err(Failure::Unknown { why: "lost".into() });
         }
-        let (slow, down) = {
-            let book = self.book.lock().unwrap();
-            (book.manners.slow, book.manners.down_until)
+        let (slow, down, refuses) = {
+            let mut book = self.book.lock().unwrap();
+            book.calls += 1;
+            (book.manners.slow, book.manners.down_until, book.manners.refuses_payments && what != "send")
         };
         if let Some(slow) = slow {
             tokio::time::sleep(slow).await;
         }
         if down.is_some_and(|until| Instant::now() < until) {
             return Err(Failure::Unknown { why: "503".into() });
+        }
+        if refuses {
+            return Err(Failure::Config { why: "401".into() });
         }
         let mut answer = act(&mut self.book.lock().unwrap());
         if self.cut.is_twice() {

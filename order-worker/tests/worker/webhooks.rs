@@ -172,7 +172,7 @@ async fn health_and_metrics_say_how_it_stands() {
     assert_eq!(get(&world, "/livez").await.0, StatusCode::OK);
     let (status, text) = get(&world, "/readyz?verbose").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
-    assert!(text.contains("[-]ledger failed"), "{text}");
+    assert!(text.contains("[-]ledger failed") && text.contains("[+]credentials-money ok"), "{text}");
     let id = world.place(1, "pm_good", LONG);
     let worker = world.worker();
     world.ledger.until(id, |record| record.phase == Phase::Done).await;
