@@ -119,7 +119,9 @@ impl Node {
     /// [`AdminError`].
     pub async fn snapshot(&self, shard: u32) -> Result<u64, AdminError> {
         let group = self.shard_here(shard)?.group();
-        group.snapshot_now().await.map_err(|e| AdminError::Failed(e.to_string()))
+        // The disk, or a replica that is stopped: the operator's command is right, and may be repeated.
+        let not_now = |why| AdminError::NotNow(format!("no snapshot of shard {shard} was taken on this node: {why}"));
+        group.snapshot_now().await.map_err(not_now)
     }
 
     fn shard_here(&self, shard: u32) -> Result<std::sync::Arc<Shard>, AdminError> {

@@ -212,6 +212,9 @@ async fn a_stopped_replica_answers_no_reads_not_even_stale_ones() {
     cluster.stop(other).await;
     cluster.stop(leader).await;
     cluster.node(alone).shard(1).expect("a replica").group().quarantine("as a test has it".to_owned(), 0).await;
+    let snapshot = cluster.admin(alone).await.snapshot(v1::SnapshotRequest { shard: 1 }).await;
+    let not_now = snapshot.expect_err("its state may be wrong");
+    assert_eq!(not_now.code(), tonic::Code::Unavailable, "{not_now:?}");
     let told = cluster.grpc(alone).await.get_product(stale()).await.expect_err("its state may be wrong");
     let why = ledger_proto::status::reply(&told);
     assert!(matches!(&why, Some(Reply::NotNow(why)) if why.cause == Cause::NotServing), "{told:?}");
