@@ -120,6 +120,13 @@ pub enum Subject {
     Reservation(ReservationId),
     /// Of a product.
     Product(Sku),
+    /// Of one entry of a shard's log: everything that it changed, or that it was refused as a whole.
+    Entry {
+        /// Whose log.
+        shard: u32,
+        /// Where in it.
+        index: u64,
+    },
 }
 impl From<ReservationId> for Subject {
     fn from(id: ReservationId) -> Self {
@@ -479,11 +486,15 @@ impl ReadOf<OfHistory> {
             |of| match &of.of {
                 Subject::Reservation(id) => Some(id.slot()),
                 Subject::Product(sku) => Some(Slot::of(sku)),
+                Subject::Entry { .. } => None,
             },
             |node, of, _| {
                 let subject = match &of.of {
                     Subject::Reservation(id) => v1::explain_request::Of::Reservation(names::id_to_wire(*id)),
                     Subject::Product(sku) => v1::explain_request::Of::Sku(sku.as_str().to_owned()),
+                    Subject::Entry { shard, index } => {
+                        v1::explain_request::Of::Entry(v1::LogEntry { shard: *shard, index: *index })
+                    }
                 };
                 let before = of.before.map(names::position_to_wire);
                 let request = v1::ExplainRequest { of: Some(subject), max: of.max, before };

@@ -211,6 +211,8 @@ impl NodeMetrics {
         self.gauge("holdfast_disk_free_bytes", &[], status.disk_free_bytes as f64);
         self.gauge("holdfast_resident_bytes", &[], status.rss_bytes as f64);
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
+        self.gauge("holdfast_meta_apply_halted", &[], f64::from(u8::from(!status.meta_apply_halted.is_empty())));
+        self.total("holdfast_meta_entries_refused_total", &[], status.meta_entries_refused);
         self.digests(node.digest_counts());
         let audits = node.audits();
         self.total("holdfast_audits_total", &[], audits.run());

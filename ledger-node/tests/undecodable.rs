@@ -57,6 +57,21 @@ async fn a_malformed_entry_is_refused_on_all_nodes_and_told_and_the_shard_works_
         let hash = entry_hash(LedgerTime(committed.stamp_ms), &malformed());
         assert_eq!(refused, Some((hash, malformed().len() as u64)));
     }
+    // It has neither product nor reservation: who knows its position has it explained.
+    let explain = |shard, index| {
+        let of = Some(v1::explain_request::Of::Entry(v1::LogEntry { shard, index }));
+        v1::ExplainRequest { of, ..Default::default() }
+    };
+    for i in 0..3 {
+        let mut client = cluster.grpc(i).await;
+        let explained = client.explain(explain(1, committed.at.index)).await.expect("explained").into_inner();
+        let names: Vec<_> = explained.changes.iter().map(|change| change.name.as_str()).collect();
+        assert_eq!((names, explained.next, explained.cut_off), (vec!["EntryRefused"], None, false));
+        for (shard, index) in [(1, u64::MAX), (2, 1)] {
+            let refused = client.explain(explain(shard, index)).await.expect_err("no such entry");
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+        }
+    }
     let digests: Vec<_> =
         (0..3).map(|i| cluster.node(i).shard(1).expect("a replica").with_ledger(|l| l.chain())).collect();
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
@@ -153,6 +168,10 @@ async fn the_meta_group_refuses_what_is_malformed_and_goes_on() {
         let seen = |s: &ledger_raft::GroupStatus| s.applied_index >= committed.at.index;
         timeout(PATIENCE, watch.wait_for(seen)).await.expect("in time").expect("it lives");
         assert_eq!(cluster.node(i).status().meta_entries_refused, 1);
+        let page = cluster.get(i, "/metrics").await;
+        let values = ledger_node::metrics::values(&page.text);
+        assert_eq!(values.get("holdfast_meta_entries_refused_total"), Some(&1.0));
+        assert_eq!(values.get("holdfast_meta_apply_halted"), Some(&0.0));
     }
     let request = ledger_proto::v1::SetSettingsRequest { remembered_max: Some(77_777), ..Default::default() };
     let set = cluster.admin(0).await.set_settings(request).await.expect("set").into_inner();

@@ -161,6 +161,7 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
                 if status.state != "serving" {
                     problems.push(format!("node {} is {}", status.node, status.state));
                 }
+                meta_problems(&status, &mut problems);
                 for one in told {
                     digests.entry((one.shard, one.index)).or_default().push((status.node, one.value.to_vec()));
                 }
@@ -194,6 +195,21 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
     let shards: Vec<ShardDoc> =
         shards.into_iter().map(|(shard, replicas)| shard_document(shard, &replicas, &digests, &mut problems)).collect();
     StatusDoc { cluster, nodes, shards, healthy: problems.is_empty(), problems }
+}
+
+/// The group of members, shards and settings: without it nothing of those changes.
+fn meta_problems(status: &v1::NodeStatusResponse, problems: &mut Vec<String>) {
+    let node = status.node;
+    if !status.meta_apply_halted.is_empty() {
+        problems.push(format!("the meta group on node {node}: {}", status.meta_apply_halted));
+    }
+    if status.meta_entries_refused > 0 {
+        problems.push(format!(
+            "the meta group refused {} log entries that could not be decoded (counted by node {node} since its start): look \
+             at them with `ledgerctl log list --refused` on a stopped node, and report them",
+            status.meta_entries_refused
+        ));
+    }
 }
 
 fn node_document(node: &NodeLink, status: &v1::NodeStatusResponse) -> NodeDoc {

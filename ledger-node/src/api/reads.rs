@@ -112,6 +112,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn shard_numbered(&self, shard: u32) -> Result<Arc<Shard>, ReadFailure> {
+        self.api.serving()?;
+        if let Some(shard) = self.api.node.shard(shard) {
+            return Ok(shard);
+        }
+        let placement = self.api.node.placement();
+        if placement.is_some_and(|placement| placement.shards.iter().any(|known| known.shard == shard)) {
+            return Err(elsewhere(self.api, shard).into());
+        }
+        Err(Invalid::new("entry.shard", format!("is {shard}, which the cluster does not have")).into())
+    }
+
     /// Waits until the shard's replica here may be read.
     pub(crate) async fn confirmed(&self, shard: &Shard) -> Result<Confirmed, NotNow> {
         let confirmed = Confirmed { since: shard.state().replaced() };
@@ -244,18 +256,25 @@ impl<'a> Reader<'a> {
         before: Option<Next>,
         max: usize,
     ) -> Result<(u32, Explanation), ReadFailure> {
-        let slot = match &subject {
-            Subject::Reservation(id) => id.slot(),
-            Subject::Product(sku) => Slot::of(sku),
+        let shard = match &subject {
+            Subject::Reservation(id) => self.shard_of(id.slot())?,
+            Subject::Product(sku) => self.shard_of(Slot::of(sku))?,
+            Subject::Entry { shard, .. } => self.shard_numbered(*shard)?,
         };
-        let shard = self.shard_of(slot)?;
         let confirmed = self.confirmed(&shard).await?;
         let (head, as_of) = self.look(&shard, confirmed, |ledger| match &subject {
             Subject::Reservation(id) => ledger.head_of_reservation(*id),
             Subject::Product(sku) => ledger.head_of_product(sku),
+            Subject::Entry { index, .. } => Some((*index, 0)),
         })?;
         // No page ends there, and to wait for it would be to wait for ever.
         let end = as_of.at.position.index;
+        if let Subject::Entry { index, .. } = &subject
+            && *index > end
+        {
+            let why = format!("is {index}, and the log of shard {} ends at {end}", shard.id());
+            return Err(Invalid::new("entry.index", why).into());
+        }
         if let Some((index, _)) = before.filter(|(index, _)| *index > end) {
             let why = format!(
                 "names index {index} of shard {}, which ends at {end}; take `next` of the page before",

@@ -215,7 +215,8 @@ impl Ledger for LedgerService {
                 Subject::Reservation(names::id("reservation", id).map_err(status::invalid)?)
             }
             Some(v1::explain_request::Of::Sku(text)) => Subject::Product(sku("sku", text)?),
-            None => return Err(status::invalid(Invalid::new("of", "missing: name a reservation or a SKU"))),
+            Some(v1::explain_request::Of::Entry(entry)) => Subject::Entry { shard: entry.shard, index: entry.index },
+            None => return Err(status::invalid(Invalid::new("of", "missing: name a reservation, a SKU or an entry"))),
         };
         let max = if asked.max == 0 { EXPLAIN_DEFAULT } else { (asked.max as usize).min(EXPLAIN_MAX) };
         let incarnation = self.api.node.cluster().map_or(0, |(_, incarnation)| incarnation);

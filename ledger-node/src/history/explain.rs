@@ -20,6 +20,13 @@ pub enum Subject {
     Reservation(ReservationId),
     /// A product.
     Product(Sku),
+    /// One entry of the log, with everything that it changed.
+    Entry {
+        /// Whose log.
+        shard: u32,
+        /// Where in it.
+        index: u64,
+    },
 }
 
 /// Where the walk goes on.
@@ -39,6 +46,7 @@ impl Subject {
         match self {
             Self::Reservation(id) => (change.kind.reservation() == Some(*id)).then_some(change.previous_on_reservation),
             Self::Product(sku) => change.previous_on(sku),
+            Self::Entry { .. } => Some(None),
         }
     }
 }
@@ -105,12 +113,18 @@ pub fn explain(
             Way::End => return Ok(out),
             Way::At(index, _) | Way::Below(index) => index,
         };
+        if matches!(subject, Subject::Entry { index: of, .. } if *of != index) {
+            return Ok(out);
+        }
         if out.changes.len() >= max {
             out.next = Some((index, 0));
             return Ok(out);
         }
         let found = match way {
             Way::At(..) => history.record_at(shard, index).map(|bytes| bytes.map(|bytes| (index, bytes))),
+            _ if matches!(subject, Subject::Entry { .. }) => {
+                history.record_at(shard, index).map(|bytes| bytes.map(|bytes| (index, bytes)))
+            }
             _ => history.last_up_to(shard, index),
         };
         let record = match found {
@@ -118,8 +132,13 @@ pub fn explain(
             found => found?.map(|(at, bytes)| decode(history, shard, at, &bytes)).transpose()?,
         };
         let Some(record) = record else {
-            // Below the first record of all there is nothing; anything else was dropped.
-            out.cut_off = matches!(way, Way::At(..)) || history.coverage(shard).oldest > 0;
+            // Below the first record of all there is nothing; anything else was dropped. An entry
+            // that changed nothing has no record.
+            let oldest = history.coverage(shard).oldest;
+            out.cut_off = match subject {
+                Subject::Entry { index, .. } => *index < oldest,
+                _ => matches!(way, Way::At(..)) || oldest > 0,
+            };
             return Ok(out);
         };
         let answered = if record.position.index == skip.0 { skip.1 } else { 0 };
