@@ -89,7 +89,7 @@ pub(super) async fn run(desk: &Desk, verb: SaleVerb) -> Outcome {
 }
 
 fn describe(plan: &SalePlan) -> String {
-    let units: i64 = plan.allotments.iter().map(|(_, n)| n).sum();
+    let units: i128 = plan.allotments.iter().map(|(_, n)| i128::from(*n)).sum();
     let products: Vec<String> = plan.allotments.iter().take(5).map(|(sku, n)| format!("{sku}={n}")).collect();
     let more = if plan.allotments.len() > 5 { ", …" } else { "" };
     let window = |t: Option<LedgerTime>| t.map_or("-".into(), |t| crate::output::instant(t.0));
