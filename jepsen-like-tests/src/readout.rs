@@ -3,7 +3,7 @@
 //! **Owns** nothing but questions. **Must never** change what it reads: unknown answers are resolved by reading, not by a fence.
 //! **Read next**: [`crate::checkers`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use client_sdk::{Client, IdView, Outcome, ReservationId, ReservationView, Status};
@@ -19,6 +19,8 @@ use crate::workload::{self, Failure, Journal, Load, Site};
 const TRIES: u32 = 200;
 /// Looks for a moment at which all nodes have applied the same.
 const DIGEST_TRIES: u32 = 10;
+/// Reads of all feeds, of which the last is judged whatever it has.
+const FEED_READS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Ids read at once.
 const AT_ONCE: usize = 64;
@@ -122,10 +124,7 @@ pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journa
         }
     }
     let stock = read_stock(site, &skus).await?;
-    let mut feeds = Vec::new();
-    for (node, _) in site.nodes() {
-        feeds.push(read_feed(site, *node).await?);
-    }
+    let feeds = read_feeds(site).await?;
     for (node, _) in site.nodes().iter().filter(|_| hostile) {
         is_ready(site, *node).await?;
     }
@@ -297,6 +296,32 @@ async fn read_stock_of(site: &Site, node: u64, skus: &[String]) -> Result<Vec<Fi
         });
     }
     Ok(found)
+}
+
+/// The whole feed as each node has it. A hold of a hostile client may end while they are read, so
+/// they are read again while one ends later than another; the checker judges what stays different.
+async fn read_feeds(site: &Site) -> Result<Vec<Watched>, Failure> {
+    let mut feeds = Vec::new();
+    for _ in 0..FEED_READS {
+        feeds.clear();
+        for (node, _) in site.nodes() {
+            feeds.push(read_feed(site, *node).await?);
+        }
+        let ends: BTreeSet<_> = feeds.iter().map(ends_of).collect();
+        if ends.len() == 1 {
+            break;
+        }
+    }
+    Ok(feeds)
+}
+
+/// How many changes of each shard a consumer received.
+fn ends_of(watched: &Watched) -> BTreeMap<u32, usize> {
+    let mut ends = BTreeMap::new();
+    for change in &watched.changes {
+        *ends.entry(change.at.shard).or_default() += 1;
+    }
+    ends
 }
 
 /// The whole feed as one node has it, from the oldest change it keeps to the newest.

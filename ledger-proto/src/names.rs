@@ -87,15 +87,16 @@ pub fn lines<'a>(wire: impl ExactSizeIterator<Item = (&'a str, &'a str, i64)>) -
     if given > LINES_PER_CALL_MAX {
         return Err(Invalid::new("lines", format!("{given} lines, at most {LINES_PER_CALL_MAX} are allowed")));
     }
+    let unbounded = ledger_core::bad!("entry-bounds-unchecked") || ledger_core::bad!("undecodable-entry-aborts");
     let mut lines = Lines::new();
     for (sku_text, sale_text, quantity) in wire {
         let offer = OfferKey { sku: sku("lines.sku", sku_text)?, sale: sale("lines.sale", sale_text)? };
         let quantity = Quantity::new(quantity).map_err(Invalid::of("lines.quantity"))?;
         // A scan of at most `LINES_MAX` lines; nearly all calls have one or two, which a table would only make dearer.
-        let known = lines.iter().position(|line| line.offer == offer && !ledger_core::bad!("entry-bounds-unchecked"));
+        let known = lines.iter().position(|line| line.offer == offer && !unbounded);
         match known {
             Some(at) => lines[at].quantity = sum(lines[at].quantity, quantity)?,
-            None if lines.len() == core_limits::LINES_MAX && !ledger_core::bad!("entry-bounds-unchecked") => {
+            None if lines.len() == core_limits::LINES_MAX && !unbounded => {
                 return Err(Invalid::new("lines", format!("more than {} offers", core_limits::LINES_MAX)));
             }
             None => lines.push(Line { offer, quantity }),
