@@ -274,6 +274,24 @@ fn an_entry_that_causes_more_changes_than_a_record_may_have_decides_what_fits() 
 }
 
 #[test]
+fn a_product_takes_as_many_references_as_it_may_and_no_more() {
+    let mut shard = Shard::new();
+    shard.ok(vec![create("a"), create("b")]);
+    let last = limits::REFERENCES_PER_PRODUCT_MAX;
+    let receive_nth = |n: u64| receive(plain("a"), 1, &format!("{n}"));
+    for from in (0..last).step_by(8_000) {
+        shard.ok((from..last.min(from + 8_000)).map(receive_nth).collect());
+    }
+    let more = shard.apply(vec![receive_nth(last), adjust(plain("a"), -1, "one more"), receive_nth(7)]).outcomes;
+    let too_many =
+        |outcome: &Outcome| matches!(outcome, Outcome::Refused(Refusal::TooMany { max, .. }) if *max == last);
+    assert!(too_many(&more[0]) && too_many(&more[1]), "{more:?}");
+    assert!(matches!(&more[2], Outcome::Ok(Settled::Stocked { replayed: true, .. })), "{more:?}");
+    shard.ok(vec![receive(plain("b"), 1, "of another")]);
+    shard.look();
+}
+
+#[test]
 fn a_product_sold_and_returned_as_often_as_it_may_be_stays_within_its_sums() {
     let mut shard = Shard::new();
     shard.ok(vec![create("a"), receive(plain("a"), limits::UNITS_MAX, "r")]);

@@ -5,7 +5,7 @@ mod common;
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc as blocking};
 
 use bytes::Bytes;
@@ -103,11 +103,12 @@ async fn two_audits_at_once_take_turns_and_both_answer() {
     assert_eq!((node.audits().run(), *node.audits().under_way().borrow()), (2, false));
 }
 
-/// What the next read of a history waits for, if anything, and whether it waits.
+/// What the next read of a history waits for, if anything, whether it waits, and which record it leaves out.
 #[derive(Default)]
 struct Gate {
     open: Mutex<Option<blocking::Receiver<()>>>,
     waits: AtomicBool,
+    leaves_out: AtomicU64,
 }
 
 struct OpenGated(Arc<Gate>);
@@ -139,7 +140,9 @@ impl History for Gated {
             self.gate.waits.store(true, Ordering::SeqCst);
             open.recv().expect("the test lets it go on");
         }
-        self.history.read(shard, from, bounds)
+        let mut page = self.history.read(shard, from, bounds)?;
+        page.records.retain(|(index, _)| *index != self.gate.leaves_out.load(Ordering::SeqCst));
+        Ok(page)
     }
     fn record_at(&self, shard: u32, index: u64) -> Result<Option<Bytes>, HistoryError> {
         self.history.record_at(shard, index)
@@ -171,14 +174,7 @@ impl History for Gated {
 #[tokio::test]
 async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
     let (open, opened) = blocking::channel();
-    let gate = Arc::new(Gate::default());
-    let given = gate.clone();
-    let cluster = Cluster::start(1, move |i, _, seams| {
-        if i == 0 {
-            *seams = ledger_node::NodeSeams::new(seams.raft.clone(), Arc::new(OpenGated(given.clone())));
-        }
-    })
-    .await;
+    let (cluster, gate) = gated().await;
     cluster.ask(create("shoe")).await;
     let node = cluster.node(0).clone();
     *gate.open.lock().expect("no panic") = Some(opened);
@@ -202,4 +198,37 @@ async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
     let next = timeout(PATIENCE, next).await.expect("in time").expect("audited");
     assert_eq!(next.findings, []);
     assert_eq!(node.audits().run(), 1, "one was given up");
+}
+
+/// Three nodes, of which the first has a gated history.
+async fn gated() -> (Cluster, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let given = gate.clone();
+    let cluster = Cluster::start(1, move |i, _, seams| {
+        if i == 0 {
+            *seams = ledger_node::NodeSeams::new(seams.raft.clone(), Arc::new(OpenGated(given.clone())));
+        }
+    })
+    .await;
+    (cluster, gate)
+}
+
+/// The state is right by itself: only who recomputes it from history finds that a change is missing there.
+#[tokio::test]
+async fn what_history_contradicts_is_a_finding_of_the_node() {
+    let (cluster, gate) = gated().await;
+    cluster.ask(create("shoe")).await;
+    cluster.ask(receive("shoe", 10, "r1")).await;
+    let (_, replica) = cluster.leader(1).await;
+    let received = replica.applied().borrow().position.index;
+    cluster.ask(receive("shoe", 5, "r2")).await;
+    let index = replica.applied().borrow().position.index;
+    cluster.applied(0, 1, index).await;
+    let node = cluster.node(0);
+    assert_eq!(node.audit().await.expect("audited").findings, []);
+    gate.leaves_out.store(received, Ordering::SeqCst);
+    let found = node.audit().await.expect("audited").findings;
+    let invariants: Vec<_> = found.iter().map(|f| f.invariant.as_str()).collect();
+    assert!(invariants.contains(&"chain") && invariants.contains(&"conserved"), "{found:?}");
+    assert_eq!(node.audits().findings(), found.len() as u64);
 }

@@ -43,6 +43,20 @@ fn what_is_written_is_read_and_the_newest_two_are_kept() {
     assert_eq!(s.covered(), 30);
 }
 
+/// A receive that was given up may go on writing when the next one has begun, also one of a store that came after.
+#[test]
+fn two_receives_of_one_snapshot_share_no_file() {
+    let disk = SimDisk::new(1);
+    let names = Arc::new(AtomicU64::new(0));
+    let (sender, s) = (store(&SimDisk::new(2)), store(&disk).named_by(names.clone()));
+    let sent = sender.create(&head(10), |w| w.write_all(b"state"), |_| Ok(())).unwrap();
+    let offer = Offer { last: sent.head.last, bytes: sent.bytes };
+    let (given_up, next) = (s.receive(&offer).unwrap(), s.receive(&offer).unwrap());
+    let of_another = store(&disk).named_by(names).receive(&offer).unwrap();
+    let paths: std::collections::BTreeSet<_> = [&given_up, &next, &of_another].map(|i| i.tmp.path.clone()).into();
+    assert_eq!(paths.len(), 3, "{paths:?}");
+}
+
 #[test]
 fn a_snapshot_that_does_not_read_back_is_never_used() {
     let disk = SimDisk::new(1);
