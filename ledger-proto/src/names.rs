@@ -87,7 +87,8 @@ pub fn lines<'a>(wire: impl ExactSizeIterator<Item = (&'a str, &'a str, i64)>) -
     if given > LINES_PER_CALL_MAX {
         return Err(Invalid::new("lines", format!("{given} lines, at most {LINES_PER_CALL_MAX} are allowed")));
     }
-    let unbounded = ledger_core::bad!("entry-bounds-unchecked") || ledger_core::bad!("undecodable-entry-aborts");
+    let bounds_unchecked = ledger_core::bad!("entry-bounds-unchecked");
+    let unbounded = bounds_unchecked || ledger_core::bad!("undecodable-entry-aborts");
     let mut lines = Lines::new();
     for (sku_text, sale_text, quantity) in wire {
         let offer = OfferKey { sku: sku("lines.sku", sku_text)?, sale: sale("lines.sale", sale_text)? };
