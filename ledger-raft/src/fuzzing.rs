@@ -40,7 +40,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("no more than memory is needed")
 }
 
-/// What a peer sends: frames on a connection, a greeting, and the body of every kind of message.
+/// What a peer sends: frames on a connection, a greeting, and bodies of votes, transfers, appends and
+/// their answers. Other bodies are a few numbers each.
 pub fn peer_frames(bytes: &[u8]) {
     let runtime = runtime();
     let _inside = runtime.enter();
@@ -55,7 +56,7 @@ pub fn peer_frames(bytes: &[u8]) {
     bodies(Bytes::copy_from_slice(bytes));
 }
 
-/// A body, read as each kind of message.
+/// A body, read as each of these.
 fn bodies(body: Bytes) {
     let tries: [fn(&mut Bytes) -> io::Result<()>; 9] = [
         |b| codec::take_vote_request(b).map(drop),
