@@ -28,16 +28,21 @@ impl AnswerSink for Channel {
     }
 }
 
-/// Puts so many holds into the shard, a full entry at a time.
+/// Puts so many holds into the shard.
 async fn hold(cluster: &Cluster, holds: u64) {
+    decide(cluster, holds, |n| reserve("shoe", mint("shoe", n), 3_600_000)).await;
+}
+
+/// Has so many commands decided, a full entry at a time.
+async fn decide(cluster: &Cluster, commands: u64, nth: impl Fn(u64) -> Command) {
     let (_, replica) = cluster.leader(1).await;
     let (sender, mut answers) = mpsc::unbounded_channel();
     let sink: Arc<dyn AnswerSink> = Arc::new(Channel(sender));
     let mut next = 0;
-    while next < holds {
-        let until = holds.min(next + 8_000);
+    while next < commands {
+        let until = commands.min(next + 8_000);
         let expires_at = Instant::now() + PATIENCE;
-        let call = |n| PendingCall { command: reserve("shoe", mint("shoe", n), 3_600_000), expires_at, tag: n };
+        let call = |n| PendingCall { command: nth(n), expires_at, tag: n };
         replica.door().propose(&sink, (next..until).map(call).collect());
         let mut answered = 0;
         while answered < until - next {
@@ -80,6 +85,25 @@ async fn reserves_are_answered_while_a_large_shard_is_audited() {
     assert!(totals.live >= HOLDS, "{totals:?}");
     let lock_ms = node.audits().longest_lock_us() as f64 / 1e3;
     println!("{HOLDS} holds: ledger locked for {lock_ms:.2} ms, {answered} reserves answered during the audit");
+}
+
+/// Each product is within its bounds, and their sum is not within 64 bits: no probe or figure may end the node.
+#[tokio::test]
+async fn a_node_whose_units_sum_beyond_64_bits_is_ready_and_has_figures() {
+    const PRODUCTS: u64 = (1 << 16) + 1;
+    let cluster = Cluster::of(common::Shape { nodes: 1, shards: 1, replicas: 0 }, |_, _, _| {}).await;
+    decide(&cluster, PRODUCTS, |n| create(&format!("shoe-{n}"))).await;
+    decide(&cluster, PRODUCTS, |n| receive(&format!("shoe-{n}"), 1 << 48, "r1")).await;
+    let ready = cluster.get(0, "/readyz?verbose").await;
+    assert_eq!(ready.status, 200, "{}", ready.text);
+    let status = cluster.admin(0).await.node_status(v1::NodeStatusRequest {}).await.expect("answered").into_inner();
+    let available = status.shards[0].totals.and_then(|t| t.balance).expect("totals").available;
+    assert_eq!(available, u64::MAX, "the most that the figure can say");
+    let page = cluster.get(0, "/metrics").await;
+    let values = ledger_node::metrics::values(&page.text);
+    assert_eq!(values.get("holdfast_units_available{shard=\"1\"}"), Some(&(u64::MAX as f64)));
+    let audit = cluster.node(0).audit().await.expect("audited");
+    assert_eq!(audit.findings, []);
 }
 
 #[tokio::test]
