@@ -430,10 +430,16 @@ pub struct WatchArgs {
 
 /// `audit`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 every promise holds, 1 one is broken, 3 nothing is wrong in what was seen, but not everything could be
+looked at (a node that does not answer, a replica that does not follow, replicas that were not compared).")]
 pub struct AuditArgs {
     /// Skip the recomputation from history (it reads every change that is kept).
     #[arg(long)]
     pub no_history: bool,
+    /// The longest it may take; what was not looked at by then is named.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10m")]
+    pub within: Duration,
 }
 
 /// `transfer-leader`

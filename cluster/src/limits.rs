@@ -14,6 +14,15 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a recomputation on a node may take (it walks every record).
 pub const AUDIT_WITHIN: Duration = Duration::from_secs(60);
+/// How long replicas may take to apply what was committed when an audit began.
+pub const AUDIT_FOLLOW_WITHIN: Duration = Duration::from_secs(20);
+/// How long a whole audit may take unless its caller says otherwise.
+pub const AUDIT_ALL_WITHIN: Duration = Duration::from_secs(600);
+/// Looks at all nodes of one audit: replicas are compared at equal indexes, and an entry may come
+/// between the looks at two of them.
+pub const AUDIT_LOOKS: u32 = 3;
+/// How often an audit that reads history says how far it is.
+pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Largest message taken from a node: a full page of products, or a batch of 8,190 answers.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Products asked for at a time when listing.

@@ -9,7 +9,6 @@ use hdrhistogram::Histogram;
 
 use crate::limits;
 use crate::link::ClusterLink;
-use crate::output::{Failure, Outcome};
 use crate::shop::cpu_ms;
 
 /// What has been counted.
@@ -101,25 +100,26 @@ fn own_cpu_ms() -> u64 {
     (time.tv_sec as u64) * 1_000 + (time.tv_nsec as u64) / 1_000_000
 }
 
-async fn look(link: &ClusterLink) -> Outcome<Vec<client_sdk::v1::NodeStatusResponse>> {
+/// What each node answers of itself; none of one that does not, whose costs are then left out.
+async fn look(link: &ClusterLink) -> Vec<Option<client_sdk::v1::NodeStatusResponse>> {
     let each = futures::future::join_all(link.nodes.iter().map(crate::link::NodeLink::status)).await;
-    each.into_iter()
-        .map(|s| {
-            s.map_err(|e| Failure::refused(format!("a node does not tell its status: {}", crate::link::brief(&e))))
-        })
-        .collect()
+    let answers = link.nodes.iter().zip(each).map(|(node, status)| {
+        status.map_err(|e| eprintln!("  the costs of {} are left out: {}", node.address, crate::link::brief(&e))).ok()
+    });
+    answers.collect()
 }
 
 /// Reads the costs at both edges of the measured seconds; of `processes` by name and id, too.
-pub(crate) async fn sample(meter: Arc<Meter>, link: ClusterLink, processes: Vec<(String, u32)>) -> Outcome<Costs> {
+pub(crate) async fn sample(meter: Arc<Meter>, link: ClusterLink, processes: Vec<(String, u32)>) -> Costs {
     let use_of = |processes: &[(String, u32)]| processes.iter().map(|(_, pid)| cpu_ms(*pid)).collect::<Vec<_>>();
     tokio::time::sleep_until(meter.from.into()).await;
-    let (client_before, used_before, before) = (own_cpu_ms(), use_of(&processes), look(&link).await?);
+    let (client_before, used_before, before) = (own_cpu_ms(), use_of(&processes), look(&link).await);
     tokio::time::sleep_until(meter.until.into()).await;
-    let (client_after, used_after, after) = (own_cpu_ms(), use_of(&processes), look(&link).await?);
+    let (client_after, used_after, after) = (own_cpu_ms(), use_of(&processes), look(&link).await);
     let nodes = before
         .iter()
         .zip(&after)
+        .filter_map(|(b, a)| Some((b.as_ref()?, a.as_ref()?)))
         .map(|(b, a)| {
             let led: Vec<_> = a.shards.iter().filter(|s| s.role == "leader").collect();
             let was = |shard| b.shards.iter().find(|s| s.shard == shard).map_or(0, |s| s.committed_index);
@@ -135,5 +135,5 @@ pub(crate) async fn sample(meter: Arc<Meter>, link: ClusterLink, processes: Vec<
         .collect();
     let used = used_after.iter().zip(used_before).map(|(after, before)| after.saturating_sub(before));
     let processes = processes.into_iter().map(|(name, _)| name).zip(used).collect();
-    Ok(Costs { client_cpu_ms: client_after - client_before, nodes, processes })
+    Costs { client_cpu_ms: client_after - client_before, nodes, processes }
 }

@@ -221,7 +221,7 @@ async fn measure(endpoints: &[String], load: &Load, with_audit: bool) -> Outcome
         Shape::F => http::drive(load, &client, &targets, &meter).await?,
         Shape::Orders | Shape::OrdersOutage => return Err(refused("this shape has a run of its own")),
     }
-    let costs = sampler.await.map_err(refused)??;
+    let costs = sampler.await.map_err(refused)?;
     for watcher in &watchers {
         watcher.abort();
     }
@@ -299,7 +299,7 @@ async fn read_along(client: Client) {
 
 /// What the audit finds, with or without the recomputation from history, and whether every unit of these products is somewhere.
 async fn audit(link: &ClusterLink, client: &Client, skus: &[Sku], history: bool) -> Outcome<(Vec<String>, Books)> {
-    let (audit, books) = audit_cluster(link, client, history).await?;
+    let (audit, books) = audit_cluster(link, client, limits::AUDIT_ALL_WITHIN, history).await?;
     let mut findings: Vec<String> = audit.findings.iter().map(|f| format!("{}: {}", f.invariant, f.what)).collect();
     findings.extend(audit.incomplete);
     for product in all_products(client).await?.iter().filter(|p| skus.contains(&p.sku)) {

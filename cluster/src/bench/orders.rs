@@ -336,7 +336,7 @@ pub(super) async fn run(endpoints: &[String], dir: &Path, load: &Load) -> Outcom
     let following = tokio::spawn(buyers.clone().follow(ended.clone()));
     let sampler = tokio::spawn(meter::sample(meter.clone(), link.clone(), shop.processes()));
     drive(load, &buyers, &meter, &ended).await;
-    let costs = sampler.await.map_err(refused)??;
+    let costs = sampler.await.map_err(refused)?;
     let mut run = report::run_document(load, &meter, &costs);
     let stopped = Instant::now();
     buyers.wait_done(&mut shop, limits::ORDERS_DONE_WITHIN).await?;

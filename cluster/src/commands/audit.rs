@@ -6,7 +6,7 @@
 //! **Read next**: [`crate::books`].
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use client_sdk::{Client, Cursor, LedgerTime, v1};
 use serde::Serialize;
@@ -19,10 +19,25 @@ use crate::limits;
 use crate::link::{ClusterLink, NodeLink, brief, timed};
 use crate::output::{Failure, Outcome, num, table, text};
 
+/// What an audit says of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every look was taken, and nothing is wrong.
+    Holds,
+    /// Something is wrong.
+    Broken,
+    /// Nothing is wrong in what was seen, but not everything was seen.
+    #[default]
+    NotKnown,
+}
+
 /// What an audit saw.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct AuditDoc {
-    /// Whether every promise holds, as far as `incomplete` does not say otherwise.
+    /// What it says.
+    pub verdict: Verdict,
+    /// Whether every promise holds and every look was taken: the verdict is `holds`.
     pub holds: bool,
     /// Nodes that recomputed their shards.
     pub nodes: u64,
@@ -42,17 +57,34 @@ pub struct AuditDoc {
     pub incomplete: Vec<String>,
 }
 
+impl AuditDoc {
+    /// Makes the verdict of what was seen.
+    pub fn decide(&mut self) {
+        self.verdict = match (self.findings.is_empty(), self.incomplete.is_empty()) {
+            (false, _) => Verdict::Broken,
+            (true, false) => Verdict::NotKnown,
+            (true, true) => Verdict::Holds,
+        };
+        self.holds = self.verdict == Verdict::Holds;
+    }
+}
+
 pub(super) async fn run(desk: &Desk, args: AuditArgs) -> Outcome {
     let link = desk.link()?.with_members().await?;
     let client = desk.client().await?;
-    let (document, _) = audit_cluster(&link, &client, !args.no_history).await?;
+    let (document, _) = audit_cluster(&link, &client, args.within, !args.no_history).await?;
     desk.printer.print(&document, to_text)?;
-    if document.holds {
-        Ok(())
-    } else {
-        let why =
-            format!("{} findings, {} looks could not be taken", document.findings.len(), document.incomplete.len());
-        Err(Failure::refused(format!("the audit does not hold: {why}")).hint("ledgerctl audit -o json"))
+    let (findings, incomplete) = (document.findings.len(), document.incomplete.len());
+    match document.verdict {
+        Verdict::Holds => Ok(()),
+        Verdict::Broken => {
+            let why = format!("{findings} findings, {incomplete} looks could not be taken");
+            Err(Failure::refused(format!("the audit does not hold: {why}")).hint("ledgerctl audit -o json"))
+        }
+        Verdict::NotKnown => {
+            let why = format!("{incomplete} looks could not be taken, nothing is wrong in the others");
+            Err(Failure::unknown(format!("the audit could not look everywhere: {why}")).hint("ledgerctl status"))
+        }
     }
 }
 
@@ -80,7 +112,11 @@ fn to_text(audit: &AuditDoc) -> String {
     for look in &audit.incomplete {
         out.push_str(&format!("\nnot looked at: {look}"));
     }
-    out.push_str(if audit.holds { "\n\nthe audit holds" } else { "\n\nthe audit does NOT hold" });
+    out.push_str(match audit.verdict {
+        Verdict::Holds => "\n\nthe audit holds",
+        Verdict::Broken => "\n\nthe audit does NOT hold",
+        Verdict::NotKnown => "\n\nthe audit could not look everywhere: nothing is wrong in what it saw",
+    });
     out
 }
 
@@ -88,12 +124,27 @@ fn to_text(audit: &AuditDoc) -> String {
 ///
 /// # Errors
 /// When the cluster does not answer reads at all.
-pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -> Outcome<(AuditDoc, Books)> {
+pub async fn audit_cluster(
+    link: &ClusterLink,
+    client: &Client,
+    within: Duration,
+    history: bool,
+) -> Outcome<(AuditDoc, Books)> {
+    let until = Instant::now() + within;
     let mut document = AuditDoc::default();
-    ask_nodes(link, &mut document).await;
+    let follow_until = until.min(Instant::now() + limits::AUDIT_FOLLOW_WITHIN);
+    follow(&link.nodes, follow_until, Silent::LeftOut, &mut document).await;
+    for look in 1..=limits::AUDIT_LOOKS {
+        let seen = ask_nodes(link).await;
+        let is_last = look == limits::AUDIT_LOOKS || Instant::now() >= until;
+        if is_last || seen.not_compared.is_empty() || !seen.findings.is_empty() || !seen.incomplete.is_empty() {
+            document.take(seen);
+            break;
+        }
+    }
     let mut books = Books::new();
     if history {
-        match read_history(client, &mut books).await {
+        match read_history(client, until, &mut books).await {
             Ok(compared) => {
                 books.close();
                 document.compared = compared;
@@ -105,38 +156,60 @@ pub async fn audit_cluster(link: &ClusterLink, client: &Client, history: bool) -
             Err(why) => document.incomplete.push(format!("history: {why}")),
         }
     }
-    document.holds = document.findings.is_empty() && document.incomplete.is_empty();
+    document.decide();
     Ok((document, books))
 }
 
-/// Waits until every node has applied and kept in history all that is committed.
+/// Waits until every node has applied all that is committed now.
 pub(crate) async fn wait_caught_up(nodes: &[NodeLink], document: &mut AuditDoc) {
-    let until = Instant::now() + limits::CATCH_UP_WITHIN;
+    follow(nodes, Instant::now() + limits::CATCH_UP_WITHIN, Silent::Awaited, document).await;
+}
+
+/// What becomes of nodes that do not answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silent {
+    /// They are waited for.
+    Awaited,
+    /// They are left out: the next look names them.
+    LeftOut,
+}
+
+/// Waits until every replica has applied what was committed when this began.
+async fn follow(nodes: &[NodeLink], until: Instant, silent: Silent, document: &mut AuditDoc) {
+    let mut wanted: Option<BTreeMap<u32, u64>> = None;
     loop {
-        let mut committed = BTreeMap::new();
-        let mut least = BTreeMap::new();
-        let mut silent = 0;
-        for node in nodes {
-            let Ok(status) = node.status().await else {
-                silent += 1;
-                continue;
-            };
-            for s in status.shards {
+        let each = nodes.iter().map(async |node| (node.address.as_str(), node.status().await));
+        let answers = futures::future::join_all(each).await;
+        let mut behind = Vec::new();
+        let told: Vec<_> = answers.iter().filter_map(|(address, s)| Some((*address, s.as_ref().ok()?))).collect();
+        let wanted = wanted.get_or_insert_with(|| {
+            let mut committed = BTreeMap::new();
+            for s in told.iter().flat_map(|(_, status)| &status.shards) {
                 let most = committed.entry(s.shard).or_insert(0);
                 *most = s.committed_index.max(*most);
-                let low = least.entry(s.shard).or_insert(u64::MAX);
-                *low = s.applied_index.min(*low);
+            }
+            committed
+        });
+        for (address, status) in &told {
+            for s in &status.shards {
+                let most = wanted.get(&s.shard).copied().unwrap_or(0);
+                if s.applied_index < most {
+                    behind.push(format!(
+                        "{address}, shard {}: does not follow: it has applied {} of {most}",
+                        s.shard, s.applied_index
+                    ));
+                }
             }
         }
-        let level =
-            silent == 0 && committed.iter().all(|(shard, most)| least.get(shard).is_some_and(|low| low >= most));
-        if level {
+        let away = answers.len() - told.len();
+        if behind.is_empty() && (away == 0 || silent == Silent::LeftOut) {
             return;
         }
         if Instant::now() >= until {
-            document.incomplete.push(format!(
-                "replicas did not catch up: committed {committed:?}, applied {least:?}, {silent} silent"
-            ));
+            document.incomplete.extend(behind);
+            if silent == Silent::Awaited && away > 0 {
+                document.incomplete.push(format!("{away} nodes do not answer"));
+            }
             return;
         }
         tokio::time::sleep(limits::POLL).await;
@@ -146,9 +219,34 @@ pub(crate) async fn wait_caught_up(nodes: &[NodeLink], document: &mut AuditDoc) 
 /// What replicas said, by shard and index.
 type AtIndex<T> = BTreeMap<(u32, u64), Vec<T>>;
 
-async fn ask_nodes(link: &ClusterLink, document: &mut AuditDoc) {
+/// One look at all nodes.
+#[derive(Default)]
+struct Looked {
+    nodes: u64,
+    digests_compared: u64,
+    findings: Vec<Finding>,
+    incomplete: Vec<String>,
+    /// Shards of which several replicas answered, and none at an index of another.
+    not_compared: Vec<u32>,
+}
+
+impl AuditDoc {
+    fn take(&mut self, looked: Looked) {
+        self.nodes = looked.nodes;
+        self.digests_compared = looked.digests_compared;
+        self.findings.extend(looked.findings);
+        self.incomplete.extend(looked.incomplete);
+        let not_compared =
+            |shard| format!("shard {shard}: its replicas were seen at different indexes, none was compared");
+        self.incomplete.extend(looked.not_compared.into_iter().map(not_compared));
+    }
+}
+
+async fn ask_nodes(link: &ClusterLink) -> Looked {
+    let mut looked = Looked::default();
     let mut totals: AtIndex<(String, v1::Totals)> = BTreeMap::new();
     let mut digests: AtIndex<(String, Vec<u8>)> = BTreeMap::new();
+    let mut replicas: BTreeMap<u32, u64> = BTreeMap::new();
     let each = link.nodes.iter().map(async |node| {
         let audit = timed(limits::AUDIT_WITHIN, node.admin().audit(v1::AuditRequest {})).await;
         let digests = timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await;
@@ -157,36 +255,47 @@ async fn ask_nodes(link: &ClusterLink, document: &mut AuditDoc) {
     for (address, audit, told) in futures::future::join_all(each).await {
         match audit {
             Ok(audit) => {
-                document.nodes += 1;
+                looked.nodes += 1;
                 for f in audit.findings {
                     let what = format!("{address}, shard {}: {}", f.shard, f.what);
-                    document.findings.push(Finding::new(f.invariant, what));
+                    looked.findings.push(Finding::new(f.invariant, what));
                 }
                 for s in audit.shards {
+                    *replicas.entry(s.shard).or_default() += 1;
                     totals.entry((s.shard, s.index)).or_default().push((address.clone(), s.totals.unwrap_or_default()));
+                    digests.entry((s.shard, s.index)).or_default().push((address.clone(), s.digest.to_vec()));
                 }
             }
-            Err(status) => document.incomplete.push(format!("{address}: {}", brief(&status))),
+            Err(status) => looked.incomplete.push(format!("{address}: {}", brief(&status))),
         }
         match told {
             Ok(told) => {
                 for one in told.digests {
-                    digests.entry((one.shard, one.index)).or_default().push((address.clone(), one.value.to_vec()));
+                    let at = digests.entry((one.shard, one.index)).or_default();
+                    // A node's audit may have been at this very index.
+                    if at.iter().all(|(known, _)| *known != address) {
+                        at.push((address.clone(), one.value.to_vec()));
+                    }
                 }
             }
-            Err(status) => document.incomplete.push(format!("digests of {address}: {}", brief(&status))),
+            Err(status) => looked.incomplete.push(format!("digests of {address}: {}", brief(&status))),
         }
     }
     let different = |shard: u32, index: u64, a: &str, b: &str| {
         Finding::new("diverged", format!("shard {shard} at index {index}: {a} and {b} differ"))
     };
-    document.findings.extend(totals.iter().flat_map(|(&(shard, index), told)| different_totals(shard, index, told)));
+    looked.findings.extend(totals.iter().flat_map(|(&(shard, index), told)| different_totals(shard, index, told)));
+    let mut compared: BTreeMap<u32, u64> = BTreeMap::new();
     for ((shard, index), told) in &digests {
-        document.digests_compared += told.len() as u64 - 1;
+        *compared.entry(*shard).or_default() += told.len() as u64 - 1;
         for (address, _) in told.iter().skip(1).filter(|(_, value)| *value != told[0].1) {
-            document.findings.push(different(*shard, *index, &told[0].0, address));
+            looked.findings.push(different(*shard, *index, &told[0].0, address));
         }
     }
+    looked.digests_compared = compared.values().sum();
+    let several = replicas.into_iter().filter(|(_, replicas)| *replicas > 1).map(|(shard, _)| shard);
+    looked.not_compared = several.filter(|shard| compared.get(shard).is_none_or(|n| *n == 0)).collect();
+    looked
 }
 
 /// Replicas whose totals at one index are others than the first one's.
@@ -206,10 +315,11 @@ fn different_totals(shard: u32, index: u64, told: &[(String, v1::Totals)]) -> Ve
 ///
 /// While others keep changing stock the read and the feed cannot be taken at the same instant; then the comparison is left out
 /// and only the feed's own balances are checked.
-async fn read_history(client: &Client, books: &mut Books) -> Result<bool, String> {
+async fn read_history(client: &Client, until: Instant, books: &mut Books) -> Result<bool, String> {
     let before = all_products(client).await.map_err(|e| e.to_string())?;
     let mut watch = client.watch(Cursor::oldest());
     let mut quiet = false;
+    let mut say_at = Instant::now() + limits::AUDIT_PROGRESS_EVERY;
     let mut last_change = Instant::now();
     let mut times: BTreeMap<u32, LedgerTime> = BTreeMap::new();
     while !quiet {
@@ -224,6 +334,13 @@ async fn read_history(client: &Client, books: &mut Books) -> Result<bool, String
             books.enter(happened.position, happened.time, &happened.change);
         }
         times.extend(happenings.shard_times);
+        if Instant::now() >= say_at {
+            eprintln!("reading history: {} changes so far …", books.changes());
+            say_at = Instant::now() + limits::AUDIT_PROGRESS_EVERY;
+        }
+        if Instant::now() >= until {
+            return Err(format!("its end was not reached in time, after {} changes", books.changes()));
+        }
         // An empty frame is sent while nothing happens: all that there was has been told.
         quiet = happenings.changes.is_empty() && (books.changes() > 0 || before.is_empty());
         if !happenings.changes.is_empty() {

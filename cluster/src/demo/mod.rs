@@ -295,7 +295,7 @@ async fn close_books(
     let link = ClusterLink::new(&cluster.endpoints())?;
     let mut late = crate::commands::AuditDoc::default();
     wait_caught_up(&link.nodes, &mut late).await;
-    let (mut audit, books) = audit_cluster(&link, &place.client, true).await?;
+    let (mut audit, books) = audit_cluster(&link, &place.client, limits::AUDIT_ALL_WITHIN, true).await?;
     audit.incomplete.extend(late.incomplete);
     if !audit.compared {
         audit
