@@ -4,24 +4,25 @@
 //! can send, so what waits meanwhile is the batch (no timer). Answers find their callers by tag: place and generation in a slab.
 //! Nothing is allocated per call.
 //!
-//! **Owns** tags, frames under construction, and per-attempt deadlines. **Must never** hold its lock across an await, give an answer to
-//! another call than its own, or call an attempt unsent whose frame was handed over. **Read next**: [`crate::calling`].
+//! **Owns** tags, what was handed over, and per-attempt deadlines. **Must never** hold its lock
+//! across an await, give an answer to another call than its own, or call an attempt unsent whose
+//! frame was handed over. **Read next**: [`crate::unsent`], [`crate::calling`].
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use ledger_core::Command;
-use ledger_proto::fast::{self, ReceivedAnswer};
+use ledger_proto::fast::ReceivedAnswer;
 use ledger_proto::reply::{At, Reply};
 use ledger_proto::{Answers, Calls};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::limits;
+use crate::unsent::Unsent;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(crate) enum Landed {
     Answer(Reply, Option<At>),
     /// The stream broke; whether the call had been handed over.
     Broken { sent: bool },
-    /// Its time was up; whether the call had been handed over, or goes out yet with those beside it in its frame.
+    /// Its time was up; whether the call had been handed over. If not, it is not sent later.
     Late { sent: bool },
 }
 
@@ -60,6 +61,13 @@ struct Entry {
     slot: Slot,
 }
 
+impl Entry {
+    /// Whether the call of that generation still waits.
+    fn waits(&self, generation: u32) -> bool {
+        self.generation == generation && matches!(self.slot, Slot::Waiting)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Link {
     /// Connecting for the first time, or connected: calls are queued.
@@ -74,10 +82,7 @@ struct State {
     waiting: usize,
     /// Tasks that wait for room.
     queueing: usize,
-    filling: BytesMut,
-    filling_calls: usize,
-    /// Closed frames, each with the order behind its last call.
-    closed: VecDeque<(Bytes, u64)>,
+    unsent: Unsent,
     next_order: u64,
     /// All calls below were handed over to the connection.
     handed_over: u64,
@@ -107,9 +112,7 @@ impl Lane {
             free: Vec::new(),
             waiting: 0,
             queueing: 0,
-            filling: BytesMut::new(),
-            filling_calls: 0,
-            closed: VecDeque::new(),
+            unsent: Unsent::default(),
             next_order: 0,
             handed_over: 0,
             puller: None,
@@ -138,20 +141,16 @@ impl Lane {
         if state.link == Link::Down || state.shut {
             return Err(NotQueued::Down);
         }
-        if state.waiting >= limits::IN_FLIGHT_MAX {
+        if state.is_full() {
             return Err(NotQueued::Full);
         }
         let place = state.place(deadline);
-        let generation = state.entries[place as usize].generation;
-        if !fast::put_call(&mut state.filling, tag(place, generation), within_ms, command) {
+        let (generation, next) = (state.entries[place as usize].generation, state.next_order);
+        if !state.unsent.put((place, generation), next, within_ms, command) {
             state.vacate(place);
             return Err(NotQueued::Unsendable);
         }
         state.waiting += 1;
-        state.filling_calls += 1;
-        if state.filling_calls >= limits::FRAME_CALLS || state.filling.len() >= limits::FRAME_BYTES {
-            state.close_frame();
-        }
         let earlier = state.next_due.is_none_or(|due| deadline < due);
         if earlier {
             state.next_due = Some(deadline);
@@ -174,7 +173,7 @@ impl Lane {
         room.as_mut().enable();
         {
             let mut state = self.lock();
-            if state.waiting < limits::IN_FLIGHT_MAX || state.link == Link::Down {
+            if !state.is_full() || state.link == Link::Down {
                 return;
             }
             state.queueing += 1;
@@ -198,8 +197,7 @@ impl Lane {
     }
 
     fn unlock_and_wake(&self, state: MutexGuard<'_, State>, wakers: &mut Vec<Waker>) {
-        let free = limits::IN_FLIGHT_MAX - state.waiting.min(limits::IN_FLIGHT_MAX);
-        let admit = state.queueing.min(free);
+        let admit = state.admits();
         let idle = state.waiting == 0;
         drop(state);
         for waker in wakers.drain(..) {
@@ -259,23 +257,20 @@ impl Lane {
         let mut wakers = Vec::new();
         let mut state = self.lock();
         let handed_over = state.handed_over;
-        let (mut next, mut late, mut unsent_waits) = (None, Vec::new(), false);
+        let (mut next, mut late) = (None, Vec::new());
         for (place, entry) in state.entries.iter().enumerate().filter(|(_, e)| matches!(e.slot, Slot::Waiting)) {
             let sent = entry.order < handed_over;
             if entry.deadline <= now {
                 late.push((place as u32, entry.generation, sent));
             } else {
-                unsent_waits |= !sent;
                 next = Some(next.map_or(entry.deadline, |due: Instant| due.min(entry.deadline)));
             }
         }
-        // A call cannot be taken out of a frame that others wait for: it goes out with them, so that it is in doubt.
-        if !unsent_waits && late.iter().any(|(.., sent)| !sent) {
-            state.withdraw();
-        }
+        let unsent = late.iter().filter(|(.., sent)| !sent).count();
         for (place, generation, sent) in late {
-            wakers.extend(state.land(place, generation, Landed::Late { sent: sent || unsent_waits }));
+            wakers.extend(state.land(place, generation, Landed::Late { sent }));
         }
+        state.died(unsent);
         state.next_due = next;
         self.unlock_and_wake(state, &mut wakers);
     }
@@ -307,10 +302,6 @@ impl Drop for Queueing<'_> {
     fn drop(&mut self) {
         self.0.lock().queueing -= 1;
     }
-}
-
-fn tag(place: u32, generation: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(place)
 }
 
 impl State {
@@ -352,20 +343,39 @@ impl State {
         entry.waker.take()
     }
 
-    /// Nothing that was not handed over yet is sent later.
-    fn withdraw(&mut self) {
-        self.filling.clear();
-        self.filling_calls = 0;
-        self.closed.clear();
-        self.handed_over = self.next_order;
+    fn is_full(&self) -> bool {
+        self.waiting >= limits::IN_FLIGHT_MAX || self.unsent.bytes() >= limits::UNSENT_BYTES_MAX
     }
 
-    fn close_frame(&mut self) {
-        if self.filling_calls > 0 {
-            let frame = self.filling.split().freeze();
-            self.closed.push_back((frame, self.next_order));
-            self.filling_calls = 0;
+    /// Tasks that wait for room and may try now.
+    fn admits(&self) -> usize {
+        let free = limits::IN_FLIGHT_MAX - self.waiting.min(limits::IN_FLIGHT_MAX);
+        if self.is_full() { 0 } else { self.queueing.min(free) }
+    }
+
+    /// So many calls that were not handed over have no caller any more: they are not sent.
+    fn died(&mut self, calls: usize) {
+        let Self { unsent, entries, .. } = self;
+        if calls > 0 {
+            unsent.died(calls, |place, generation| entries[place as usize].waits(generation));
         }
+    }
+
+    /// The next frame to hand over, if any of its calls has a caller.
+    fn next_frame(&mut self) -> Option<Bytes> {
+        if !self.unsent.has_closed() {
+            self.unsent.close_frame(self.next_order);
+        }
+        let Self { unsent, entries, .. } = self;
+        let (bytes, behind) = unsent.take(|place, generation| entries[place as usize].waits(generation))?;
+        self.handed_over = behind;
+        Some(bytes).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Nothing that was not handed over yet is sent later.
+    fn withdraw(&mut self) {
+        self.unsent.clear();
+        self.handed_over = self.next_order;
     }
 }
 
@@ -406,10 +416,12 @@ impl Drop for Ticket {
             return;
         }
         let mut state = self.lane.lock();
-        if let Slot::Waiting = state.entries[self.place as usize].slot {
-            state.waiting -= 1;
-        }
+        let Entry { ref slot, order, .. } = state.entries[self.place as usize];
+        let waited = matches!(slot, Slot::Waiting);
+        let unsent = waited && order >= state.handed_over;
+        state.waiting -= usize::from(waited);
         state.vacate(self.place);
+        state.died(usize::from(unsent));
         self.lane.unlock_and_wake(state, &mut Vec::new());
     }
 }
@@ -428,24 +440,27 @@ impl Stream for Outgoing {
         if state.epoch != self.epoch || state.shut {
             return Poll::Ready(None);
         }
-        if state.closed.is_empty() && state.filling_calls == 0 {
-            state.yielded = false;
-            state.puller = Some(cx.waker().clone());
-            return Poll::Pending;
+        loop {
+            if state.unsent.is_empty() {
+                state.yielded = false;
+                state.puller = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if !state.unsent.has_closed() && !state.yielded {
+                // Whoever is ready to call now shares the frame: one turn of the scheduler instead
+                // of a timer.
+                state.yielded = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(frame) = state.next_frame() {
+                state.yielded = false;
+                let admit = state.admits();
+                drop(state);
+                (0..admit).for_each(|_| self.lane.room.notify_one());
+                return Poll::Ready(Some(Calls::from_encoded(frame)));
+            }
         }
-        if state.closed.is_empty() && !state.yielded {
-            // Whoever is ready to call now shares the frame: one turn of the scheduler instead of a timer.
-            state.yielded = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        state.yielded = false;
-        if state.closed.is_empty() {
-            state.close_frame();
-        }
-        let (frame, behind) = state.closed.pop_front().expect("a frame was closed above");
-        state.handed_over = behind;
-        Poll::Ready(Some(Calls::from_encoded(frame)))
     }
 }
 
@@ -491,6 +506,9 @@ mod tests {
         let frame = outgoing.next().await.unwrap();
         frame.decode().unwrap().into_iter().map(|call| call.tag).collect()
     }
+    fn tag(place: u32, generation: u32) -> u64 {
+        u64::from(generation) << 32 | u64::from(place)
+    }
     fn answer(lane: &Lane, tag: u64) {
         let reply = Reply::Unknown(String::new());
         lane.land(&mut vec![ReceivedAnswer { tag, at: None, reply }], &mut Vec::new());
@@ -530,22 +548,76 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_call_that_was_not_handed_over_is_not_sent_later_or_is_in_doubt() {
+    async fn late_unsent_call_is_not_now() {
         let lane = Lane::new();
         let mut outgoing = lane.outgoing();
         let mut alone = queue(&lane, Duration::from_secs(1));
         lane.sweep_once(Instant::now() + Duration::from_secs(1));
         assert!(matches!(landed(&mut alone), Some(Landed::Late { sent: false })));
-        assert!(outgoing.next().now_or_never().is_none(), "it was withdrawn");
+        assert!(outgoing.next().now_or_never().is_none(), "it is not sent");
 
         let mut late = queue(&lane, Duration::from_secs(1));
         let mut waits = queue(&lane, Duration::from_secs(9));
         lane.sweep_once(Instant::now() + Duration::from_secs(1));
-        assert!(matches!(landed(&mut late), Some(Landed::Late { sent: true })));
+        assert!(matches!(landed(&mut late), Some(Landed::Late { sent: false })));
         let tags = pull(&mut outgoing).await;
-        assert_eq!(tags.len(), 2, "it goes out with the one beside it");
-        answer(&lane, tags[1]);
+        assert_eq!(tags.len(), 1, "the one beside it goes out without it");
+        answer(&lane, tags[0]);
         assert!(matches!(landed(&mut waits), Some(Landed::Answer(..))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancelled_call_is_never_sent() {
+        let lane = Lane::new();
+        let mut outgoing = lane.outgoing();
+        // One in three lives: enough calls die for their bytes to be given back in between.
+        let mut live = Vec::new();
+        for n in 0..3 * limits::FRAME_CALLS {
+            let ticket = queue(&lane, Duration::from_secs(9));
+            if n % 3 == 1 {
+                live.push(ticket);
+            }
+        }
+        let expected = live.iter().map(|ticket| tag(ticket.place, ticket.generation)).collect::<Vec<_>>();
+        // What takes the place of a cancelled call is another call.
+        let mut sent = Vec::new();
+        while sent.len() < expected.len() {
+            sent.extend(pull(&mut outgoing).await);
+        }
+        assert_eq!(sent, expected, "those that were not cancelled, in their order");
+        assert!(outgoing.next().now_or_never().is_none(), "nothing else is sent");
+        let state = lane.lock();
+        assert_eq!((state.unsent.bytes(), state.handed_over), (0, state.next_order));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unsent_bytes_are_bounded() {
+        let lane = Lane::new();
+        let kept = queue(&lane, Duration::from_secs(9));
+        for _ in 0..100_000 {
+            drop(queue(&lane, Duration::from_secs(9)));
+        }
+        assert!(lane.lock().unsent.bytes() < 1_024, "{} bytes of cancelled calls", lane.lock().unsent.bytes());
+        drop(kept);
+        assert_eq!(lane.lock().unsent.bytes(), 0);
+
+        let id = ReservationId::from_parts(Slot::new(0).unwrap(), 1, 1);
+        let reason = ledger_core::Reason::new("x".repeat(128)).unwrap();
+        let large = Command::ReportOrder { id, epoch: 1, report: ledger_core::order::Report::Park { reason } };
+        let put = |_| lane.queue(&large, 0, Instant::now() + Duration::from_secs(9));
+        let tickets: Vec<_> = (0..limits::IN_FLIGHT_MAX).map_while(|n| put(n).ok()).collect();
+        assert_eq!(put(0).err(), Some(NotQueued::Full));
+        assert!(tickets.len() < limits::IN_FLIGHT_MAX, "by bytes, not by calls");
+        assert!(lane.lock().unsent.bytes() < limits::UNSENT_BYTES_MAX + limits::FRAME_BYTES);
+        let room = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!room.is_finished());
+        pull(&mut lane.outgoing()).await;
+        room.await.unwrap();
+        assert!(put(0).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

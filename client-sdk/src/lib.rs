@@ -43,6 +43,7 @@ mod outcome;
 mod read;
 mod routes;
 pub mod seal;
+mod unsent;
 mod waiting;
 mod watch;
 mod write;

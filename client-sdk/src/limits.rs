@@ -13,6 +13,8 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Calls that may wait for answers on one stream. More than that wait for room: back-pressure instead of memory.
 pub const IN_FLIGHT_MAX: usize = 65_536;
+/// Bytes of calls that may wait to be sent on one stream: some frames, so that a connection that takes nothing costs little.
+pub const UNSENT_BYTES_MAX: usize = 8 << 20;
 /// A frame is closed at so many bytes, well below what a node takes, so that no single call can push it over the bound.
 pub const FRAME_BYTES: usize = 1 << 20;
 /// A frame is closed at so many calls.
@@ -69,5 +71,6 @@ pub const WATCH_REFUSALS_MAX: u32 = 8;
 /// A watch that hears nothing for so long asks another node; a node sends a frame every second even when nothing happens.
 pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(15);
 
+const _: () = assert!(FRAME_BYTES * 2 <= UNSENT_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES * 2 <= wire::FRAME_BYTES_MAX);
 const _: () = assert!(PATIENCE.as_millis() * 2 <= DEADLINE_DEFAULT.as_millis());
