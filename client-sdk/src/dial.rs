@@ -12,6 +12,7 @@ use ledger_proto::limits as wire;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::backoff::DialGate;
 use crate::builder::ConnectError;
 use crate::limits;
 
@@ -61,10 +62,11 @@ pub(crate) fn address(endpoint: &str) -> Result<String, ConnectError> {
 }
 
 impl Dial {
-    /// A client that connects when it is first used, and again after the connection broke.
-    pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
+    /// A client that connects when it is first used, and again after the connection broke, as its
+    /// gate allows.
+    pub(crate) fn channel(&self, address: &str, gate: &Arc<DialGate>) -> Result<Channel, ConnectError> {
         let bad = |_| ConnectError::BadEndpoint { endpoint: address.to_owned() };
-        let connector = self.connector.clone();
+        let (connector, gate) = (self.connector.clone(), gate.clone());
         Ok(Endpoint::from(uri(address)?)
             .user_agent(self.user_agent.as_str())
             .map_err(bad)?
@@ -75,8 +77,15 @@ impl Dial {
             .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
-                let connecting = connector(uri);
-                async move { connecting.await.map(TokioIo::new) }
+                let connecting = gate.dial().map(|()| connector(uri));
+                async move {
+                    match connecting {
+                        Ok(connecting) => connecting.await.map(TokioIo::new),
+                        Err(left) => {
+                            Err(io::Error::other(format!("the node did not answer; dialled again in {left:?}")))
+                        }
+                    }
+                }
             })))
     }
 }

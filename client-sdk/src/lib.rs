@@ -24,6 +24,7 @@
 //! **Owns** routing, batching, retries, deadlines and the feed. **Must never** invent or swap ids, or report *unknown* as *no*.
 //! **Read next**: [`Client`], [`Outcome`].
 
+mod backoff;
 pub mod breaker;
 mod builder;
 mod calling;

@@ -13,7 +13,8 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Calls that may wait for answers on one stream. More than that wait for room: back-pressure instead of memory.
 pub const IN_FLIGHT_MAX: usize = 65_536;
-/// Bytes of calls that may wait to be sent on one stream: some frames, so that a connection that takes nothing costs little.
+/// Bytes of calls that may wait to be sent on one stream: some frames, so that a connection that
+/// takes nothing costs little.
 pub const UNSENT_BYTES_MAX: usize = 8 << 20;
 /// A frame is closed at so many bytes, well below what a node takes, so that no single call can push it over the bound.
 pub const FRAME_BYTES: usize = 1 << 20;
@@ -27,7 +28,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
 /// A ping unanswered for so long means that the connection is dead.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// First pause between tries of a call, and between tries to connect; doubled each time, and drawn from the upper half.
+/// First pause between tries of a call, and between tries to open a stream; doubled each time, and
+/// drawn from the upper half.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// Longest pause between tries of a call.
 pub const BACKOFF_MAX: Duration = Duration::from_millis(128);
@@ -35,12 +37,19 @@ pub const BACKOFF_MAX: Duration = Duration::from_millis(128);
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// A deadline that lies further ahead than the clock can tell is this far ahead instead.
 pub const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// Longest pause between tries to connect to a node.
+/// Pause between two dials of a node that does not answer, at first ...
+pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// ... and at last: a client that has nothing to ask may live for days beside a dead node.
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longest pause between tries to open a stream over a connection that stands.
 pub const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// A leader named by a node is followed at once so many times a call; then pauses keep two nodes that name each other from spinning.
 pub const HINTS_MAX: u32 = 2;
 /// Routing is asked for anew at most so often.
 pub const REFRESH_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause between questions for the routing while no node answers them. A caller who needs
+/// it shortens one to [`RECONNECT_MAX`].
+pub const REFRESH_FAILED_MAX: Duration = Duration::from_secs(5);
 /// Routing is asked for anew at least so often.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(10);
 /// One node has so long to answer with its routing.

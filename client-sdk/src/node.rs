@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::backoff::DialGate;
 use crate::builder::ConnectError;
 use crate::chance::Chance;
 use crate::dial::Dial;
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) orders: OrdersClient<Channel>,
     lanes: Vec<Arc<Lane>>,
     turn: AtomicUsize,
+    /// When it may be dialled.
+    pub(crate) gate: Arc<DialGate>,
     tasks: Vec<AbortHandle>,
     /// Linearizable reads.
     reads: Arc<Reads>,
@@ -45,14 +48,15 @@ impl Node {
         heard: &Arc<Heard>,
         chance: &Arc<Chance>,
     ) -> Result<Arc<Self>, ConnectError> {
-        let channel = dial.channel(address)?;
+        let gate = DialGate::new(chance);
+        let channel = dial.channel(address, &gate)?;
         let rpc = LedgerClient::new(channel.clone()).max_decoding_message_size(wire::ANSWER_BYTES_MAX);
         let orders = OrdersClient::new(channel).max_decoding_message_size(wire::ANSWER_BYTES_MAX);
         let mut lanes = Vec::with_capacity(streams);
         let mut tasks = Vec::with_capacity(2 * streams);
         for _ in 0..streams {
             let lane = Lane::new();
-            let keep = keep_connected(lane.clone(), rpc.clone(), heard.clone(), chance.clone());
+            let keep = keep_connected(lane.clone(), rpc.clone(), gate.clone(), heard.clone(), chance.clone());
             tasks.push(tokio::spawn(keep).abort_handle());
             let swept = lane.clone();
             tasks.push(tokio::spawn(async move { swept.sweep().await }).abort_handle());
@@ -61,7 +65,7 @@ impl Node {
         let reads = Reads::new(&rpc, v1::Consistency::Linearizable);
         let stale = Reads::new(&rpc, v1::Consistency::Stale);
         let turn = AtomicUsize::new(0);
-        Ok(Arc::new(Self { address: address.to_owned(), rpc, orders, lanes, turn, tasks, reads, stale }))
+        Ok(Arc::new(Self { address: address.to_owned(), rpc, orders, lanes, turn, gate, tasks, reads, stale }))
     }
 
     /// The lane whose turn it is.
@@ -106,12 +110,19 @@ impl Drop for Node {
 }
 
 /// Opens the lane's stream, reads its answers, and opens it again when it breaks.
-async fn keep_connected(lane: Arc<Lane>, mut rpc: LedgerClient<Channel>, heard: Arc<Heard>, chance: Arc<Chance>) {
+async fn keep_connected(
+    lane: Arc<Lane>,
+    mut rpc: LedgerClient<Channel>,
+    gate: Arc<DialGate>,
+    heard: Arc<Heard>,
+    chance: Arc<Chance>,
+) {
     let mut failures: u32 = 0;
     loop {
         let opening = tokio::time::timeout(2 * limits::CONNECT_TIMEOUT, rpc.submit_stream(lane.outgoing()));
         match opening.await {
             Ok(Ok(answers)) => {
+                gate.answered();
                 let opened = Instant::now();
                 let ended = lane::receive(&lane, answers.into_inner(), |answers| heard.answers(answers)).await;
                 tracing::debug!(?ended, "a stream to a node ended");
@@ -119,6 +130,7 @@ async fn keep_connected(lane: Arc<Lane>, mut rpc: LedgerClient<Channel>, heard: 
                     failures = 0;
                 }
                 lane.broken(false);
+                heard.lost_node();
             }
             Ok(Err(status)) => {
                 tracing::debug!(%status, "no stream to a node");
@@ -126,8 +138,10 @@ async fn keep_connected(lane: Arc<Lane>, mut rpc: LedgerClient<Channel>, heard: 
             }
             Err(_) => lane.broken(true),
         }
-        heard.lost_node();
-        tokio::time::sleep(chance.pause(limits::BACKOFF_MIN, limits::RECONNECT_MAX, failures)).await;
+        if failures == 0 {
+            heard.lost_node();
+        }
+        gate.pause(chance.pause(limits::BACKOFF_MIN, limits::RECONNECT_MAX, failures)).await;
         failures = failures.saturating_add(1);
     }
 }

@@ -13,6 +13,7 @@ use ledger_proto::fast::ReceivedAnswer;
 use ledger_proto::routing::Routes as Wire;
 use ledger_proto::v1;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::chance::{Chance, LedgerClock};
 use crate::dial::Dial;
@@ -59,6 +60,16 @@ impl Heard {
 struct Shard {
     leader: Option<Arc<Node>>,
     replicas: Vec<Arc<Node>>,
+}
+
+impl Shard {
+    /// Another leader than so far is worth a dial, even if it did not answer a moment ago.
+    fn lead(&mut self, leader: Arc<Node>) {
+        if self.leader.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &leader)) {
+            leader.gate.open();
+        }
+        self.leader = Some(leader);
+    }
 }
 
 const NOWHERE: u16 = u16::MAX;
@@ -168,7 +179,7 @@ impl Routes {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let shard = usize::from(table.slots[usize::from(slot.get())]);
         if let Some(shard) = table.shards.get_mut(shard) {
-            shard.leader = Some(node);
+            shard.lead(node);
         }
     }
 
@@ -186,9 +197,17 @@ impl Routes {
                 () = self.heard.wanted.notified() => {}
                 () = tokio::time::sleep(limits::REFRESH_EVERY) => {}
             }
-            if let Err(last) = self.refresh().await {
+            for failures in 0.. {
+                let Err(last) = self.refresh().await else { break };
                 tracing::debug!(last, "no node answered with the routing");
-                self.heard.want_routing();
+                let began = Instant::now();
+                let pause = self.chance.pause(limits::REFRESH_PAUSE, limits::REFRESH_FAILED_MAX, failures);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.heard.wanted.notified() => {
+                        tokio::time::sleep_until(began + pause.min(limits::RECONNECT_MAX)).await;
+                    }
+                }
             }
             tokio::time::sleep(self.chance.pause(limits::REFRESH_PAUSE, 2 * limits::REFRESH_PAUSE, 1)).await;
         }
@@ -232,14 +251,19 @@ impl Routes {
         let nodes: HashMap<u64, Arc<Node>> =
             routes.nodes.iter().filter_map(|route| Some((route.node, self.node(&route.client)?))).collect();
         let mut slots = vec![NOWHERE; usize::from(core_limits::SLOTS)];
+        let before = self.table.read().unwrap_or_else(PoisonError::into_inner).shards.clone();
         let mut shards = Vec::with_capacity(routes.shards.len());
         for (n, shard) in routes.shards.iter().enumerate() {
             for &(from, to) in &shard.slots {
                 slots[usize::from(from.get())..=usize::from(to.get())].fill(n as u16);
             }
-            let leader = shard.leader.and_then(|leader| nodes.get(&leader).cloned());
             let replicas = shard.replicas.iter().filter_map(|node| nodes.get(node).cloned()).collect();
-            shards.push(Shard { leader, replicas });
+            let mut known = Shard { leader: before.get(n).and_then(|shard| shard.leader.clone()), replicas };
+            match shard.leader.and_then(|leader| nodes.get(&leader).cloned()) {
+                Some(leader) => known.lead(leader),
+                None => known.leader = None,
+            }
+            shards.push(known);
         }
         let mut all: Vec<_> = nodes.into_values().collect();
         all.sort_unstable_by(|a, b| a.address.cmp(&b.address));
@@ -270,7 +294,10 @@ impl Routes {
 async fn ask_routing(node: Arc<Node>) -> Result<v1::Routing, String> {
     let mut rpc = node.rpc.clone();
     match tokio::time::timeout(limits::REFRESH_TIMEOUT, rpc.get_routing(v1::GetRoutingRequest {})).await {
-        Ok(Ok(routing)) => Ok(routing.into_inner()),
+        Ok(Ok(routing)) => {
+            node.gate.answered();
+            Ok(routing.into_inner())
+        }
         Ok(Err(status)) => Err(format!("{}: {status}", node.address)),
         Err(_) => Err(format!("{} did not answer in time", node.address)),
     }

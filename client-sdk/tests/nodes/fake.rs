@@ -43,6 +43,8 @@ pub(crate) struct Net {
     /// Nodes of the calls that asked for stale offers.
     pub(crate) stale: Arc<Mutex<Vec<&'static str>>>,
     pub(crate) routings: Arc<AtomicUsize>,
+    /// Nodes that were dialled, in order.
+    pub(crate) dials: Arc<Mutex<Vec<String>>>,
     pub(crate) leader: Arc<Mutex<u64>>,
     down: Arc<Mutex<HashMap<String, bool>>>,
     cuts: Arc<Mutex<HashMap<String, Vec<Arc<tokio::sync::Notify>>>>>,
@@ -78,6 +80,7 @@ impl Net {
             reads: Arc::default(),
             stale: Arc::default(),
             routings: Arc::default(),
+            dials: Arc::default(),
             leader: Arc::new(Mutex::new(1)),
             down: Arc::default(),
             cuts: Arc::default(),
@@ -114,6 +117,7 @@ impl Net {
             let net = net.clone();
             Box::pin(async move {
                 let node = uri.authority().unwrap().to_string();
+                net.dials.lock().unwrap().push(node.clone());
                 if net.down.lock().unwrap().get(&node).copied().unwrap_or(false) {
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }

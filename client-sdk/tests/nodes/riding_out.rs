@@ -263,3 +263,38 @@ async fn a_retry_time_of_weeks_is_bounded_and_a_deadline_of_ever_is_taken() {
     assert!(held.is_ok(), "{held:?}");
     assert!(began.elapsed() <= Duration::from_secs(61), "after {:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn dead_node_is_dialled_ever_more_seldom() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let client = net.client().await;
+    net.set_down("n3:1", true);
+    let dials = || net.dials.lock().unwrap().iter().filter(|node| *node == "n3:1").count();
+    let before = dials();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let dialled = dials() - before;
+    assert!((20..=50).contains(&dialled), "{dialled} dials in a minute");
+    // A node that is named as the leader is worth a try at once.
+    net.set_down("n3:1", false);
+    *net.leader.lock().unwrap() = 3;
+    net.cut("n1:1");
+    let began = Instant::now();
+    while dials() == before + dialled {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(began.elapsed() < Duration::from_millis(100), "dialled after {:?}", began.elapsed());
+    assert!(reserve(&client, client.mint_for(&sku())).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_client_of_a_dead_cluster_asks_ever_more_seldom() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let _client = net.client().await;
+    for node in NODES {
+        net.set_down(node, true);
+    }
+    let before = net.dials.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let dialled = net.dials.lock().unwrap().len() - before;
+    assert!(dialled <= 3 * 50, "{dialled} dials in a minute");
+}
