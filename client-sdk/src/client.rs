@@ -44,6 +44,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.keep_fresh.abort();
+        self.routes.close();
         self.routes.shut();
     }
 }
@@ -217,7 +218,14 @@ impl Client {
             }
             let look_again = until.min(Instant::now() + limits::WAIT_LOOK_EVERY);
             // Whatever woke it, it looks.
-            let _ = tokio::time::timeout_at(look_again, news.notified()).await;
+            tokio::select! {
+                _ = tokio::time::timeout_at(look_again, news.notified()) => {}
+                () = self.routes().until_closed() => {
+                    let message = "the client was closed".to_owned();
+                    let retry_after = limits::WAIT_LOOK_EVERY;
+                    return Outcome::NotNow(NotNow { cause: Cause::NotServing, message, retry_after });
+                }
+            }
             if Instant::now() >= until {
                 let message = "the order has not ended yet; it goes on, ask for it later".to_owned();
                 let retry_after = limits::WAIT_LOOK_EVERY;
@@ -288,10 +296,12 @@ impl Client {
     pub fn routing(&self) -> v1::Routing {
         v1::Routing::clone(&self.routes().wire())
     }
-    /// Takes no more calls, waits for those under way (they end by their deadlines), and ends the streams.
+    /// Takes no more calls, ends the watches, waits for the calls under way (they end by their
+    /// deadlines), and ends the streams.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::Relaxed);
         self.inner.keep_fresh.abort();
+        self.routes().close();
         self.routes().idle().await;
         self.routes().shut();
     }

@@ -92,6 +92,7 @@ pub(crate) struct Routes {
     pub(crate) heard: Arc<Heard>,
     pub(crate) chance: Arc<Chance>,
     version: watch::Sender<u64>,
+    closed: watch::Sender<bool>,
 }
 
 impl Routes {
@@ -107,6 +108,7 @@ impl Routes {
             heard: Arc::default(),
             chance,
             version: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
         })
     }
 
@@ -273,6 +275,19 @@ impl Routes {
         self.nodes().retain(|address, node| keep.contains(address) || Arc::strong_count(node) > 1);
         self.version.send_modify(|version| *version += 1);
         Ok(())
+    }
+
+    /// The client takes no more calls: what goes on by itself ends.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+    /// Waits until the client was closed or dropped.
+    pub(crate) async fn until_closed(&self) {
+        // This is the sender, so that it lives.
+        drop(self.closed.subscribe().wait_for(|closed| *closed).await);
+    }
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
     }
 
     /// Waits until no call is under way anywhere.

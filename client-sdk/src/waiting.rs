@@ -57,7 +57,7 @@ impl Waiting {
 
 /// Follows the feed as long as somebody waits.
 async fn follow(waiting: Waiting, routes: Weak<Routes>) {
-    while let Some(running) = routes.upgrade() {
+    while let Some(running) = routes.upgrade().filter(|routes| !routes.is_closed()) {
         let mut watch = watch::start(&running, None, Vec::new());
         drop(running);
         loop {

@@ -83,7 +83,8 @@ pub enum WatchEnded {
     NotUnderstood(Invalid),
 }
 
-/// A running watch: a stream of [`Happenings`]. Dropping it ends it.
+/// A running watch: a stream of [`Happenings`]. Dropping it ends it; so does closing or dropping
+/// its client, after what has come already.
 pub struct Watch {
     pub(crate) rx: mpsc::Receiver<Result<Happenings, WatchEnded>>,
 }
@@ -105,14 +106,22 @@ impl Stream for Watch {
 /// Starts a watch: from the cursor on, or from now.
 pub(crate) fn start(routes: &Arc<Routes>, cursor: Option<Cursor>, skus: Vec<Sku>) -> Watch {
     let (tx, rx) = mpsc::channel(limits::WATCH_FRAMES);
-    // The task must not keep a dropped client's connections alive for ever: it ends with its consumer.
-    tokio::spawn(follow(routes.clone(), cursor, skus, tx));
+    let routes = routes.clone();
+    // The task keeps the client's connections alive: it ends with its consumer, and with its
+    // client.
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = routes.until_closed() => {}
+            () = follow(&routes, cursor, skus, tx) => {}
+        }
+    });
     Watch { rx }
 }
 
 type Out = mpsc::Sender<Result<Happenings, WatchEnded>>;
 
-async fn follow(routes: Arc<Routes>, mut cursor: Option<Cursor>, skus: Vec<Sku>, out: Out) {
+async fn follow(routes: &Routes, mut cursor: Option<Cursor>, skus: Vec<Sku>, out: Out) {
     let skus: Vec<String> = skus.iter().map(|sku| sku.as_str().to_owned()).collect();
     let mut tries = 0;
     let mut ends = Ends::default();

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use client_sdk::{
-    Cause, Client, Command, LedgerTime, Mint as _, NotNow, Outcome, Policy, Refusal, ReservationId, Sku, SoldOut, Why,
+    Cause, Client, Command, Cursor, LedgerTime, Mint as _, NotNow, Outcome, Policy, Refusal, ReservationId, Sku,
+    SoldOut, Why,
 };
 use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::fake::{Act, NODES, Net, held, id_of};
 use ledger_core::OfferKey;
 use ledger_proto::reply::Reply;
+use ledger_proto::v1;
 use tokio::time::Instant;
 
 fn sku() -> Sku {
@@ -297,4 +301,39 @@ async fn idle_client_of_a_dead_cluster_asks_ever_more_seldom() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let dialled = net.dials.lock().unwrap().len() - before;
     assert!(dialled <= 3 * 50, "{dialled} dials in a minute");
+}
+
+/// A node that sends an empty frame for each watch and then says that it stops, so that the watch
+/// is always asked for again.
+fn ever_watched() -> Net {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    *net.watch.lock().unwrap() =
+        Some(Arc::new(|_, _| vec![Ok(v1::WatchFrame::default()), Err(tonic::Status::unavailable("it stops"))]));
+    net
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_ends_when_its_client_is_closed() {
+    let net = ever_watched();
+    let client = net.client().await;
+    let mut watch = client.watch(Cursor::oldest());
+    watch.next().await.expect("it runs").expect("a frame");
+    client.close().await;
+    let rest = async { while watch.next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), rest).await.expect("it ends");
+    let asked = net.reads.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(net.reads.load(Ordering::SeqCst), asked, "no node is asked any more");
+    assert!(client.watch(Cursor::oldest()).next().await.is_none(), "nor for a new watch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_ends_when_its_client_is_dropped() {
+    let net = ever_watched();
+    let client = net.client().await;
+    let mut watch = client.watch(Cursor::oldest());
+    watch.next().await.expect("it runs").expect("a frame");
+    drop(client);
+    let rest = async { while watch.next().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), rest).await.expect("it ends");
 }
