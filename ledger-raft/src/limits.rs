@@ -49,8 +49,6 @@ pub const INDEX_MAX: u64 = 1 << 62;
 pub const STAMP_MS_MAX: u64 = 253_402_300_799_999;
 /// Largest snapshot that is pulled from a peer.
 pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
-/// A reader of frames asks for at most so much memory before more bytes have arrived: a length alone costs its sender nothing.
-pub const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
 
 /// Streams one peer may have open on one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
@@ -58,9 +56,17 @@ pub const STREAMS_PER_CONNECTION_MAX: usize = 4096;
 pub const CONTROL_IN_FLIGHT_MAX: usize = 256;
 /// Frames queued for a connection's writer.
 pub const SEND_QUEUE_FRAMES: usize = 1024;
+/// Bytes of answers queued for a connection's writer; an answer alone may be larger. Beyond them
+/// nothing more is answered until the peer has read.
+pub const SEND_QUEUE_BYTES: usize = 16 << 20;
+/// Openings and closes of streams queued for a connection's writer: one of each for every stream.
+/// Beyond them the connection ends.
+pub const SEND_URGENT_MAX: usize = 2 * STREAMS_PER_CONNECTION_MAX;
 /// Frames one write call gathers.
 pub const WRITE_BATCH_FRAMES: usize = 64;
-/// Bytes a connection's reader asks for at once.
+/// Bytes a connection's reader asks for at first: an idle peer takes no more.
+pub const READ_BUFFER_MIN: usize = 4 << 10;
+/// Bytes it asks for at once when the peer sends much.
 pub const READ_CHUNK_BYTES: usize = 128 << 10;
 
 /// A connection attempt that takes longer failed.

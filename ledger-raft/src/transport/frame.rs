@@ -1,20 +1,23 @@
 //! Frames and the two loops that move them.
 //!
 //! **Owns** the frame's layout: body length 4, crc32c 4 (of the rest and the body), kind 1, zero 3, group 4, id 8, body.
-//! **Must never** allocate a body by a length it has not checked. **Read next**: [`super::link`].
+//! **Must never** allocate a body by a length alone, nor queue without a bound for a peer that does
+//! not read. **Read next**: [`super::link`].
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::malformed;
 use crate::limits::{
-    FRAME_BYTES_MAX, PING_EVERY, READ_AHEAD_BYTES_MAX, READ_CHUNK_BYTES, SEND_QUEUE_FRAMES, SILENCE_MAX,
-    WRITE_BATCH_FRAMES,
+    FRAME_BYTES_MAX, PING_EVERY, READ_BUFFER_MIN, READ_CHUNK_BYTES, SEND_QUEUE_BYTES, SEND_QUEUE_FRAMES,
+    SEND_URGENT_MAX, SILENCE_MAX, WRITE_BATCH_FRAMES,
 };
 
 /// Bytes before a frame's body.
@@ -131,18 +134,71 @@ impl Outgoing {
 #[derive(Debug, Clone)]
 pub(crate) struct SendQueue {
     frames: mpsc::Sender<Outgoing>,
-    // Closes of streams and pongs: as many as there are streams and pings, and never waited for.
-    urgent: mpsc::UnboundedSender<Outgoing>,
+    // Never waited for, so that it has a bound of its own.
+    urgent: mpsc::Sender<Outgoing>,
+    room: Arc<Room>,
+    stop: CancellationToken,
+}
+
+/// What the queue of one connection may hold.
+#[derive(Debug)]
+struct Room {
+    /// Bytes of frames that [`SendQueue::send`] may still queue.
+    bytes: Semaphore,
+    /// A ping came since the last pong. However many came, one pong answers them.
+    pong: AtomicBool,
+    pinged: Notify,
+}
+
+impl Room {
+    async fn ping_came(&self) -> Option<Outgoing> {
+        loop {
+            self.pinged.notified().await;
+            if let Some(pong) = self.take_pong() {
+                return Some(pong);
+            }
+        }
+    }
+    fn take_pong(&self) -> Option<Outgoing> {
+        self.pong.swap(false, Ordering::AcqRel).then(|| Outgoing::new(Kind::Pong, 0, 0, Bytes::new()))
+    }
+}
+
+/// Room that a frame takes until it is written. Appends have bounds of their own, the rest is
+/// small.
+fn room_of(frame: &Outgoing) -> u32 {
+    match frame.kind {
+        Kind::StreamAppend | Kind::StreamOpen | Kind::StreamClose | Kind::Ping | Kind::Pong => 0,
+        _ => {
+            let body: usize = frame.body.iter().map(Bytes::len).sum();
+            (FRAME_HEAD_BYTES + body).min(SEND_QUEUE_BYTES) as u32
+        }
+    }
 }
 
 impl SendQueue {
+    /// Waits until there is room. The peer makes room by reading.
     pub(crate) async fn send(&self, frame: Outgoing) -> io::Result<()> {
-        self.frames.send(frame).await.map_err(|_| closed())
+        let room = self.room.bytes.acquire_many(room_of(&frame)).await.map_err(|_| closed())?;
+        self.frames.send(frame).await.map_err(|_| closed())?;
+        // The writer gives it back.
+        room.forget();
+        Ok(())
     }
 
-    /// For frames that may not wait: from `Drop`, or in answer to a ping.
+    /// For frames that may not wait: from `Drop`, or in answer to a ping. A peer that does not read
+    /// while many of them come loses the connection.
     pub(crate) fn send_urgent(&self, frame: Outgoing) {
-        let _gone = self.urgent.send(frame);
+        if frame.kind == Kind::Pong {
+            if !self.room.pong.swap(true, Ordering::AcqRel) {
+                self.room.pinged.notify_one();
+            }
+            return;
+        }
+        if let Err(mpsc::error::TrySendError::Full(frame)) = self.urgent.try_send(frame) {
+            tracing::warn!(kind = ?frame.kind, "closed a peer connection: the peer opens and closes streams and does not read");
+            self.stop.cancel();
+        }
     }
 
     pub(crate) fn frames(&self) -> mpsc::Sender<Outgoing> {
@@ -161,21 +217,25 @@ pub(crate) fn start_writer(
     ping: bool,
 ) -> SendQueue {
     let (frames, frames_rx) = mpsc::channel(SEND_QUEUE_FRAMES);
-    let (urgent, urgent_rx) = mpsc::unbounded_channel();
+    let (urgent, urgent_rx) = mpsc::channel(SEND_URGENT_MAX);
+    let bytes = Semaphore::new(SEND_QUEUE_BYTES);
+    let room = Arc::new(Room { bytes, pong: AtomicBool::new(false), pinged: Notify::new() });
+    let queue = SendQueue { frames, urgent, room: room.clone(), stop: stop.clone() };
     tokio::spawn(async move {
-        let done = write_loop(io, frames_rx, urgent_rx, &stop, ping).await;
+        let done = write_loop(io, (frames_rx, urgent_rx), &room, &stop, ping).await;
         if let Err(e) = done {
             tracing::debug!(error = %e, "peer connection: write failed");
         }
+        room.bytes.close();
         stop.cancel();
     });
-    SendQueue { frames, urgent }
+    queue
 }
 
 async fn write_loop(
     mut io: impl AsyncWrite + Send + Unpin,
-    mut frames: mpsc::Receiver<Outgoing>,
-    mut urgent: mpsc::UnboundedReceiver<Outgoing>,
+    (mut frames, mut urgent): (mpsc::Receiver<Outgoing>, mpsc::Receiver<Outgoing>),
+    room: &Room,
     stop: &CancellationToken,
     ping: bool,
 ) -> io::Result<()> {
@@ -186,18 +246,21 @@ async fn write_loop(
         let first = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
+            pong = room.ping_came() => pong,
             f = urgent.recv() => f,
             f = frames.recv() => f,
             _ = pings.tick(), if ping => Some(Outgoing::new(Kind::Ping, 0, 0, Bytes::new())),
         };
         let Some(first) = first else { return Ok(()) };
         batch.push(first);
+        batch.extend(room.take_pong());
         while batch.len() < WRITE_BATCH_FRAMES
             && let Ok(next) = urgent.try_recv().or_else(|_| frames.try_recv())
         {
             batch.push(next);
         }
         let mut pieces = VecDeque::with_capacity(batch.len() * 2);
+        let given_back: usize = batch.iter().map(|frame| room_of(frame) as usize).sum();
         for frame in batch.drain(..) {
             gather.put_slice(&frame.head());
             for piece in frame.body {
@@ -216,6 +279,7 @@ async fn write_loop(
         tokio::time::timeout(SILENCE_MAX, write_all(&mut io, pieces))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))??;
+        room.bytes.add_permits(given_back);
     }
 }
 
@@ -251,11 +315,13 @@ async fn write_all(io: &mut (impl AsyncWrite + Unpin), mut pieces: VecDeque<Byte
 pub(crate) struct FrameReader<R> {
     io: R,
     buf: BytesMut,
+    /// Bytes asked for at once: more when the peer sends much.
+    chunk: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(io: R) -> Self {
-        Self { io, buf: BytesMut::with_capacity(READ_CHUNK_BYTES) }
+        Self { io, buf: BytesMut::with_capacity(READ_BUFFER_MIN), chunk: READ_BUFFER_MIN }
     }
 
     /// The next frame, or none when the peer closed in good order.
@@ -265,12 +331,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(frame) => return Ok(Some(frame)),
                 Err(need) => need,
             };
-            if self.buf.capacity() - self.buf.len() < need.clamp(READ_CHUNK_BYTES / 16, READ_CHUNK_BYTES) {
-                self.buf.reserve(need.clamp(READ_CHUNK_BYTES, READ_AHEAD_BYTES_MAX));
+            if self.buf.capacity() - self.buf.len() < need.clamp(self.chunk / 16, self.chunk) {
+                // Never for a length alone: at most as much again as has arrived.
+                self.buf.reserve(need.clamp(self.chunk, self.chunk.max(self.buf.len())));
             }
+            let room = self.buf.capacity() - self.buf.len();
             let n = tokio::time::timeout(SILENCE_MAX, self.io.read_buf(&mut self.buf))
                 .await
                 .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer is silent"))??;
+            if n >= room.min(self.chunk) {
+                self.chunk = (2 * self.chunk).min(READ_CHUNK_BYTES);
+            }
             if n == 0 {
                 return if self.buf.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
@@ -343,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_length_alone_takes_little_memory() {
+    async fn length_alone_reserves_nothing() {
         let mut head = Outgoing::new(Kind::StreamAppend, 1, 2, Bytes::new()).head();
         head[0..4].copy_from_slice(&(FRAME_BYTES_MAX as u32).to_le_bytes());
         let (mut near, far) = tokio::io::duplex(64);
@@ -351,7 +422,91 @@ mod tests {
         near.write_all(&head).await.unwrap();
         drop(near);
         assert!(reader.next().await.is_err(), "the body never came");
-        assert!(reader.buf.capacity() <= 2 * READ_AHEAD_BYTES_MAX, "{} bytes", reader.buf.capacity());
+        assert!(reader.buf.capacity() <= 2 * READ_BUFFER_MIN, "{} bytes", reader.buf.capacity());
+    }
+
+    #[tokio::test]
+    async fn idle_peer_takes_four_kibibytes() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut reader = FrameReader::new(far);
+        assert_eq!(reader.buf.capacity(), 4 << 10);
+        for _ in 0..1_000 {
+            near.write_all(&Outgoing::new(Kind::Ping, 0, 0, Bytes::new()).head()).await.unwrap();
+            reader.next().await.unwrap().unwrap();
+        }
+        assert!(reader.buf.capacity() <= 2 * READ_BUFFER_MIN, "{} bytes", reader.buf.capacity());
+    }
+
+    #[tokio::test]
+    async fn busy_peer_is_read_in_large_chunks() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let queue = start_writer(near, CancellationToken::new(), false);
+        let mut reader = FrameReader::new(far);
+        let body = Bytes::from(vec![7u8; 300_000]);
+        for id in 0..20 {
+            queue.send(Outgoing::new(Kind::StreamAppend, 1, id, body.clone())).await.unwrap();
+            assert_eq!(reader.next().await.unwrap().unwrap().body, body);
+        }
+        assert_eq!(reader.chunk, READ_CHUNK_BYTES);
+    }
+
+    #[tokio::test]
+    async fn pings_of_a_peer_that_does_not_read_take_one_place() {
+        let (near, far) = tokio::io::duplex(64);
+        let queue = start_writer(near, CancellationToken::new(), false);
+        for n in 0..100_000 {
+            queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new()));
+            if n % 1_000 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        queue.send(Outgoing::new(Kind::Answer, 0, 7, Bytes::new())).await.unwrap();
+        let mut reader = FrameReader::new(far);
+        let mut pongs = 0;
+        while reader.next().await.unwrap().unwrap().kind == Kind::Pong {
+            pongs += 1;
+        }
+        // What the pipe holds, what waits in the writer, and the one that is due.
+        assert!(pongs <= 64 / FRAME_HEAD_BYTES + 2, "{pongs} pongs");
+    }
+
+    #[tokio::test]
+    async fn answers_to_a_peer_that_does_not_read_wait() {
+        let (near, far) = tokio::io::duplex(64);
+        let queue = start_writer(near, CancellationToken::new(), false);
+        let answer = Bytes::from(vec![7u8; 1 << 20]);
+        let sending = tokio::spawn({
+            let (queue, answer) = (queue.clone(), answer.clone());
+            async move {
+                for id in 0..64 {
+                    queue.send(Outgoing::new(Kind::Answer, 0, id, answer.clone())).await.unwrap();
+                }
+            }
+        });
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        let queued = SEND_QUEUE_FRAMES - queue.frames.capacity();
+        assert!(queued <= SEND_QUEUE_BYTES >> 20, "{queued} answers of a mebibyte");
+        assert!(!sending.is_finished());
+        let mut reader = FrameReader::new(far);
+        for id in 0..64 {
+            assert_eq!(reader.next().await.unwrap().unwrap().id, id);
+        }
+        sending.await.unwrap();
+        assert!(queue.room.bytes.available_permits() <= SEND_QUEUE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn closes_that_are_not_read_end_the_connection() {
+        let (near, _far) = tokio::io::duplex(64);
+        let stop = CancellationToken::new();
+        let queue = start_writer(near, stop.clone(), false);
+        for id in 0..=SEND_URGENT_MAX as u64 {
+            assert!(!stop.is_cancelled(), "after {id}");
+            queue.send_urgent(Outgoing::new(Kind::StreamClose, 1, id, Bytes::new()));
+        }
+        assert!(stop.is_cancelled());
     }
 
     #[test]
