@@ -5,6 +5,7 @@
 //! node in `--until-stdin-closes` mode ends when that pipe does, whichever way this process died.
 //! **Read next**: [`crate::demo`].
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -148,7 +149,10 @@ impl DevCluster {
         let mut made = Vec::new();
         for id in 1..=nodes {
             let node_dir = dir.join(format!("node-{id}"));
-            std::fs::create_dir_all(node_dir.join("data"))
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(node_dir.join("data"))
                 .map_err(io(format!("cannot make {}", node_dir.display())))?;
             let kept = std::fs::read_to_string(node_dir.join("addresses")).unwrap_or_default();
             let mut kept = kept.lines().map(str::to_owned);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use client_sdk::Sku;
 use lapin::uri::AMQPUri;
 use settings::keys::{MS, listening, quoted, some_text};
+use settings::private_files::{KeyFileError, read_key_file};
 use settings::{
     Key, Logs, Settings, duration_key, file_key, key, log_filter_key, log_format_key, switch_key, text_key,
 };
@@ -96,11 +97,11 @@ impl Config {
     /// The broker's URI with the password of the file, if one is named.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn broker_uri(&self) -> std::io::Result<AMQPUri> {
+    /// The file cannot be read, or others could read it.
+    pub fn broker_uri(&self) -> Result<AMQPUri, KeyFileError> {
         let mut uri = self.uri.clone();
         if let Some(path) = &self.password_file {
-            uri.authority.userinfo.password = std::fs::read_to_string(path)?.trim_end().to_owned();
+            uri.authority.userinfo.password = read_key_file(path)?.trim_end().to_owned();
         }
         Ok(uri)
     }

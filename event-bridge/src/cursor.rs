@@ -5,8 +5,9 @@
 //! **Owns** that file and the directory's lock. **Must never** take a stranger's cursor, or guess when the file is damaged.
 //! **Read next**: [`crate::bridge`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,7 +106,7 @@ impl CursorDir {
     /// [`CursorError::InUse`], or the disk's.
     pub fn open(path: &Path) -> Result<Self, CursorError> {
         let io = |source| CursorError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(io)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(io)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|why| match why {
             rustix::io::Errno::WOULDBLOCK => CursorError::InUse(path.to_owned()),
@@ -204,7 +205,8 @@ impl Inner {
         let (path, temporary) = (self.dir.path.join(FILE), self.dir.path.join(TEMPORARY));
         let io = |source: io::Error| CursorError::Io { path: path.clone(), source };
         let json = serde_json::to_string(&line).map_err(|why| io(why.into()))?;
-        let mut file = File::create(&temporary).map_err(io)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(io)?;
         file.write_all(format!("{} {json}\n", checksum(&json)).as_bytes()).map_err(io)?;
         file.sync_all().map_err(io)?;
         fs::rename(&temporary, &path).map_err(io)?;

@@ -48,6 +48,7 @@ fn command() -> Command {
 }
 
 fn main() -> ExitCode {
+    settings::private_files::for_this_process();
     let matches = command().get_matches();
     let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
     let config = match settings::load::<Config>(matches) {

@@ -45,7 +45,7 @@ pub async fn run(config: Config, seed: u64) -> anyhow::Result<()> {
 /// As [`run`].
 pub async fn until_stopped(config: Config, seed: u64, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let dir = CursorDir::open(&config.data_dir)?;
-    let uri = config.broker_uri().context("the password file cannot be read")?;
+    let uri = config.broker_uri().context("the password file is not used")?;
     let telling = Arc::new(Telling::default());
     let (address, serving) = listen(&config.http_listen, telling.clone())
         .await

@@ -17,7 +17,16 @@ const MAY_NAME: [(&str, &[&str]); 12] = [
     ("payment-sim", &[]),
     (
         "cluster",
-        &["ledger-core", "auditor", "ledger-proto", "client-sdk", "ledger-node", "order-worker", "payment-sim"],
+        &[
+            "ledger-core",
+            "auditor",
+            "ledger-proto",
+            "client-sdk",
+            "ledger-node",
+            "order-worker",
+            "payment-sim",
+            "settings",
+        ],
     ),
     (
         "jepsen-like-tests",

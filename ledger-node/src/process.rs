@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
+use settings::private_files;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::NodeConfig;
@@ -29,6 +30,7 @@ pub fn arguments() -> Vec<Arg> {
 
 /// Runs a node with parsed [`arguments`] until it is told to stop or cannot go on.
 pub fn run(matches: &ArgMatches, interrupt: Interrupt) -> ExitCode {
+    private_files::for_this_process();
     let config = match settings::load::<NodeConfig>(matches) {
         Ok(config) => config,
         Err(code) => return code,
@@ -60,10 +62,20 @@ fn start(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
 }
 
 async fn live(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
-    let within = config.shutdown_within;
+    let (within, data_dir) = (config.shutdown_within, config.data_dir.clone());
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
     let mut node = serve(config, NodeSeams::real()).await?;
+    // Only now it is known to be a node's. One that an earlier build made may be wider.
+    match private_files::narrow(&data_dir) {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::info!(dir = %data_dir.display(), "others could read the data directory; it has mode 0700 now")
+        }
+        Err(error) => {
+            tracing::warn!(dir = %data_dir.display(), %error, "others can read the data directory; run chmod 700 on it");
+        }
+    }
     tracing::info!(client = %node.client_addr(), http = %node.http_addr(), peer = %node.peer_addr(), "listening");
     loop {
         tokio::select! {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Arg, ArgMatches};
 use client_sdk::OpeningKeys;
+use settings::private_files;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +36,7 @@ pub fn arguments() -> Vec<Arg> {
 
 /// Runs a worker with parsed [`arguments`] until it is told to stop or cannot go on.
 pub fn run(matches: &ArgMatches) -> ExitCode {
+    private_files::for_this_process();
     let config = match settings::load::<WorkerConfig>(matches) {
         Ok(config) => config,
         Err(code) => return code,
@@ -55,7 +57,7 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
 
 /// A file's only line.
 fn secret(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = private_files::read_key_file(path)?;
     anyhow::ensure!(!text.trim().is_empty(), "{} is empty", path.display());
     Ok(text.trim().to_owned())
 }

@@ -15,6 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 pub mod keys;
 mod logs;
+pub mod private_files;
 
 pub use keys::Key;
 pub use logs::{LogFormat, Logs};

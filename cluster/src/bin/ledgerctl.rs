@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         Verb::Provider { args } => return cluster::node_mode::run_provider(args),
         _ => {}
     }
+    if matches!(cli.command, Verb::Dev(_) | Verb::Demo(_) | Verb::Bench(_)) {
+        // They make data directories and keys.
+        settings::private_files::for_this_process();
+    }
     let threads = match &cli.command {
         Verb::Bench(args) => {
             keep_memory(BENCH_MEMORY_BYTES);

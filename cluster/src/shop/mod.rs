@@ -174,7 +174,7 @@ fn worker_flags(
 ) -> io::Result<Vec<(&'static str, String)>> {
     let file = |name: &str, text: &str| -> io::Result<String> {
         let path = dir.join(name);
-        std::fs::write(&path, text)?;
+        settings::private_files::write(&path, text)?;
         Ok(path.display().to_string())
     };
     let hook_secret = file("provider.webhook", WEBHOOK_SECRET)?;

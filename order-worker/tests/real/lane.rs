@@ -80,7 +80,7 @@ impl Lane {
         for (file, text) in
             [("keys", opening.secret_text().to_string()), ("api", "sk_test_1".into()), ("hook", "whsec_1".into())]
         {
-            std::fs::write(dir.path().join(file), text).expect("written");
+            settings::private_files::write(&dir.path().join(file), &text).expect("written");
         }
         let (notify, notified) = watch::channel(HashSet::new());
         let mut feed = client.watch(Cursor::oldest());

@@ -26,6 +26,23 @@ fn a_new_key_goes_to_stdout_and_its_public_half_can_be_shown() {
 }
 
 #[test]
+fn key_file_that_others_read_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("worker.keys");
+    let file = path.to_string_lossy();
+    let made = [order_worker(&["keys", "new", &file]), order_worker(&["keys", "new", &file])];
+    assert!(made.iter().all(|made| made.status.success() && made.stdout.is_empty()), "{made:?}");
+    let shown = order_worker(&["keys", "show", &file]);
+    assert_eq!(text(&shown.stdout).lines().count(), 2, "a new key stands beside the old one");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("set");
+    for arguments in [["keys", "show", &file], ["keys", "new", &file]] {
+        let refused = order_worker(&arguments);
+        let why = text(&refused.stderr);
+        assert!(!refused.status.success() && why.contains("chmod 600"), "{arguments:?}: {why}");
+    }
+}
+
+#[test]
 fn the_printed_configuration_is_one() {
     let printed = order_worker(&["run", "--print-config", "--lease", "45s"]);
     assert!(printed.status.success(), "{}", text(&printed.stderr));
