@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use ledger_node::config::NodeConfig;
 use serde::Deserialize;
 
 use crate::output::{Failure, Outcome};
@@ -26,6 +27,16 @@ pub fn context_path(environment: impl Fn(&str) -> Option<String>) -> Option<Path
         .map(PathBuf::from)
         .or_else(|| environment("HOME").map(|home| PathBuf::from(home).join(".config")))?;
     Some(base.join("holdfast").join("context.toml"))
+}
+
+/// Holds the environment to what `ledgerctl` and the nodes read.
+///
+/// # Errors
+/// [`Failure::Usage`] for a mistyped variable.
+pub fn check_variables(environment: impl Iterator<Item = (String, String)>) -> Outcome {
+    let environment: Vec<_> = environment.collect();
+    let of = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    settings::variables::check::<NodeConfig>(of).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The endpoints to use: what was given (flag or environment), else the context file.

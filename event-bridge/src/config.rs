@@ -256,9 +256,8 @@ mod tests {
         file: Option<&Path>,
     ) -> Result<Loaded, ConfigError> {
         let flags = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
-        let variable =
-            |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        Loaded::from_sources(&flags, variable, file)
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Loaded::from_sources(&flags, environment, file)
     }
 
     #[test]

@@ -19,8 +19,8 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)], text: &str) -> Result<Loaded, ConfigError> {
     let (_dir, path) = file(text);
     let flags: BTreeMap<_, _> = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
-    let environment: BTreeMap<_, _> = environment.iter().copied().collect();
-    Loaded::from_sources(&flags, |name| environment.get(name).map(|v| (*v).to_owned()), Some(&path))
+    let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    Loaded::from_sources(&flags, environment, Some(&path))
 }
 
 #[test]
@@ -62,6 +62,23 @@ fn an_unknown_key_is_an_error_that_names_the_nearest() {
         "{refused}"
     );
     assert!(matches!(load(&[], &[], "x = [\n"), Err(ConfigError::NotToml { .. })));
+}
+
+#[test]
+fn mistyped_variable_is_an_error_and_those_of_other_programs_pass() {
+    let refused = load(&[], &[("HOLDFAST_RAFT_HEARTBEET", "1s")], "").expect_err("unknown").to_string();
+    assert!(refused.contains("did you mean HOLDFAST_RAFT_HEARTBEAT?"), "{refused}");
+    let refused = load(&[], &[("HOLDFAST_ENDPOINT", "n1:7101")], "").expect_err("unknown").to_string();
+    assert!(refused.contains("did you mean HOLDFAST_ENDPOINTS?"), "{refused}");
+    let others = [
+        ("HOLDFAST_WORKER_LEASE", "1s"),
+        ("HOLDFAST_BRIDGE_FROM", "now"),
+        ("HOLDFAST_ENDPOINTS", "n1:7101"),
+        ("HOLDFAST_CONFIG", "node.toml"),
+        ("HOLDFAST_SERVICE_PORT", "7101"),
+        ("HOLDFAST_PORT", "tcp://10.0.0.1:7101"),
+    ];
+    load(&[], &others, "").expect("none of them is a mistyped key");
 }
 
 #[test]

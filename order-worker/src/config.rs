@@ -168,7 +168,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("worker.toml");
         std::fs::write(&path, text).expect("written");
-        Loaded::from_sources(&BTreeMap::new(), |_| None, Some(&path))
+        Loaded::from_sources(&BTreeMap::new(), [], Some(&path))
     }
 
     #[test]
@@ -177,7 +177,8 @@ mod tests {
         let path = directory.path().join("worker.toml");
         std::fs::write(&path, "lease = \"40s\"\nattempt = \"8s\"\n[poll]\nmin = \"30ms\"\n").expect("written");
         let flags = BTreeMap::from([("attempt", "10s".to_owned())]);
-        let environment = |name: &str| (name == "HOLDFAST_WORKER_LEASE").then(|| "50s".to_owned());
+        let environment = [("HOLDFAST_WORKER_LEASE", "50s"), ("HOLDFAST_ENDPOINTS", "of others")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let loaded = Loaded::from_sources(&flags, environment, Some(&path)).expect("a configuration");
         let engine = &loaded.config.engine;
         assert_eq!(engine.attempt, Duration::from_secs(10));

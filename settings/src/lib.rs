@@ -7,6 +7,7 @@
 //! a secret one. **Read next**: [`Settings`], [`keys`].
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 pub mod keys;
 mod logs;
 pub mod private_files;
+pub mod variables;
 
 pub use keys::Key;
 pub use logs::{LogFormat, Logs};
@@ -99,6 +101,16 @@ pub enum ConfigError {
         /// What lists them.
         prints: &'static str,
     },
+    /// A variable that would be this program's, if there were such a key.
+    #[error("unknown environment variable {name}; did you mean {nearest}? `{prints}` lists all keys")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// The known variable that looks most like it.
+        nearest: String,
+        /// What lists the keys.
+        prints: &'static str,
+    },
     /// A value that is not allowed.
     #[error("`{key}` ({origin}) is {got}: {allowed}")]
     BadValue {
@@ -125,15 +137,18 @@ pub struct Loaded<C> {
 }
 
 impl<C: Settings> Loaded<C> {
-    /// Puts the sources together: `flags` (key → value, as given), `environment` by variable name, and the file.
+    /// Puts the sources together: `flags` (key → value, as given), all variables of the
+    /// environment, and the file.
     ///
     /// # Errors
     /// [`ConfigError`], for the first thing that is wrong.
     pub fn from_sources(
         flags: &BTreeMap<&'static str, String>,
-        environment: impl Fn(&str) -> Option<String>,
+        environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
     ) -> Result<Self, ConfigError> {
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        variables::check::<C>(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
         let mut loaded = Self { config: C::default(), origins: BTreeMap::new() };
         let from_file = match file {
             Some(path) => read_file::<C>(path)?,
@@ -143,8 +158,8 @@ impl<C: Settings> Loaded<C> {
             let variable = key.variable();
             if let Some(value) = flags.get(key.name) {
                 loaded.set(key, value, Origin::Flag(key.flag()))?;
-            } else if let Some(value) = environment(&variable) {
-                loaded.set(key, &value, Origin::Environment(variable))?;
+            } else if let Some(value) = environment.get(&variable) {
+                loaded.set(key, value, Origin::Environment(variable))?;
             } else if let (Some(value), Some(path)) = (from_file.get(key.name), file) {
                 loaded.set(key, value, Origin::File(path.to_owned()))?;
             }
@@ -160,7 +175,7 @@ impl<C: Settings> Loaded<C> {
     pub fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
         let flag = |key: &Key<C>| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
         let file = matches.get_one::<String>("config").map(PathBuf::from);
-        Self::from_sources(&C::KEYS.iter().filter_map(flag).collect(), |name| std::env::var(name).ok(), file.as_deref())
+        Self::from_sources(&C::KEYS.iter().filter_map(flag).collect(), process_environment(), file.as_deref())
     }
 
     fn set(&mut self, key: &Key<C>, value: &str, origin: Origin) -> Result<(), ConfigError> {
@@ -196,6 +211,14 @@ impl<C: Settings> Loaded<C> {
         }
         text
     }
+}
+
+/// The variables of this process. What is not text in a value is replaced; a name that is not text
+/// is no name of ours.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()));
+    std::env::vars_os().filter_map(text)
 }
 
 /// The arguments of a program: `--config`, `--print-config`, and one for each key.
@@ -269,7 +292,7 @@ fn flatten(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, String
 }
 
 /// The known key with the smallest edit distance.
-fn nearest(key: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
     known.map(|known| (distance(key, known), known)).min().map_or("", |(_, name)| name)
 }
 
@@ -349,8 +372,8 @@ mod tests {
         let path = directory.path().join("shop.toml");
         std::fs::write(&path, text).expect("written");
         let flags = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
-        let variable = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
-        Loaded::from_sources(&flags, variable, Some(&path))
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Loaded::from_sources(&flags, environment, Some(&path))
     }
 
     #[test]
@@ -399,8 +422,35 @@ mod tests {
         assert!(unknown.contains("`till.cont`; did you mean `till.count`? `shop --print-config` lists"), "{unknown}");
         assert!(matches!(load(&[], &[], "name ="), Err(ConfigError::NotToml { .. })));
         assert!(matches!(load(&[], &[], "[till]\nopen = false\ncount = 1"), Err(ConfigError::Conflict(_))));
-        let missing = Loaded::<Shop>::from_sources(&BTreeMap::new(), |_| None, Some(Path::new("/no/such/file")));
+        let missing = Loaded::<Shop>::from_sources(&BTreeMap::new(), [], Some(Path::new("/no/such/file")));
         assert!(matches!(missing, Err(ConfigError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn mistyped_variable_is_an_error_with_the_nearest_name() {
+        let error = load(&[], &[("SHOP_TILL_CONT", "s3cret")], "").expect_err("no such key").to_string();
+        assert!(error.contains("SHOP_TILL_CONT; did you mean SHOP_TILL_COUNT? `shop --print-config`"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+        let error = load(&[], &[("SHOP_CONFIGS", "x")], "").expect_err("no such key").to_string();
+        assert!(error.contains("did you mean SHOP_CONFIG?"), "{error}");
+    }
+
+    #[test]
+    fn variables_of_other_programs_and_service_links_pass() {
+        let others = [
+            ("SHOPS", "x"),
+            ("PATH", "x"),
+            ("SHOP_CONFIG", "x"),
+            ("SHOP_SERVICE_HOST", "10.0.0.1"),
+            ("SHOP_SERVICE_PORT_GRPC", "7101"),
+            ("SHOP_PORT", "tcp://10.0.0.1:7101"),
+            ("SHOP_PORT_7101_TCP", "tcp://10.0.0.1:7101"),
+            ("SHOP_PORT_7101_TCP_PROTO", "tcp"),
+            ("SHOP_PORT_7101_TCP_ADDR", "10.0.0.1"),
+        ];
+        load(&[], &others, "").expect("none of them is the shop's");
+        let refused = variables::check::<Shop>([("SHOP_PORT_TCP", "x")]);
+        assert!(matches!(refused, Err(ConfigError::UnknownVariable { .. })), "no service link: {refused:?}");
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Desk {
 /// [`Failure`], which decides the exit code.
 pub async fn run(cli: Cli) -> Outcome {
     let printer = Printer { format: cli.output, yes: cli.yes };
+    crate::context::check_variables(::settings::process_environment())?;
     let environment = |name: &str| std::env::var(name).ok();
     let desk = || crate::context::endpoints(&cli.endpoints, environment).map(|endpoints| Desk { endpoints, printer });
     match cli.command {
