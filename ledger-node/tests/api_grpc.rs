@@ -505,3 +505,25 @@ async fn health_and_status_are_served_and_released_units_are_back() {
     let reply = admin.transfer_leader(v1::TransferLeaderRequest { shard: 77, to: 1 }).await.expect_err("no such shard");
     assert_eq!(reply.code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn shards_named_twice_are_invalid() {
+    let cluster = Cluster::start(2, |_, _, _| {}).await;
+    cluster.leader(1).await;
+    cluster.leader(2).await;
+    let mut client = cluster.grpc(0).await;
+    for (shards, refused) in
+        [("1,2", None), ("1,1", Some("names shard 1 twice")), ("2,1,2", Some("names shard 2 twice"))]
+    {
+        let mut request = tonic::Request::new(v1::ListProductsRequest::default());
+        request.metadata_mut().insert("holdfast-shards", shards.parse().expect("a value"));
+        match (client.list_products(request).await, refused) {
+            (Ok(_), None) => {}
+            (Err(status), Some(why)) => {
+                assert_eq!(status.code(), tonic::Code::InvalidArgument, "{shards}: {status}");
+                assert!(status.message().contains(why), "{shards}: {status}");
+            }
+            (answer, _) => panic!("{shards}: {answer:?}"),
+        }
+    }
+}

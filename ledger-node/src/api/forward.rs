@@ -6,7 +6,7 @@
 //! a connection broke after something was sent.
 //! **Read next**: [`super::submit`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,12 +42,18 @@ pub fn mark_shards<T>(request: &mut tonic::Request<T>, shards: &[u32]) {
 /// The shards that a request is marked with.
 ///
 /// # Errors
-/// The mark is not a list of shards.
+/// The mark is not a list of shards, or names one twice: each would be read as often.
 pub fn marked_shards<T>(request: &tonic::Request<T>) -> Result<Option<Vec<u32>>, Invalid> {
     let Some(mark) = request.metadata().get(SHARDS) else { return Ok(None) };
+    let invalid = |why: String| Invalid::new(SHARDS, why);
     let shards = mark.to_str().ok().and_then(|text| text.split(',').map(|one| one.parse().ok()).collect());
     let shards: Option<Vec<u32>> = shards.filter(|shards: &Vec<u32>| shards.len() <= SHARDS_MAX as usize);
-    shards.map(Some).ok_or_else(|| Invalid::new("holdfast-shards", "is no list of shards"))
+    let shards = shards.ok_or_else(|| invalid("is no list of shards".to_owned()))?;
+    let mut named = BTreeSet::new();
+    match shards.iter().find(|shard| !named.insert(**shard)) {
+        Some(twice) => Err(invalid(format!("names shard {twice} twice"))),
+        None => Ok(Some(shards)),
+    }
 }
 
 /// Kept connections to other nodes.
