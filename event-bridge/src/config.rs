@@ -77,7 +77,7 @@ impl Default for Config {
             unconfirmed: 512,
             unconfirmed_per_product: 1,
             filter: Filter::default(),
-            http_listen: "127.0.0.1:7110".to_owned(),
+            http_listen: "127.0.0.1:7112".to_owned(),
             shutdown_within: Duration::from_secs(10),
             logs: Logs::text("info,lapin=error"),
         }
@@ -258,6 +258,12 @@ mod tests {
         let flags = flags.iter().map(|&(key, value)| (key, value.to_owned())).collect();
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
         Loaded::from_sources(&flags, environment, file)
+    }
+
+    /// Both may run on one host with their defaults, where 7110 is the worker's.
+    #[test]
+    fn default_port_is_not_the_worker_s() {
+        assert_eq!(Config::default().http_listen, "127.0.0.1:7112");
     }
 
     #[test]
