@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
 /// Tells every change, until there were as many as wanted.
 pub(crate) async fn run(args: Args, mut tell: impl FnMut(&Happened)) -> anyhow::Result<()> {
     let client = Client::connect(args.endpoints).await?;
-    let mut watch = if args.from_oldest { client.watch(Cursor::oldest()) } else { client.watch_from_now() };
+    let mut watch = if args.from_oldest { client.watch(Cursor::oldest()) } else { client.watch_from_now().await? };
     let mut left = args.max.unwrap_or(usize::MAX);
     while left > 0
         && let Some(happenings) = watch.next().await

@@ -22,7 +22,7 @@ use crate::outcome::{Answered, NotNow, Outcome, Refused};
 use crate::read::*;
 use crate::routes::Routes;
 use crate::waiting::Waiting;
-use crate::watch::{self, Cursor, Watch};
+use crate::watch::{self, Cursor, Watch, WatchEnded};
 use crate::write::*;
 use crate::{chance, limits, many};
 
@@ -283,9 +283,13 @@ impl Client {
     pub fn watch(&self, cursor: Cursor) -> Watch {
         watch::start(self.routes(), Some(cursor), Vec::new())
     }
-    /// Every change from now on, of all products.
-    pub fn watch_from_now(&self) -> Watch {
-        watch::start(self.routes(), None, Vec::new())
+    /// Every change from now on, of all products. It has begun when this returns, at
+    /// [`Watch::begins`]; then nothing is skipped, whatever breaks.
+    ///
+    /// # Errors
+    /// It ended before it had begun, or the client was closed.
+    pub async fn watch_from_now(&self) -> Result<Watch, WatchEnded> {
+        watch::start_now(self.routes()).await
     }
     /// Every change from the cursor on, of these products only.
     pub fn watch_products(&self, cursor: Cursor, skus: impl IntoIterator<Item = Sku>) -> Watch {

@@ -75,6 +75,9 @@ pub enum WatchEnded {
     /// Every node that was asked goes on elsewhere than where the last frame ended: going on would skip changes or repeat them.
     #[error("the feed does not continue behind the last cursor: {0}")]
     NotContinuous(String),
+    /// The client was closed before the watch had begun.
+    #[error("the client was closed")]
+    Closed,
     /// The caller's role does not allow it.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
@@ -87,9 +90,15 @@ pub enum WatchEnded {
 /// its client, after what has come already.
 pub struct Watch {
     pub(crate) rx: mpsc::Receiver<Result<Happenings, WatchEnded>>,
+    begins: Cursor,
 }
 
 impl Watch {
+    /// Where it began: before the first change that it gives. Of a watch from now, store it before
+    /// anything is made of the changes: a crash then loses none.
+    pub fn begins(&self) -> &Cursor {
+        &self.begins
+    }
     /// The next changes; none after the watch has ended or its client was closed.
     pub async fn next(&mut self) -> Option<Result<Happenings, WatchEnded>> {
         self.rx.recv().await
@@ -103,8 +112,27 @@ impl Stream for Watch {
     }
 }
 
+/// Starts a watch from now on, which is before this returns. What breaks meanwhile begins again.
+///
+/// # Errors
+/// It ended before it had begun.
+pub(crate) async fn start_now(routes: &Arc<Routes>) -> Result<Watch, WatchEnded> {
+    loop {
+        let mut watch = start(routes, None, Vec::new());
+        match watch.next().await {
+            // A node says first where the watch begins.
+            Some(Ok(first)) if first.changes.is_empty() => return Ok(Watch { begins: first.cursor, ..watch }),
+            // It did not: what happens now is a beginning as good.
+            Some(Ok(_)) => {}
+            Some(Err(ended)) => return Err(ended),
+            None => return Err(WatchEnded::Closed),
+        }
+    }
+}
+
 /// Starts a watch: from the cursor on, or from now.
 pub(crate) fn start(routes: &Arc<Routes>, cursor: Option<Cursor>, skus: Vec<Sku>) -> Watch {
+    let begins = cursor.clone().unwrap_or_default();
     let (tx, rx) = mpsc::channel(limits::WATCH_FRAMES);
     let routes = routes.clone();
     // The task keeps the client's connections alive: it ends with its consumer, and with its
@@ -116,7 +144,7 @@ pub(crate) fn start(routes: &Arc<Routes>, cursor: Option<Cursor>, skus: Vec<Sku>
             () = follow(&routes, cursor, skus, tx) => {}
         }
     });
-    Watch { rx }
+    Watch { rx, begins }
 }
 
 type Out = mpsc::Sender<Result<Happenings, WatchEnded>>;

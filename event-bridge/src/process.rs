@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use client_sdk::{Client, ConnectError, Cursor, LedgerTime};
+use client_sdk::{Client, ConnectError, Cursor, LedgerTime, Watch};
 use futures::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use crate::amqp::Amqp;
 use crate::bridge::{Bridge, Ended};
 use crate::config::{Begin, Config};
-use crate::cursor::{CursorDir, Stamp, hex};
+use crate::cursor::{CursorDir, CursorFile, CursorStore as _, Stamp, hex};
 use crate::event::Renderer;
 use crate::limits;
 use crate::telling::{Telling, listen};
+use crate::window::Checkpoint;
 
 /// Runs until SIGTERM or SIGINT, or until it cannot go on. `seed` seeds the jitter of pauses.
 ///
@@ -61,15 +62,20 @@ pub async fn until_stopped(config: Config, seed: u64, stop: watch::Receiver<bool
         let begins = match (&checkpoint, config.from) {
             (Some(_), _) => "at the stored cursor",
             (None, Begin::Oldest) => "at the oldest change",
-            (None, Begin::Now) => "now",
+            (None, Begin::Now) => "now, and that cursor is stored",
+        };
+        let (feed, checkpoint) = match (checkpoint, config.from) {
+            (Some(checkpoint), _) => (client.watch(checkpoint.cursor.clone()), checkpoint),
+            (None, Begin::Oldest) => (client.watch(Cursor::oldest()), Checkpoint::default()),
+            (None, Begin::Now) => {
+                let begun = tokio::select! {
+                    begun = begin_now(&client, &store) => begun,
+                    _ = stopped(stop.clone()) => return Ok(()),
+                };
+                begun.context("the bridge cannot begin now")?
+            }
         };
         tracing::info!(cluster, begins, "following the feed");
-        let feed = match (&checkpoint, config.from) {
-            (Some(checkpoint), _) => client.watch(checkpoint.cursor.clone()),
-            (None, Begin::Oldest) => client.watch(Cursor::oldest()),
-            (None, Begin::Now) => client.watch_from_now(),
-        };
-        let checkpoint = checkpoint.unwrap_or_default();
         let source = config.source.clone().unwrap_or_else(|| format!("/holdfast/{cluster}"));
         let bridge = Bridge {
             feed: feed.boxed(),
@@ -94,6 +100,15 @@ pub async fn until_stopped(config: Config, seed: u64, stop: watch::Receiver<bool
         ended = working => ended,
         served = serving => served.context("http.listen is served no more"),
     }
+}
+
+/// Begins a watch, and stores where, before anything is published: a run that dies before its first
+/// confirm is followed by one that goes on there, not at a later now.
+async fn begin_now(client: &Client, store: &CursorFile) -> anyhow::Result<(Watch, Checkpoint)> {
+    let watch = client.watch_from_now().await?;
+    let checkpoint = Checkpoint { cursor: watch.begins().clone(), ..Checkpoint::default() };
+    store.put(checkpoint.clone()).await.context("the cursor cannot be stored")?;
+    Ok((watch, checkpoint))
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

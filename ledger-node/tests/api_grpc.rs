@@ -421,6 +421,8 @@ async fn a_watch_from_the_beginning_reads_history_and_a_filter_loses_nothing() {
     // From now: nothing of the past, and a frame with the shards' times while nothing happens.
     let request = v1::WatchRequest { cursor: bytes::Bytes::new(), from_now: true, skus: vec![] };
     let mut frames = client.watch(request).await.expect("watching").into_inner();
+    let begins = tokio::time::timeout(PATIENCE, frames.next()).await.expect("in time").expect("open").expect("a frame");
+    assert!(begins.changes.is_empty() && !begins.cursor.is_empty(), "it says first where it begins: {begins:?}");
     let idle = tokio::time::timeout(PATIENCE, frames.next()).await.expect("in time").expect("open").expect("a frame");
     assert!(idle.changes.is_empty() && idle.shard_time_ms.contains_key(&1), "{idle:?}");
 }

@@ -337,3 +337,26 @@ async fn watch_ends_when_its_client_is_dropped() {
     let rest = async { while watch.next().await.is_some() {} };
     tokio::time::timeout(Duration::from_secs(60), rest).await.expect("it ends");
 }
+
+#[tokio::test(start_paused = true)]
+async fn watch_from_now_broken_before_its_first_frame_misses_nothing() {
+    let net = Net::new(|_, _, _| Act::Answer(held()));
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = asked.clone();
+    *net.watch.lock().unwrap() = Some(Arc::new(move |_, request| {
+        let mut asked = kept.lock().unwrap();
+        asked.push((request.from_now, request.cursor.to_vec()));
+        let at = |place: u8| v1::WatchFrame { cursor: vec![place].into(), ..v1::WatchFrame::default() };
+        match asked.len() {
+            1 => vec![Err(tonic::Status::unavailable("it stops"))],
+            2 => vec![Ok(at(7)), Err(tonic::Status::unavailable("it stops"))],
+            n => vec![Ok(at(n as u8)), Err(tonic::Status::unavailable("it stops"))],
+        }
+    }));
+    let client = net.client().await;
+    let mut watch = client.watch_from_now().await.expect("it begins");
+    assert_eq!(watch.begins(), &Cursor::from_bytes(vec![7]));
+    watch.next().await.expect("it goes on").expect("a frame");
+    let asked = asked.lock().unwrap()[..3].to_vec();
+    assert_eq!(asked, [(true, vec![]), (true, vec![]), (false, vec![7])], "from where it began, not from a later now");
+}

@@ -293,7 +293,7 @@ fn group(routing: &v1::Routing, skus: &[Sku]) -> Option<Targets> {
 }
 
 async fn read_along(client: Client) {
-    let mut watch = client.watch_from_now();
+    let Ok(mut watch) = client.watch_from_now().await else { return };
     while let Some(Ok(_)) = watch.next().await {}
 }
 

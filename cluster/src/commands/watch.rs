@@ -19,7 +19,7 @@ pub(super) async fn run(desk: &Desk, args: WatchArgs) -> Outcome {
     let client = desk.client().await?;
     let wanted = |sku: Option<&Sku>| skus.is_empty() || sku.is_none_or(|sku| skus.contains(sku));
     let mut watch = match (args.from_now, skus.is_empty()) {
-        (true, _) => client.watch_from_now(),
+        (true, _) => client.watch_from_now().await.map_err(|e| Failure::refused(e.to_string()))?,
         (false, true) => client.watch(Cursor::oldest()),
         (false, false) => client.watch_products(Cursor::oldest(), skus.clone()),
     };

@@ -46,8 +46,9 @@ pub(super) struct Sources {
     passed_over: Vec<v1::FeedSpan>,
     /// Whose last frame said that nothing happens.
     idle: Vec<bool>,
-    /// Another node asked: it wants to know at once where it begins.
-    for_a_node: bool,
+    /// The caller wants to know at once where it begins: another node, or a client that begins now
+    /// and stores it.
+    tells_its_beginning: bool,
 }
 
 /// Begins a watch of all shards, or of `only` these for another node.
@@ -119,7 +120,8 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     let numbered = all.into_iter().enumerate().map(|(n, frames)| frames.map(move |frame| (n, frame)).boxed());
     let frames = stream::select_all(numbered).boxed();
     let (times, passed_over) = (BTreeMap::new(), Vec::new());
-    Ok(Sources { incarnation, places, times, frames, passed_over, idle, for_a_node: only.is_some() })
+    let tells_its_beginning = only.is_some() || asked.from_now;
+    Ok(Sources { incarnation, places, times, frames, passed_over, idle, tells_its_beginning })
 }
 
 /// Waits until this replica has applied what the cursor covers. It may be behind the node that made the cursor; what it lacks after it has
@@ -258,7 +260,7 @@ pub(super) async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<Res
         drop(state.wait_for(|state| *state == NodeState::Stopping).await);
     };
     let feeding = async {
-        if sources.for_a_node {
+        if sources.tells_its_beginning {
             let begins = v1::WatchFrame { cursor: sources.cursor(), ..v1::WatchFrame::default() };
             drop(frames.send(Ok(begins)).await);
         }

@@ -209,6 +209,8 @@ async fn a_watch_from_now_through_a_node_tells_what_comes_and_how_current_each_s
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
+    let begins = timeout(PATIENCE, frames.message()).await.expect("in time").expect("it goes on").expect("a frame");
+    assert!(begins.changes.is_empty() && !begins.cursor.is_empty(), "it says first where it begins: {begins:?}");
     let idle = timeout(PATIENCE, frames.message()).await.expect("in time").expect("it goes on").expect("a frame");
     assert!(idle.changes.is_empty(), "what was before now is not told: {:?}", idle.changes);
     assert_eq!(idle.shard_time_ms.len(), 5, "of every shard");
