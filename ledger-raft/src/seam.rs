@@ -58,6 +58,34 @@ pub trait Random: Send + Sync + 'static {
     fn next_u64(&self) -> u64;
 }
 
+/// Where a file lies, as far as the system says. A copy of the file lies elsewhere; a renamed file
+/// stays where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Its number in the file system.
+    pub inode: Option<u64>,
+    /// When it was created, in nanoseconds since 1970.
+    pub born_ns: Option<u64>,
+    /// A hash of the file system's UUID.
+    pub file_system: Option<[u8; 16]>,
+}
+
+impl Place {
+    /// What differs between two places, in words. What one of them does not know differs from
+    /// nothing.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        fn differs<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.zip(b).is_some_and(|(a, b)| a != b)
+        }
+        match () {
+            () if differs(self.file_system, other.file_system) => Some("another file system"),
+            () if differs(self.inode, other.inode) => Some("another inode"),
+            () if differs(self.born_ns, other.born_ns) => Some("another time of creation"),
+            () => None,
+        }
+    }
+}
+
 /// A disk: real files, or a simulated one that loses and tears what was not synced.
 ///
 /// Calls block; the log's writer runs them on its own thread, or inline under simulation.
@@ -107,6 +135,11 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Where a file lies.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn place_of(&self, path: &Path) -> io::Result<Place>;
     /// Takes an exclusive lock on the directory for as long as the guard lives.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use ledger_raft::seam::{Disk, DiskFile};
+use ledger_raft::seam::{Disk, DiskFile, Place};
 
 use super::knobs::Turned;
 
@@ -82,6 +82,9 @@ impl Disk for LossyDisk {
     }
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         if self.turned.full() { Ok(0) } else { self.inner.free_bytes(dir) }
+    }
+    fn place_of(&self, path: &Path) -> io::Result<Place> {
+        self.inner.place_of(path)
     }
     fn lock_dir(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.inner.lock_dir(dir)

@@ -1,6 +1,8 @@
 //! Files of this machine.
 //!
-//! **What it is.** `std::fs` plus the four calls it lacks: `O_DIRECT|O_DSYNC`, `flock`, `fallocate`, `statvfs`.
+//! **What it is.** `std::fs` plus the four calls it lacks: `O_DIRECT|O_DSYNC`, `flock`,
+//! `fallocate`, `statvfs`; and where a file lies, by `stat` and by the names that udev gives to
+//! file systems.
 //!
 //! **Owns** the choice between direct and buffered log writes, made once a file and told in the log.
 //! **Must never** retry a sync: after a failed one the page cache says *clean* about pages that never reached the disk.
@@ -10,19 +12,24 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use xxhash_rust::xxh3::xxh3_128;
 
-use crate::seam::{Disk, DiskFile};
+use crate::seam::{Disk, DiskFile, Place};
 
 /// Alignment that every `O_DIRECT` file system accepts.
 const DIRECT_ALIGN: usize = 4096;
 /// Zeroes are written in pieces of this size.
 const ZERO_PIECE_BYTES: usize = 1 << 20;
+
+/// Where udev names block devices by the UUID of the file system on them. Containers have no such
+/// directory.
+const FILE_SYSTEMS: &str = "/dev/disk/by-uuid";
 
 /// The real disk. `buffered` switches direct writes off.
 #[derive(Debug, Clone, Default)]
@@ -106,11 +113,30 @@ impl Disk for RealDisk {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    fn place_of(&self, path: &Path) -> io::Result<Place> {
+        let meta = fs::metadata(path)?;
+        let born = meta.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(Place {
+            inode: Some(meta.ino()),
+            born_ns: born.and_then(|since| u64::try_from(since.as_nanos()).ok()),
+            file_system: file_system_of(meta.dev()),
+        })
+    }
+
     fn lock_dir(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("LOCK"))?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
+}
+
+/// A hash of the UUID of the file system on a block device; none where the system does not tell.
+fn file_system_of(device: u64) -> Option<[u8; 16]> {
+    let names = fs::read_dir(FILE_SYSTEMS).ok()?.flatten();
+    let found = names.into_iter().find(|name| {
+        fs::metadata(name.path()).is_ok_and(|meta| meta.file_type().is_block_device() && meta.rdev() == device)
+    })?;
+    Some(xxh3_128(found.file_name().as_encoded_bytes()).to_le_bytes())
 }
 
 /// One file: reads and odd writes go through the page cache, aligned log writes past it.
@@ -194,5 +220,26 @@ impl DiskFile for RealFile {
             at += piece as u64;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_file_has_another_place_and_a_renamed_one_the_same() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (first, moved, copy) = (dir.path().join("first"), dir.path().join("moved"), dir.path().join("copy"));
+        fs::write(&first, "x").expect("written");
+        let disk = RealDisk::new();
+        let at = disk.place_of(&first).expect("known");
+        assert!(at.inode.is_some(), "{at:?}");
+        fs::rename(&first, &moved).expect("renamed");
+        assert_eq!(disk.place_of(&moved).expect("known").difference(&at), None);
+        fs::copy(&moved, &copy).expect("copied");
+        assert!(disk.place_of(&copy).expect("known").difference(&at).is_some());
+        let silent = Place::default();
+        assert_eq!(silent.difference(&at), None, "what is not known differs from nothing");
     }
 }

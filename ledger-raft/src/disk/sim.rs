@@ -5,8 +5,10 @@
 //! of each pending write any subset of its 512-byte parts survives, of pending directory changes a prefix (a journal
 //! keeps their order).
 //!
-//! **Owns** the fault knobs: [`SimDisk::stop_at`] (power goes at the n-th operation), [`SimDisk::fail_at`] (one error),
-//! [`SimDisk::flip_bit`] (rot), [`SimDisk::set_capacity`] (full), [`SimDisk::set_latency`] (slow).
+//! **Owns** the fault knobs: [`SimDisk::stop_at`] (power goes at the n-th operation),
+//! [`SimDisk::fail_at`] (one error), [`SimDisk::flip_bit`] (rot), [`SimDisk::set_capacity`] (full),
+//! [`SimDisk::set_latency`] (slow), [`SimDisk::restore`] (an older state), [`SimDisk::remove_tree`]
+//! and [`SimDisk::truncate`] (files that are gone or cut).
 //!
 //! **Must never** draw on anything but the seeds it is given.
 //!
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::seam::{Disk, DiskFile};
+use crate::seam::{Disk, DiskFile, Place};
 
 /// What a device writes whole or not at all.
 pub const ATOM_BYTES: usize = 512;
@@ -71,6 +73,10 @@ struct State {
     dirs: BTreeSet<PathBuf>,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
+    /// Creations so far, on this disk and on those that it was restored from: files' times of
+    /// creation.
+    births: u64,
+    file_system: [u8; 16],
     locks: BTreeSet<PathBuf>,
     /// Handles and locks of an older epoch are dead: the machine they lived on crashed.
     epoch: u64,
@@ -92,6 +98,7 @@ enum NameChange {
 
 #[derive(Default, Clone)]
 struct Inode {
+    born: u64,
     cached: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Pending>,
@@ -113,6 +120,8 @@ impl SimDisk {
             dirs: BTreeSet::new(),
             inodes: BTreeMap::new(),
             next_inode: 1,
+            births: 0,
+            file_system: [seed.to_le_bytes(), (!seed).to_le_bytes()].concat().try_into().unwrap_or_default(),
             locks: BTreeSet::new(),
             epoch: 0,
             ops: 0,
@@ -150,6 +159,52 @@ impl SimDisk {
         s.names.clear();
         s.dirs.clear();
         s.revive();
+    }
+
+    /// Everything is as it was when `then` was forked from this disk. `copied`: by copying files,
+    /// which lie elsewhere since; else by rolling back the volume, which leaves every file where it
+    /// was. Old handles and locks are dead.
+    pub fn restore(&self, then: &Self, copied: bool) {
+        let (names, dirs, inodes) = {
+            let old = then.state();
+            (old.names.clone(), old.dirs.clone(), old.inodes.clone())
+        };
+        let mut s = self.state();
+        (s.names, s.dirs, s.inodes) = (names, dirs, inodes);
+        if copied {
+            let moved: Vec<_> = std::mem::take(&mut s.names).into_iter().collect();
+            let mut old = std::mem::take(&mut s.inodes);
+            for (path, id) in moved {
+                let Some(inode) = old.remove(&id) else { continue };
+                let id = s.create(path);
+                let born = s.births;
+                s.inodes.insert(id, Inode { born, ..inode });
+            }
+        }
+        s.revive();
+    }
+
+    /// A file, or a directory and everything in it, is gone, durably; old handles and locks are
+    /// dead.
+    pub fn remove_tree(&self, path: &Path) {
+        let mut s = self.state();
+        s.names.retain(|name, _| !name.starts_with(path));
+        s.dirs.retain(|name| !name.starts_with(path));
+        s.revive();
+    }
+
+    /// A file is cut to `len` bytes, in the cache and on the medium.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file.
+    pub fn truncate(&self, path: &Path, len: usize) -> io::Result<()> {
+        let mut s = self.state();
+        let id = *s.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let inode = s.inodes.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        inode.cached.truncate(len);
+        inode.durable.truncate(len);
+        inode.pending.clear();
+        Ok(())
     }
 
     /// Tells somebody of every change from now on.
@@ -229,7 +284,7 @@ impl SimDisk {
             c.durable_names = s.names.clone();
             c.dirs = s.dirs.clone();
             c.inodes = s.inodes.clone();
-            c.next_inode = s.next_inode;
+            (c.next_inode, c.births, c.file_system) = (s.next_inode, s.births, s.file_system);
             c.capacity = s.capacity;
         }
         copy
@@ -304,6 +359,16 @@ impl State {
         z ^ (z >> 31)
     }
 
+    /// A new file of this name, and its number.
+    fn create(&mut self, path: PathBuf) -> u64 {
+        let id = self.next_inode;
+        self.next_inode += 1;
+        self.births += 1;
+        self.inodes.insert(id, Inode { born: self.births, ..Inode::default() });
+        self.names.insert(path, id);
+        id
+    }
+
     fn revive(&mut self) {
         self.epoch += 1;
         self.locks.clear();
@@ -338,7 +403,7 @@ impl State {
                 Pending::Write { offset, bytes } => self.tear(&mut image, offset, &bytes),
             }
         }
-        self.inodes.insert(id, Inode { cached: image.clone(), durable: image, pending: Vec::new() });
+        self.inodes.insert(id, Inode { cached: image.clone(), durable: image, pending: Vec::new(), ..inode });
     }
 
     /// Lets a write through whole, not at all, up to a point, or in any subset of its parts.
@@ -390,10 +455,7 @@ impl Disk for SimDisk {
         let id = match s.names.get(path) {
             Some(id) => *id,
             None if create => {
-                let id = s.next_inode;
-                s.next_inode += 1;
-                s.inodes.insert(id, Inode::default());
-                s.names.insert(path.to_path_buf(), id);
+                let id = s.create(path.to_path_buf());
                 s.pending_names.push(NameChange::Link(path.to_path_buf(), id));
                 s.tell(SimDiskChange::Open { path, file: id });
                 id
@@ -460,6 +522,14 @@ impl Disk for SimDisk {
         let s = self.state();
         s.alive()?;
         Ok(s.capacity.saturating_sub(s.used()))
+    }
+
+    fn place_of(&self, path: &Path) -> io::Result<Place> {
+        let s = self.state();
+        s.alive()?;
+        let id = *s.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let born = s.inodes.get(&id).map(|inode| inode.born);
+        Ok(Place { inode: Some(id), born_ns: born, file_system: Some(s.file_system) })
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {

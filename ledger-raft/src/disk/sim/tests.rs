@@ -59,3 +59,56 @@ fn of_a_replaced_disk_nothing_is_left() {
     drop(lock);
     assert!(disk.lock_dir(Path::new("/d")).is_ok());
 }
+
+fn write(disk: &SimDisk, path: &str, bytes: &[u8]) {
+    let file = disk.open(Path::new(path), true).expect("created");
+    file.set_len(bytes.len() as u64).expect("room");
+    file.write_at(0, bytes).expect("room");
+    file.sync().expect("synced");
+    disk.sync_dir(Path::new(path).parent().expect("a directory")).expect("synced");
+}
+
+#[test]
+fn a_rolled_back_disk_keeps_every_place_and_a_copied_one_none() {
+    let disk = SimDisk::new(1);
+    write(&disk, "/d/a", b"old");
+    let then = disk.fork();
+    write(&disk, "/d/a", b"new");
+    write(&disk, "/d/b", b"more");
+    let place = |disk: &SimDisk| disk.place_of(Path::new("/d/a")).expect("there");
+    let (at, handle) = (place(&disk), disk.open(Path::new("/d/a"), false).expect("there"));
+
+    disk.restore(&then, false);
+    assert_eq!(disk.content(Path::new("/d/a")).as_deref(), Some(&b"old"[..]));
+    assert!(!disk.exists(Path::new("/d/b")));
+    assert_eq!(place(&disk).difference(&at), None);
+    assert!(handle.len().is_err(), "a handle of before works");
+
+    disk.restore(&then, true);
+    assert_eq!(disk.content(Path::new("/d/a")).as_deref(), Some(&b"old"[..]));
+    assert!(place(&disk).difference(&at).is_some());
+    let copied = place(&disk);
+    disk.crash(3);
+    assert_eq!(disk.content(Path::new("/d/a")).as_deref(), Some(&b"old"[..]), "a crash lost the copy");
+    assert_eq!(place(&disk), copied);
+    disk.rename(Path::new("/d/a"), Path::new("/d/c")).expect("there");
+    assert_eq!(disk.place_of(Path::new("/d/c")).expect("there"), copied);
+}
+
+#[test]
+fn what_is_removed_or_cut_at_rest_stays_so_over_a_crash() {
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new("/d/wal")).expect("created");
+    for path in ["/d/wal/1", "/d/wal/2", "/d/wall", "/d/cut"] {
+        write(&disk, path, b"bytes");
+    }
+    disk.remove_tree(Path::new("/d/wal"));
+    disk.truncate(Path::new("/d/cut"), 2).expect("there");
+    disk.crash(9);
+    let names = || disk.files().iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    assert_eq!(names(), ["/d/cut", "/d/wall"]);
+    assert!(!disk.exists(Path::new("/d/wal")));
+    assert_eq!(disk.content(Path::new("/d/cut")).as_deref(), Some(&b"by"[..]));
+    disk.remove_tree(Path::new("/d/cut"));
+    assert_eq!(names(), ["/d/wall"]);
+}
