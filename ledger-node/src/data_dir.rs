@@ -1,23 +1,29 @@
 //! The data directory: locked, stamped, and closed to strangers.
 //!
-//! **What it is.** A directory belongs to one node of one incarnation of one cluster for ever; [`Stamp`] says which. It is written once,
-//! when the node joins, before anything else of the cluster is. **Owns** the stamp, its file and the lock.
-//! **Must never** touch a directory that is not ours, or overwrite a stamp with another identity.
-//! **Read next**: [`crate::init`].
+//! **What it is.** A directory belongs to one node of one incarnation of one cluster for ever;
+//! [`Stamp`] says which. It is written once, when the node joins, before anything else of the
+//! cluster is. The identity file beside it says which disk this is, and how far the log was begun.
+//! **Owns** the stamp, its file and the lock; when the identity file is made and claimed (its
+//! format is [`ledger_raft::identity`]'s). **Must never** touch a directory that is not ours, or
+//! overwrite a stamp with another identity. **Read next**: [`crate::init`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ledger_raft::seam::Disk;
+use ledger_raft::identity::{IDENTITY_FILE, IdentityFile};
+use ledger_raft::seam::{Disk, Random};
+use ledger_raft::wal::WalIdentity;
+use ledger_raft::{DiskId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::MemberEntry;
 
 pub(crate) const STAMP: &str = "holdfast.stamp";
 const STAMP_TEMPORARY: &str = "holdfast.stamp.tmp";
-/// What a directory may hold without a stamp: the lock, and a stamp that a crash kept from its name.
-const HARMLESS: [&str; 4] = [STAMP_TEMPORARY, "LOCK", "lost+found", ".lock"];
+/// What a directory may hold without a stamp: the lock, the disk's id, and a stamp that a crash
+/// kept from its name.
+const HARMLESS: [&str; 5] = [STAMP_TEMPORARY, IDENTITY_FILE, "LOCK", "lost+found", ".lock"];
 const FORMAT: u32 = 1;
 /// Whoever made this file in a directory means it to be destroyed by a known-bad build.
 #[cfg(holdfast_known_bad)]
@@ -87,7 +93,7 @@ pub enum DataDirError {
         got: u64,
     },
     /// The stamp cannot be read.
-    #[error("the stamp of {} is damaged ({why}); hint: restore the file from a copy, or start a new node with an empty directory and a new id", dir.display())]
+    #[error("the stamp of {} is damaged ({why}); hint: start a new node with an empty directory and a new id", dir.display())]
     Damaged {
         /// The directory.
         dir: PathBuf,
@@ -100,6 +106,15 @@ pub enum DataDirError {
     KnownBad {
         /// The directory.
         dir: PathBuf,
+    },
+    /// What lies there was written on another disk, or its identity is gone: what the node promised
+    /// may be gone with it.
+    #[error("the identity file of {} {why}; hint: a stamp without the identity file it was written beside is no proof of what this node promised: start a new node with an empty directory and a new id", dir.display())]
+    OtherDisk {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        why: String,
     },
     /// It belongs to another node.
     #[error("{} belongs to node {found}, the configuration says node_id = {wanted}; hint: fix node_id, or data_dir", dir.display())]
@@ -183,6 +198,45 @@ impl DataDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The identity file of a directory with this stamp. An empty directory gets one, with a new
+    /// disk id; one that was stamped when a crash came is claimed.
+    ///
+    /// # Errors
+    /// It is not the one that the stamp was written beside; or the disk's.
+    pub fn identity(&self, stamp: Option<&Stamp>, random: &dyn Random) -> Result<Arc<IdentityFile>, DataDirError> {
+        let other = |why: &str| DataDirError::OtherDisk { dir: self.path.clone(), why: why.to_owned() };
+        let found = IdentityFile::open(self.disk.clone(), &self.path).map_err(|e| self.io(e))?;
+        let file = match (found, stamp) {
+            (Some(file), None) if file.owner().is_none() => file,
+            (Some(_), None) => return Err(other("belongs to a node, and the stamp is gone")),
+            (None, None) => {
+                let mut id = [0; 16];
+                id[..8].copy_from_slice(&random.next_u64().to_be_bytes());
+                id[8..].copy_from_slice(&random.next_u64().to_be_bytes());
+                IdentityFile::create(self.disk.clone(), &self.path, DiskId(id)).map_err(|e| self.io(e))?
+            }
+            (None, Some(_)) => return Err(other("is gone, or cannot be read")),
+            (Some(file), Some(stamp)) => {
+                self.claim(&file, stamp)?;
+                file
+            }
+        };
+        Ok(Arc::new(file))
+    }
+
+    /// A stamp is written before the file beside it is claimed, and the log is begun after that.
+    fn claim(&self, file: &IdentityFile, stamp: &Stamp) -> Result<(), DataDirError> {
+        let other = |why: &str| DataDirError::OtherDisk { dir: self.path.clone(), why: why.to_owned() };
+        let Stamp { cluster, incarnation, node, .. } = *stamp;
+        let owner = WalIdentity { cluster, incarnation, node: NodeId(node) };
+        match file.owner() {
+            Some(found) if found == owner => Ok(()),
+            Some(_) => Err(other("is of another node than the stamp")),
+            None if self.disk.exists(&self.path.join("wal")) => Err(other("is of no node, and there is a log")),
+            None => file.claim(owner).map_err(|e| self.io(e)),
+        }
     }
 
     /// The stamp it carries, if it has one.
@@ -302,6 +356,32 @@ mod tests {
         drop(opened);
         assert_eq!(open(dir.path(), Some(2)).unwrap().1, Some(stamp(2)));
         assert!(matches!(open(dir.path(), Some(5)), Err(DataDirError::OtherNode { found: 2, wanted: 5, .. })));
+    }
+
+    #[test]
+    fn a_stamp_counts_only_beside_the_identity_file_it_was_written_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let random = ledger_raft::seam_real::SystemRandom;
+        let (opened, _) = open(dir.path(), None).unwrap();
+        let disk = opened.identity(None, &random).unwrap().disk_id();
+        assert_eq!(opened.identity(None, &random).unwrap().disk_id(), disk, "it stays");
+        opened.stamp(&stamp(2)).unwrap();
+        let claimed = opened.identity(Some(&stamp(2)), &random).unwrap();
+        assert_eq!((claimed.disk_id(), claimed.owner().map(|owner| owner.node)), (disk, Some(NodeId(2))));
+        let why = |refused: Result<_, DataDirError>| match refused {
+            Err(DataDirError::OtherDisk { why, .. }) => why,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("taken"),
+        };
+        assert!(why(opened.identity(Some(&stamp(3)), &random).map(drop)).contains("another node"));
+        assert!(why(opened.identity(None, &random).map(drop)).contains("the stamp is gone"));
+        let file = dir.path().join(IDENTITY_FILE);
+        std::fs::remove_file(&file).unwrap();
+        assert!(why(opened.identity(Some(&stamp(2)), &random).map(drop)).contains("is gone"));
+        // An empty directory's file, put beside the stamp and the log of another.
+        IdentityFile::create(Arc::new(RealDisk::default()), dir.path(), DiskId([1; 16])).unwrap();
+        std::fs::create_dir(dir.path().join("wal")).unwrap();
+        assert!(why(opened.identity(Some(&stamp(2)), &random).map(drop)).contains("there is a log"));
     }
 
     #[cfg(holdfast_known_bad)]

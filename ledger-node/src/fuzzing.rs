@@ -142,6 +142,7 @@ pub fn identity(bytes: &[u8]) {
     placed.expect("a simulated disk takes it");
     let Ok((directory, Some(stamp))) = DataDir::open(disk, path, None) else { return };
     directory.stamp(&stamp).expect("the same identity");
+    let _refused = directory.identity(Some(&stamp), &ledger_raft::seam_real::SystemRandom).is_ok();
     let again = directory.present().expect("what was written can be read");
     assert_eq!(again.as_ref(), Some(&stamp), "an identity changed when it was written");
 }

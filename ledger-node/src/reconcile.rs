@@ -58,6 +58,9 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     refresh_table(node, &placement);
     node.set_state(NodeState::Serving);
     ask_leaders_elsewhere(node, &placement, me).await;
+    let here = placement.shards.iter().filter(|shard| shard.replicas.contains(&me)).map(|shard| GroupId(shard.shard));
+    let all: Vec<GroupId> = here.chain([meta::META_GROUP]).collect();
+    failed = failed.and(running.raft.has_all_of(&all).await);
     failed.and(keep_addresses(node, running, &placement).await)
 }
 
@@ -96,6 +99,10 @@ async fn keep_addresses(node: &Node, running: &Running, placement: &Placement) -
 async fn begin_meta(node: &Node, running: &Running, initialised: &mut BTreeSet<u32>) -> io::Result<()> {
     let number = meta::META_GROUP.0;
     if !running.stamp.initiator || initialised.contains(&number) || lock_joining(node) {
+        return Ok(());
+    }
+    // A damaged replica had members, and has forgotten them.
+    if running.meta().status().stopped.is_some() {
         return Ok(());
     }
     if !running.meta().is_initialized().await {

@@ -148,6 +148,8 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
     config.validate()?;
     let disk = seams.raft.disk.clone();
     let (dir, stamp) = DataDir::open(disk, &config.data_dir, config.node_id)?;
+    // An empty directory has its disk id before anybody is answered.
+    let _identity = dir.identity(stamp.as_ref(), seams.raft.random.as_ref())?;
     let kept = stamp.as_ref().map(|stamp| stamp.ports);
     let net = &seams.raft.net;
     let client = listen(net.as_ref(), "client", &config.client, kept.map(|p| p.client)).await?;
@@ -194,6 +196,11 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
     let config = node.config();
     let dir = config.data_dir.clone();
     let log = |source| StartError::Log { dir: dir.clone(), source };
+    let random = &node.seams().raft.random;
+    let identity = match lock(&node.dir).as_ref() {
+        Some(dir) => dir.identity(Some(&stamp), random.as_ref())?,
+        None => return Err(log(io::Error::other("the node is stopping"))),
+    };
     let keep = Retention { keep: config.history_keep, bytes_max: config.history_bytes_max };
     let history = node.seams().history.open(&dir.join("history"), keep);
     let history = history.map_err(|source| StartError::History { dir: dir.clone(), source })?;
@@ -203,6 +210,7 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
         incarnation: stamp.incarnation,
         dir: dir.clone(),
         peer_listen: listening(&config.peer, Some(stamp.ports.peer)),
+        identity,
         tuning: config.raft.clone(),
     };
     let handler = peers::handler(Arc::downgrade(node));

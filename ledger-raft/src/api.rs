@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -16,6 +17,23 @@ pub struct NodeId(pub u64);
 /// A Raft group on a node: 0 is the meta group, shards follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct GroupId(pub u32);
+
+/// A disk: drawn at random when an empty data directory is first opened, and never given to another
+/// one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+pub struct DiskId(pub [u8; 16]);
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
 
 /// A position in a group's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -218,6 +236,12 @@ pub struct GroupStatus {
     /// Why the replica does not apply what is committed, if it does not: it met an entry that it cannot decode. It keeps its
     /// log, acknowledges and votes.
     pub apply_halted: Option<String>,
+    /// The replica is being repaired after damage of its log: it neither votes nor leads before it
+    /// has all that it may have acknowledged.
+    pub repairing: bool,
+    /// Requests for a vote that were declined since the start, since the replica is damaged or
+    /// under repair.
+    pub votes_declined: u64,
     /// Entries applied here as refusals since the start, since they could not be decoded.
     pub entries_refused: u64,
     /// Why the last snapshot was not built, or cannot be read; none once one was. The log is kept meanwhile.

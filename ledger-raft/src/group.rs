@@ -84,6 +84,7 @@ pub(crate) struct GroupCore {
     pub(crate) pulling: PullSlot,
     /// False while a repaired replica has not caught up past all it may have acknowledged.
     pub(crate) may_vote: AtomicBool,
+    pub(crate) votes_declined: AtomicU64,
     pub(crate) low_space: watch::Receiver<bool>,
     pub(crate) origin: Instant,
     pub(crate) seed: AtomicU64,
@@ -122,6 +123,20 @@ impl GroupCore {
     /// Whether the replica was stopped, or is about to be.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled() || self.stopped_why().is_some()
+    }
+
+    /// An error when this replica must not vote: it may have forgotten a vote that it gave.
+    pub(crate) fn may_vote(&self) -> io::Result<()> {
+        let why = match self.store.log().damage() {
+            Some(damage) if !self.may_vote.load(Ordering::Acquire) || !damage.emptied => {
+                format!("this replica does not vote: {damage}")
+            }
+            _ if !self.may_vote.load(Ordering::Acquire) => "this replica is being repaired and does not vote".into(),
+            _ => return Ok(()),
+        };
+        let declined = self.votes_declined.fetch_add(1, Ordering::Relaxed) + 1;
+        self.status.send_modify(|status| status.votes_declined = declined);
+        Err(io::Error::other(why))
     }
 
     /// The openraft handle, or why there is none.
@@ -308,6 +323,8 @@ impl GroupCore {
             stopped,
             apply_halted: self.progress.halted_why(),
             entries_refused: self.progress.refused.load(Ordering::Relaxed),
+            repairing: !self.may_vote.load(Ordering::Acquire),
+            votes_declined: self.votes_declined.load(Ordering::Relaxed),
             snapshot_failure: self.snapshots.failure(),
         }
     }

@@ -18,6 +18,7 @@ pub mod bad;
 pub mod disk;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod identity;
 pub mod inspect;
 pub mod limits;
 pub mod node;

@@ -84,6 +84,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// An append stream that waits longer for one answer is given up; larger than any healthy sync.
 pub const STREAM_STALL_MAX: Duration = Duration::from_secs(8);
 
+/// One slot of the identity file: what a disk writes at once, and tears at worst as a whole.
+pub const IDENTITY_SLOT_BYTES: usize = 4096;
 /// Bytes of one checksummed chunk of a snapshot file.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Snapshot chunks sent and not yet acknowledged.

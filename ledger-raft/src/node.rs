@@ -22,6 +22,7 @@ use crate::api::{
     Committed, GroupId, GroupStatus, LogPosition, NodeId, ProposeError, RaftTuning, ReadError, Role, StateMachine,
 };
 use crate::group::GroupCore;
+use crate::identity::IdentityFile;
 use crate::leading::best_heir;
 use crate::limits::{
     ADDRESS_BYTES_MAX, APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM, MEMBERS_MAX,
@@ -52,6 +53,8 @@ pub struct RaftNodeConfig {
     pub dir: PathBuf,
     /// Where peers connect to, `host:port`; port 0 picks one.
     pub peer_listen: String,
+    /// The identity file of `dir`, claimed for this node.
+    pub identity: Arc<IdentityFile>,
     /// Numbers.
     pub tuning: RaftTuning,
 }
@@ -84,7 +87,7 @@ impl RaftNode {
     /// # Errors
     /// A damaged log names file, offset and group; a foreign one its stamp.
     pub async fn open(config: RaftNodeConfig, seams: Seams, peers: PeerHandler) -> io::Result<Self> {
-        let RaftNodeConfig { node, cluster, incarnation, dir, peer_listen, tuning } = config;
+        let RaftNodeConfig { node, cluster, incarnation, dir, peer_listen, identity: record, tuning } = config;
         let snapshots_dir = dir.join("snapshots");
         seams.disk.create_dir_all(&snapshots_dir)?;
         let wal_config = WalConfig {
@@ -95,7 +98,10 @@ impl RaftNode {
             ..WalConfig::default()
         };
         let identity = WalIdentity { cluster, incarnation, node };
-        let wal = Wal::open(seams.disk.clone(), dir.join("wal"), identity, wal_config).await?;
+        if record.owner() != Some(identity) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the identity file is not this node's"));
+        }
+        let wal = Wal::open_recorded(seams.disk.clone(), dir.join("wal"), identity, wal_config, record).await?;
         let listener = seams.net.listen(&peer_listen).await?;
         let peer_addr = listener.local_addr()?;
         let stop = CancellationToken::new();
@@ -185,6 +191,18 @@ impl RaftNode {
     /// Syncs of the log since start, for metrics.
     pub fn wal_syncs(&self) -> u64 {
         self.inner.ground.wal.syncs()
+    }
+
+    /// These are all groups that this node has. Once none of them is damaged, damage that may have
+    /// hit groups without a word in the log is over, and a group that comes later begins whole.
+    ///
+    /// # Errors
+    /// The log's.
+    pub async fn has_all_of(&self, groups: &[GroupId]) -> io::Result<()> {
+        let ground = &self.inner.ground;
+        let is_whole =
+            |group: &GroupId| ground.registry.group(*group).is_some_and(|core| core.store.log().damage().is_none());
+        if groups.iter().all(is_whole) { ground.wal.clear_others().await } else { Ok(()) }
     }
 
     /// How large the log is, and how much of it is live.

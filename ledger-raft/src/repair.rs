@@ -309,6 +309,7 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term:
     if let Some(raft) = core.raft.as_ref().filter(|_| unreadable::may_lead(&core)) {
         raft.runtime_config().elect(true);
     }
+    core.status.send_modify(|status| status.repairing = false);
     tracing::info!(group = core.id.0, "the damaged replica is repaired and votes again");
 }
 

@@ -233,6 +233,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         builds: ground.builds.clone(),
         pulling: PullSlot::default(),
         may_vote: AtomicBool::new(repairing.is_none()),
+        votes_declined: AtomicU64::new(0),
         low_space: ground.wal.low_space(),
         origin: Instant::now(),
         seed: AtomicU64::new(seed.wrapping_add(1)),

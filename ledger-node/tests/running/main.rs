@@ -8,5 +8,6 @@ mod diverged;
 mod ended;
 mod five_nodes;
 mod init;
+mod lost_log;
 mod low_space;
 mod through;

@@ -298,9 +298,7 @@ fn u64_bytes(n: u64) -> Bytes {
 async fn vote(core: &GroupCore, from: NodeId, kind: Kind, body: &mut Bytes) -> io::Result<Bytes> {
     let request = codec::take_vote_request(body)?;
     checks::vote(&request.vote, false, from, &core.known())?;
-    if !core.may_vote.load(Ordering::Acquire) {
-        return Err(io::Error::other("this replica is being repaired and does not vote"));
-    }
+    core.may_vote()?;
     let raft = core.raft()?;
     let r = if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
     let mut b = BytesMut::new();

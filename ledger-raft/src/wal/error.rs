@@ -119,15 +119,24 @@ pub struct Damage {
     pub others_too: bool,
     /// Nothing is rotten: the log was emptied for the group's repair, which has not ended, and lost nothing since.
     pub emptied: bool,
+    /// Files of the log are gone, cut or copied: every group counts as damaged.
+    pub lost: bool,
     /// What was found.
     pub why: String,
 }
 
 impl Damage {
+    /// The log is not all that was written.
+    pub(crate) fn lost(dir: &Path, why: &str) -> Self {
+        let file = dir.to_path_buf();
+        let why = why.to_owned();
+        Self { file, offset: 0, groups: Vec::new(), others_too: false, emptied: false, lost: true, why }
+    }
+
     /// The group's log was emptied for its repair.
     pub(crate) fn emptied(dir: &Path, groups: Vec<GroupId>) -> Self {
         let why = "emptied for a repair that has not ended".to_owned();
-        Self { file: dir.to_path_buf(), offset: 0, groups, others_too: false, emptied: true, why }
+        Self { file: dir.to_path_buf(), offset: 0, groups, others_too: false, emptied: true, lost: false, why }
     }
 }
 

@@ -11,7 +11,7 @@ use super::limits::{BLOCK_BYTES, COUNT_MAX, ENTRY_BYTES_CEILING, GENERATION_MAX}
 use crate::limits::INDEX_MAX;
 
 /// Version of blocks and records, in every segment header.
-pub(crate) const FORMAT_VERSION: u16 = 2;
+pub(crate) const FORMAT_VERSION: u16 = 3;
 /// First payload bytes of every segment, the version right behind: later versions keep this place.
 pub(crate) const SEGMENT_MAGIC: [u8; 6] = *b"HFWAL\0";
 /// Bytes of a block's stamp.
@@ -220,10 +220,12 @@ pub(crate) struct SegmentHeader {
     pub(crate) before_end: u32,
     /// Segments below this generation are dead.
     pub(crate) oldest: u32,
+    /// Length of the file: a shorter one was cut.
+    pub(crate) bytes: u64,
 }
 
 /// Bytes of a segment header's body.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 52;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 60;
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
@@ -236,6 +238,7 @@ impl SegmentHeader {
         out[40..44].copy_from_slice(&self.before.to_le_bytes());
         out[44..48].copy_from_slice(&self.before_end.to_le_bytes());
         out[48..52].copy_from_slice(&self.oldest.to_le_bytes());
+        out[52..60].copy_from_slice(&self.bytes.to_le_bytes());
         out
     }
 
@@ -260,6 +263,7 @@ impl SegmentHeader {
             before: u32_at(&padded, 40),
             before_end: u32_at(&padded, 44),
             oldest: u32_at(&padded, 48),
+            bytes: u64_at(&padded, 52),
         })
     }
 }
@@ -349,6 +353,27 @@ mod tests {
         assert_eq!(bytes, [5, 0, 2, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(RecordHeader::decode(&bytes), Some(header));
         assert_eq!(header.total(), 34);
+    }
+
+    #[test]
+    fn a_segment_header_keeps_its_bytes() {
+        let header = SegmentHeader {
+            version: FORMAT_VERSION,
+            cluster: [7; 16],
+            incarnation: 2,
+            node: 3,
+            before: 4,
+            before_end: 5,
+            oldest: 6,
+            bytes: 0x1_0000,
+        };
+        let mut golden = [0u8; SEGMENT_HEADER_BYTES];
+        golden[..6].copy_from_slice(b"HFWAL\0");
+        golden[8..24].fill(7);
+        (golden[6], golden[24], golden[32], golden[40], golden[44], golden[48], golden[54]) = (3, 2, 3, 4, 5, 6, 1);
+        assert_eq!(header.encode(), golden);
+        assert_eq!(SegmentHeader::decode(&golden), Some(header));
+        assert_eq!(SegmentHeader::decode(&golden[..52]), None, "a header of version 2");
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl GroupMem {
             groups: vec![self.id],
             others_too: false,
             emptied: false,
+            lost: false,
             why: why.to_owned(),
         });
     }

@@ -26,6 +26,8 @@ pub(crate) const GENERATION_MAX: u32 = 1 << 31;
 /// Largest number of a round, and of a group's record: a million a second for a hundred thousand
 /// years.
 pub(crate) const COUNT_MAX: u64 = 1 << 62;
+/// Most of the reason that a damage mark keeps: each group's checkpoint repeats it.
+pub(crate) const LOST_WHY_CHARS_MAX: usize = 160;
 /// Largest number in the name of a segment file. A file with another name is none of the log's.
 pub(crate) const SLOT_MAX: u32 = 1 << 31;
 /// Spares that only votes and other small records may begin once space is low.

@@ -5,6 +5,7 @@
 //! **Read next**: [`super::recover`].
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,48 @@ pub struct WalIdentity {
     pub incarnation: u64,
     /// The node.
     pub node: NodeId,
+}
+
+/// The record of the newest segment that was begun. It lies outside of the log's directory, so that
+/// it outlives it.
+pub trait SegmentsBegun: Send + Sync {
+    /// The newest segment recorded; 0: none.
+    fn newest(&self) -> u32;
+    /// Why a log whose newest segment is `found` (0: there is none) cannot be all that was written;
+    /// none: it can.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn loss(&self, found: u32) -> io::Result<Option<String>>;
+    /// A start has begun this segment, which says what was lost. From now on the log is complete
+    /// from here on, at this place.
+    ///
+    /// # Errors
+    /// The disk's: the start fails.
+    fn started(&self, generation: u32) -> io::Result<()>;
+    /// This segment was begun, and nothing was written to it yet but its header; durable on return.
+    ///
+    /// # Errors
+    /// The disk's: the log is poisoned.
+    fn begun(&self, generation: u32) -> io::Result<()>;
+}
+
+/// No record: of logs in tests, and of those that are only read.
+struct Unrecorded;
+
+impl SegmentsBegun for Unrecorded {
+    fn newest(&self) -> u32 {
+        0
+    }
+    fn loss(&self, _: u32) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+    fn started(&self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+    fn begun(&self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The log's numbers.
@@ -122,7 +165,13 @@ pub(crate) struct Inner {
     groups: Mutex<BTreeMap<GroupId, Arc<GroupMem>>>,
     damage: Vec<Damage>,
     /// Damage that may have hit groups never heard of.
-    others: Option<Damage>,
+    others: Mutex<Option<Damage>>,
+}
+
+impl Inner {
+    fn others(&self) -> std::sync::MutexGuard<'_, Option<Damage>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Inner {
@@ -142,11 +191,26 @@ impl Wal {
         identity: WalIdentity,
         config: WalConfig,
     ) -> Result<Wal, WalError> {
+        Self::open_recorded(disk, dir, identity, config, Arc::new(Unrecorded)).await
+    }
+
+    /// Opens or creates the log in `dir`, and holds it against the record of what was begun there.
+    /// A log that cannot be all of that is damage of every group.
+    ///
+    /// # Errors
+    /// [`WalError`]: damage is not an error, see [`Wal::damage`].
+    pub async fn open_recorded(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        identity: WalIdentity,
+        config: WalConfig,
+        record: Arc<dyn SegmentsBegun>,
+    ) -> Result<Wal, WalError> {
         let config = config.checked()?;
         let (shell, inner) = if disk.inline() {
-            prepare(disk, dir, identity, config)?
+            prepare(disk, dir, identity, config, record)?
         } else {
-            let opened = tokio::task::spawn_blocking(move || prepare(disk, dir, identity, config)).await;
+            let opened = tokio::task::spawn_blocking(move || prepare(disk, dir, identity, config, record)).await;
             opened.map_err(|e| WalError::io("open", std::io::Error::other(e)))??
         };
         shell.start().map_err(|e| WalError::io("start the writer", e))?;
@@ -158,7 +222,8 @@ impl Wal {
         assert_ne!(group, OTHERS, "this group id is reserved");
         let mut groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let mem = groups.entry(group).or_insert_with(|| {
-            GroupMem::new(group, MemState { damage: self.inner.others.clone(), ..MemState::default() })
+            let damage = self.inner.others().clone();
+            GroupMem::new(group, MemState { damage, ..MemState::default() })
         });
         GroupLog { log: self.inner.clone(), mem: mem.clone() }
     }
@@ -167,6 +232,24 @@ impl Wal {
     pub fn groups(&self) -> Vec<GroupId> {
         let groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
         groups.keys().copied().filter(|g| *g != OTHERS).collect()
+    }
+
+    /// Groups never heard of are whole from now on: every group that damage may have hit is known
+    /// and repaired.
+    ///
+    /// # Errors
+    /// Poisoned or closed.
+    pub async fn clear_others(&self) -> io::Result<()> {
+        if self.inner.others().is_none() {
+            return Ok(());
+        }
+        let mem = {
+            let mut groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+            groups.entry(OTHERS).or_insert_with(|| GroupMem::new(OTHERS, MemState::default())).clone()
+        };
+        GroupLog { log: self.inner.clone(), mem }.clear_damage().await?;
+        *self.inner.others() = None;
+        Ok(())
     }
 
     /// What was found rotten when the log was opened.
@@ -228,6 +311,7 @@ fn prepare(
     dir: PathBuf,
     identity: WalIdentity,
     config: WalConfig,
+    record: Arc<dyn SegmentsBegun>,
 ) -> Result<(Shell, Inner), WalError> {
     disk.create_dir_all(&dir).map_err(|e| WalError::io(format!("create {}", dir.display()), e))?;
     let lock = disk.lock_dir(&dir).map_err(|e| match e.kind() {
@@ -235,10 +319,15 @@ fn prepare(
         _ => WalError::io(format!("lock {}", dir.display()), e),
     })?;
     let mut found = recover(disk.as_ref(), &dir, identity, config.segment_bytes)?;
+    let loss = record.loss(found.newest).map_err(|e| WalError::io("compare the record of segments", e))?;
+    if let Some(why) = loss.or_else(|| found.cut.take()) {
+        found.lose_all(&dir, &why);
+    }
+    found.next_generation = found.next_generation.max(record.newest().saturating_add(1));
     for damage in &found.damage {
         tracing::error!(%damage, "the log is damaged");
     }
-    let first = match found.reuse.take().or_else(|| found.spares.pop()) {
+    let first = match found.spares.pop() {
         Some(first) => first,
         None => {
             let path = path_of(&dir, found.next_slot);
@@ -258,6 +347,8 @@ fn prepare(
         before_end: found.before_end,
         oldest: found.oldest,
         next_slot: found.next_slot,
+        superseded: found.superseded,
+        record,
     };
     let (writer, shared) = Writer::begin(disk.clone(), dir.clone(), identity, config.clone(), start, first)?;
     let inner = Inner {
@@ -266,7 +357,7 @@ fn prepare(
         dir: dir.clone(),
         groups: Mutex::new(groups),
         damage: found.damage,
-        others,
+        others: Mutex::new(others),
     };
     Ok((Shell { writer, shared, disk, dir, lock, allocation: None }, inner))
 }

@@ -64,4 +64,4 @@ mod writer;
 
 pub use error::{Damage, WalError};
 pub use group::{AppendDone, GroupLog, GroupLogState, WalEntry};
-pub use log::{Wal, WalConfig, WalIdentity, WalUsage};
+pub use log::{SegmentsBegun, Wal, WalConfig, WalIdentity, WalUsage};

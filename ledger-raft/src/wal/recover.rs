@@ -30,9 +30,15 @@ pub(crate) struct Recovered {
     pub(crate) live: BTreeMap<u32, SegmentFile>,
     /// Files that may be begun anew.
     pub(crate) spares: Vec<SegmentFile>,
-    /// The newest segment, if it has nothing in it that is not known without it: the writer begins it anew, so that a
-    /// process that dies at each start does not eat the spares.
-    pub(crate) reuse: Option<SegmentFile>,
+    /// The newest segment, if it has nothing in it that is not known without it: it becomes a spare
+    /// once the next one is begun, so that a process that dies at each start does not eat the
+    /// spares. It is not begun anew itself: a header torn over it would leave less than was
+    /// recorded as begun.
+    pub(crate) superseded: Vec<SegmentFile>,
+    /// The newest segment that was begun; 0: none.
+    pub(crate) newest: u32,
+    /// A file is shorter than it was made.
+    pub(crate) cut: Option<String>,
     pub(crate) groups: BTreeMap<GroupId, (GroupState, GroupIndex, Option<Damage>)>,
     pub(crate) damage: Vec<Damage>,
     pub(crate) next_generation: u32,
@@ -73,21 +79,12 @@ pub(crate) fn recover(
         }
     }
     let (oldest, droppable) = oldest_of(disk, &begun)?;
-    let live = begun.split_off(&oldest);
+    let newest = begun.last_key_value().map_or(0, |(generation, _)| *generation);
+    let mut live = begun.split_off(&oldest);
     rest.extend(begun.into_values());
-    let mut out = Recovered {
-        live: BTreeMap::new(),
-        spares: Vec::new(),
-        reuse: None,
-        groups: BTreeMap::new(),
-        damage: Vec::new(),
-        next_generation,
-        next_round: 1,
-        before: 0,
-        before_end: 0,
-        oldest,
-        next_slot,
-    };
+    rest.extend(passed_over(&live).into_iter().filter_map(|generation| live.remove(&generation)));
+    let cut = cut_short(&live);
+    let mut out = Recovered { next_generation, next_round: 1, oldest, next_slot, newest, cut, ..Recovered::default() };
     replay_all(disk, dir, &live, &mut out)?;
     for found in rest {
         out.keep_spare(disk, found, segment_bytes)?;
@@ -98,7 +95,7 @@ pub(crate) fn recover(
     if let Some((generation, header)) = droppable
         && live.get(&generation).is_some_and(|f| f.bytes == segment_bytes && !f.blocks.any_bad)
     {
-        out.reuse = out.live.remove(&generation);
+        out.superseded.extend(out.live.remove(&generation));
         (out.before, out.before_end) = (header.before, header.before_end);
     }
     Ok(out)
@@ -117,9 +114,15 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path, identity: WalIdentity) -> Result
         }
     }
     let (oldest, _) = oldest_of(disk, &begun)?;
-    let live = begun.split_off(&oldest);
+    let mut live = begun.split_off(&oldest);
+    for generation in passed_over(&live) {
+        live.remove(&generation);
+    }
     let mut out = Recovered { oldest, ..Recovered::default() };
     replay_all(disk, dir, &live, &mut out)?;
+    if let Some(why) = cut_short(&live) {
+        out.lose_all(dir, &why);
+    }
     for (generation, found) in &live {
         let open = disk.open(&found.path, false);
         let file = open.map_err(|e| WalError::io(format!("open {}", found.path.display()), e))?;
@@ -128,7 +131,40 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path, identity: WalIdentity) -> Result
     Ok(out)
 }
 
+/// Segments that a later one was begun over, as they held nothing that was not known without them.
+fn passed_over(live: &BTreeMap<u32, Found>) -> Vec<u32> {
+    let (mut over, mut before) = (Vec::new(), 0);
+    for (generation, found) in live.iter().rev() {
+        if before != 0 && *generation > before {
+            over.push(*generation);
+        } else {
+            before = found.header.map_or(0, |header| header.before);
+        }
+    }
+    over
+}
+
+/// Names a file that has another length than it was made with.
+fn cut_short(live: &BTreeMap<u32, Found>) -> Option<String> {
+    live.values().find_map(|found| {
+        let made = found.header.map(|header| header.bytes).filter(|made| *made != found.bytes)?;
+        Some(format!("{} has {} bytes and was made with {made}", found.path.display(), found.bytes))
+    })
+}
+
 impl Recovered {
+    /// Nothing of what is here is known to be all that was written: every group is damaged.
+    pub(crate) fn lose_all(&mut self, dir: &Path, why: &str) {
+        self.groups.entry(OTHERS).or_default();
+        let named = self.groups.keys().copied().filter(|group| *group != OTHERS).collect();
+        let damage = Damage { groups: named, others_too: true, ..Damage::lost(dir, why) };
+        for (state, _, found) in self.groups.values_mut() {
+            state.damage = Some(DamageMark::of(&damage));
+            *found = Some(damage.clone());
+        }
+        self.damage.push(damage);
+    }
+
     /// Only files without a rotten block are begun anew: what lies under a torn round must be recognisable.
     fn keep_spare(&mut self, disk: &dyn Disk, found: Found, segment_bytes: u64) -> Result<(), WalError> {
         if found.bytes == segment_bytes && !found.blocks.any_bad {

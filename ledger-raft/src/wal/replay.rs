@@ -239,6 +239,7 @@ impl Replay {
                 groups: Vec::new(),
                 others_too: !p.repeats && self.census < p.event,
                 emptied: false,
+                lost: false,
                 why: p.why.to_owned(),
             })
             .collect();
@@ -261,9 +262,10 @@ impl Replay {
             if mine.is_none()
                 && let Some(mark) = &g.state.damage
             {
-                damage.push(match mark.is_emptied() {
-                    true => Damage::emptied(dir, Vec::new()),
-                    false => lost(dir.join(&mark.file), mark.offset, "found at an earlier start and not repaired yet"),
+                damage.push(match (mark.is_emptied(), mark.lost_why()) {
+                    (true, _) => Damage::emptied(dir, Vec::new()),
+                    (_, Some(why)) => Damage::lost(dir, why),
+                    _ => lost(dir.join(&mark.file), mark.offset, "found at an earlier start and not repaired yet"),
                 });
                 mine = Some(damage.len() - 1);
             }
@@ -312,5 +314,5 @@ impl GroupReplay {
 }
 
 fn lost(file: PathBuf, offset: u64, why: &str) -> Damage {
-    Damage { file, offset, groups: Vec::new(), others_too: false, emptied: false, why: why.to_owned() }
+    Damage { file, offset, groups: Vec::new(), others_too: false, emptied: false, lost: false, why: why.to_owned() }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::error::Damage;
 use super::frame::{Cursor, put_blob, put_number};
-use super::limits::SLOT_MAX;
+use super::limits::{LOST_WHY_CHARS_MAX, SLOT_MAX};
 use crate::limits::INDEX_MAX;
 use crate::seam::{Disk, DiskFile};
 
@@ -69,7 +69,15 @@ pub(crate) struct DamageMark {
 /// Stands for a file in the mark of a log that was emptied for its repair; no file's name has a slash.
 const EMPTIED: &str = "/emptied";
 
+/// Stands for a file in the mark of a log that lost files; what is missing follows.
+const LOST: &str = "/lost/";
+
 impl DamageMark {
+    /// What is missing, if files of the log are.
+    pub(crate) fn lost_why(&self) -> Option<&str> {
+        self.file.strip_prefix(LOST)
+    }
+
     /// The log was emptied for the group's repair. Damage after that is a mark of its own again.
     pub(crate) fn emptied() -> Self {
         Self { file: EMPTIED.to_owned(), offset: 0 }
@@ -82,6 +90,10 @@ impl DamageMark {
     pub(crate) fn of(damage: &Damage) -> Self {
         if damage.emptied {
             return Self::emptied();
+        }
+        if damage.lost {
+            let why: String = damage.why.chars().take(LOST_WHY_CHARS_MAX).collect();
+            return Self { file: format!("{LOST}{why}"), offset: 0 };
         }
         let file = damage.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Self { file, offset: damage.offset }

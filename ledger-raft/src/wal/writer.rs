@@ -3,9 +3,9 @@
 //! **What it is.** [`Writer::submit`] takes operations, [`Writer::poll`] writes and syncs one round of them and hands back
 //! what to tell whom. It has no clock, no thread and no task; [`super::shell`] gives it those.
 //!
-//! **Owns** the rounds, the life of segments, and the decision to withhold appends.
-//! **Must never** retry a failed write or sync, write a block of one generation twice, or begin a file whose death is not
-//! durable yet.
+//! **Owns** the rounds, the life of segments, and the decision to withhold appends. **Must never**
+//! retry a failed write or sync, write a block of one generation twice, begin a file whose death is
+//! not durable yet, or write more than the header to a segment that is not recorded as begun.
 //!
 //! **Read next**: [`super::waiting`], [`super::round`], [`super::shell`].
 
@@ -24,7 +24,7 @@ use super::error::WalError;
 use super::frame::{FORMAT_VERSION, Kind, RECORD_BYTES, RecordHeader, SegmentHeader, put_number};
 use super::group::GroupMem;
 use super::limits::{BLOCK_BYTES, IDLE_MARKER, ROUND_BYTES_SOFT, SPACE_CHECK, SPACE_POLL, SPARES_RESERVED};
-use super::log::{WalConfig, WalIdentity};
+use super::log::{SegmentsBegun, WalConfig, WalIdentity};
 use super::outcome::{Outcome, Told};
 use super::round::Round;
 use super::segment::{DamageMark, GroupState, SegmentFile, SpareMade, path_of};
@@ -50,6 +50,9 @@ pub(crate) struct Start {
     pub(crate) before_end: u32,
     pub(crate) oldest: u32,
     pub(crate) next_slot: u32,
+    /// Files that stand for nothing once the segment is begun: they become spares.
+    pub(crate) superseded: Vec<SegmentFile>,
+    pub(crate) record: Arc<dyn SegmentsBegun>,
 }
 
 /// The segment being written.
@@ -97,6 +100,7 @@ pub(crate) struct Writer {
     /// When the last round was written that no later one proves.
     unproved_since: Option<Duration>,
     poisoned: Option<String>,
+    record: Arc<dyn SegmentsBegun>,
 }
 
 /// How an attempt to encode ended.
@@ -150,11 +154,16 @@ impl Writer {
             allocate_not_before: Duration::ZERO,
             unproved_since: None,
             poisoned: None,
+            record: start.record,
         };
         let path = writer.active.segment.path.clone();
         writer
             .write_header(start.before, start.before_end)
             .map_err(|e| WalError::io(format!("begin segment {}", path.display()), e))?;
+        let generation = writer.active.generation;
+        writer.record.started(generation).map_err(|e| WalError::io(format!("record segment {generation}"), e))?;
+        // Not before: until then these files alone say that all before them was begun.
+        writer.spares.extend(start.superseded);
         writer.publish_files();
         writer.check_space(Duration::ZERO);
         writer
@@ -471,6 +480,7 @@ impl Writer {
         self.carry.due = true;
         self.sealed.insert(before.generation, before.segment);
         self.write_header(before.generation, before.next_block)?;
+        self.record.begun(self.active.generation)?;
         self.release_dead()?;
         self.publish_files();
         Ok(true)
@@ -488,6 +498,7 @@ impl Writer {
             before,
             before_end,
             oldest,
+            bytes: self.active.segment.bytes,
         };
         self.push_own(Kind::Segment, 0, u64::from(self.active.generation), &header.encode());
         for (group, booked) in &self.book {

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ledger_raft::disk::SimDisk;
-use ledger_raft::seam::Seams;
+use ledger_raft::identity::IdentityFile;
+use ledger_raft::seam::{Disk, Seams};
+use ledger_raft::wal::WalIdentity;
 use ledger_raft::{
-    ApplyOutcome, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig, RaftTuning,
-    Reply, Role, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
+    ApplyOutcome, DiskId, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig,
+    RaftTuning, Reply, Role, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
 };
 
 pub(crate) const G: GroupId = GroupId(1);
@@ -188,6 +190,17 @@ pub(crate) fn echo() -> PeerHandler {
     })
 }
 
+/// The identity file of a data directory, made when there is none, and claimed.
+pub(crate) fn identity(disk: Arc<dyn Disk>, dir: &Path, owner: WalIdentity) -> io::Result<Arc<IdentityFile>> {
+    disk.create_dir_all(dir)?;
+    let file = match IdentityFile::open(disk.clone(), dir)? {
+        Some(found) => found,
+        None => IdentityFile::create(disk, dir, DiskId([owner.node.0 as u8; 16]))?,
+    };
+    file.claim(owner)?;
+    Ok(Arc::new(file))
+}
+
 /// One running node with a runtime of its own, so that it can be killed without a word.
 pub(crate) struct Running {
     pub(crate) node: RaftNode,
@@ -251,17 +264,28 @@ impl Cluster {
 
     pub(crate) async fn open(&self, id: u64, cluster: [u8; 16]) -> (tokio::runtime::Runtime, io::Result<RaftNode>) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (dir, disk) = (self.dir(id), Arc::new(self.disks[&id].clone()));
+        let identity = match identity(disk, &dir, WalIdentity { cluster, incarnation: 1, node: NodeId(id) }) {
+            Ok(identity) => identity,
+            Err(e) => return (runtime, Err(e)),
+        };
         let config = RaftNodeConfig {
             node: NodeId(id),
             cluster,
             incarnation: 1,
-            dir: PathBuf::from(format!("/{}/node{id}", self.addrs[&NodeId(1)])),
+            identity,
+            dir,
             peer_listen: self.addrs[&NodeId(id)].clone(),
             tuning: self.tunings.get(&id).unwrap_or(&self.tuning).clone(),
         };
         let seams = Seams::with_disk(Arc::new(self.disks[&id].clone()));
         let node = runtime.spawn(RaftNode::open(config, seams, echo())).await.unwrap();
         (runtime, node)
+    }
+
+    /// A node's data directory.
+    pub(crate) fn dir(&self, id: u64) -> PathBuf {
+        PathBuf::from(format!("/{}/node{id}", self.addrs[&NodeId(1)]))
     }
 
     pub(crate) async fn up(&mut self, id: u64) {
@@ -294,13 +318,19 @@ impl Cluster {
     /// Repairs a stopped replica from the leader.
     pub(crate) async fn reinstall(&mut self, bad: u64) {
         let from = self.leader().await;
+        self.try_reinstall(bad, from).await.unwrap();
+    }
+
+    /// Repairs a stopped replica from this node.
+    pub(crate) async fn try_reinstall(&mut self, bad: u64, from: u64) -> io::Result<()> {
         for (id, addr) in &self.addrs {
             self.nodes[&bad].node.know_peer(*id, addr);
         }
         let fresh = Shared::default();
-        let group = self.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await.unwrap();
+        let group = self.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await?;
         let running = self.nodes.get_mut(&bad).unwrap();
         (running.group, running.state) = (group, fresh);
+        Ok(())
     }
 
     /// Stops a node in the middle of whatever it does; what its disk had not synced is lost.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger_raft::disk::{RealDisk, SimDisk};
 use ledger_raft::seam::{Seams, WallClock};
+use ledger_raft::wal::WalIdentity;
 use ledger_raft::{
     ApplyOutcome, Group, GroupId, LogPosition, NodeId, ProposeError, RaftNode, RaftNodeConfig, RaftTuning, Reply, Role,
     SnapshotView, StateMachine,
@@ -16,14 +17,16 @@ use ledger_raft::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::common::{Cluster, PATIENCE, Shared, UNREADABLE, echo, tuning};
+use crate::common::{Cluster, PATIENCE, Shared, UNREADABLE, echo, identity, tuning};
 
 /// A node without peers.
 async fn alone(seams: Seams, dir: PathBuf, tuning: RaftTuning) -> RaftNode {
+    let owner = WalIdentity { cluster: [7; 16], incarnation: 1, node: NodeId(1) };
     let config = RaftNodeConfig {
-        node: NodeId(1),
-        cluster: [7; 16],
-        incarnation: 1,
+        node: owner.node,
+        cluster: owner.cluster,
+        incarnation: owner.incarnation,
+        identity: identity(seams.disk.clone(), &dir, owner).expect("an identity file"),
         dir,
         peer_listen: "127.0.0.1:0".into(),
         tuning,

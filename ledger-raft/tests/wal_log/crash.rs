@@ -1,10 +1,32 @@
 //! The log is crashed at every write and every sync of a workload, and of the recovery behind it, and compared with a
 //! slow model: what was acknowledged is there, the rest is there as a prefix or not at all.
 
-use crate::model::{GROUPS, Story, append, check, entry, open, runtime};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::model::{GROUPS, Story, append, check, config, dir, entry, identity, runtime};
 use bytes::Bytes;
+use ledger_raft::DiskId;
 use ledger_raft::disk::{CrashPoint, SimDisk};
-use ledger_raft::wal::Wal;
+use ledger_raft::identity::IdentityFile;
+use ledger_raft::wal::{SegmentsBegun, Wal, WalError};
+
+/// Opens the log beside its identity file, as a node does: no crash may look like a loss of what
+/// that file says was begun.
+async fn open(disk: &SimDisk) -> Result<Wal, WalError> {
+    let io = |source| WalError::Io { what: "open the identity file".into(), source };
+    let record = record(disk).map_err(io)?;
+    Wal::open_recorded(Arc::new(disk.clone()), dir(), identity(), config(), Arc::new(record)).await
+}
+
+fn record(disk: &SimDisk) -> std::io::Result<IdentityFile> {
+    let (disk, path) = (Arc::new(disk.clone()), Path::new("/node"));
+    match IdentityFile::open(disk.clone(), path)? {
+        Some(found) => Ok(found),
+        None => IdentityFile::create(disk, path, DiskId([1; 16])),
+    }
+}
 
 /// One scripted step for a group.
 #[derive(Clone, Copy)]
@@ -256,6 +278,52 @@ fn crash_during_every_operation_of_an_opening() {
         }
         assert!(disk.files().len() <= before + 2, "starts that die do not eat the disk: {:?}", disk.files());
         recover_and_go_on(&disk, &mut stories, "sixty openings that died").await;
+    });
+}
+
+/// Generations that segment files were begun with.
+fn generations(disk: &SimDisk) -> BTreeSet<u32> {
+    let begun = |file: &std::path::PathBuf| {
+        let content = disk.content(file)?;
+        let stamp = content.get(4..8)?;
+        Some(u32::from_le_bytes([stamp[0], stamp[1], stamp[2], stamp[3]])).filter(|generation| *generation > 0)
+    };
+    disk.files().iter().filter(|file| file.extension().is_some_and(|ext| ext == "seg")).filter_map(begun).collect()
+}
+
+/// A header torn over the newest segment would leave less than was recorded as begun, and look like
+/// a lost segment.
+#[test]
+fn a_start_that_dies_at_every_write_leaves_newest_segment_and_record_in_step() {
+    runtime().block_on(async {
+        let base = SimDisk::new(0);
+        let mut stories = vec![Story::default(); 3];
+        assert!(run(&base, &mut stories, &script()).await.is_some());
+        // One start that comes to its end, and begins nothing: the next one begins a segment for
+        // the one it began.
+        drop(open(&base).await.expect("open"));
+        base.crash(0);
+        let before = base.files().len();
+        for n in 1..=16 {
+            for seed in 0..8 {
+                let disk = base.fork();
+                for again in 0..4 {
+                    disk.stop_at(Some(CrashPoint::During(disk.ops() + n)));
+                    let context = format!("start {again} dies at its operation {n}, seed {seed}");
+                    drop(open(&disk).await);
+                    disk.crash(seed * 7 + again);
+                    let newest = generations(&disk).last().copied();
+                    let begun = record(&disk).expect("readable").newest();
+                    assert!(newest.is_some_and(|newest| newest >= begun), "{context}: {newest:?} of {begun}");
+                    assert!(disk.files().len() <= before + 1, "{context}: {:?}", disk.files());
+                }
+                let wal = open(&disk).await.expect("opens");
+                assert_eq!(wal.damage(), [], "operation {n}, seed {seed}: a crash is not a lost segment");
+                wal.close().await;
+                let begun = record(&disk).expect("readable").newest();
+                assert_eq!(generations(&disk).last(), Some(&begun), "operation {n}, seed {seed}");
+            }
+        }
     });
 }
 

@@ -277,3 +277,33 @@ fn newest_used(disk: &SimDisk) -> std::path::PathBuf {
     };
     disk.files().into_iter().max_by_key(|f| generation(f)).expect("file")
 }
+
+/// A file that was made longer lost its end, whatever is left of it: nobody knows what lay there.
+#[test]
+fn a_segment_of_another_length_than_its_header_says_is_damage() {
+    runtime().block_on(async {
+        let disk = SimDisk::new(1);
+        write_log(&disk, false).await;
+        disk.crash(1);
+        let begun: Vec<_> = disk.files().into_iter().filter(|f| disk.content(f).expect("file")[4] != 0).collect();
+        assert!(begun.len() > 2, "{begun:?}");
+        for file in begun {
+            for len in [4_096, 20_000, 61_440] {
+                let copy = disk.fork();
+                copy.truncate(&file, len).expect("cut");
+                let wal = open(&copy).await.expect("opens");
+                for id in GROUPS {
+                    let damage = wal.group(id).state().damage;
+                    let why = damage.unwrap_or_else(|| panic!("{} at {len}: not noticed", file.display())).why;
+                    assert!(why.contains(&format!("has {len} bytes and was made with 65536")), "{why}");
+                }
+                assert!(wal.group(GroupId(77)).state().damage.is_some(), "a group without a word in the log");
+                // Known at the next start, too.
+                wal.close().await;
+                let wal = open(&copy).await.expect("opens again");
+                assert!(GROUPS.into_iter().all(|id| wal.group(id).state().damage.is_some()));
+                assert!(wal.group(GroupId(77)).state().damage.is_some(), "after a restart");
+            }
+        }
+    });
+}
