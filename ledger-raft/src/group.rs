@@ -69,6 +69,8 @@ pub(crate) struct GroupCore {
     pub(crate) run: u64,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
+    /// What the repair of a stopped replica waits for.
+    pub(crate) repair_waits_for: Mutex<Option<String>>,
     /// Its state may differ from the others': it is given to nobody. Other replicas that are
     /// stopped have a state that may lag, and is right.
     pub(crate) quarantined: AtomicBool,
@@ -98,7 +100,17 @@ impl GroupCore {
     }
 
     pub(crate) fn stopped_why(&self) -> Option<String> {
-        lock(&self.stopped).clone()
+        let why = lock(&self.stopped).clone()?;
+        Some(match lock(&self.repair_waits_for).as_ref() {
+            Some(waits) => format!("{why}; its repair waits: {waits}"),
+            None => why,
+        })
+    }
+
+    /// The repair of this stopped replica cannot be done yet.
+    pub(crate) fn repair_waits(&self, what: String) {
+        *lock(&self.repair_waits_for) = Some(what);
+        self.status.send_modify(|s| *s = self.stopped_status(std::mem::take(s)));
     }
 
     /// Stops a replica whose log turned out to have lost something while it ran: what it

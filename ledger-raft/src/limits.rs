@@ -10,6 +10,10 @@ pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 pub const ENTRY_HEAD_ROOM: usize = 64;
 /// The log takes no entry above this part of a segment, so that a segment is never nearly empty for one entry that does not fit.
 pub const ENTRIES_PER_SEGMENT_MIN: u64 = 4;
+/// A peer tells its term within that; a repair that hears nothing by then names it as missing.
+pub const TERM_WITHIN: Duration = Duration::from_secs(5);
+/// Pause before voters that came during a repair are asked again.
+pub const SURVEY_AGAIN: Duration = Duration::from_secs(1);
 /// Smallest log segment that a node may be configured with. [`ENTRY_BYTES_MAX`] fits into any segment from here on, so that members
 /// need not agree on the size: what one of them takes into its log, all take.
 pub const SEGMENT_BYTES_FLOOR: u64 = 20 << 20;
@@ -25,7 +29,7 @@ pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_SOFT + (1 << 2
 pub const ASK_BYTES_MAX: usize = 4 << 20;
 
 /// Version of the frames between peers and of their bodies; peers of another one are refused.
-pub const PEER_PROTOCOL: u16 = 1;
+pub const PEER_PROTOCOL: u16 = 2;
 
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.

@@ -181,7 +181,12 @@ impl RaftNode {
             blocking(&old.seams.disk, move || snapshots.retire()).await?;
             old.progress.retire().await?;
         }
-        repair::prepare(ground, group, from).await?;
+        if let Err(error) = repair::prepare(ground, group, from).await {
+            if let Some(old) = old {
+                old.repair_waits(error.to_string());
+            }
+            return Err(error);
+        }
         let core = start::start(ground, group, Box::new(machine)).await?;
         let mut groups = ground.registry.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.insert(group, core.clone());

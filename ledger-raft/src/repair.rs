@@ -3,44 +3,76 @@
 //! A **quarantined** replica's state is wrong but its log and vote are whole: it gets a peer's snapshot and goes on.
 //!
 //! A **damaged** replica may have lost entries it acknowledged and a vote it gave. It is repaired so that neither matters:
-//! 1. All other voters are asked for their terms. A candidate saves its own vote before it asks for ours, so no vote of ours can have
-//!    been given in a term above the highest of theirs, `t`.
+//! 1. All other voters of all configurations are asked for their terms ([`survey`]), also those
+//!    that are damaged. A candidate saves its own vote before it asks for ours, so no vote of ours
+//!    can have been given in a term above the highest of theirs, `t`.
 //! 2. The log is emptied, and our vote becomes *(t + 1, ourselves)*: we gave none in t + 1, and can give none at or below it again.
-//! 3. A snapshot is pulled, and the replica runs, but answers no votes and does not campaign. The vote makes the present leader step down
-//!    at our first answer, so that the next leader, of a term above t + 1, is elected by voters whose logs are whole: it has every
-//!    committed entry, those that we had acknowledged included.
-//! 4. When an entry of a term above t + 1 was applied here, everything committed before that leader's first entry is in our log too. The damage is cleared.
+//! 3. A snapshot is pulled, and the replica runs, but answers no votes and does not campaign. The
+//!    vote makes the present leader step down at our first answer, so that the next leader, of term
+//!    t + 1 (another candidate may have come to it meanwhile) or above, is elected by voters whose
+//!    logs are whole: it has every committed entry, those that we had acknowledged included.
+//! 4. When an entry of term t + 1 or above was applied here, everything committed before that
+//!    leader's first entry is in our log too: no voter knew of t + 1 when it answered, so that
+//!    leader was elected since, without our vote. The damage is cleared, once every voter of the
+//!    configurations in force by then has answered, those that came meanwhile included.
 //!
-//! Step 4 counts on a log that has lost nothing since step 2: it may hold acknowledged entries of terms above t + 1. Damage found
-//! meanwhile makes the mark of the repair void, and all of it begins anew.
+//! Step 4 counts on a log that has lost nothing since step 2: it may hold acknowledged entries of
+//! terms above t. Damage found meanwhile makes the mark of the repair void, and all of it begins
+//! anew.
 //!
 //! **Owns** the marks on disk and these steps. **Must never** shorten them. **Read next**: [`crate::start`].
 
+mod survey;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::group::GroupCore;
-use crate::limits::{INDEX_MAX, SNAPSHOT_TRANSFER_WITHIN, TERM_MAX, TERM_STEP_MAX};
+use crate::limits::{INDEX_MAX, SNAPSHOT_TRANSFER_WITHIN, SURVEY_AGAIN, TERM_MAX, TERM_STEP_MAX, TERM_WITHIN};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotStore, blocking};
 use crate::start::Ground;
 use crate::store::Store;
 use crate::transport::frame::Kind;
+use crate::transport::link::Links;
 use crate::transport::network::Offer;
 use crate::transport::pull::{Pull, pull};
 use crate::types::{LeaderId, StoredMembership, Vote};
 use crate::unreadable;
 use crate::wal::Damage;
+use survey::{Survey, TermAnswer, survey};
 
-/// How long a peer may take to tell its term.
-const TERM_WITHIN: Duration = Duration::from_secs(5);
+/// A repair that has begun: the log was emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repairing {
+    /// The term that must be passed.
+    past: u64,
+    /// Voters that have answered.
+    asked: BTreeSet<u64>,
+}
+
+impl Repairing {
+    /// term 8, then 8 for each voter that has answered.
+    fn to_bytes(&self) -> Vec<u8> {
+        let numbers = std::iter::once(self.past).chain(self.asked.iter().copied());
+        numbers.flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn from_bytes(body: &[u8]) -> Option<Self> {
+        let (numbers, rest) = body.as_chunks::<8>();
+        let (past, asked) = numbers.split_first()?;
+        let asked = asked.iter().map(|id| u64::from_le_bytes(*id)).collect();
+        rest.is_empty().then(|| Self { past: u64::from_le_bytes(*past), asked })
+    }
+}
 
 /// Why a replica is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,9 +182,10 @@ impl Marks {
         self.put("quarantined", &quarantine.to_bytes())
     }
 
-    /// The term that must be passed before the replica may vote again. No mark counts beside a log that lost something since it was
-    /// emptied, and a rotten one is none: the log says that it is damaged until the repair is done, so that the repair begins anew.
-    pub(crate) fn repairing(&self, damage: Option<&Damage>) -> io::Result<Option<u64>> {
+    /// What must come before the replica may vote again. No mark counts beside a log that lost
+    /// something since it was emptied, and a rotten one is none: the log says that it is damaged
+    /// until the repair is done, so that the repair begins anew.
+    pub(crate) fn repairing(&self, damage: Option<&Damage>) -> io::Result<Option<Repairing>> {
         match self.get("repairing") {
             Ok(Some(_)) if damage.is_some_and(|damage| !damage.emptied) => {
                 tracing::warn!(
@@ -161,7 +194,7 @@ impl Marks {
                 );
                 Ok(None)
             }
-            Ok(body) => Ok(body.and_then(|b| <[u8; 8]>::try_from(b).ok()).map(u64::from_le_bytes)),
+            Ok(body) => Ok(body.and_then(|body| Repairing::from_bytes(&body))),
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
                 tracing::warn!(group = self.group.0, error = %e, "the mark of a repair is rotten; the repair begins anew");
                 Ok(None)
@@ -171,15 +204,80 @@ impl Marks {
     }
 }
 
-/// A peer's term and members of a group.
-async fn ask_term(ground: &Ground, group: GroupId, peer: NodeId, addr: &str) -> io::Result<(u64, StoredMembership)> {
-    let link = ground.registry.links.to(peer, addr).control;
+/// This replica's part of a survey: what a peer that may have forgotten a term has to know.
+pub(crate) fn answer(core: &GroupCore) -> Bytes {
+    let own = own_answer(core);
+    let mut b = BytesMut::new();
+    b.put_u8(u8::from(own.whole));
+    b.put_u64_le(own.term);
+    codec::put_stored_membership(&mut b, &own.members);
+    b.freeze()
+}
+
+/// Stopped and damaged replicas answer, too: a damaged one as such. Nothing it promised counts on
+/// its memory alone.
+fn own_answer(core: &GroupCore) -> TermAnswer {
+    let vote = core.store.vote();
+    let whole = vote.is_ok() && core.store.log().damage().is_none() && core.may_vote.load(Ordering::Acquire);
+    let term = vote.ok().flatten().map_or(0, |vote| vote.leader_id.term);
+    let members = core.snapshots.newest().map(|file| file.head.membership.clone()).unwrap_or_default();
+    match &core.raft {
+        Some(raft) => {
+            let metrics = raft.metrics().borrow_watched().clone();
+            let newer = *metrics.membership_config.log_id() >= *members.log_id();
+            let members = if newer { (*metrics.membership_config).clone() } else { members };
+            TermAnswer { whole, term: term.max(metrics.current_term), members }
+        }
+        None => TermAnswer { whole, term, members },
+    }
+}
+
+/// A peer's part.
+async fn ask_term(links: &Links, group: GroupId, peer: NodeId, addr: &str) -> io::Result<TermAnswer> {
+    let link = links.to(peer, addr).control;
     let mut b = link.call(Kind::Term, group.0, Bytes::new(), TERM_WITHIN).await?;
-    if b.len() < 8 {
+    if b.len() < 9 || b[0] > 1 {
         return Err(malformed("term answer"));
     }
+    let whole = b.get_u8() == 1;
     let term = codec::checked_term(b.get_u64_le())?;
-    Ok((term, codec::take_stored_membership(&mut b)?))
+    Ok(TermAnswer { whole, term, members: codec::take_stored_membership(&mut b)? })
+}
+
+/// Asks until all voters have answered, or some are known to be missing. `first` is asked in any
+/// case.
+async fn ask_all(
+    links: &Links,
+    group: GroupId,
+    me: u64,
+    first: Option<NodeId>,
+    own: TermAnswer,
+) -> io::Result<(BTreeMap<u64, TermAnswer>, BTreeSet<u64>)> {
+    let (mut answers, mut silent) = (BTreeMap::from([(me, own)]), BTreeSet::new());
+    let mut ask: BTreeSet<u64> = first.into_iter().map(|node| node.0).collect();
+    loop {
+        let asked = ask.iter().map(|id| {
+            let addr =
+                answers.values().find_map(|answer: &TermAnswer| answer.members.membership().get_node(id).cloned());
+            async move { (*id, ask_term(links, group, NodeId(*id), &addr.unwrap_or_default().addr).await) }
+        });
+        for (id, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Ok(answer) => drop(answers.insert(id, answer)),
+                Err(error) => {
+                    tracing::debug!(group = group.0, node = id, %error, "no answer to a survey");
+                    silent.insert(id);
+                }
+            }
+        }
+        match survey(me, &answers, &silent) {
+            Survey::Ask(more) => ask = more,
+            Survey::Complete(voters) => return Ok((answers, voters)),
+            Survey::Missing { silent, damaged } => {
+                return Err(io::Error::new(io::ErrorKind::NotConnected, survey::waits_for(&silent, &damaged)));
+            }
+        }
+    }
 }
 
 /// The term that a damaged replica has to pass: above its own and all that the other voters know. A term that lies further from the rest
@@ -198,27 +296,23 @@ fn term_past(own: u64, terms: &[(NodeId, u64)]) -> io::Result<u64> {
     }
 }
 
-/// Steps 1 and 2 for a damaged log; the term that must be passed.
+/// Steps 1 and 2 for a damaged log.
 async fn forget_log(
     ground: &Ground,
     group: GroupId,
     from: NodeId,
     store: &Store,
     marks: &Arc<Marks>,
-) -> io::Result<u64> {
+    members: StoredMembership,
+) -> io::Result<Repairing> {
     let me = ground.registry.me.node;
-    let (first, members) = ask_term(ground, group, from, "").await?;
-    let mut terms = vec![(from, first)];
-    for id in members.voter_ids().filter(|id| *id != me.0 && *id != from.0) {
-        let addr = members.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default();
-        let (term, _) = ask_term(ground, group, NodeId(id), &addr).await.map_err(|e| {
-            io::Error::new(e.kind(), format!("a damaged replica needs the terms of all other voters; node {id}: {e}"))
-        })?;
-        terms.push((NodeId(id), term));
-    }
-    // One that cannot be read was given in no higher term than those of the others, or to ourselves
-    // and heard by nobody.
+    // A vote that cannot be read was given in no higher term than those of the others, or to
+    // ourselves and heard by nobody.
     let own = store.vote().ok().flatten().map_or(0, |v| v.leader_id.term);
+    let ours = TermAnswer { whole: false, term: own, members };
+    let (answers, asked) = ask_all(&ground.registry.links, group, me.0, Some(from), ours).await?;
+    let others = answers.iter().filter(|(id, _)| **id != me.0);
+    let terms: Vec<_> = others.map(|(id, answer)| (NodeId(*id), answer.term)).collect();
     let past = term_past(own, &terms)?;
     // First, so that the mark of an earlier repair never stands beside the log as it is emptied now.
     let old = marks.clone();
@@ -226,7 +320,7 @@ async fn forget_log(
     store.log().reset().await?;
     let vote = Vote { leader_id: LeaderId { term: past, voted_for: me.0 }, committed: false };
     store.put_vote(&vote).await?;
-    Ok(past)
+    Ok(Repairing { past, asked })
 }
 
 /// Prepares a stopped replica so that it may be started again: a peer's snapshot in place, marks set.
@@ -237,7 +331,14 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     let store = Store::new(ground.wal.group(group), progress);
     let marks = Arc::new(Marks::new(disk.clone(), &ground.snapshots_dir, group));
     let damaged = store.log().state().damage.is_some();
-    let past = if damaged { Some(forget_log(ground, group, from, &store, &marks).await?) } else { None };
+    let (d, dir, cluster) = (disk.clone(), ground.snapshots_dir.clone(), registry.me.cluster);
+    let snapshots = blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?;
+    let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
+    let members = snapshots.newest().map(|file| file.head.membership.clone()).unwrap_or_default();
+    let repairing = match damaged {
+        true => Some(forget_log(ground, group, from, &store, &marks, members).await?),
+        false => None,
+    };
     let (purged, _) = store.ends()?;
     let own = marks.clone();
     let quarantine = blocking(&disk, move || own.quarantined()).await?;
@@ -248,13 +349,10 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
     let question = Bytes::copy_from_slice(&at_least.to_le_bytes());
     let mut found = links.control.call(Kind::SnapshotFind, group.0, question, SNAPSHOT_TRANSFER_WITHIN).await?;
     let offer = Offer::take(&mut found)?;
-    let (d, dir, cluster) = (disk.clone(), ground.snapshots_dir.clone(), registry.me.cluster);
     if offer.last.index < at_least {
         let why = format!("node {} offers a snapshot at {}, one at {at_least} is needed", from.0, offer.last.index);
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
-    let snapshots = blocking(&disk, move || SnapshotStore::open(d, &dir, cluster, group)).await?;
-    let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
     let file =
         pull(Pull { group: group.0, link: links.bulk, snapshots: snapshots.clone(), disk: disk.clone() }, &offer)
             .await?;
@@ -266,8 +364,8 @@ pub(crate) async fn prepare(ground: &Ground, group: GroupId, from: NodeId) -> io
         store.drop_through(&last).await?;
     }
     blocking(&disk, move || {
-        if let Some(past) = past {
-            marks.put("repairing", &past.to_le_bytes())?;
+        if let Some(repairing) = repairing {
+            marks.put("repairing", &repairing.to_bytes())?;
         }
         marks.remove("quarantined")
     })
@@ -289,13 +387,33 @@ pub(crate) async fn quarantine(core: &GroupCore, marks: &Marks, quarantine: Quar
     }
 }
 
+/// Waits until every voter in force has answered: the members may have changed since the survey
+/// that the repair began with.
+async fn ask_newcomers(core: &GroupCore, repairing: &Repairing) {
+    loop {
+        let own = own_answer(core);
+        let voters = own.members.membership().get_joint_config().iter().flatten();
+        if voters.filter(|id| **id != core.node.0).all(|id| repairing.asked.contains(id)) {
+            return;
+        }
+        match ask_all(&core.links, core.id, core.node.0, None, own).await {
+            Ok(_) => return,
+            Err(why) => tracing::info!(group = core.id.0, %why, "a repaired replica waits before it votes again"),
+        }
+        tokio::time::sleep(SURVEY_AGAIN).await;
+    }
+}
+
 /// Step 4: waits until everything that may have been acknowledged is here, then lets the replica vote again.
-pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, past_term: u64) {
+pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, repairing: Repairing) {
     let mut applied = core.progress.applied.subscribe();
     tokio::select! {
         biased;
         () = core.stop.cancelled() => return,
-        r = applied.wait_for(|p| p.term > past_term) => if r.is_err() { return },
+        r = applied.wait_for(|p| p.term >= repairing.past) => if r.is_err() { return },
+    }
+    if core.stop.run_until_cancelled(ask_newcomers(&core, &repairing)).await.is_none() {
+        return;
     }
     let cleared = match core.store.log().clear_damage().await {
         Ok(()) => marks.remove("repairing"),
@@ -334,13 +452,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let marks = Marks::new(Arc::new(RealDisk::new()), dir.path(), GroupId(3));
         assert_eq!(marks.repairing(None).expect("readable"), None);
-        marks.put("repairing", &7_u64.to_le_bytes()).expect("written");
+        let repairing = Repairing { past: 7, asked: BTreeSet::from([1, 2]) };
+        assert_eq!(repairing.to_bytes(), [7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        marks.put("repairing", &repairing.to_bytes()).expect("written");
         let quarantine = Quarantine { through: 7, why: "differs".into() };
         marks.quarantine(&quarantine).expect("written");
         assert_eq!(marks.quarantined().expect("readable"), Some(quarantine));
-        assert_eq!(marks.repairing(None).expect("readable"), Some(7));
+        assert_eq!(marks.repairing(None).expect("readable"), Some(repairing.clone()));
         let empty = Damage::emptied(dir.path(), vec![GroupId(3)]);
-        assert_eq!(marks.repairing(Some(&empty)).expect("readable"), Some(7));
+        assert_eq!(marks.repairing(Some(&empty)).expect("readable"), Some(repairing));
         let anew = Damage { emptied: false, ..empty };
         assert_eq!(
             marks.repairing(Some(&anew)).expect("readable"),

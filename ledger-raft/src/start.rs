@@ -225,6 +225,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         run: seed,
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
+        repair_waits_for: Mutex::new(None),
         quarantined: AtomicBool::new(quarantined),
         reads,
         entry_bytes_max: ground.wal.entry_bytes_max().saturating_sub(ENTRY_HEAD_ROOM),
@@ -250,8 +251,8 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     let workers = core.progress.workers.clone();
     workers.spawn(unreadable::watch(core.clone(), own));
     tokio::spawn(crate::upkeep::run(core.clone()));
-    if let Some(past_term) = repairing {
-        workers.spawn(finish_repair(core.clone(), marks, past_term));
+    if let Some(repairing) = repairing {
+        workers.spawn(finish_repair(core.clone(), marks, repairing));
     }
     Ok(core)
 }

@@ -102,6 +102,61 @@ async fn a_log_that_rots_again_under_its_repair_is_repaired_from_the_beginning()
     c.agree(at.index).await;
 }
 
+/// Each answers the other as damaged, and the three whole ones are a quorum.
+#[tokio::test]
+async fn two_damaged_replicas_of_five_repair_each_without_the_other_whole() {
+    let mut c = Cluster::start(5, tuning()).await;
+    for i in 0..20u8 {
+        c.propose(&[i; 100]).await;
+    }
+    let leader = c.leader().await;
+    let at = c.propose(b"last").await;
+    c.agree(at.index).await;
+    let damaged = [leader % 5 + 1, (leader + 1) % 5 + 1];
+    for id in damaged {
+        c.kill(id);
+        c.disks[&id].remove_tree(&c.dir(id).join("wal"));
+    }
+    for id in damaged {
+        c.up(id).await;
+        assert_eq!(c.nodes[&id].group.status().role, Role::Stopped);
+    }
+    for id in damaged {
+        c.reinstall(id).await;
+    }
+    let at = c.propose(b"after").await;
+    for id in damaged {
+        c.until(id, "is repaired", |s| s.stopped.is_none() && !s.repairing).await;
+    }
+    c.agree(at.index).await;
+}
+
+/// What the damaged one acknowledged may lie on the one that is away: nobody may lead before it is
+/// back.
+#[tokio::test]
+async fn one_damaged_of_three_and_one_away_stays_unavailable_and_names_it() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    (1..=3).for_each(|id| c.kill(id));
+    c.disks[&2].remove_tree(&c.dir(2).join("wal"));
+    c.up(1).await;
+    c.up(2).await;
+    let why = c.try_reinstall(2, 1).await.expect_err("node 3 is away").to_string();
+    assert!(why.contains("node 3 must answer"), "{why}");
+    let status = c.until(2, "declines votes", |s| s.votes_declined >= 2).await;
+    let stopped = status.stopped.expect("a reason");
+    assert!(stopped.contains("its log is damaged") && stopped.contains("node 3 must answer"), "{stopped}");
+    assert_ne!(c.nodes[&1].group.status().role, Role::Leader);
+
+    // Node 3 is back, but damaged as well: two of three cannot vouch for what both of them may have
+    // acknowledged.
+    c.disks[&3].remove_tree(&c.dir(3).join("wal"));
+    c.up(3).await;
+    let why = c.try_reinstall(2, 1).await.expect_err("node 3 is damaged").to_string();
+    assert!(why.contains("node 3 are damaged as well"), "{why}");
+}
+
 fn wal_files(c: &Cluster, id: u64) -> BTreeMap<PathBuf, Vec<u8>> {
     let disk = &c.disks[&id];
     let wal = disk.files().into_iter().filter(|f| f.to_string_lossy().contains("/wal/"));

@@ -30,7 +30,7 @@ use crate::node::PeerHandler;
 use crate::seam::{BoxIo, NetListener, Seams};
 use crate::snapshot::blocking;
 use crate::types::Types;
-use crate::{reads, unreadable, upkeep};
+use crate::{reads, repair, unreadable, upkeep};
 
 /// Pause after a failed accept: the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -220,7 +220,7 @@ impl Served {
             Kind::Heartbeat => heartbeat(&core, self.peer, &mut body).await,
             Kind::TransferLeader => transfer(&core, self.peer, &mut body).await,
             Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
-            Kind::Term => term(&core),
+            Kind::Term => Ok(repair::answer(&core)),
             Kind::EntryHash => unreadable::answer(&core, &mut body),
             Kind::SnapshotOffer => take_offer(&self.registry, self.peer, &core, &mut body).await,
             Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
@@ -327,18 +327,6 @@ async fn transfer(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Resul
     let r = core.seeded(core.raft()?.handle_transfer_leader(request)).await.map_err(io::Error::other)?;
     let mut b = BytesMut::new();
     codec::put_transfer_answer(&mut b, &r);
-    Ok(b.freeze())
-}
-
-/// This replica's term and members, for a peer that must not vote again in a term it may have forgotten.
-fn term(core: &GroupCore) -> io::Result<Bytes> {
-    let raft = core.raft()?;
-    use openraft::async_runtime::watch::WatchReceiver;
-    let metrics = raft.metrics().borrow_watched().clone();
-    let saved = core.store.vote()?.map_or(0, |v| v.leader_id.term);
-    let mut b = BytesMut::new();
-    b.put_u64_le(saved.max(metrics.current_term));
-    codec::put_stored_membership(&mut b, &metrics.membership_config);
     Ok(b.freeze())
 }
 
