@@ -362,6 +362,7 @@ impl DevCluster {
             client: n.client.clone(),
             peer: n.peer_advertised.as_ref().unwrap_or(&n.peer).clone(),
             http: n.http.clone(),
+            ..v1::Member::default()
         };
         let members = self.nodes.iter().map(member).collect();
         let request = v1::InitRequest { members, shards, replicas: 0 };

@@ -7,6 +7,7 @@
 //! format is [`ledger_raft::identity`]'s). **Must never** touch a directory that is not ours, or
 //! overwrite a stamp with another identity. **Read next**: [`crate::init`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const STAMP_TEMPORARY: &str = "holdfast.stamp.tmp";
 /// What a directory may hold without a stamp: the lock, the disk's id, and a stamp that a crash
 /// kept from its name.
 const HARMLESS: [&str; 5] = [STAMP_TEMPORARY, IDENTITY_FILE, "LOCK", "lost+found", ".lock"];
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Whoever made this file in a directory means it to be destroyed by a known-bad build.
 #[cfg(holdfast_known_bad)]
 const THROW_AWAY: &str = "KNOWN-BAD-THROW-AWAY";
@@ -61,6 +62,8 @@ pub struct Stamp {
     pub initiator: bool,
     /// The members as of init.
     pub members: Vec<MemberEntry>,
+    /// The disk of each: a member is who it is on that disk only.
+    pub disks: BTreeMap<u64, DiskId>,
     /// Shards to begin with.
     pub shards: u32,
     /// Replicas of each.
@@ -231,6 +234,9 @@ impl DataDir {
         let other = |why: &str| DataDirError::OtherDisk { dir: self.path.clone(), why: why.to_owned() };
         let Stamp { cluster, incarnation, node, .. } = *stamp;
         let owner = WalIdentity { cluster, incarnation, node: NodeId(node) };
+        if stamp.disks.get(&node) != Some(&file.disk_id()) {
+            return Err(other("is of another disk than the stamp was written for"));
+        }
         match file.owner() {
             Some(found) if found == owner => Ok(()),
             Some(_) => Err(other("is of another node than the stamp")),
@@ -335,6 +341,7 @@ mod tests {
             ports,
             initiator: true,
             members: vec![member],
+            disks: BTreeMap::new(),
             shards: 0,
             replicas: 0,
         }
@@ -365,7 +372,11 @@ mod tests {
         let (opened, _) = open(dir.path(), None).unwrap();
         let disk = opened.identity(None, &random).unwrap().disk_id();
         assert_eq!(opened.identity(None, &random).unwrap().disk_id(), disk, "it stays");
+        let stamp = |node| Stamp { disks: BTreeMap::from([(node, disk)]), ..stamp(node) };
         opened.stamp(&stamp(2)).unwrap();
+        let other = Stamp { disks: BTreeMap::from([(2, DiskId([1; 16]))]), ..stamp(2) };
+        let refused = opened.identity(Some(&other), &random).err().unwrap();
+        assert!(matches!(&refused, DataDirError::OtherDisk { why, .. } if why.contains("another disk")), "{refused}");
         let claimed = opened.identity(Some(&stamp(2)), &random).unwrap();
         assert_eq!((claimed.disk_id(), claimed.owner().map(|owner| owner.node)), (disk, Some(NodeId(2))));
         let why = |refused: Result<_, DataDirError>| match refused {
@@ -379,7 +390,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert!(why(opened.identity(Some(&stamp(2)), &random).map(drop)).contains("is gone"));
         // An empty directory's file, put beside the stamp and the log of another.
-        IdentityFile::create(Arc::new(RealDisk::default()), dir.path(), DiskId([1; 16])).unwrap();
+        IdentityFile::create(Arc::new(RealDisk::default()), dir.path(), disk).unwrap();
         std::fs::create_dir(dir.path().join("wal")).unwrap();
         assert!(why(opened.identity(Some(&stamp(2)), &random).map(drop)).contains("there is a log"));
     }
@@ -409,7 +420,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(STAMP), r#"{"format": 9, "new": true}"#).unwrap();
         assert!(matches!(open(dir.path(), None), Err(DataDirError::UnknownFormat { got: 9, .. })));
-        std::fs::write(dir.path().join(STAMP), r#"{"format": 1, "cluster": 3}"#).unwrap();
+        std::fs::write(dir.path().join(STAMP), r#"{"format": 2, "cluster": 3}"#).unwrap();
         assert!(matches!(open(dir.path(), None), Err(DataDirError::Damaged { .. })));
         std::fs::write(dir.path().join(STAMP), "\0\0\0").unwrap();
         assert!(matches!(open(dir.path(), None), Err(DataDirError::Damaged { .. })));

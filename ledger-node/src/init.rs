@@ -1,17 +1,22 @@
 //! `cluster init`: running, empty nodes become one cluster.
 //!
-//! **What it is.** The node that is asked (1) asks every other for its addresses, (2) stamps itself with a new cluster id, (3) sends
-//! every other the whole plan, upon which it stamps itself, and (4) waits until every shard is led and knows its slots. The rest is
-//! [`crate::reconcile`]'s, out of the stamps. Repeating the command after a crash anywhere finishes the work: the stamp of step 2 keeps the id.
-//! Of several inits at once at most one gets through step 1: each holds its own node and needs all the others.
-//! **Owns** those steps. **Must never** stamp a node that belongs to somebody else, or make two clusters of one list of members.
-//! **Read next**: [`crate::data_dir`].
+//! **What it is.** The node that is asked (1) asks every other for its addresses and disk id, (2)
+//! stamps itself with a new cluster id, (3) sends every other the whole plan, upon which it stamps
+//! itself, and (4) waits until every shard is led and knows its slots. The rest is
+//! [`crate::reconcile`]'s, out of the stamps. Repeating the command after a crash anywhere finishes
+//! the work: the stamp of step 2 keeps the id. Of several inits at once at most one gets through
+//! step 1: each holds its own node and needs all the others. The plan names each member's disk, and
+//! a node joins on that one only: one that lost its disk cannot come back empty by a repeated
+//! command. **Owns** those steps. **Must never** stamp a node that belongs to somebody else, or
+//! make two clusters of one list of members. **Read next**: [`crate::data_dir`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use ledger_proto::v1;
 use ledger_proto::v1::admin_client::AdminClient;
+use ledger_raft::DiskId;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -78,14 +83,18 @@ impl Node {
                 self.client_addr()
             )));
         };
-        let mut whole = Vec::new();
+        let (mut whole, mut disks) = (Vec::new(), BTreeMap::new());
         for asked in &members {
             if asked.node == me {
                 whole.push(self.entry(me, &asked.client));
+                disks.insert(me, self.disk);
                 continue;
             }
             match self.prepare(asked, me, request).await? {
-                Some(entry) => whole.push(entry),
+                Some((entry, disk)) => {
+                    whole.push(entry);
+                    disks.insert(asked.node, disk);
+                }
                 None => return Ok(Step::PassOn(asked.clone())),
             }
         }
@@ -103,6 +112,7 @@ impl Node {
             ports: self.ports,
             initiator: true,
             members: whole,
+            disks,
             shards: or(request.shards, config.shards),
             replicas: or(request.replicas, config.replicas),
         };
@@ -120,7 +130,7 @@ impl Node {
         asked: &MemberEntry,
         me: u64,
         request: &v1::InitRequest,
-    ) -> Result<Option<MemberEntry>, AdminError> {
+    ) -> Result<Option<(MemberEntry, DiskId)>, AdminError> {
         let until = Instant::now() + limits::JOIN_WITHIN;
         let mut client = self.dial(&asked.client).await?;
         loop {
@@ -133,8 +143,9 @@ impl Node {
             match timeout_at(until, client.join(prepare)).await {
                 Ok(Ok(answer)) => {
                     let told = answer.into_inner().member.unwrap_or_default();
+                    let disk = disk_of(&told)?;
                     let (node, client) = (asked.node, asked.client.clone());
-                    return Ok(Some(MemberEntry { node, client, peer: told.peer, http: told.http }));
+                    return Ok(Some((MemberEntry { node, client, peer: told.peer, http: told.http }, disk)));
                 }
                 Ok(Err(status)) => match status.code() {
                     tonic::Code::FailedPrecondition => return Ok(None),
@@ -157,7 +168,7 @@ impl Node {
                 incarnation: stamp.incarnation,
                 node: other.node,
                 prepare: false,
-                members: stamp.members.iter().map(member).collect(),
+                members: stamp.members.iter().map(|m| on_disk(m, stamp.disks.get(&m.node))).collect(),
                 shards: stamp.shards,
                 replicas: stamp.replicas,
             };
@@ -201,7 +212,7 @@ impl Node {
     /// # Errors
     /// [`AdminError`].
     pub async fn join(self: &Arc<Self>, request: v1::JoinRequest) -> Result<v1::JoinResponse, AdminError> {
-        let answer = |member: MemberEntry| v1::JoinResponse { member: Some(crate::status::member(&member)) };
+        let answer = |member: MemberEntry| v1::JoinResponse { member: Some(on_disk(&member, Some(&self.disk))) };
         if request.node == 0 {
             return Err(AdminError::Invalid("a node id is 1 or above".to_owned()));
         }
@@ -227,6 +238,11 @@ impl Node {
         if members.is_empty() || members.len() > limits::MEMBERS_MAX || asked.is_none() || request.incarnation == 0 {
             return Err(invalid("join names the incarnation, all members, and this node among them"));
         }
+        let disks = request.members.iter().map(|m| disk_of(m).map(|disk| (m.node, disk)));
+        let disks = disks.collect::<Result<BTreeMap<_, _>, _>>()?;
+        if let Some(planned) = disks.get(&request.node).filter(|planned| **planned != self.disk) {
+            return Err(other_disk(request.node, *planned, self.disk));
+        }
         let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
         let stamp = Stamp {
             format: Stamp::FORMAT,
@@ -236,6 +252,7 @@ impl Node {
             ports: self.ports,
             initiator: false,
             members,
+            disks,
             shards: request.shards,
             replicas: request.replicas,
         };
@@ -341,6 +358,26 @@ fn stopping() -> AdminError {
 fn told_with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A member as it is named while it joins: with its disk.
+fn on_disk(entry: &MemberEntry, disk: Option<&DiskId>) -> v1::Member {
+    let disk = disk.map(|disk| disk.0.to_vec()).unwrap_or_default();
+    v1::Member { disk: disk.into(), ..member(entry) }
+}
+
+fn disk_of(member: &v1::Member) -> Result<DiskId, AdminError> {
+    let id = <[u8; 16]>::try_from(member.disk.as_ref());
+    id.map(DiskId).map_err(|_| invalid(&format!("the disk id of node {} has 16 bytes", member.node)))
+}
+
+/// What the member promised lies on the disk it joined with. An empty one knows of no vote and no
+/// acknowledgement.
+fn other_disk(node: u64, planned: DiskId, found: DiskId) -> AdminError {
+    AdminError::Refused(format!(
+        "node {node} of this cluster has the disk {planned}, and this directory is on disk {found}: what node {node} \
+         acknowledged lies on the first; hint: start node {node} on the directory it had, another one cannot take its place"
+    ))
 }
 
 fn entry_of(member: &v1::Member) -> MemberEntry {

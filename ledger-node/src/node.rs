@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ledger_core::limits::SLOTS;
 use ledger_core::types::Slot;
 use ledger_raft::seam::Seams;
-use ledger_raft::{Group, NodeId, RaftNode};
+use ledger_raft::{DiskId, Group, NodeId, RaftNode};
 use metrics::Histogram;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -163,6 +163,8 @@ pub struct Node {
     pub(crate) dir: Mutex<Option<DataDir>>,
     /// Where it really listens.
     pub(crate) ports: Ports,
+    /// The id of the disk it runs on.
+    pub(crate) disk: DiskId,
     state: watch::Sender<NodeState>,
     running: RwLock<Option<Arc<Running>>>,
     pub(crate) placement: watch::Sender<Option<Arc<Placement>>>,
@@ -184,13 +186,14 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: NodeConfig, seams: NodeSeams, dir: DataDir, ports: Ports) -> Arc<Self> {
+    pub(crate) fn new(config: NodeConfig, seams: NodeSeams, dir: DataDir, ports: Ports, disk: DiskId) -> Arc<Self> {
         Arc::new(Self {
             config,
             seams,
             started: Instant::now(),
             dir: Mutex::new(Some(dir)),
             ports,
+            disk,
             state: watch::Sender::new(NodeState::Starting),
             running: RwLock::new(None),
             placement: watch::Sender::new(None),

@@ -184,7 +184,13 @@ fn ranges(slots: &[(u16, u16)]) -> Vec<v1::SlotRange> {
 }
 
 pub(crate) fn member(m: &MemberEntry) -> v1::Member {
-    v1::Member { node: m.node, client: m.client.clone(), peer: m.peer.clone(), http: m.http.clone() }
+    v1::Member {
+        node: m.node,
+        client: m.client.clone(),
+        peer: m.peer.clone(),
+        http: m.http.clone(),
+        ..v1::Member::default()
+    }
 }
 
 /// Sums of units are wider here than on the wire: there they stop at the largest number that it has (docs/semantics.md).

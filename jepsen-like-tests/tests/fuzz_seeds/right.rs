@@ -57,7 +57,7 @@ pub(crate) fn write(seeds: &Path) {
         "identity",
         &[IDENTITY.as_bytes().to_vec(), IDENTITY.replace("\"node\":1", "\"node\":18446744073709551615").into_bytes()],
     );
-    put("identity", "unknown-format", IDENTITY.replace("\"format\":1", "\"format\":99").as_bytes());
+    put("identity", "unknown-format", IDENTITY.replace("\"format\":2", "\"format\":99").as_bytes());
 }
 
 /// Commands that the wire accepts, of every verb.
@@ -132,6 +132,6 @@ const HTTP: [&str; 12] = [
 ];
 
 const IDENTITY: &str = concat!(
-    r#"{"format":1,"cluster":[7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7],"incarnation":1,"node":1,"ports":{"client":7101,"http":7102,"peer":7103},"#,
-    r#""initiator":true,"members":[{"node":1,"client":"a:7101","peer":"a:7103","http":"a:7102"}],"shards":2,"replicas":3}"#
+    r#"{"format":2,"cluster":[7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7],"incarnation":1,"node":1,"ports":{"client":7101,"http":7102,"peer":7103},"#,
+    r#""initiator":true,"members":[{"node":1,"client":"a:7101","peer":"a:7103","http":"a:7102"}],"disks":{"1":[9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9]},"shards":2,"replicas":3}"#
 );

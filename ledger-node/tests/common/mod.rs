@@ -119,6 +119,15 @@ impl Cluster {
         self.nodes[i].take().expect("the node runs").shutdown(Duration::from_secs(5)).await;
     }
 
+    /// A node that starts again listens where it does now, whatever becomes of its directory.
+    pub fn keep_ports(&mut self, i: usize) {
+        let running = self.nodes[i].as_ref().expect("the node runs");
+        let config = &mut self.given[i].0;
+        config.client.listen = running.client_addr().to_string();
+        config.http.listen = running.http_addr().to_string();
+        config.peer.listen = running.peer_addr().to_string();
+    }
+
     /// Starts a node again, without waiting for more than its log.
     pub async fn restart_later(&mut self, i: usize) {
         let (config, seams) = self.given[i].clone();

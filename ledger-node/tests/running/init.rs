@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ledger_core::{Outcome, Settled};
 use ledger_node::NodeState;
 use ledger_node::node::AdminError;
 use ledger_proto::v1;
 use ledger_raft::disk::SimDisk;
 use tokio::time::Instant;
 
-use crate::common::{Cluster, PATIENCE, create, in_memory};
+use crate::common::{Cluster, PATIENCE, create, in_memory, receive};
 
 /// Init through a node, repeated as long as it says *not now*.
 async fn init_until_done(cluster: &Cluster, through: usize) -> v1::InitResponse {
@@ -83,4 +84,35 @@ async fn more_members_than_a_cluster_can_have_are_refused_before_anything_is_ask
     let Err(AdminError::Invalid(why)) = &refused else { panic!("{refused:?}") };
     assert!(why.contains("1 to 5 members, 6 were named"), "{why}");
     assert_eq!(cluster.node(0).state(), NodeState::Uninitialised);
+}
+
+/// Node 1 lags, nodes 2 and 3 have acknowledged, node 2 comes back empty and the operator repeats
+/// the command.
+#[tokio::test]
+async fn init_repeated_after_a_member_lost_its_disk_is_refused_by_name() {
+    let mut disks = Vec::new();
+    let mut cluster = Cluster::start(1, |i, _, seams| disks.push(in_memory(seams, i as u64))).await;
+    cluster.ask(create("shoe")).await;
+    let members = cluster.members();
+    cluster.keep_ports(1);
+    cluster.stop(0).await;
+    let receipt = receive("shoe", 5, "delivery-1");
+    let first = cluster.ask(receipt.clone()).await;
+    assert!(matches!(first, Outcome::Ok(Settled::Stocked { replayed: false, .. })), "{first:?}");
+    cluster.stop_all().await;
+    disks[1].wipe();
+    cluster.restart_later(0).await;
+    cluster.restart_later(1).await;
+    assert_eq!(cluster.node(1).state(), NodeState::Uninitialised);
+    for through in [0, 1] {
+        let refused =
+            cluster.node(through).init(v1::InitRequest { members: members.clone(), shards: 1, replicas: 0 }).await;
+        let Err(AdminError::Refused(why)) = &refused else { panic!("through node {}: {refused:?}", through + 1) };
+        assert!(why.contains("node 2 of this cluster has the disk") && why.contains("start node 2 on"), "{why}");
+        assert_eq!(cluster.node(1).state(), NodeState::Uninitialised, "through node {}", through + 1);
+    }
+    // What was acknowledged lies on node 3.
+    cluster.restart_later(2).await;
+    let again = cluster.ask(receipt).await;
+    assert!(matches!(again, Outcome::Ok(Settled::Stocked { replayed: true, .. })), "{again:?}");
 }
