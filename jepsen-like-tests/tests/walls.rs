@@ -100,6 +100,20 @@ fn words_stay_behind_their_walls() {
     }
 }
 
+/// Both let a follower's log go back unnoticed: beside a voter that forgot what it acknowledged,
+/// entries are lost.
+#[test]
+fn no_follower_is_allowed_to_go_back() {
+    let mut files = Vec::new();
+    sources(&root().join("ledger-raft/src"), &mut files);
+    for file in files {
+        let text = fs::read_to_string(&file).expect("readable");
+        for word in ["allow_log_reversion", "allow_next_revert"] {
+            assert!(!text.contains(word), "{}: {word} must not be used", file.display());
+        }
+    }
+}
+
 #[test]
 fn the_core_asks_nobody() {
     let mut files = Vec::new();
