@@ -3,7 +3,7 @@
 //! A **quarantined** replica's state is wrong but its log and vote are whole: it gets a peer's snapshot and goes on.
 //!
 //! A **damaged** replica may have lost entries it acknowledged and a vote it gave. It is repaired so that neither matters:
-//! 1. All other voters of all configurations are asked for their terms ([`survey`]), also those
+//! 1. All other voters of all configurations are asked for their terms ([`mod@survey`]), also those
 //!    that are damaged. A candidate saves its own vote before it asks for ours, so no vote of ours
 //!    can have been given in a term above the highest of theirs, `t`.
 //! 2. The log is emptied, and our vote becomes *(t + 1, ourselves)*: we gave none in t + 1, and can give none at or below it again.
