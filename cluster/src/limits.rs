@@ -13,9 +13,14 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between tries, whatever the answer says: the operator waits.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long a recomputation on a node may take (it walks every record).
-pub const AUDIT_WITHIN: Duration = Duration::from_secs(60);
+pub const AUDIT_WITHIN: Duration = Duration::from_secs(180);
 /// How long replicas may take to apply what was committed when an audit began.
 pub const AUDIT_FOLLOW_WITHIN: Duration = Duration::from_secs(20);
+/// Longest time that an audit may be given: instants end somewhere.
+pub const AUDIT_WITHIN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// A shard whose feed brings nothing for so long, while others bring something, is read to its end.
+/// Longer than the pause after which a node says that nothing happens.
+pub const FEED_SHARD_SILENT: Duration = Duration::from_secs(3);
 /// How long a whole audit may take unless its caller says otherwise.
 pub const AUDIT_ALL_WITHIN: Duration = Duration::from_secs(600);
 /// Looks at all nodes of one audit: replicas are compared at equal indexes, and an entry may come

@@ -5,10 +5,10 @@
 //! **Owns** their comparison. **Must never** call a look that could not be taken a success.
 //! **Read next**: [`crate::books`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use client_sdk::{Client, Cursor, LedgerTime, v1};
+use client_sdk::{Client, Cursor, Position, v1};
 use serde::Serialize;
 
 use super::Desk;
@@ -130,12 +130,13 @@ pub async fn audit_cluster(
     within: Duration,
     history: bool,
 ) -> Outcome<(AuditDoc, Books)> {
-    let until = Instant::now() + within;
+    let until = Instant::now() + within.min(limits::AUDIT_WITHIN_MAX);
     let mut document = AuditDoc::default();
     let follow_until = until.min(Instant::now() + limits::AUDIT_FOLLOW_WITHIN);
-    follow(&link.nodes, follow_until, Silent::LeftOut, &mut document).await;
+    let committed = follow(&link.nodes, follow_until, Silent::LeftOut, &mut document).await;
+    let routing = client.routing();
     for look in 1..=limits::AUDIT_LOOKS {
-        let seen = ask_nodes(link).await;
+        let seen = ask_nodes(link, &routing, until).await;
         let is_last = look == limits::AUDIT_LOOKS || Instant::now() >= until;
         if is_last || seen.not_compared.is_empty() || !seen.findings.is_empty() || !seen.incomplete.is_empty() {
             document.take(seen);
@@ -144,7 +145,9 @@ pub async fn audit_cluster(
     }
     let mut books = Books::new();
     if history {
-        match read_history(client, until, &mut books).await {
+        let read = tokio::time::timeout_at(until.into(), read_history(client, &committed, &mut books)).await;
+        let late = |_| Err(format!("its end was not reached in time, after {} changes", books.changes()));
+        match read.unwrap_or_else(late) {
             Ok(compared) => {
                 books.close();
                 document.compared = compared;
@@ -174,25 +177,26 @@ enum Silent {
     LeftOut,
 }
 
-/// Waits until every replica has applied what was committed when this began.
-async fn follow(nodes: &[NodeLink], until: Instant, silent: Silent, document: &mut AuditDoc) {
-    let mut wanted: Option<BTreeMap<u32, u64>> = None;
+/// Waits until every replica has applied what was committed when its nodes were first heard of;
+/// answers that index of each shard.
+async fn follow(nodes: &[NodeLink], until: Instant, silent: Silent, document: &mut AuditDoc) -> BTreeMap<u32, u64> {
+    let mut committed: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut heard: BTreeSet<&str> = BTreeSet::new();
     loop {
-        let each = nodes.iter().map(async |node| (node.address.as_str(), node.status().await));
-        let answers = futures::future::join_all(each).await;
-        let mut behind = Vec::new();
-        let told: Vec<_> = answers.iter().filter_map(|(address, s)| Some((*address, s.as_ref().ok()?))).collect();
-        let wanted = wanted.get_or_insert_with(|| {
-            let mut committed = BTreeMap::new();
-            for s in told.iter().flat_map(|(_, status)| &status.shards) {
-                let most = committed.entry(s.shard).or_insert(0);
-                *most = s.committed_index.max(*most);
+        let each = nodes.iter().map(async |node| Some((node.address.as_str(), node.status().await.ok()?)));
+        let statuses: Vec<_> = futures::future::join_all(each).await.into_iter().flatten().collect();
+        for (address, status) in &statuses {
+            if heard.insert(*address) {
+                for s in &status.shards {
+                    let most = committed.entry(s.shard).or_insert(0);
+                    *most = s.committed_index.max(*most);
+                }
             }
-            committed
-        });
-        for (address, status) in &told {
+        }
+        let mut behind = Vec::new();
+        for (address, status) in &statuses {
             for s in &status.shards {
-                let most = wanted.get(&s.shard).copied().unwrap_or(0);
+                let most = committed.get(&s.shard).copied().unwrap_or(0);
                 if s.applied_index < most {
                     behind.push(format!(
                         "{address}, shard {}: does not follow: it has applied {} of {most}",
@@ -201,22 +205,22 @@ async fn follow(nodes: &[NodeLink], until: Instant, silent: Silent, document: &m
                 }
             }
         }
-        let away = answers.len() - told.len();
-        if behind.is_empty() && (away == 0 || silent == Silent::LeftOut) {
-            return;
+        let silent_nodes = nodes.len() - statuses.len();
+        if behind.is_empty() && (silent_nodes == 0 || silent == Silent::LeftOut) {
+            return committed;
         }
         if Instant::now() >= until {
             document.incomplete.extend(behind);
-            if silent == Silent::Awaited && away > 0 {
-                document.incomplete.push(format!("{away} nodes do not answer"));
+            if silent == Silent::Awaited && silent_nodes > 0 {
+                document.incomplete.push(format!("{silent_nodes} nodes do not answer"));
             }
-            return;
+            return committed;
         }
         tokio::time::sleep(limits::POLL).await;
     }
 }
 
-/// What replicas said, by shard and index.
+/// What replicas answered, by shard and index.
 type AtIndex<T> = BTreeMap<(u32, u64), Vec<T>>;
 
 /// One look at all nodes.
@@ -226,8 +230,8 @@ struct Looked {
     digests_compared: u64,
     findings: Vec<Finding>,
     incomplete: Vec<String>,
-    /// Shards of which several replicas answered, and none at an index of another.
-    not_compared: Vec<u32>,
+    /// Replicas (shard, address) that were compared with no other one, though there are others.
+    not_compared: Vec<(u32, String)>,
 }
 
 impl AuditDoc {
@@ -236,23 +240,25 @@ impl AuditDoc {
         self.digests_compared = looked.digests_compared;
         self.findings.extend(looked.findings);
         self.incomplete.extend(looked.incomplete);
-        let not_compared =
-            |shard| format!("shard {shard}: its replicas were seen at different indexes, none was compared");
+        let not_compared = |(shard, address)| {
+            format!("shard {shard} on {address}: it was compared with no other replica, each was seen at another index")
+        };
         self.incomplete.extend(looked.not_compared.into_iter().map(not_compared));
     }
 }
 
-async fn ask_nodes(link: &ClusterLink) -> Looked {
+async fn ask_nodes(link: &ClusterLink, routing: &v1::Routing, until: Instant) -> Looked {
     let mut looked = Looked::default();
     let mut totals: AtIndex<(String, v1::Totals)> = BTreeMap::new();
     let mut digests: AtIndex<(String, Vec<u8>)> = BTreeMap::new();
-    let mut replicas: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut audited: BTreeSet<(u32, String)> = BTreeSet::new();
+    let within = limits::AUDIT_WITHIN.min(until.saturating_duration_since(Instant::now()));
     let each = link.nodes.iter().map(async |node| {
-        let audit = timed(limits::AUDIT_WITHIN, node.admin().audit(v1::AuditRequest {})).await;
+        let audit = timed(within, node.admin().audit(v1::AuditRequest {})).await;
         let digests = timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await;
         (node.address.clone(), audit, digests)
     });
-    for (address, audit, told) in futures::future::join_all(each).await {
+    for (address, audit, taken) in futures::future::join_all(each).await {
         match audit {
             Ok(audit) => {
                 looked.nodes += 1;
@@ -261,16 +267,16 @@ async fn ask_nodes(link: &ClusterLink) -> Looked {
                     looked.findings.push(Finding::new(f.invariant, what));
                 }
                 for s in audit.shards {
-                    *replicas.entry(s.shard).or_default() += 1;
+                    audited.insert((s.shard, address.clone()));
                     totals.entry((s.shard, s.index)).or_default().push((address.clone(), s.totals.unwrap_or_default()));
                     digests.entry((s.shard, s.index)).or_default().push((address.clone(), s.digest.to_vec()));
                 }
             }
             Err(status) => looked.incomplete.push(format!("{address}: {}", brief(&status))),
         }
-        match told {
-            Ok(told) => {
-                for one in told.digests {
+        match taken {
+            Ok(taken) => {
+                for one in taken.digests {
                     let at = digests.entry((one.shard, one.index)).or_default();
                     // A node's audit may have been at this very index.
                     if at.iter().all(|(known, _)| *known != address) {
@@ -281,77 +287,108 @@ async fn ask_nodes(link: &ClusterLink) -> Looked {
             Err(status) => looked.incomplete.push(format!("digests of {address}: {}", brief(&status))),
         }
     }
-    let different = |shard: u32, index: u64, a: &str, b: &str| {
-        Finding::new("diverged", format!("shard {shard} at index {index}: {a} and {b} differ"))
-    };
-    looked.findings.extend(totals.iter().flat_map(|(&(shard, index), told)| different_totals(shard, index, told)));
-    let mut compared: BTreeMap<u32, u64> = BTreeMap::new();
-    for ((shard, index), told) in &digests {
-        *compared.entry(*shard).or_default() += told.len() as u64 - 1;
-        for (address, _) in told.iter().skip(1).filter(|(_, value)| *value != told[0].1) {
-            looked.findings.push(different(*shard, *index, &told[0].0, address));
+    looked.incomplete.extend(not_audited(routing, &audited));
+    looked.findings.extend(totals.iter().flat_map(|(&(shard, index), seen)| different_totals(shard, index, seen)));
+    let mut compared: BTreeSet<(u32, &str)> = BTreeSet::new();
+    for ((shard, index), seen) in &digests {
+        let Some(((first, as_first), others)) = seen.split_first() else { continue };
+        looked.digests_compared += others.len() as u64;
+        compared.extend(seen.iter().filter(|_| !others.is_empty()).map(|(address, _)| (*shard, address.as_str())));
+        for (address, _) in others.iter().filter(|(_, value)| value != as_first) {
+            let what = format!("shard {shard} at index {index}: {first} and {address} differ");
+            looked.findings.push(Finding::new("diverged", what));
         }
     }
-    looked.digests_compared = compared.values().sum();
-    let several = replicas.into_iter().filter(|(_, replicas)| *replicas > 1).map(|(shard, _)| shard);
-    looked.not_compared = several.filter(|shard| compared.get(shard).is_none_or(|n| *n == 0)).collect();
+    let replicas_of = |shard| audited.iter().filter(|(of, _)| *of == shard).count();
+    let alone = audited.iter().filter(|(shard, address)| !compared.contains(&(*shard, address.as_str())));
+    looked.not_compared = alone.filter(|(shard, _)| replicas_of(*shard) > 1).cloned().collect();
     looked
 }
 
-/// Replicas whose totals at one index are others than the first one's.
-fn different_totals(shard: u32, index: u64, told: &[(String, v1::Totals)]) -> Vec<Finding> {
-    // A counter that counts nothing any more is dropped late, and a replica restored from a snapshot has none of those: their
-    // number is no truth that replicas share.
-    let shared = |totals: &v1::Totals| v1::Totals { limit_counts: 0, ..*totals };
-    let Some(((first, as_first), others)) = told.split_first() else { return Vec::new() };
-    let others = others.iter().filter(|(_, totals)| shared(totals) != shared(as_first));
-    let say = |(address, totals): &(String, v1::Totals)| {
-        format!("totals of shard {shard} at index {index}: {first} has {as_first:?}, {address} has {totals:?}")
-    };
-    others.map(|other| Finding::new("diverged", say(other))).collect()
+/// Replicas of the placement that no node's audit had: a node may be starting, or lack a shard that
+/// it should have.
+fn not_audited(routing: &v1::Routing, audited: &BTreeSet<(u32, String)>) -> Vec<String> {
+    if routing.shards.is_empty() {
+        return vec!["no node says which shards there are".to_owned()];
+    }
+    let mut missing = Vec::new();
+    for shard in &routing.shards {
+        for replica in &shard.replicas {
+            let address = routing.nodes.iter().find(|node| node.node == *replica).map(|node| &node.client);
+            if !address.is_some_and(|address| audited.contains(&(shard.shard, address.clone()))) {
+                missing.push(format!("the replica of shard {} on node {replica} was not audited", shard.shard));
+            }
+        }
+    }
+    missing
 }
 
-/// Reads the feed from its beginning to what is current when this is called, then compares with a linearizable read.
+/// Replicas whose totals at one index are others than the first one's.
+fn different_totals(shard: u32, index: u64, seen: &[(String, v1::Totals)]) -> Vec<Finding> {
+    // A counter that counts nothing any more is dropped late, and a replica restored from a snapshot
+    // has none of those: replicas do not share their number.
+    let shared = |totals: &v1::Totals| v1::Totals { limit_counts: 0, ..*totals };
+    let Some(((first, as_first), others)) = seen.split_first() else { return Vec::new() };
+    let others = others.iter().filter(|(_, totals)| shared(totals) != shared(as_first));
+    let finding = |(address, totals): &(String, v1::Totals)| {
+        let what =
+            format!("totals of shard {shard} at index {index}: {first} has {as_first:?}, {address} has {totals:?}");
+        Finding::new("diverged", what)
+    };
+    others.map(finding).collect()
+}
+
+/// How far the feed was read in one shard.
+struct Reached {
+    index: u64,
+    at: Instant,
+}
+
+/// Reads the feed from its beginning to what was committed when the audit began, and on while
+/// nothing else comes; then compares with a linearizable read.
 ///
 /// While others keep changing stock the read and the feed cannot be taken at the same instant; then the comparison is left out
 /// and only the feed's own balances are checked.
-async fn read_history(client: &Client, until: Instant, books: &mut Books) -> Result<bool, String> {
+async fn read_history(client: &Client, committed: &BTreeMap<u32, u64>, books: &mut Books) -> Result<bool, String> {
     let before = all_products(client).await.map_err(|e| e.to_string())?;
     let mut watch = client.watch(Cursor::oldest());
-    let mut quiet = false;
     let mut say_at = Instant::now() + limits::AUDIT_PROGRESS_EVERY;
-    let mut last_change = Instant::now();
-    let mut times: BTreeMap<u32, LedgerTime> = BTreeMap::new();
-    while !quiet {
+    let mut reached: BTreeMap<u32, Reached> =
+        committed.keys().map(|shard| (*shard, Reached { index: 0, at: Instant::now() })).collect();
+    let mut busy_until: Option<Instant> = None;
+    loop {
         let next = tokio::time::timeout(limits::FEED_SILENT_MAX, watch.next()).await;
         let happenings = match next {
-            Err(_) => return Err(format!("the feed said nothing for {:?}", limits::FEED_SILENT_MAX)),
+            Err(_) => return Err(format!("the feed was silent for {:?}", limits::FEED_SILENT_MAX)),
             Ok(None) => return Err("the feed ended".into()),
             Ok(Some(Err(ended))) => return Err(ended.to_string()),
             Ok(Some(Ok(happenings))) => happenings,
         };
         for happened in &happenings.changes {
             books.enter(happened.position, happened.time, &happened.change);
+            let Position { shard, index, .. } = happened.position;
+            reached.insert(shard, Reached { index, at: Instant::now() });
         }
-        times.extend(happenings.shard_times);
         if Instant::now() >= say_at {
             eprintln!("reading history: {} changes so far …", books.changes());
             say_at = Instant::now() + limits::AUDIT_PROGRESS_EVERY;
         }
-        if Instant::now() >= until {
-            return Err(format!("its end was not reached in time, after {} changes", books.changes()));
+        // An empty frame comes while nothing happens, so that all there was is entered.
+        if happenings.changes.is_empty() && (books.changes() > 0 || before.is_empty()) {
+            for (shard, time) in happenings.shard_times {
+                books.advance(shard, time);
+            }
+            break;
         }
-        // An empty frame is sent while nothing happens: all that there was has been told.
-        quiet = happenings.changes.is_empty() && (books.changes() > 0 || before.is_empty());
-        if !happenings.changes.is_empty() {
-            last_change = Instant::now();
+        // Entries may change nothing: a shard may never be seen at its last index.
+        let is_read = |(shard, to): (&u32, &u64)| {
+            reached.get(shard).is_none_or(|r| r.index >= *to || r.at.elapsed() > limits::FEED_SHARD_SILENT)
+        };
+        if committed.iter().all(is_read)
+            && Instant::now() >= *busy_until.get_or_insert_with(|| Instant::now() + limits::FEED_SHARD_SILENT)
+        {
+            return Ok(false);
         }
-        if last_change.elapsed() > limits::FEED_SILENT_MAX {
-            return Err("the feed does not reach the present".into());
-        }
-    }
-    for (shard, time) in times {
-        books.advance(shard, time);
     }
     let after = all_products(client).await.map_err(|e| e.to_string())?;
     let still = before.len() == after.len() && before.iter().zip(&after).all(|(a, b)| same_stock(a, b));
@@ -374,12 +411,29 @@ mod tests {
     #[test]
     fn replicas_differ_by_what_they_share_and_not_by_counters_dropped_late() {
         let totals = |live: u64, limit_counts: u64| v1::Totals { live, limit_counts, ..v1::Totals::default() };
-        let told = |name: &str, totals| (name.to_owned(), totals);
-        let same = [told("a", totals(3, 7)), told("b", totals(3, 5))];
+        let seen = |name: &str, totals| (name.to_owned(), totals);
+        let same = [seen("a", totals(3, 7)), seen("b", totals(3, 5))];
         assert!(different_totals(1, 9, &same).is_empty());
-        let other = [told("a", totals(3, 7)), told("b", totals(3, 7)), told("c", totals(4, 7))];
+        let other = [seen("a", totals(3, 7)), seen("b", totals(3, 7)), seen("c", totals(4, 7))];
         let found = different_totals(1, 9, &other);
         assert_eq!(found.len(), 1);
         assert!(found[0].what.contains("c has") && found[0].what.contains("index 9"), "{}", found[0].what);
+    }
+    #[test]
+    fn a_replica_that_no_node_audited_is_named() {
+        let node = |node, client: &str| v1::NodeRoute { node, client: client.to_owned(), ..Default::default() };
+        let shard = |shard| v1::ShardRoute { shard, replicas: vec![1, 2], ..Default::default() };
+        let routing = v1::Routing {
+            shards: vec![shard(1), shard(2)],
+            nodes: vec![node(1, "a"), node(2, "b")],
+            ..Default::default()
+        };
+        let seen = |shards: &[(u32, &str)]| shards.iter().map(|(s, a)| (*s, (*a).to_owned())).collect();
+        assert!(not_audited(&routing, &seen(&[(1, "a"), (1, "b"), (2, "a"), (2, "b")])).is_empty());
+        // It answered, and lacks a shard; it is starting, and has none.
+        let lacks = not_audited(&routing, &seen(&[(1, "a"), (1, "b"), (2, "a")]));
+        assert_eq!(lacks, ["the replica of shard 2 on node 2 was not audited"]);
+        assert_eq!(not_audited(&routing, &seen(&[(1, "a"), (2, "a")])).len(), 2);
+        assert_eq!(not_audited(&v1::Routing::default(), &seen(&[])).len(), 1, "nothing is known of it");
     }
 }
