@@ -16,14 +16,3 @@ pub mod sim;
 pub mod sometimes;
 pub mod workload;
 pub mod world;
-
-/// An error with its causes, outermost first.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        text = format!("{text}: {next}");
-        source = next.source();
-    }
-    text
-}

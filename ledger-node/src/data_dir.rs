@@ -96,7 +96,7 @@ pub enum DataDirError {
         got: u64,
     },
     /// The stamp cannot be read.
-    #[error("the stamp of {} is damaged ({why}); hint: start a new node with an empty directory and a new id", dir.display())]
+    #[error("the stamp of {} is damaged ({why}); hint: the cluster goes on without this node as long as a majority is left, see docs/disks.md", dir.display())]
     Damaged {
         /// The directory.
         dir: PathBuf,
@@ -112,7 +112,7 @@ pub enum DataDirError {
     },
     /// What lies there was written on another disk, or its identity is gone: what the node promised
     /// may be gone with it.
-    #[error("the identity file of {} {why}; hint: a stamp without the identity file it was written beside is no proof of what this node promised: start a new node with an empty directory and a new id", dir.display())]
+    #[error("the identity file of {} {why}; hint: a stamp without the identity file it was written beside is no proof of what this node promised: start it on the directory it had, see docs/disks.md", dir.display())]
     OtherDisk {
         /// The directory.
         dir: PathBuf,
@@ -215,10 +215,7 @@ impl DataDir {
             (Some(file), None) if file.owner().is_none() => file,
             (Some(_), None) => return Err(other("belongs to a node, and the stamp is gone")),
             (None, None) => {
-                let mut id = [0; 16];
-                id[..8].copy_from_slice(&random.next_u64().to_be_bytes());
-                id[8..].copy_from_slice(&random.next_u64().to_be_bytes());
-                IdentityFile::create(self.disk.clone(), &self.path, DiskId(id)).map_err(|e| self.io(e))?
+                IdentityFile::create(self.disk.clone(), &self.path, draw_disk_id(random)).map_err(|e| self.io(e))?
             }
             (None, Some(_)) => return Err(other("is gone, or cannot be read")),
             (Some(file), Some(stamp)) => {
@@ -323,6 +320,14 @@ impl Stamp {
 /// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A new disk id.
+pub(crate) fn draw_disk_id(random: &dyn Random) -> DiskId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&random.next_u64().to_be_bytes());
+    id[8..].copy_from_slice(&random.next_u64().to_be_bytes());
+    DiskId(id)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use ledger_raft::DiskId;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::data_dir::{DataDirError, Stamp, hex};
+use crate::data_dir::{DataDirError, Stamp, draw_disk_id, hex};
 use crate::limits;
 use crate::meta::MemberEntry;
 use crate::node::{AdminError, Node, NodeState, lock};
@@ -70,7 +70,7 @@ impl Node {
             return Ok(Some(running.stamp.clone()));
         }
         match lock(&self.dir).as_ref() {
-            Some(dir) => dir.present().map_err(|e| AdminError::Failed(told_with_causes(&e))),
+            Some(dir) => dir.present().map_err(|e| AdminError::Failed(settings::with_causes(&e))),
             None => Err(stopping()),
         }
     }
@@ -87,7 +87,7 @@ impl Node {
         for asked in &members {
             if asked.node == me {
                 whole.push(self.entry(me, &asked.client));
-                disks.insert(me, self.disk);
+                disks.insert(me, self.hand_out_disk()?);
                 continue;
             }
             match self.prepare(asked, me, request).await? {
@@ -98,6 +98,7 @@ impl Node {
                 None => return Ok(Step::PassOn(asked.clone())),
             }
         }
+        each_its_own(&disks)?;
         let random = &self.seams().raft.random;
         let mut cluster = [0; 16];
         cluster[..8].copy_from_slice(&random.next_u64().to_be_bytes());
@@ -212,7 +213,7 @@ impl Node {
     /// # Errors
     /// [`AdminError`].
     pub async fn join(self: &Arc<Self>, request: v1::JoinRequest) -> Result<v1::JoinResponse, AdminError> {
-        let answer = |member: MemberEntry| v1::JoinResponse { member: Some(on_disk(&member, Some(&self.disk))) };
+        let answer = |member: MemberEntry, disk| v1::JoinResponse { member: Some(on_disk(&member, Some(&disk))) };
         if request.node == 0 {
             return Err(AdminError::Invalid("a node id is 1 or above".to_owned()));
         }
@@ -230,7 +231,7 @@ impl Node {
             }
             return match self.identity()? {
                 Some(stamp) => Err(other_members(&stamp)),
-                None => Ok(answer(self.entry(request.node, &client))),
+                None => Ok(answer(self.entry(request.node, &client), self.hand_out_disk()?)),
             };
         }
         let cluster: [u8; 16] = request.cluster.as_ref().try_into().map_err(|_| invalid("cluster has 16 bytes"))?;
@@ -240,8 +241,10 @@ impl Node {
         }
         let disks = request.members.iter().map(|m| disk_of(m).map(|disk| (m.node, disk)));
         let disks = disks.collect::<Result<BTreeMap<_, _>, _>>()?;
-        if let Some(planned) = disks.get(&request.node).filter(|planned| **planned != self.disk) {
-            return Err(other_disk(request.node, *planned, self.disk));
+        each_its_own(&disks)?;
+        let disk = self.identity_file.disk_id();
+        if let Some(planned) = disks.get(&request.node).filter(|planned| **planned != disk) {
+            return Err(other_disk(request.node, *planned, disk));
         }
         let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
         let stamp = Stamp {
@@ -262,7 +265,14 @@ impl Node {
             None => self.take_identity(&stamp).await?,
         }
         self.kick.notify_one();
-        Ok(answer(self.entry(request.node, &client)))
+        Ok(answer(self.entry(request.node, &client), disk))
+    }
+
+    /// The disk's id for a plan of members, durable before anybody has it.
+    fn hand_out_disk(&self) -> Result<DiskId, AdminError> {
+        let random = &self.seams().raft.random;
+        let drawn = self.identity_file.hand_out(|| draw_disk_id(random.as_ref()));
+        drawn.map_err(|e| AdminError::Failed(format!("the disk's id cannot be written: {e}")))
     }
 
     /// Stamps the directory, then runs as what the stamp says.
@@ -273,7 +283,7 @@ impl Node {
         };
         stamped.map_err(|e| match e {
             DataDirError::OtherCluster { .. } => AdminError::Refused(e.to_string()),
-            _ => AdminError::Failed(told_with_causes(&e)),
+            _ => AdminError::Failed(settings::with_causes(&e)),
         })?;
         self.run_as(stamp).await
     }
@@ -287,7 +297,7 @@ impl Node {
             self.set_state(NodeState::Uninitialised);
             return Err(AdminError::Failed(format!(
                 "{}; repeat the command once that is mended",
-                told_with_causes(&error)
+                settings::with_causes(&error)
             )));
         }
         tracing::info!(node = stamp.node, cluster = hex(&stamp.cluster), "this node joined a cluster");
@@ -354,12 +364,6 @@ fn stopping() -> AdminError {
     AdminError::NotNow("the node is stopping".to_owned())
 }
 
-/// An error with what caused it: operators see no more of it than this text.
-fn told_with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
 /// A member as it is named while it joins: with its disk.
 fn on_disk(entry: &MemberEntry, disk: Option<&DiskId>) -> v1::Member {
     let disk = disk.map(|disk| disk.0.to_vec()).unwrap_or_default();
@@ -373,6 +377,20 @@ fn disk_of(member: &v1::Member) -> Result<DiskId, AdminError> {
 
 /// What the member promised lies on the disk it joined with. An empty one knows of no vote and no
 /// acknowledgement.
+/// Two members on one disk would be two directories of which one is a copy of the other.
+fn each_its_own(disks: &BTreeMap<u64, DiskId>) -> Result<(), AdminError> {
+    let mut known = BTreeMap::new();
+    for (node, disk) in disks {
+        if let Some(other) = known.insert(disk, node) {
+            return Err(AdminError::Refused(format!(
+                "nodes {other} and {node} have the same disk id {disk}: one data directory is a copy of the other; hint: \
+                 empty both, start the nodes and repeat the command"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn other_disk(node: u64, planned: DiskId, found: DiskId) -> AdminError {
     AdminError::Refused(format!(
         "node {node} of this cluster has the disk {planned}, and this directory is on disk {found}: what node {node} \

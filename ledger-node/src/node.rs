@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use ledger_core::limits::SLOTS;
 use ledger_core::types::Slot;
+use ledger_raft::identity::IdentityFile;
 use ledger_raft::seam::Seams;
-use ledger_raft::{DiskId, Group, NodeId, RaftNode};
+use ledger_raft::{Group, NodeId, RaftNode};
 use metrics::Histogram;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -163,8 +164,8 @@ pub struct Node {
     pub(crate) dir: Mutex<Option<DataDir>>,
     /// Where it really listens.
     pub(crate) ports: Ports,
-    /// The id of the disk it runs on.
-    pub(crate) disk: DiskId,
+    /// The identity file as it was before the node ran: it has the disk's id for a plan of members.
+    pub(crate) identity_file: Arc<IdentityFile>,
     state: watch::Sender<NodeState>,
     running: RwLock<Option<Arc<Running>>>,
     pub(crate) placement: watch::Sender<Option<Arc<Placement>>>,
@@ -186,14 +187,20 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: NodeConfig, seams: NodeSeams, dir: DataDir, ports: Ports, disk: DiskId) -> Arc<Self> {
+    pub(crate) fn new(
+        config: NodeConfig,
+        seams: NodeSeams,
+        dir: DataDir,
+        ports: Ports,
+        identity_file: Arc<IdentityFile>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             config,
             seams,
             started: Instant::now(),
             dir: Mutex::new(Some(dir)),
             ports,
-            disk,
+            identity_file,
             state: watch::Sender::new(NodeState::Starting),
             running: RwLock::new(None),
             placement: watch::Sender::new(None),

@@ -147,8 +147,7 @@ impl RunningNode {
 pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, StartError> {
     config.validate()?;
     let (dir, stamp) = DataDir::open(seams.raft.disk.clone(), &config.data_dir, config.node_id)?;
-    // An empty directory has its disk id before anybody is answered.
-    let disk = dir.identity(stamp.as_ref(), seams.raft.random.as_ref())?.disk_id();
+    let identity_file = dir.identity(stamp.as_ref(), seams.raft.random.as_ref())?;
     let kept = stamp.as_ref().map(|stamp| stamp.ports);
     let net = &seams.raft.net;
     let client = listen(net.as_ref(), "client", &config.client, kept.map(|p| p.client)).await?;
@@ -165,7 +164,7 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
     // The peer port is known to others before there is a cluster to speak of; the log's transport takes the listener over.
     let bound = Bound { net: net.clone(), address: peer_addr.to_string(), listener: Mutex::new(Some(peer)) };
     let seams = NodeSeams { raft: Seams { net: Arc::new(bound), ..seams.raft }, ..seams };
-    let node = Node::new(config, seams, dir, ports, disk);
+    let node = Node::new(config, seams, dir, ports, identity_file);
     let metrics = Arc::new(NodeMetrics::new());
     node.count_entries(metrics.entry_commands.clone());
     let api = Api::new(node.clone(), metrics);

@@ -25,6 +25,8 @@ const MAGIC: &[u8; 8] = b"HFIDENT\0";
 const FORMAT: u16 = 1;
 /// The directory is to be taken for one that lost its log.
 const REJOINED: u32 = 1;
+/// A plan of members may have the disk id: it is drawn no more.
+const HANDED_OUT: u32 = 2;
 /// Where the checksum of a slot lies.
 const SUM_AT: usize = IDENTITY_SLOT_BYTES - 4;
 
@@ -36,6 +38,7 @@ struct Slot {
     disk: DiskId,
     begun: u32,
     rejoined: bool,
+    handed_out: bool,
     place: Place,
 }
 
@@ -62,7 +65,8 @@ impl Slot {
         }
         put(&mut out, 56, &self.disk.0);
         put(&mut out, 72, &self.begun.to_le_bytes());
-        put(&mut out, 76, &(if self.rejoined { REJOINED } else { 0 }).to_le_bytes());
+        let flags = (if self.rejoined { REJOINED } else { 0 }) | (if self.handed_out { HANDED_OUT } else { 0 });
+        put(&mut out, 76, &flags.to_le_bytes());
         let Place { inode, born_ns, file_system } = self.place;
         let known =
             u32::from(inode.is_some()) | u32::from(born_ns.is_some()) << 1 | u32::from(file_system.is_some()) << 2;
@@ -102,6 +106,7 @@ impl Slot {
             disk: DiskId(take(bytes, 56)),
             begun: u32_at(72),
             rejoined: u32_at(76) & REJOINED != 0,
+            handed_out: u32_at(76) & HANDED_OUT != 0,
             place: Place {
                 inode: (known & 1 != 0).then(|| u64_at(84)),
                 born_ns: (known & 2 != 0).then(|| u64_at(92)),
@@ -130,7 +135,7 @@ impl IdentityFile {
         file.set_len(0)?;
         file.set_len(2 * IDENTITY_SLOT_BYTES as u64)?;
         let place = disk.place_of(&path)?;
-        let slot = Slot { sequence: 1, owner: None, disk: id, begun: 0, rejoined: false, place };
+        let slot = Slot { sequence: 1, owner: None, disk: id, begun: 0, rejoined: false, handed_out: false, place };
         write_slot(file.as_ref(), &slot)?;
         disk.sync_dir(dir)?;
         Ok(Self { disk, path, file, slot: Mutex::new(slot) })
@@ -165,6 +170,20 @@ impl IdentityFile {
     /// The disk's id.
     pub fn disk_id(&self) -> DiskId {
         self.slot().disk
+    }
+
+    /// The disk's id for a plan of members, durably. The first time it is drawn anew: a directory
+    /// that was opened before may be one of many copies of a template, all with one id.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn hand_out(&self, draw: impl FnOnce() -> DiskId) -> io::Result<DiskId> {
+        let Slot { handed_out, owner, .. } = self.slot();
+        if !handed_out && owner.is_none() {
+            let place = self.disk.place_of(&self.path)?;
+            self.write(|slot| (slot.disk, slot.handed_out, slot.place) = (draw(), true, place))?;
+        }
+        Ok(self.disk_id())
     }
 
     /// Whose directory it is; none before it was claimed.
@@ -217,6 +236,10 @@ impl SegmentsBegun for IdentityFile {
         if slot.rejoined {
             return Ok(Some("the directory was empty when its node rejoined".to_owned()));
         }
+        // Nothing was promised before a segment was begun.
+        if slot.begun == 0 {
+            return Ok(None);
+        }
         if let Some(what) = self.disk.place_of(&self.path)?.difference(&slot.place) {
             return Ok(Some(format!("the directory was copied: {IDENTITY_FILE} has {what}")));
         }
@@ -261,11 +284,12 @@ mod tests {
     #[test]
     fn a_slot_keeps_its_bytes() {
         let place = Place { inode: Some(5), born_ns: None, file_system: Some([6; 16]) };
-        let slot = Slot { sequence: 2, owner: Some(OWNER), disk: ID, begun: 4, rejoined: true, place };
+        let (rejoined, handed_out) = (true, true);
+        let slot = Slot { sequence: 2, owner: Some(OWNER), disk: ID, begun: 4, rejoined, handed_out, place };
         let bytes = slot.encode();
         let mut golden = [0u8; 116];
         golden[..8].copy_from_slice(b"HFIDENT\0");
-        (golden[8], golden[16], golden[24], golden[48], golden[72], golden[76]) = (1, 2, 3, 2, 4, 1);
+        (golden[8], golden[16], golden[24], golden[48], golden[72], golden[76]) = (1, 2, 3, 2, 4, 3);
         golden[32..48].fill(7);
         golden[56..72].fill(9);
         (golden[80], golden[84]) = (5, 5);
@@ -274,7 +298,7 @@ mod tests {
         assert!(bytes[116..SUM_AT].iter().all(|byte| *byte == 0));
         assert_eq!(bytes[SUM_AT..], crc32c::crc32c(&bytes[..SUM_AT]).to_le_bytes());
         assert_eq!(Slot::decode(&bytes).expect("known"), Some(slot));
-        let unclaimed = Slot { owner: None, place: Place::default(), rejoined: false, ..slot };
+        let unclaimed = Slot { owner: None, place: Place::default(), rejoined: false, handed_out: false, ..slot };
         assert_eq!(Slot::decode(&unclaimed.encode()).expect("known"), Some(unclaimed));
         for at in [0, 30, 90, 4_000, SUM_AT] {
             let mut bad = bytes.clone();
@@ -341,6 +365,32 @@ mod tests {
         identity.claim(OWNER).expect("the same again");
         let other = WalIdentity { node: NodeId(4), ..OWNER };
         assert_eq!(identity.claim(other).map_err(|e| e.kind()), Err(io::ErrorKind::PermissionDenied));
+    }
+
+    /// A machine's template was started once: each copy of it is a disk of its own as soon as a plan names it.
+    #[test]
+    fn an_id_is_drawn_when_a_plan_needs_it_and_then_stays() {
+        let template = SimDisk::new(1);
+        create(&template).expect("created");
+        let copy = template.fork();
+        let (one, other) = (DiskId([1; 16]), DiskId([2; 16]));
+        assert_eq!(open(&template).expect("there").hand_out(|| one).expect("written"), one);
+        assert_eq!(open(&copy).expect("there").hand_out(|| other).expect("written"), other);
+        let again = open(&template).expect("there");
+        assert_eq!(again.hand_out(|| other).expect("known"), one, "the plan has it");
+        again.claim(OWNER).expect("claimed");
+        assert_eq!(open(&template).expect("there").hand_out(|| other).expect("known"), one);
+    }
+
+    #[test]
+    fn a_directory_that_promised_nothing_may_be_moved_by_a_copy() {
+        let disk = SimDisk::new(1);
+        create(&disk).expect("created").claim(OWNER).expect("claimed");
+        disk.restore(&disk.fork(), true);
+        let moved = open(&disk).expect("there");
+        assert_eq!(moved.loss(0).expect("judged"), None);
+        moved.started(1).expect("recorded");
+        assert_eq!(open(&disk).expect("there").loss(1).expect("judged"), None, "it lives here from now on");
     }
 
     #[test]

@@ -311,6 +311,12 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// An error with its causes, outermost first: for those who see no more of it than a text.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -126,7 +126,7 @@ async fn campaign(args: &Args) -> Held {
         std::fs::create_dir_all(&place)?;
         let report = round(&what, &place)
             .await
-            .map_err(|error| format!("round {n} ({nemesis}): {}", jepsen_like_tests::error_chain(&error)))?;
+            .map_err(|error| format!("round {n} ({nemesis}): {}", settings::with_causes(&error)))?;
         progress.step(&brief(&report));
         if args.verbose || !report.violations.is_empty() {
             for spell in &report.spells {

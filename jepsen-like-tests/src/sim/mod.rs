@@ -203,7 +203,7 @@ fn node_host(world: NodeWorld, setting: Setting) -> Host {
     Host::new(tick_of(&setting), move || {
         let (config, seams, world) = (node_config(&world.name, &setting), world.seams(), world.clone());
         async move {
-            let mut node = ledger_node::serve(config, seams).await.map_err(|e| crate::error_chain(&e))?;
+            let mut node = ledger_node::serve(config, seams).await.map_err(|e| settings::with_causes(&e))?;
             world.set_running(Some(node.node().clone()));
             Err(node.wait().await)
         }

@@ -86,6 +86,19 @@ async fn more_members_than_a_cluster_can_have_are_refused_before_anything_is_ask
     assert_eq!(cluster.node(0).state(), NodeState::Uninitialised);
 }
 
+/// One data directory is a copy of the other: whichever comes back empty would pass for the other.
+#[tokio::test]
+async fn a_plan_with_two_members_on_one_disk_is_refused() {
+    let cluster = Cluster::empty(|i, _, seams| drop(in_memory(seams, i as u64))).await;
+    let disk = |node: u64| vec![if node == 3 { 2 } else { node as u8 }; 16].into();
+    let members = cluster.members().into_iter().map(|m| v1::Member { disk: disk(m.node), ..m }).collect();
+    let join = v1::JoinRequest { node: 1, cluster: vec![7; 16].into(), incarnation: 1, members, ..Default::default() };
+    let refused = cluster.node(0).join(join).await;
+    let Err(AdminError::Refused(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("nodes 2 and 3 have the same disk id") && why.contains("empty both"), "{why}");
+    assert_eq!(cluster.node(0).state(), NodeState::Uninitialised);
+}
+
 /// Node 1 lags, nodes 2 and 3 have acknowledged, node 2 comes back empty and the operator repeats
 /// the command.
 #[tokio::test]

@@ -64,7 +64,7 @@ pub(super) async fn call(channel: &mut Channel, path: &str, body: Bytes, streami
         .expect("a path of the descriptors");
     let sent = async {
         let ready = channel.ready().await.map_err(|e| e.to_string())?;
-        ready.call(request).await.map_err(|e| crate::error_chain(&e))
+        ready.call(request).await.map_err(|e| settings::with_causes(&e))
     };
     let response = match tokio::time::timeout(WITHIN, sent).await {
         Ok(Ok(response)) => response,
@@ -86,7 +86,7 @@ pub(super) async fn call(channel: &mut Channel, path: &str, body: Bytes, streami
 async fn read(mut body: Body, into: &mut Answered) -> Result<(), String> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        match frame.map_err(|status| crate::error_chain(&status))?.into_data() {
+        match frame.map_err(|status| settings::with_causes(&status))?.into_data() {
             Ok(data) => {
                 bytes.put(data);
                 while bytes.len() >= PREFIX {
