@@ -191,7 +191,10 @@ impl Lane {
     pub(crate) fn land(&self, answers: &mut Vec<ReceivedAnswer>, wakers: &mut Vec<Waker>) {
         let mut state = self.lock();
         for ReceivedAnswer { tag, at, reply } in answers.drain(..) {
-            wakers.extend(state.land(tag as u32, (tag >> 32) as u32, Landed::Answer(reply, at)));
+            // A node cannot have decided what it does not have.
+            if state.was_handed_over(tag as u32) {
+                wakers.extend(state.land(tag as u32, (tag >> 32) as u32, Landed::Answer(reply, at)));
+            }
         }
         self.unlock_and_wake(state, wakers);
     }
@@ -341,6 +344,11 @@ impl State {
         entry.slot = Slot::Landed(landed);
         self.waiting -= 1;
         entry.waker.take()
+    }
+
+    /// Whether the call in a place was given to the stream.
+    fn was_handed_over(&self, place: u32) -> bool {
+        self.entries.get(place as usize).is_some_and(|entry| entry.order < self.handed_over)
     }
 
     fn is_full(&self) -> bool {
@@ -512,6 +520,21 @@ mod tests {
     fn answer(lane: &Lane, tag: u64) {
         let reply = Reply::Unknown(String::new());
         lane.land(&mut vec![ReceivedAnswer { tag, at: None, reply }], &mut Vec::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_a_call_that_was_not_sent_is_none() {
+        let lane = Lane::new();
+        let mut outgoing = lane.outgoing();
+        let mut waiting = queue(&lane, Duration::from_secs(1));
+        let (dropped, _stays) = (queue(&lane, Duration::from_secs(1)), queue(&lane, Duration::from_secs(1)));
+        answer(&lane, tag(0, 0));
+        drop(dropped);
+        assert!(landed(&mut waiting).is_none(), "nobody can have decided it");
+        let sent = pull(&mut outgoing).await;
+        assert_eq!((sent.len(), sent[0]), (2, tag(0, 0)), "it and the one that stays are sent");
+        answer(&lane, sent[0]);
+        assert!(landed(&mut waiting).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -99,8 +99,7 @@ impl Unsent {
             let live = live(&bytes, &mut calls, &is_live);
             if calls.len() < before {
                 bytes = live.freeze();
-                // A node may have answered a call that was not sent: nobody counted that one as dead.
-                self.dead = self.dead.saturating_sub(before - calls.len());
+                self.dead -= before - calls.len();
             }
         }
         if self.spare.len() < SPARE_MAX {
