@@ -62,11 +62,19 @@ fn http_header(bytes: &[u8]) {
     let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return };
     for name in ["host", "origin", "sec-fetch-site", "content-type"] {
         let mut headers = http::HeaderMap::new();
-        headers.append("host", http::HeaderValue::from_static("localhost:7102"));
+        headers.insert("host", http::HeaderValue::from_static("localhost:7102"));
+        headers.insert("content-type", http::HeaderValue::from_static("application/json"));
         headers.insert(name, value.clone());
         let head = (&http::Method::POST, &http::Uri::from_static("/v1/products"), &headers);
         let taken = crate::http::browser::check(head, false, |_| false).is_ok();
-        assert!(!taken || name == "content-type", "a request without a type was taken");
+        let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        let foreign = match name {
+            "origin" => !text.contains("localhost:7102"),
+            "sec-fetch-site" => text == "cross-site",
+            "content-type" => !text.contains("json"),
+            _ => false,
+        };
+        assert!(!taken || !foreign, "{name}: {text:?} was taken");
     }
 }
 

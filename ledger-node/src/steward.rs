@@ -3,7 +3,7 @@
 //! **What it is.** One task a replica, awake only while it leads. It proposes [`Command::OwnSlots`] and the settings when the placement is
 //! newer than what the shard knows, and a [`Command::Tick`] when something is due and nothing else moves the shard's time. An idle
 //! shard gets one now and then, so that its time stays near enough to now for ids to be minted from it.
-//! **Owns** those proposals. **Must never** tick when nothing is due, or decide what is due: the ledger says so.
+//! **Owns** those proposals. **Must never** decide what is due, or when an idle shard is to tick: the ledger says so.
 //! **Read next**: [`crate::shard`].
 
 use std::sync::Arc;
