@@ -455,7 +455,7 @@ impl Stream for Outgoing {
                 return Poll::Pending;
             }
             if !state.unsent.has_closed() && !state.yielded {
-                // Whoever is ready to call now shares the frame: one turn of the scheduler instead
+                // Tasks that are ready to call now share the frame: one turn of the scheduler instead
                 // of a timer.
                 state.yielded = true;
                 cx.waker().wake_by_ref();

@@ -143,10 +143,10 @@ impl Node {
             };
             match timeout_at(until, client.join(prepare)).await {
                 Ok(Ok(answer)) => {
-                    let told = answer.into_inner().member.unwrap_or_default();
-                    let disk = disk_of(&told)?;
+                    let found = answer.into_inner().member.unwrap_or_default();
+                    let disk = disk_of(&found)?;
                     let (node, client) = (asked.node, asked.client.clone());
-                    return Ok(Some((MemberEntry { node, client, peer: told.peer, http: told.http }, disk)));
+                    return Ok(Some((MemberEntry { node, client, peer: found.peer, http: found.http }, disk)));
                 }
                 Ok(Err(status)) => match status.code() {
                     tonic::Code::FailedPrecondition => return Ok(None),

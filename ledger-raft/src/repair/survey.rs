@@ -57,7 +57,7 @@ pub(crate) fn survey(me: u64, answers: &BTreeMap<u64, TermAnswer>, silent: &BTre
         return Survey::Complete(voters);
     }
     let gone = |id: &u64| !answers.contains_key(id);
-    // Without members nobody is known to be a voter: whoever was asked in vain may be one.
+    // Without members nobody is known to be a voter: each that did not answer may be one.
     let asked: BTreeSet<u64> = if configs.is_empty() { silent.clone() } else { voters.clone() };
     Survey::Missing {
         silent: asked.iter().copied().filter(gone).collect(),
