@@ -141,7 +141,7 @@ async fn a_node_on_a_copied_directory_neither_votes_nor_leads_until_repaired() {
     assert_eq!(c.nodes[&2].group.status().stopped, None);
 }
 
-/// Groups that the log has no word of may have been lost with it, until every group of the node is
+/// Groups that the log does not name may have been lost with it, until every group of the node is
 /// known and repaired.
 #[tokio::test]
 async fn a_group_that_comes_after_all_others_were_repaired_begins_whole() {
