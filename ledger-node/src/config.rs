@@ -61,6 +61,8 @@ pub struct NodeConfig {
     pub history_bytes_max: u64,
     /// From where calls are taken; all others are refused until identities exist.
     pub trusted: Vec<crate::access::Network>,
+    /// Whether ports may listen where other hosts reach them, though everything is in plain text.
+    pub insecure: bool,
     /// Whether leaders are spread over the nodes by handing leadership over.
     pub balance: bool,
     /// How long a leader keeps a shard before the balancer may move it.
@@ -97,6 +99,7 @@ impl Default for NodeConfig {
             history_keep: Duration::from_secs(7 * 24 * 3600),
             history_bytes_max: 10 << 30,
             trusted: crate::access::Network::loopback(),
+            insecure: false,
             balance: true,
             balance_settle: Duration::from_secs(5),
             shutdown_within: Duration::from_secs(10),
@@ -136,7 +139,7 @@ impl Settings for NodeConfig {
                 self.call_within_default, self.call_within_max
             ));
         }
-        for (name, port) in [("client", &self.client), ("http", &self.http), ("peer", &self.peer)] {
+        for (name, port) in self.ports() {
             let (host, _) = split_address(&port.listen).unwrap_or_default();
             if port.advertise.is_none() && matches!(host, "0.0.0.0" | "[::]") {
                 return conflict(format!(
@@ -145,6 +148,31 @@ impl Settings for NodeConfig {
                 ));
             }
         }
-        Ok(())
+        match self.exposed().next() {
+            Some((name, port)) if !self.insecure => conflict(format!(
+                "`{name}.listen` is {}, which other hosts can reach, and calls and answers are in plain text; listen on a \
+                 loopback address, or start with --insecure (`insecure = true`) in a network that only trusted hosts are in",
+                port.listen
+            )),
+            _ => Ok(()),
+        }
     }
+}
+
+impl NodeConfig {
+    fn ports(&self) -> [(&'static str, &Port); 3] {
+        [("client", &self.client), ("http", &self.http), ("peer", &self.peer)]
+    }
+
+    /// The ports that listen where other hosts may reach them.
+    pub(crate) fn exposed(&self) -> impl Iterator<Item = (&'static str, &Port)> {
+        self.ports().into_iter().filter(|(_, port)| !is_loopback(&port.listen))
+    }
+}
+
+/// Whether only this host reaches an address. A name other than `localhost` may be anything.
+fn is_loopback(listen: &str) -> bool {
+    let (host, _) = split_address(listen).unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

@@ -13,8 +13,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ABOUT: &str = "One node of a Holdfast cluster: a stock ledger that cannot oversell.";
 const TEACHES: &str = "\
 How to begin:
-  ledger-node --data-dir /var/lib/holdfast --client-listen 0.0.0.0:7101 --client-advertise node-1:7101 ...
-  (the same on each host), then once, from anywhere:
+  ledger-node --data-dir /var/lib/holdfast --client-listen 0.0.0.0:7101 --client-advertise node-1:7101 \\
+    ... --access-trusted 127.0.0.0/8,10.0.0.0/8 --insecure
+  (the same on each host; --insecure since other hosts reach it in plain text, --access-trusted with the
+  networks of the members and their callers), then once, from one of those networks:
   ledgerctl cluster init --members 1=node-1:7101,2=node-2:7101,3=node-3:7101
 
 Every option may also be an environment variable (HOLDFAST_CLIENT_LISTEN) or a key in a TOML file

@@ -146,6 +146,9 @@ impl RunningNode {
 /// [`StartError`], each with what to do.
 pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, StartError> {
     config.validate()?;
+    for (port, listens) in config.exposed() {
+        tracing::warn!(port, listen = %listens.listen, "other hosts reach this port in plain text, as --insecure allows");
+    }
     let (dir, stamp) = DataDir::open(seams.raft.disk.clone(), &config.data_dir, config.node_id)?;
     let identity_file = dir.identity(stamp.as_ref(), seams.raft.random.as_ref())?;
     let kept = stamp.as_ref().map(|stamp| stamp.ports);

@@ -113,7 +113,27 @@ fn values_that_contradict_each_other_are_refused() {
     for flags in conflicts {
         assert!(matches!(load(flags, &[], ""), Err(ConfigError::Conflict(_))), "{flags:?}");
     }
-    load(&[("client.listen", "0.0.0.0:7101"), ("client.advertise", "n1:7101")], &[], "").expect("advertised");
+    let advertised = [("client.listen", "0.0.0.0:7101"), ("client.advertise", "n1:7101"), ("insecure", "true")];
+    load(&advertised, &[], "").expect("advertised");
+}
+
+#[test]
+fn listener_that_others_can_reach_needs_insecure() {
+    for (port, address) in [
+        ("client.listen", "10.0.0.1:7101"),
+        ("http.listen", "[fd00::1]:7102"),
+        ("peer.listen", "node-1:7103"),
+        ("peer.listen", "192.168.0.1:0"),
+    ] {
+        let refused = load(&[(port, address)], &[], "").expect_err(address).to_string();
+        assert!(refused.contains(port) && refused.contains(address) && refused.contains("--insecure"), "{refused}");
+        load(&[(port, address), ("insecure", "true")], &[], "").expect("by name");
+        load(&[(port, address)], &[("HOLDFAST_INSECURE", "true")], "").expect("by its variable");
+        load(&[(port, address)], &[], "insecure = true\n").expect("by its key");
+    }
+    for address in ["127.0.0.1:7101", "127.0.0.9:0", "localhost:7101", "[::1]:7101"] {
+        load(&[("client.listen", address)], &[], "").expect(address);
+    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Key<C> {
     pub get: fn(&C) -> Option<String>,
     /// A wrong value is not repeated: it may hold a password.
     pub secret: bool,
+    /// True or false: its flag alone means true.
+    pub switch: bool,
 }
 
 impl<C: Settings> Key<C> {
@@ -153,7 +155,7 @@ pub fn quoted(text: &str) -> Option<String> {
 #[macro_export]
 macro_rules! key {
     ($name:literal, $what:expr, $set:expr, $get:expr) => {
-        $crate::Key { name: $name, what: $what, set: $set, get: $get, secret: false }
+        $crate::Key { name: $name, what: $what, set: $set, get: $get, secret: false, switch: false }
     };
 }
 
@@ -183,13 +185,16 @@ macro_rules! duration_key {
     };
 }
 
-/// True or false.
+/// True or false; its flag alone means true.
 #[macro_export]
 macro_rules! switch_key {
     ($name:literal, $field:ident, $what:expr) => {
-        $crate::key!($name, $what, |c, v| $crate::keys::switch(v).map(|on| c.$field = on), |c| Some(
-            c.$field.to_string()
-        ))
+        $crate::Key {
+            switch: true,
+            ..$crate::key!($name, $what, |c, v| $crate::keys::switch(v).map(|on| c.$field = on), |c| Some(
+                c.$field.to_string()
+            ))
+        }
     };
 }
 

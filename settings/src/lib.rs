@@ -234,7 +234,11 @@ pub fn arguments<C: Settings>() -> Vec<Arg> {
         .help("Print the effective configuration as TOML, with the origin of each value, and exit");
     let keys = C::KEYS.iter().map(|key| {
         let arg = Arg::new(key.name).long(key.flag()).value_name("VALUE").help(key.what);
-        arg.help_heading(key.table().unwrap_or(C::HEADING)).allow_hyphen_values(true)
+        let arg = arg.help_heading(key.table().unwrap_or(C::HEADING));
+        match key.switch {
+            true => arg.num_args(0..=1).default_missing_value("true"),
+            false => arg.allow_hyphen_values(true),
+        }
     });
     [config, print].into_iter().chain(keys).collect()
 }
@@ -397,6 +401,21 @@ mod tests {
             "name = \"file\" # file ",
         ] {
             assert!(printed.contains(line), "{line} in\n{printed}");
+        }
+    }
+
+    #[test]
+    fn flag_of_a_switch_alone_is_true() {
+        let parsed = |args: &[&str]| {
+            let command = clap::Command::new("shop").args(arguments::<Shop>());
+            let matches = command.try_get_matches_from([&["shop"], args].concat()).expect("known flags");
+            matches.get_one::<String>("till.open").cloned()
+        };
+        assert_eq!(parsed(&[]), None);
+        assert_eq!(parsed(&["--till-open"]).as_deref(), Some("true"));
+        assert_eq!(parsed(&["--till-open", "--name", "x"]).as_deref(), Some("true"));
+        for said in [&["--till-open", "false"][..], &["--till-open=false"]] {
+            assert_eq!(parsed(said).as_deref(), Some("false"));
         }
     }
 

@@ -111,6 +111,7 @@ fn node_config(name: &str, setting: &Setting) -> NodeConfig {
         http: port(HTTP_PORT),
         peer: port(PEER_PORT),
         trusted: vec!["0.0.0.0/0".parse().expect("a network")],
+        insecure: true,
         ..NodeConfig::default()
     };
     // Small numbers, so that segments turn over, snapshots are built and logs are purged within a run; drawn by the seed.

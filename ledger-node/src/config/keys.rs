@@ -56,6 +56,11 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
     number_key!("low_space_bytes", raft.low_space_bytes: u64, 0, 1 << 50, "Below this many free bytes the node takes no writes; it recovers when there is space."),
     number_key!("runtime_threads", runtime_threads: usize, 1, 256, "1: everything on one thread, best up to two cores; more: a work-stealing runtime."),
     number_key!("memory_reserve_bytes", memory_reserve_bytes: u64, 0, MEMORY_RESERVE_BYTES_MAX, "Memory taken and touched at the start and never given back, so that a herd waits for no page; about 300 bytes a reservation, 1,200 an order. 0: none."),
+    switch_key!(
+        "insecure",
+        insecure,
+        "Ports may listen where other hosts reach them, though everything is in plain text; needed for that, also beside TLS to come."
+    ),
     duration_key!("shutdown_within", shutdown_within, MS, DAY, "How long a graceful shutdown may take."),
     address_key!(
         "client.listen",
@@ -118,7 +123,7 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
     number_key!("history.bytes_max", history_bytes_max: u64, 1 << 20, 1 << 50, "Most bytes of history kept on this node; the oldest goes first."),
     key!(
         "access.trusted",
-        "Networks whose calls are taken, as 127.0.0.0/8,::1/128; all others are refused until identities exist.",
+        "Networks from which calls and peers are taken, as 127.0.0.0/8,::1/128; all others are refused until identities exist. On several hosts it names those of all members.",
         |c, v| crate::access::Network::list(v).map(|nets| c.trusted = nets),
         |c| quoted(&c.trusted.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
     ),

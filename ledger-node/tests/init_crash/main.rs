@@ -41,6 +41,7 @@ fn config(name: &str) -> NodeConfig {
         http: port(7102),
         peer: port(7103),
         trusted: vec!["0.0.0.0/0".parse().expect("a network")],
+        insecure: true,
         ..NodeConfig::default()
     };
     config.raft.segment_bytes = 64 << 10;
