@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 31] = [
+pub const ALL: [Bad; 33] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -52,6 +52,8 @@ pub const ALL: [Bad; 31] = [
     Bad { name: "follower-skips-claims", what: "followers do not apply claims of orders" },
     Bad { name: "answer-dropped", what: "the last answer of an entry is not in the frame" },
     Bad { name: "cross-site-taken", what: "a page of another site may write over HTTP" },
+    Bad { name: "peer-not-asked", what: "anybody from anywhere may be a peer" },
+    Bad { name: "disk-id-unchecked", what: "a member may join and connect on any disk" },
     Bad { name: "invalid-as-internal", what: "invalid input is answered as a fault of the node" },
 ];
 

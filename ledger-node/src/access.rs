@@ -68,8 +68,23 @@ impl Access {
         if right == Right::Probe {
             return Ok(Identity { name: "probe" });
         }
-        let trusted = self.trusted.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        Err(Denied { from, trusted })
+        Err(Denied { from, trusted: self.named() })
+    }
+
+    /// Whether a peer may connect from an address at all; who it is, the handshake finds out.
+    ///
+    /// # Errors
+    /// Why not, for this node's log, with what would help.
+    pub fn decide_peer(&self, from: SocketAddr) -> Result<(), String> {
+        let address = from.ip().to_canonical();
+        if self.trusted.iter().any(|network| network.contains(address)) {
+            return Ok(());
+        }
+        Err(format!("only trusted networks may connect ({}); hint: set access.trusted on this node", self.named()))
+    }
+
+    fn named(&self) -> String {
+        self.trusted.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -146,10 +161,13 @@ mod tests {
         let access = Access::new(Network::loopback());
         for ok in ["127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1"] {
             assert!(access.decide(peer(ok), Right::Order).is_ok(), "{ok}");
+            assert_eq!(access.decide_peer(peer(ok)), Ok(()), "{ok}");
         }
         for no in ["10.0.0.1", "128.0.0.1", "::2", "192.168.0.1", "::ffff:10.0.0.1"] {
             let denied = access.decide(peer(no), Right::Order).expect_err(no);
             assert!(denied.to_string().contains("access.trusted"), "{denied}");
+            let closed = access.decide_peer(peer(no)).expect_err(no);
+            assert!(closed.contains("127.0.0.0/8") && closed.contains("access.trusted"), "{closed}");
             assert!(access.decide(peer(no), Right::Probe).is_ok(), "probes come from anywhere");
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ledger_raft::identity::{IDENTITY_FILE, IdentityFile};
 use ledger_raft::seam::{Disk, Random};
 use ledger_raft::wal::WalIdentity;
-use ledger_raft::{DiskId, NodeId};
+use ledger_raft::{DiskId, NodeId, PeerEntry};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::MemberEntry;
@@ -305,6 +305,13 @@ impl DataDir {
 impl Stamp {
     /// The format this build writes.
     pub const FORMAT: u32 = FORMAT;
+
+    /// How a member is reached over the peer port, and on which disk; none when the plan of init has
+    /// no disk for it.
+    pub(crate) fn peer(&self, member: &MemberEntry) -> Option<PeerEntry> {
+        let disk = *self.disks.get(&member.node)?;
+        Some(PeerEntry { addr: member.peer.clone(), disk })
+    }
 
     /// Whether these are the members of init: ids and client addresses; the rest the nodes filled in themselves.
     pub fn has_members(&self, members: &[MemberEntry]) -> bool {

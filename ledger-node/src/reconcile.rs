@@ -47,7 +47,9 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     };
     let me = running.stamp.node;
     for member in &placement.members {
-        running.raft.know_peer(NodeId(member.node), &member.peer);
+        if let Some(peer) = running.stamp.peer(member) {
+            running.raft.know_peer(NodeId(member.node), &peer);
+        }
     }
     // One shard that cannot be started or begun holds back none of the others.
     let mut failed = Ok(());

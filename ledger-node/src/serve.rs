@@ -18,6 +18,7 @@ use settings::{ConfigError, Settings as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::Access;
 use crate::api::Api;
 use crate::config::{NodeConfig, Port};
 use crate::data_dir::{DataDir, DataDirError, Ports, Stamp};
@@ -205,6 +206,8 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
     let keep = Retention { keep: config.history_keep, bytes_max: config.history_bytes_max };
     let history = node.seams().history.open(&dir.join("history"), keep);
     let history = history.map_err(|source| StartError::History { dir: dir.clone(), source })?;
+    let others = stamp.members.iter().filter(|member| member.node != stamp.node);
+    let access = Access::new(config.trusted.clone());
     let raft_config = RaftNodeConfig {
         node: NodeId(stamp.node),
         cluster: stamp.cluster,
@@ -212,6 +215,8 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
         dir: dir.clone(),
         peer_listen: listening(&config.peer, Some(stamp.ports.peer)),
         identity,
+        peers: others.filter_map(|member| Some((NodeId(member.node), stamp.peer(member)?))).collect(),
+        peers_from: Arc::new(move |from| access.decide_peer(from)),
         tuning: config.raft.clone(),
     };
     let handler = peers::handler(Arc::downgrade(node));
@@ -222,9 +227,6 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
             return Err(log(source));
         }
     };
-    for member in stamp.members.iter().filter(|member| member.node != stamp.node) {
-        raft.know_peer(NodeId(member.node), &member.peer);
-    }
     let machine = MetaMachine::new(node.placement.clone());
     let meta = match raft.start_group(META_GROUP, machine).await {
         Ok(meta) => meta,

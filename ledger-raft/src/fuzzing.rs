@@ -19,9 +19,9 @@ use crate::disk::SimDisk;
 use crate::seam::{BoxIo, Disk};
 use crate::snapshot::{SnapshotBody, SnapshotStore};
 use crate::transport::frame::{FrameReader, Kind, Outgoing};
-use crate::transport::handshake::{self, Identity};
+use crate::transport::handshake::{self, Identity, Members};
 use crate::wal;
-use crate::{GroupId, NodeId};
+use crate::{DiskId, GroupId, NodeId};
 
 const CLUSTER: [u8; 16] = [7; 16];
 /// Frames of one input that are read.
@@ -76,12 +76,12 @@ fn bodies(body: Bytes) {
 }
 
 fn greeting(bytes: &[u8]) {
-    let me = Identity { cluster: CLUSTER, incarnation: 1, node: NodeId(1) };
+    let me = Identity { cluster: CLUSTER, incarnation: 1, node: NodeId(1), disk: DiskId([1; 16]), run: 1 };
     let (mut theirs, ours) = tokio::io::duplex(4_096);
     let mut ours: BoxIo = Box::new(ours);
     let sent = &bytes[..bytes.len().min(1_024)];
     let _room_enough = at_once(tokio::io::AsyncWriteExt::write_all(&mut theirs, sent));
-    let _refused = at_once(handshake::receive(&mut ours, &me));
+    let _refused = at_once(handshake::receive(&mut ours, &me, &Members::default()));
 }
 
 fn with_right_frame_sums(bytes: &[u8]) -> Vec<u8> {

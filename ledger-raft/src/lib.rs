@@ -43,4 +43,4 @@ mod unreadable;
 mod upkeep;
 
 pub use api::*;
-pub use node::{Group, PeerHandler, RaftNode, RaftNodeConfig};
+pub use node::{AddressPolicy, Group, PeerEntry, PeerHandler, RaftNode, RaftNodeConfig};

@@ -29,7 +29,7 @@ pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_SOFT + (1 << 2
 pub const ASK_BYTES_MAX: usize = 4 << 20;
 
 /// Version of the frames between peers and of their bodies; peers of another one are refused.
-pub const PEER_PROTOCOL: u16 = 2;
+pub const PEER_PROTOCOL: u16 = 3;
 
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.

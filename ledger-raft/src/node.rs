@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    Committed, GroupId, GroupStatus, LogPosition, NodeId, ProposeError, RaftTuning, ReadError, Role, StateMachine,
+    Committed, DiskId, GroupId, GroupStatus, LogPosition, NodeId, ProposeError, RaftTuning, ReadError, Role,
+    StateMachine,
 };
 use crate::group::GroupCore;
 use crate::identity::IdentityFile;
@@ -55,9 +56,27 @@ pub struct RaftNodeConfig {
     pub peer_listen: String,
     /// The identity file of `dir`, claimed for this node.
     pub identity: Arc<IdentityFile>,
+    /// The other members as far as they are known; [`RaftNode::know_peer`] adds more. Nobody else is
+    /// a peer.
+    pub peers: BTreeMap<NodeId, PeerEntry>,
+    /// From which addresses peers connect.
+    pub peers_from: AddressPolicy,
     /// Numbers.
     pub tuning: RaftTuning,
 }
+
+/// How another member is reached, and on which disk it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerEntry {
+    /// `host:port` of its peer port.
+    pub addr: String,
+    /// Its disk.
+    pub disk: DiskId,
+}
+
+/// Whether a peer may connect from an address. The error says why not, for the log; nothing is read
+/// from a connection that is refused.
+pub type AddressPolicy = Arc<dyn Fn(SocketAddr) -> Result<(), String> + Send + Sync>;
 
 /// Answers requests of peers that are not Raft's: digests, history backfill, and the like. Opaque bytes both ways.
 pub type PeerHandler =
@@ -86,8 +105,18 @@ impl RaftNode {
     ///
     /// # Errors
     /// A damaged log names file, offset and group; a foreign one its stamp.
-    pub async fn open(config: RaftNodeConfig, seams: Seams, peers: PeerHandler) -> io::Result<Self> {
-        let RaftNodeConfig { node, cluster, incarnation, dir, peer_listen, identity: record, tuning } = config;
+    pub async fn open(config: RaftNodeConfig, seams: Seams, handler: PeerHandler) -> io::Result<Self> {
+        let RaftNodeConfig {
+            node,
+            cluster,
+            incarnation,
+            dir,
+            peer_listen,
+            identity: record,
+            peers,
+            peers_from,
+            tuning,
+        } = config;
         let snapshots_dir = dir.join("snapshots");
         seams.disk.create_dir_all(&snapshots_dir)?;
         let wal_config = WalConfig {
@@ -101,13 +130,16 @@ impl RaftNode {
         if record.owner() != Some(identity) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the identity file is not this node's"));
         }
+        let me = Identity { cluster, incarnation, node, disk: record.disk_id(), run: seams.random.next_u64() };
         let wal = Wal::open_recorded(seams.disk.clone(), dir.join("wal"), identity, wal_config, record).await?;
         let listener = seams.net.listen(&peer_listen).await?;
         let peer_addr = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let me = Identity { cluster, incarnation, node };
-        let links = Arc::new(Links::new(me, seams.clone(), stop.clone()));
-        let registry = Arc::new(Registry::new(me, links, peers, seams, stop));
+        let links = Arc::new(Links::new(me, Arc::default(), seams.clone(), stop.clone()));
+        for (peer, entry) in &peers {
+            know(&links, *peer, entry);
+        }
+        let registry = Arc::new(Registry::new(me, links, handler, peers_from, seams, stop));
         tokio::spawn(serve(registry.clone(), listener));
         let ground = Ground { registry, wal, snapshots_dir, tuning, builds: Arc::new(Semaphore::new(1)) };
         Ok(Self { inner: Arc::new(Inner { ground, peer_addr }) })
@@ -153,9 +185,10 @@ impl RaftNode {
         self.inner.ground.registry.links.to(to, addr).control.call(Kind::Ask, 0, request, within).await
     }
 
-    /// Tells where a peer listens, before any group has it as a member.
-    pub fn know_peer(&self, node: NodeId, addr: &str) {
-        let _links = self.inner.ground.registry.links.to(node, addr);
+    /// Another member, or where it listens now. It is a peer from now on, on this disk and no other:
+    /// the disk that is known first stays.
+    pub fn know_peer(&self, node: NodeId, entry: &PeerEntry) {
+        know(&self.inner.ground.registry.links, node, entry);
     }
 
     /// Throws away this replica's state of a group and takes a snapshot from `from` instead; for replicas whose digest
@@ -244,6 +277,13 @@ impl RaftNode {
         ground.registry.stop.cancel();
         ground.wal.close().await;
     }
+}
+
+fn know(links: &Links, node: NodeId, entry: &PeerEntry) {
+    if let Err(known) = links.members.know(node, entry.disk) {
+        tracing::error!(node = node.0, %known, other = %entry.disk, "a member is named with another disk: the one known stays");
+    }
+    let _links = links.to(node, &entry.addr);
 }
 
 /// Refuses members that could be written to the log, and not be read back.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::handshake::Lane;
 use crate::codec::malformed;
 use crate::limits::{
     FRAME_BYTES_MAX, PING_EVERY, READ_BUFFER_MIN, READ_CHUNK_BYTES, SEND_QUEUE_BYTES, SEND_QUEUE_FRAMES,
@@ -87,6 +88,18 @@ impl Kind {
             34 => Self::StreamEnd,
             _ => return Err(malformed("frame kind")),
         })
+    }
+}
+
+impl Kind {
+    /// The lane that a question belongs on; none: either, or it is no question. What is long goes
+    /// over *bulk*, so that no heartbeat waits behind it.
+    pub(crate) fn lane(self) -> Option<Lane> {
+        match self {
+            Self::Ping | Self::Pong | Self::Answer | Self::Failed | Self::StreamAnswer | Self::StreamEnd => None,
+            Self::StreamOpen | Self::StreamAppend | Self::StreamClose | Self::SnapshotRead => Some(Lane::Bulk),
+            _ => Some(Lane::Control),
+        }
     }
 }
 

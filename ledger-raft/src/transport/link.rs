@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, closed, start_writer};
-use super::handshake::{Identity, Lane, greet};
+use super::handshake::{Identity, Lane, Members, greet};
 use crate::api::NodeId;
 use crate::limits::{CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, STREAM_IN_FLIGHT_MAX};
 use crate::seam::Seams;
@@ -139,6 +139,7 @@ pub(crate) struct Link {
     me: Identity,
     to: NodeId,
     lane: Lane,
+    members: Arc<Members>,
     seams: Seams,
     addr: Mutex<String>,
     state: watch::Sender<State>,
@@ -147,16 +148,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn new(me: Identity, to: NodeId, addr: &str, lane: Lane, seams: Seams, stop: CancellationToken) -> Arc<Self> {
+    fn new(all: &Links, to: NodeId, addr: &str, lane: Lane) -> Arc<Self> {
         Arc::new(Self {
-            me,
+            me: all.me,
             to,
             lane,
-            seams,
+            members: all.members.clone(),
+            seams: all.seams.clone(),
             addr: Mutex::new(addr.to_owned()),
             state: watch::Sender::new(State::Down { until: None, why: "not connected yet".into() }),
             failures: AtomicU64::new(0),
-            stop,
+            stop: all.stop.clone(),
         })
     }
 
@@ -219,7 +221,6 @@ impl Link {
         match dialled {
             Ok(c) => {
                 self.failures.store(0, Ordering::Relaxed);
-                tracing::debug!(peer = self.to.0, lane = ?self.lane, %addr, "peer connected");
                 self.state.send_replace(State::Up(c));
             }
             Err(e) => {
@@ -240,8 +241,13 @@ impl Link {
     }
 
     async fn try_dial(&self, addr: &str) -> io::Result<Arc<Connection>> {
+        let disk = self
+            .members
+            .disk_of(self.to)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is no member that this node knows"))?;
         let mut io = self.seams.net.connect(addr).await?;
-        greet(&mut io, &self.me, self.to, self.lane).await?;
+        let run = greet(&mut io, &self.me, self.to, disk, self.lane).await?;
+        tracing::debug!(peer = self.to.0, lane = ?self.lane, %addr, run, "peer connected");
         let stop = self.stop.child_token();
         let (read, write) = tokio::io::split(io);
         let connection = Arc::new(Connection {
@@ -291,6 +297,7 @@ pub(crate) struct PeerLinks {
 /// All outgoing connections of a node, shared by its groups.
 pub(crate) struct Links {
     me: Identity,
+    pub(crate) members: Arc<Members>,
     seams: Seams,
     peers: Mutex<BTreeMap<NodeId, PeerLinks>>,
     /// This node's address, as the members of its groups know it.
@@ -299,8 +306,8 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(me: Identity, seams: Seams, stop: CancellationToken) -> Self {
-        Self { me, seams, peers: Mutex::new(BTreeMap::new()), own_addr: Mutex::default(), stop }
+    pub(crate) fn new(me: Identity, members: Arc<Members>, seams: Seams, stop: CancellationToken) -> Self {
+        Self { me, members, seams, peers: Mutex::new(BTreeMap::new()), own_addr: Mutex::default(), stop }
     }
 
     pub(crate) fn own_addr(&self) -> String {
@@ -318,7 +325,7 @@ impl Links {
     pub(crate) fn to(&self, node: NodeId, addr: &str) -> PeerLinks {
         let mut peers = lock(&self.peers);
         let links = peers.entry(node).or_insert_with(|| {
-            let link = |lane| Link::new(self.me, node, addr, lane, self.seams.clone(), self.stop.clone());
+            let link = |lane| Link::new(self, node, addr, lane);
             PeerLinks { control: link(Lane::Control), bulk: link(Lane::Bulk) }
         });
         for link in [&links.control, &links.bulk] {

@@ -504,10 +504,11 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::api::DiskId;
     use crate::disk::sim::SimDisk;
     use crate::seam::{BoxIo, Net, NetListener, Random, WallClock};
     use crate::transport::frame::{FrameReader, SendQueue, start_writer};
-    use crate::transport::handshake::{Identity, receive};
+    use crate::transport::handshake::{Identity, Members, receive};
     use crate::transport::link::lock;
     use crate::types::log_id;
 
@@ -578,11 +579,16 @@ mod tests {
         let disk: Arc<dyn crate::seam::Disk> = Arc::new(SimDisk::new(1));
         let net = Arc::new(OneLine(Mutex::new(Some(Box::new(near)))));
         let seams = Seams { net, clock: Arc::new(Still), random: Arc::new(Still), disk: disk.clone() };
-        let me = Identity { cluster: [1; 16], incarnation: 1, node: NodeId(1) };
-        let peer = Identity { node: NodeId(2), ..me };
+        let me = Identity { cluster: [1; 16], incarnation: 1, node: NodeId(1), disk: DiskId([1; 16]), run: 1 };
+        let peer = Identity { node: NodeId(2), disk: DiskId([2; 16]), ..me };
+        let members = Arc::new(Members::default());
+        for node in [me, peer] {
+            members.know(node.node, node.disk).unwrap();
+        }
+        let known = members.clone();
         let follower = async move {
             let mut far: BoxIo = Box::new(far);
-            receive(&mut far, &peer).await.unwrap().unwrap();
+            receive(&mut far, &peer, &known).await.unwrap().unwrap();
             let (read, write) = tokio::io::split(far);
             Follower { frames: FrameReader::new(read), queue: start_writer(write, CancellationToken::new(), false) }
         };
@@ -590,7 +596,7 @@ mod tests {
         let snapshots = Arc::new(
             SnapshotStore::open(disk, std::path::Path::new("/s"), me.cluster, crate::api::GroupId(1)).unwrap(),
         );
-        let links = Arc::new(Links::new(me, seams.clone(), CancellationToken::new()));
+        let links = Arc::new(Links::new(me, members, seams.clone(), CancellationToken::new()));
         let mut network =
             GroupNetwork { group: 1, links, snapshots, seams }.client(2, &Peer { addr: "far:1".into() }, false);
 

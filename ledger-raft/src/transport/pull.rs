@@ -4,6 +4,7 @@
 //! machine's, once openraft has cut what the snapshot contradicts from the log. **Read next**: [`crate::snapshot`].
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -63,7 +64,7 @@ impl Drop for PullClaim<'_> {
 /// Pulls the snapshot that a leader offers, and hands it to openraft.
 pub(crate) async fn take_offer(
     registry: &Registry,
-    from: NodeId,
+    (from, host): (NodeId, SocketAddr),
     core: &Arc<GroupCore>,
     body: &mut Bytes,
 ) -> io::Result<Bytes> {
@@ -73,7 +74,8 @@ pub(crate) async fn take_offer(
     checks::vote(&vote, true, from, &core.known())?;
     checks::snapshot(&vote, &offer.last, &core.known())?;
     let addr = std::str::from_utf8(body).ok().filter(|a| a.len() <= ADDRESS_BYTES_MAX);
-    let link = registry.links.to(from, addr.ok_or_else(|| malformed("snapshot offer"))?).bulk;
+    let addr = addr.ok_or_else(|| malformed("snapshot offer"))?;
+    let link = registry.links.to(from, address_on(addr, host.ip())).bulk;
     let claim = core.pulling.claim(vote.leader_id.term)?;
     let (snapshots, disk) = (core.snapshots.clone(), core.seams.disk.clone());
     tracing::debug!(group = core.id.0, from = from.0, "a snapshot is being installed");
@@ -91,6 +93,13 @@ pub(crate) async fn take_offer(
     let mut b = BytesMut::new();
     codec::put_vote(&mut b, &r.vote);
     Ok(b.freeze())
+}
+
+/// The offered address where it is one of the host that offers; else none, and the link goes where
+/// it is known to go: an offer leads nobody to another host.
+fn address_on(addr: &str, host: IpAddr) -> &str {
+    let is_there = addr.parse().is_ok_and(|addr: SocketAddr| addr.ip().to_canonical() == host.to_canonical());
+    if is_there { addr } else { "" }
 }
 
 /// What pulling a snapshot takes.
@@ -138,6 +147,16 @@ async fn pull_chunks(p: Pull, offer: &Offer) -> io::Result<Arc<SnapshotFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn snapshot_offer_does_not_redirect_the_link_to_another_host() {
+        let host = "10.0.0.2".parse().expect("an address");
+        assert_eq!(address_on("10.0.0.2:7103", host), "10.0.0.2:7103");
+        assert_eq!(address_on("[::ffff:10.0.0.2]:7103", host), "[::ffff:10.0.0.2]:7103");
+        for other in ["10.0.0.3:7103", "node-2:7103", "", "10.0.0.2"] {
+            assert_eq!(address_on(other, host), "", "{other}");
+        }
+    }
 
     #[test]
     fn one_pull_at_a_time_and_a_later_leader_ends_an_earlier_one() {

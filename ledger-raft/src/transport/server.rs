@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::checks;
 use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, start_writer};
-use super::handshake::{Identity, Refusal, receive};
+use super::handshake::{Caller, Identity, Lane, receive};
 use super::link::{Links, lock};
 use super::network::Offer;
 use super::pull::take_offer;
@@ -26,12 +27,14 @@ use crate::codec::{self, malformed};
 use crate::currency::Word;
 use crate::group::GroupCore;
 use crate::limits::{ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAMS_PER_CONNECTION_MAX};
-use crate::node::PeerHandler;
+use crate::node::{AddressPolicy, PeerHandler};
 use crate::seam::{BoxIo, NetListener, Seams};
 use crate::snapshot::blocking;
 use crate::types::Types;
 use crate::{reads, repair, unreadable, upkeep};
 
+/// Refused addresses and reasons that are remembered, so that each is logged once.
+const REFUSALS_NOTED_MAX: usize = 1024;
 /// Pause after a failed accept: the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,12 +44,13 @@ pub(crate) struct Registry {
     pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<GroupCore>>>,
     pub(crate) links: Arc<Links>,
     pub(crate) handler: PeerHandler,
+    pub(crate) from: AddressPolicy,
     pub(crate) seams: Seams,
     pub(crate) stop: CancellationToken,
     /// Numbers the temporary names of snapshot files, so that no two writers of this node ever share one.
     pub(crate) temporary_names: Arc<AtomicU64>,
-    /// Refusals told already; an operator need not read them every second.
-    refused: Mutex<BTreeSet<(String, Refusal)>>,
+    /// Refusals in the log already; an operator need not read them every second.
+    refused: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Registry {
@@ -54,11 +58,21 @@ impl Registry {
         me: Identity,
         links: Arc<Links>,
         handler: PeerHandler,
+        from: AddressPolicy,
         seams: Seams,
         stop: CancellationToken,
     ) -> Self {
         let (temporary_names, refused) = (Arc::default(), Mutex::default());
-        Self { me, groups: RwLock::default(), links, handler, seams, stop, temporary_names, refused }
+        Self { me, groups: RwLock::default(), links, handler, from, seams, stop, temporary_names, refused }
+    }
+
+    /// Logs a refusal, once for each address and reason.
+    fn note_refusal(&self, from: SocketAddr, why: String) {
+        let from = from.ip().to_string();
+        let mut noted = lock(&self.refused);
+        if noted.len() < REFUSALS_NOTED_MAX && noted.insert((from.clone(), why.clone())) {
+            tracing::warn!(%from, %why, "refused a peer");
+        }
     }
 
     pub(crate) fn group(&self, id: GroupId) -> Option<Arc<GroupCore>> {
@@ -79,9 +93,11 @@ pub(crate) async fn serve(registry: Arc<Registry>, mut listener: Box<dyn NetList
             a = listener.accept() => a,
         };
         match accepted {
-            Ok((io, from)) => {
-                tokio::spawn(welcome(registry.clone(), io, from.ip().to_string()));
-            }
+            Ok((io, from)) => match (registry.from)(from) {
+                // Closed without an answer: nothing is read from there.
+                Err(why) if !crate::bad!("peer-not-asked") => registry.note_refusal(from, why),
+                _ => drop(tokio::spawn(welcome(registry.clone(), io, from))),
+            },
             Err(e) => {
                 tracing::warn!(error = %e, "cannot accept peers");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -90,27 +106,24 @@ pub(crate) async fn serve(registry: Arc<Registry>, mut listener: Box<dyn NetList
     }
 }
 
-async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: String) {
-    let (peer, lane) = match receive(&mut io, &registry.me).await {
-        Ok(Ok(who)) => who,
-        Ok(Err(refusal)) => {
-            let mut told = lock(&registry.refused);
-            if told.len() < 1024 && told.insert((from.clone(), refusal)) {
-                tracing::warn!(%from, %refusal, "refused a peer");
-            }
-            return;
-        }
+async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
+    let Caller { node: peer, run, lane } = match receive(&mut io, &registry.me, &registry.links.members).await {
+        Ok(Ok(caller)) => caller,
+        Ok(Err(refusal)) => return registry.note_refusal(from, refusal.to_string()),
         Err(e) => {
             tracing::debug!(%from, error = %e, "peer handshake failed");
             return;
         }
     };
+    tracing::debug!(peer = peer.0, ?lane, %from, run, "a peer connected");
     let stop = registry.stop.child_token();
     let (read, write) = tokio::io::split(io);
     let queue = start_writer(write, stop.clone(), false);
     let served = Arc::new(Served {
         registry,
         peer,
+        lane,
+        from,
         queue,
         stop: stop.clone(),
         slots: Arc::new(Semaphore::new(CONTROL_IN_FLIGHT_MAX)),
@@ -131,6 +144,8 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: String) {
 struct Served {
     registry: Arc<Registry>,
     peer: NodeId,
+    lane: Lane,
+    from: SocketAddr,
     queue: SendQueue,
     stop: CancellationToken,
     slots: Arc<Semaphore>,
@@ -145,6 +160,9 @@ impl Served {
                 () = self.stop.cancelled() => return Ok(()),
                 f = frames.next() => match f? { Some(f) => f, None => return Ok(()) },
             };
+            if frame.kind.lane().is_some_and(|lane| lane != self.lane) {
+                return Err(malformed(&format!("question: {:?} on the other lane", frame.kind)));
+            }
             match frame.kind {
                 Kind::Ping => self.queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new())),
                 Kind::Clock => {
@@ -222,7 +240,7 @@ impl Served {
             Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
             Kind::Term => Ok(repair::answer(&core)),
             Kind::EntryHash => unreadable::answer(&core, &mut body),
-            Kind::SnapshotOffer => take_offer(&self.registry, self.peer, &core, &mut body).await,
+            Kind::SnapshotOffer => take_offer(&self.registry, (self.peer, self.from), &core, &mut body).await,
             Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
             Kind::SnapshotRead => read_snapshot(&core, &mut body).await,
             other => Err(malformed(&format!("question: {other:?}"))),

@@ -13,8 +13,9 @@ use ledger_raft::identity::IdentityFile;
 use ledger_raft::seam::{Disk, Seams};
 use ledger_raft::wal::WalIdentity;
 use ledger_raft::{
-    ApplyOutcome, DiskId, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerHandler, RaftNode, RaftNodeConfig,
-    RaftTuning, Reply, Role, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
+    AddressPolicy, ApplyOutcome, DiskId, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerEntry, PeerHandler,
+    RaftNode, RaftNodeConfig, RaftTuning, Reply, Role, SnapshotChecker, SnapshotView, StateMachine, Unreadable,
+    UnreadableKind,
 };
 
 pub(crate) const G: GroupId = GroupId(1);
@@ -190,12 +191,22 @@ pub(crate) fn echo() -> PeerHandler {
     })
 }
 
+/// The disk of a node of these tests.
+pub(crate) fn disk_of(node: NodeId) -> DiskId {
+    DiskId([node.0 as u8; 16])
+}
+
 /// The identity file of a data directory, made when there is none, and claimed.
-pub(crate) fn identity(disk: Arc<dyn Disk>, dir: &Path, owner: WalIdentity) -> io::Result<Arc<IdentityFile>> {
+pub(crate) fn identity(
+    id: DiskId,
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    owner: WalIdentity,
+) -> io::Result<Arc<IdentityFile>> {
     disk.create_dir_all(dir)?;
     let file = match IdentityFile::open(disk.clone(), dir)? {
         Some(found) => found,
-        None => IdentityFile::create(disk, dir, DiskId([owner.node.0 as u8; 16]))?,
+        None => IdentityFile::create(disk, dir, id)?,
     };
     file.claim(owner)?;
     Ok(Arc::new(file))
@@ -228,6 +239,10 @@ pub(crate) struct Cluster {
     pub(crate) cluster: [u8; 16],
     /// Nodes whose build knows [`NEWER`].
     pub(crate) new_builds: BTreeSet<u64>,
+    /// From where peers connect to a node; anywhere, unless it is here.
+    pub(crate) policies: BTreeMap<u64, AddressPolicy>,
+    /// Of nodes whose empty directory gets another disk id than [`disk_of`].
+    pub(crate) disk_ids: BTreeMap<u64, DiskId>,
 }
 
 impl Cluster {
@@ -245,6 +260,8 @@ impl Cluster {
             nodes: BTreeMap::new(),
             cluster: [7; 16],
             new_builds: BTreeSet::new(),
+            policies: BTreeMap::new(),
+            disk_ids: BTreeMap::new(),
         };
         for id in 1..=n {
             // A port of its own that stays the same over restarts.
@@ -265,7 +282,9 @@ impl Cluster {
     pub(crate) async fn open(&self, id: u64, cluster: [u8; 16]) -> (tokio::runtime::Runtime, io::Result<RaftNode>) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (dir, disk) = (self.dir(id), Arc::new(self.disks[&id].clone()));
-        let identity = match identity(disk, &dir, WalIdentity { cluster, incarnation: 1, node: NodeId(id) }) {
+        let owner = WalIdentity { cluster, incarnation: 1, node: NodeId(id) };
+        let disk_id = self.disk_ids.get(&id).copied().unwrap_or(disk_of(owner.node));
+        let identity = match identity(disk_id, disk, &dir, owner) {
             Ok(identity) => identity,
             Err(e) => return (runtime, Err(e)),
         };
@@ -274,6 +293,8 @@ impl Cluster {
             cluster,
             incarnation: 1,
             identity,
+            peers: self.peers(),
+            peers_from: self.policies.get(&id).cloned().unwrap_or_else(|| Arc::new(|_| Ok(()))),
             dir,
             peer_listen: self.addrs[&NodeId(id)].clone(),
             tuning: self.tunings.get(&id).unwrap_or(&self.tuning).clone(),
@@ -281,6 +302,12 @@ impl Cluster {
         let seams = Seams::with_disk(Arc::new(self.disks[&id].clone()));
         let node = runtime.spawn(RaftNode::open(config, seams, echo())).await.unwrap();
         (runtime, node)
+    }
+
+    /// All members, as each of them knows the others.
+    pub(crate) fn peers(&self) -> BTreeMap<NodeId, PeerEntry> {
+        let entry = |(id, addr): (&NodeId, &String)| (*id, PeerEntry { addr: addr.clone(), disk: disk_of(*id) });
+        self.addrs.iter().map(entry).collect()
     }
 
     /// A node's data directory.
@@ -323,9 +350,6 @@ impl Cluster {
 
     /// Repairs a stopped replica from this node.
     pub(crate) async fn try_reinstall(&mut self, bad: u64, from: u64) -> io::Result<()> {
-        for (id, addr) in &self.addrs {
-            self.nodes[&bad].node.know_peer(*id, addr);
-        }
         let fresh = Shared::default();
         let group = self.nodes[&bad].node.reinstall(G, NodeId(from), fresh.clone()).await?;
         let running = self.nodes.get_mut(&bad).unwrap();

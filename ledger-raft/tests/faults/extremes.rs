@@ -7,11 +7,14 @@
 
 use std::io;
 
-use crate::common::{Cluster, G, PATIENCE, tuning};
+use crate::common::{Cluster, G, PATIENCE, disk_of, tuning};
 use ledger_raft::limits::{FRAME_BYTES_MAX, INDEX_MAX, TERM_MAX, TERM_STEP_MAX};
-use ledger_raft::{NodeId, Role};
+use ledger_raft::{DiskId, NodeId, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+pub(crate) const CONTROL: u8 = 1;
+pub(crate) const BULK: u8 = 2;
 
 const PING: u8 = 1;
 const PONG: u8 = 2;
@@ -25,7 +28,7 @@ const CLOCK: u8 = 15;
 const TERM: u8 = 17;
 const SNAPSHOT_OFFER: u8 = 18;
 const SNAPSHOT_FIND: u8 = 19;
-const SNAPSHOT_READ: u8 = 20;
+pub(crate) const SNAPSHOT_READ: u8 = 20;
 const STREAM_OPEN: u8 = 30;
 const STREAM_APPEND: u8 = 31;
 const STREAM_CLOSE: u8 = 32;
@@ -34,7 +37,12 @@ const STREAM_ANSWER: u8 = 33;
 const EXTREMES: [u64; 8] =
     [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 63) - 1, TERM_MAX + 1, TERM_MAX, 2 * TERM_STEP_MAX, INDEX_MAX];
 
-fn hello(cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> {
+pub(crate) fn hello(cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> {
+    hello_on(disk_of(NodeId(from)), cluster, from, to, lane)
+}
+
+/// Of a node that is on this disk.
+pub(crate) fn hello_on(disk: DiskId, cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> {
     let mut b = b"HFPEER\r\n".to_vec();
     b.extend(ledger_raft::limits::PEER_PROTOCOL.to_le_bytes());
     b.push(lane);
@@ -43,12 +51,14 @@ fn hello(cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> {
     b.extend(1u64.to_le_bytes());
     b.extend(from.to_le_bytes());
     b.extend(to.to_le_bytes());
+    b.extend(disk.0);
+    b.extend(9u64.to_le_bytes());
     b.extend([0; 4]);
     b.extend(crc32c::crc32c(&b).to_le_bytes());
     b
 }
 
-fn frame(kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
     let mut b = (body.len() as u32).to_le_bytes().to_vec();
     b.extend([0; 4]);
     b.extend([kind, 0, 0, 0]);
@@ -116,17 +126,17 @@ fn questions(term: u64, last: u64, from: u64) -> Vec<(u8, Vec<u8>)> {
 }
 
 /// A connection that was welcomed.
-async fn connect(addr: &str, cluster: [u8; 16], from: u64, to: u64) -> io::Result<TcpStream> {
+pub(crate) async fn connect(addr: &str, cluster: [u8; 16], from: u64, to: u64, lane: u8) -> io::Result<TcpStream> {
     let mut io = TcpStream::connect(addr).await?;
-    io.write_all(&hello(cluster, from, to, 1)).await?;
-    let mut welcome = [0; 24];
+    io.write_all(&hello(cluster, from, to, lane)).await?;
+    let mut welcome = [0; 24 + 28];
     io.read_exact(&mut welcome).await?;
     assert_eq!(welcome[8], 0, "welcomed");
     Ok(io)
 }
 
 /// Reads frames until one has this kind; false when the connection ends first.
-async fn until_frame(io: &mut TcpStream, id: u64) -> bool {
+pub(crate) async fn until_frame(io: &mut TcpStream, id: u64) -> bool {
     loop {
         let mut head = [0; 24];
         if io.read_exact(&mut head).await.is_err() {
@@ -159,13 +169,14 @@ async fn a_peer_that_asks_with_extremes_ends_no_node_and_no_group() {
         let addr = &c.addrs[&NodeId(to)];
         for (n, (kind, body)) in questions(term, at.index, from).into_iter().enumerate() {
             let id = n as u64 + 1;
-            let mut io = connect(addr, c.cluster, from, to).await.expect("the node listens");
+            let lane = if kind == SNAPSHOT_READ { BULK } else { CONTROL };
+            let mut io = connect(addr, c.cluster, from, to, lane).await.expect("the node listens");
             io.write_all(&frame(kind, id, &body)).await.unwrap();
             // Answered, or the connection is closed; never silence.
             let over = tokio::time::timeout(PATIENCE, until_frame(&mut io, id)).await;
             assert!(over.is_ok(), "question {n} of kind {kind} to node {to} is not answered");
             if kind == HEARTBEAT {
-                let mut io = connect(addr, c.cluster, from, to).await.expect("the node listens");
+                let mut io = connect(addr, c.cluster, from, to, BULK).await.expect("the node listens");
                 let stream =
                     [frame(STREAM_OPEN, id, &[]), frame(STREAM_APPEND, id, &body), frame(STREAM_CLOSE, id, &[])];
                 io.write_all(&stream.concat()).await.unwrap();
@@ -174,7 +185,7 @@ async fn a_peer_that_asks_with_extremes_ends_no_node_and_no_group() {
             }
         }
         // A length alone.
-        let mut io = connect(addr, c.cluster, from, to).await.expect("the node listens");
+        let mut io = connect(addr, c.cluster, from, to, CONTROL).await.expect("the node listens");
         let mut long = frame(HEARTBEAT, 1, &[]);
         long[0..4].copy_from_slice(&(FRAME_BYTES_MAX as u32 + 1).to_le_bytes());
         io.write_all(&long).await.unwrap();
@@ -202,13 +213,16 @@ async fn goes_on(c: &Cluster, term: u64, count: u64) {
 
 /// Answers whatever it is asked with an extreme, a different one each time.
 async fn answer_all(mut io: TcpStream, me: u64) -> io::Result<()> {
-    let mut raw = [0; 64];
+    let mut raw = [0; 88];
     io.read_exact(&mut raw).await?;
     let mut welcome = b"HFPEER\r\n".to_vec();
     welcome.extend([0, 0]);
     welcome.extend(ledger_raft::limits::PEER_PROTOCOL.to_le_bytes());
     welcome.extend(me.to_le_bytes());
     welcome.extend(crc32c::crc32c(&welcome).to_le_bytes());
+    welcome.extend(disk_of(NodeId(me)).0);
+    welcome.extend(9u64.to_le_bytes());
+    welcome.extend(crc32c::crc32c(&welcome[24..]).to_le_bytes());
     io.write_all(&welcome).await?;
     for n in 0.. {
         let mut head = [0; 24];

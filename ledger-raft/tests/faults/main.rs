@@ -7,6 +7,7 @@ mod extremes;
 mod install_crash;
 mod lost_log;
 mod newer_snapshot;
+mod peer_port;
 mod reinstall;
 mod stopped;
 mod upkeep;

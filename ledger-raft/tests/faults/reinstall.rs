@@ -25,9 +25,6 @@ async fn a_reinstall_waits_for_the_machine_before_which_applies_no_more_than_it_
     c.until(bad, "has the log", |s| s.committed_index >= last.index).await;
 
     c.nodes[&bad].group.quarantine("as a test has it".into(), 0).await;
-    for (id, addr) in &c.addrs {
-        c.nodes[&bad].node.know_peer(*id, addr);
-    }
     let fresh = Shared::default();
     let node = c.nodes[&bad].node.clone();
     let mut reinstall = Box::pin(node.reinstall(G, NodeId(leader), fresh.clone()));
@@ -57,9 +54,6 @@ async fn a_quarantined_replica_gives_its_state_to_nobody() {
     let (wrong, stopped) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     c.nodes[&wrong].group.quarantine("its digest differs".into(), 0).await;
     for start in ["at once", "after a restart"] {
-        for (id, addr) in &c.addrs {
-            c.nodes[&stopped].node.know_peer(*id, addr);
-        }
         let taken = c.nodes[&stopped].node.reinstall(G, NodeId(wrong), Shared::default()).await;
         let refused = taken.err().unwrap_or_else(|| panic!("{start}: it took what is not to be trusted"));
         assert!(refused.to_string().contains("quarantined"), "{start}: {refused}");

@@ -17,7 +17,7 @@ use ledger_raft::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::common::{Cluster, PATIENCE, Shared, UNREADABLE, echo, identity, tuning};
+use crate::common::{Cluster, PATIENCE, Shared, UNREADABLE, disk_of, echo, identity, tuning};
 
 /// A node without peers.
 async fn alone(seams: Seams, dir: PathBuf, tuning: RaftTuning) -> RaftNode {
@@ -26,7 +26,9 @@ async fn alone(seams: Seams, dir: PathBuf, tuning: RaftTuning) -> RaftNode {
         node: owner.node,
         cluster: owner.cluster,
         incarnation: owner.incarnation,
-        identity: identity(seams.disk.clone(), &dir, owner).expect("an identity file"),
+        identity: identity(disk_of(owner.node), seams.disk.clone(), &dir, owner).expect("an identity file"),
+        peers: BTreeMap::new(),
+        peers_from: Arc::new(|_| Ok(())),
         dir,
         peer_listen: "127.0.0.1:0".into(),
         tuning,

@@ -1,0 +1,88 @@
+//! Who may be a peer: members, from addresses that are trusted, on the disk that the others know.
+
+#![expect(clippy::disallowed_methods, reason = "raw connections are what the nodes are compared with")]
+
+use std::io;
+use std::sync::Arc;
+
+use crate::common::{Cluster, PATIENCE, tuning};
+use crate::extremes::{BULK, CONTROL, SNAPSHOT_READ, connect, frame, hello, hello_on, until_frame};
+use ledger_raft::{AddressPolicy, DiskId, NodeId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What the listener answers to a hello: its refusal, 0 for a welcome; none when it closes at once.
+async fn answer(addr: &str, hello: &[u8]) -> Option<u8> {
+    let answered = async {
+        let mut io = TcpStream::connect(addr).await?;
+        io.write_all(hello).await?;
+        let mut welcome = [0; 24];
+        io.read_exact(&mut welcome).await?;
+        Ok::<_, io::Error>(welcome[8])
+    };
+    tokio::time::timeout(PATIENCE, answered).await.expect("answered or closed").ok()
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_member_is_refused_by_name() {
+    let c = Cluster::start(3, tuning()).await;
+    let addr = &c.addrs[&NodeId(1)];
+    assert_eq!(answer(addr, &hello(c.cluster, 2, 1, CONTROL)).await, Some(0), "a member");
+    assert_eq!(answer(addr, &hello(c.cluster, 4, 1, CONTROL)).await, Some(6), "nobody knows node 4");
+    assert_eq!(answer(addr, &hello(c.cluster, 1, 1, CONTROL)).await, Some(6), "node 1 is no peer of its own");
+}
+
+/// Everything else of it is right: cluster, incarnation, id and address.
+#[tokio::test]
+async fn a_member_on_another_disk_is_no_peer_of_anybody() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    let addr = &c.addrs[&NodeId(1)];
+    let other = DiskId([99; 16]);
+    assert_eq!(answer(addr, &hello_on(other, c.cluster, 2, 1, CONTROL)).await, Some(5));
+    // The node itself, with an empty directory: it gets a disk id of its own.
+    c.kill(2);
+    c.disks.insert(2, ledger_raft::disk::SimDisk::new(9));
+    c.disk_ids.insert(2, other);
+    c.up(2).await;
+    let (node, peer) = (c.nodes[&2].node.clone(), c.addrs[&NodeId(1)].clone());
+    let asked = node.ask_peer(NodeId(1), &peer, "x".into(), PATIENCE).await.expect_err("refused");
+    assert!(asked.to_string().contains("on another disk"), "{asked}");
+    let (node, peer) = (c.nodes[&1].node.clone(), c.addrs[&NodeId(2)].clone());
+    let asked = node.ask_peer(NodeId(2), &peer, "x".into(), PATIENCE).await.expect_err("refused");
+    assert!(asked.to_string().contains("on another disk"), "{asked}");
+    // Its vote would make it two of three.
+    c.kill(3);
+    let status = c.nodes[&2].group.status();
+    assert!(status.leader.is_none() && status.voters.is_empty(), "{status:?}");
+    // Back on the disk it had.
+    c.kill(2);
+    c.up(3).await;
+    let at = c.propose(b"the others went on").await;
+    c.agree(at.index).await;
+}
+
+#[tokio::test]
+async fn a_connection_from_outside_of_the_trusted_networks_is_closed_unread() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let nobody: AddressPolicy = Arc::new(|_| Err("it is in no trusted network".to_owned()));
+    c.kill(1);
+    c.policies.insert(1, nobody);
+    c.up(1).await;
+    let addr = &c.addrs[&NodeId(1)];
+    assert_eq!(answer(addr, &hello(c.cluster, 2, 1, CONTROL)).await, None);
+}
+
+#[tokio::test]
+async fn a_question_on_the_other_lane_closes_the_connection() {
+    let c = Cluster::start(2, tuning()).await;
+    let addr = &c.addrs[&NodeId(1)];
+    let read = frame(SNAPSHOT_READ, 7, &[0; 20]);
+    for (lane, answered) in [(CONTROL, false), (BULK, true)] {
+        let mut io = connect(addr, c.cluster, 2, 1, lane).await.expect("the node listens");
+        io.write_all(&read).await.expect("sent");
+        let got = tokio::time::timeout(PATIENCE, until_frame(&mut io, 7)).await.expect("answered or closed");
+        assert_eq!(got, answered, "lane {lane}");
+    }
+}
