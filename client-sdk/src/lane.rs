@@ -528,11 +528,11 @@ mod tests {
         let mut outgoing = lane.outgoing();
         let mut waiting = queue(&lane, Duration::from_secs(1));
         let (dropped, _stays) = (queue(&lane, Duration::from_secs(1)), queue(&lane, Duration::from_secs(1)));
-        answer(&lane, tag(0, 0));
+        answer(&lane, tag(0, 1));
         drop(dropped);
         assert!(landed(&mut waiting).is_none(), "nobody can have decided it");
         let sent = pull(&mut outgoing).await;
-        assert_eq!((sent.len(), sent[0]), (2, tag(0, 0)), "it and the one that stays are sent");
+        assert_eq!((sent.len(), sent[0]), (2, tag(0, 1)), "it and the one that stays are sent");
         answer(&lane, sent[0]);
         assert!(landed(&mut waiting).is_some());
     }
