@@ -5,7 +5,7 @@
 //!
 //! **Owns** the table. **Must never** make a state happen, nor excuse one that never did. **Read next**: [`seen`].
 
-mod probe;
+pub(crate) mod probe;
 mod seen;
 
 use std::cell::RefCell;

@@ -25,17 +25,17 @@ fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)], text: &str
 
 #[test]
 fn flags_win_over_the_environment_over_the_file_over_defaults() {
-    let text = "[raft]\nheartbeat = \"100ms\"\nelection_min = \"700ms\"\nkeep_entries = 7\n";
-    let environment = [("HOLDFAST_RAFT_HEARTBEAT", "110ms"), ("HOLDFAST_RAFT_ELECTION_MIN", "800ms")];
+    let text = "[raft]\nheartbeat = \"100ms\"\nelection_min = \"450ms\"\nkeep_entries = 7\n";
+    let environment = [("HOLDFAST_RAFT_HEARTBEAT", "110ms"), ("HOLDFAST_RAFT_ELECTION_MIN", "500ms")];
     let loaded = load(&[("raft.heartbeat", "120ms")], &environment, text).expect("valid");
     assert_eq!(loaded.config.raft.heartbeat, Duration::from_millis(120));
-    assert_eq!(loaded.config.raft.election_min, Duration::from_millis(800));
+    assert_eq!(loaded.config.raft.election_min, Duration::from_millis(500));
     assert_eq!(loaded.config.raft.keep_entries, 7);
     let printed = loaded.to_toml();
     for line in [
         "heartbeat = \"120ms\" # flag --raft-heartbeat",
-        "election_min = \"800ms\" # environment HOLDFAST_RAFT_ELECTION_MIN",
-        "election_max = \"900ms\" # default",
+        "election_min = \"500ms\" # environment HOLDFAST_RAFT_ELECTION_MIN",
+        "election_max = \"600ms\" # default",
     ] {
         assert!(printed.contains(line), "{line} in\n{printed}");
     }
@@ -106,7 +106,7 @@ fn bad_values_name_the_key_where_it_was_set_and_what_is_allowed() {
 fn values_that_contradict_each_other_are_refused() {
     let conflicts: [&[(&'static str, &str)]; 4] = [
         &[("raft.heartbeat", "400ms")],
-        &[("raft.election_max", "500ms")],
+        &[("raft.election_max", "400ms")],
         &[("call.within_default", "2m")],
         &[("client.listen", "0.0.0.0:7101")],
     ];

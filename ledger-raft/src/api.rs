@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::limits::{ELECTION_MAX, ELECTION_MIN, HEARTBEAT};
+
 /// A node of the cluster; never reused once lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct NodeId(pub u64);
@@ -255,7 +257,7 @@ pub struct RaftTuning {
     pub heartbeat: Duration,
     /// Shortest election timeout.
     pub election_min: Duration,
-    /// Longest election timeout.
+    /// Longest election timeout; also the lease that followers give their leader.
     pub election_max: Duration,
     /// A snapshot is built after that many entries since the last.
     pub snapshot_every_entries: u64,
@@ -279,9 +281,9 @@ pub struct RaftTuning {
 impl Default for RaftTuning {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(150),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(900),
+            heartbeat: HEARTBEAT,
+            election_min: ELECTION_MIN,
+            election_max: ELECTION_MAX,
             snapshot_every_entries: 200_000,
             snapshot_every_bytes: 2 << 30,
             keep_entries: 50_000,
@@ -291,5 +293,12 @@ impl Default for RaftTuning {
             segment_bytes: 64 << 20,
             low_space_bytes: 512 << 20,
         }
+    }
+}
+
+impl RaftTuning {
+    /// A follower that acknowledged something within that time needs no heartbeat.
+    pub(crate) fn heartbeat_min(&self) -> Duration {
+        self.heartbeat / 2
     }
 }

@@ -29,6 +29,7 @@ pub mod wal;
 mod clock;
 mod codec;
 mod currency;
+mod failover;
 mod group;
 mod leading;
 mod machine;

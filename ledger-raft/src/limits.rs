@@ -119,6 +119,30 @@ pub const QUIET_AFTER: Duration = Duration::from_secs(120);
 /// Sweeps, ticks and a caller now and then.
 pub const QUIET_BYTES: u64 = 1 << 20;
 
+/// Leader's heartbeat: 100 ms, so that a follower learns of a commit and of a lost leader soon; an idle group costs ten small
+/// messages a second and follower.
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Shortest election time; its longest one is the leader's lease.
+pub const ELECTION_MIN: Duration = Duration::from_millis(400);
+/// Longest election time, and the lease that followers give a leader. A killed leader is replaced when it is over.
+pub const ELECTION_MAX: Duration = Duration::from_millis(600);
+/// A disk that stalls for that long costs no leader its lease.
+pub const STALL_BUDGET: Duration = Duration::from_millis(300);
+/// What is left for the network and for processes that wait for a processor.
+pub const ROUND_TRIP_BUDGET: Duration = Duration::from_millis(100);
+// Between two heartbeats lies their interval, the look that finds it due (13/64 of it), and the pause after an acknowledgement that
+// makes one needless (half of it).
+const _: () = assert!(
+    HEARTBEAT.as_millis() * (64 + 13 + 32) / 64 + STALL_BUDGET.as_millis() + ROUND_TRIP_BUDGET.as_millis()
+        < ELECTION_MAX.as_millis()
+);
+/// A port that neither takes nor refuses a connection within that time says nothing about its process.
+pub const FAILOVER_PROBE_WITHIN: Duration = Duration::from_millis(100);
+/// Once its leader's process is gone, a voter stands for election that often, until the lease is over and another leads.
+pub const FAILOVER_AGAIN: Duration = Duration::from_millis(50);
+/// A vote that is split, or lost to a voter with a longer log, is repeated that often behind the lease.
+pub const FAILOVER_TRIES_AFTER_LEASE: u32 = 10;
+
 /// The leader asks its peers for their clocks that often.
 pub const CLOCK_ASK_EVERY: Duration = Duration::from_secs(1);
 /// ... and that often while it has no quorum of them.

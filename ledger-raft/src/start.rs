@@ -43,7 +43,7 @@ fn config(tuning: &RaftTuning, group: GroupId) -> io::Result<Arc<Config>> {
         cluster_name: format!("g{}", group.0),
         heartbeat_interval: ms(tuning.heartbeat),
         // What was acknowledged lately needs no heartbeat.
-        heartbeat_min_interval: Some(ms(tuning.heartbeat) / 2),
+        heartbeat_min_interval: Some(ms(tuning.heartbeat_min())),
         election_timeout_min: ms(tuning.election_min),
         election_timeout_max: ms(tuning.election_max),
         enable_pre_vote: Some(true),

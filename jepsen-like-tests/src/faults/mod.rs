@@ -20,6 +20,7 @@
 //! | `slow-net` | every message may take long | fair weather |
 //! | `loss` | packets are lost and sent again: latency in steps, everything behind waits | fair weather |
 //! | `slow-disk` | each sync takes long | fast again |
+//! | `disk-stall` | no sync ends for a while, again and again: on the disk of the leader, of one follower, or of all followers | fast again |
 //! | `full-disk` | so many bytes are left, and then none | space again |
 //! | `disk-error` | one write or sync fails; the process ends itself and is started again | once |
 //! | `rot` | a bit flips in data at rest that was synced (log or snapshot); the node is started again, so that it reads it | healed from peers |
@@ -64,6 +65,18 @@ pub enum Who {
     Leader,
 }
 
+/// Whose disks stall, seen from shard 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disks {
+    /// The leader's.
+    Leader,
+    /// One follower's.
+    Follower,
+    /// All but the leader's.
+    Followers,
+}
+
 /// With whom the clients are when the nodes fall apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,6 +110,7 @@ pub enum Fault {
     SlowNet { latency_ms: u64, ms: u64 },
     Loss { percent: u64, ms: u64 },
     SlowDisk { who: Who, latency_ms: u64, ms: u64 },
+    DiskStall { of: Disks, stall_ms: u64, every_ms: u64, ms: u64 },
     FullDisk { who: Who, left_bytes: u64, ms: u64 },
     DiskError { who: Who, ops: u64, ms: u64 },
     Rot { node: usize, of: Rotten, place: u64, ms: u64 },
@@ -140,6 +154,7 @@ impl Fault {
             Self::SlowNet { .. } => "slow-net",
             Self::Loss { .. } => "loss",
             Self::SlowDisk { .. } => "slow-disk",
+            Self::DiskStall { .. } => "disk-stall",
             Self::FullDisk { .. } => "full-disk",
             Self::DiskError { .. } => "disk-error",
             Self::Rot { .. } => "rot",
@@ -174,6 +189,7 @@ impl Fault {
             | Self::SlowNet { ms, .. }
             | Self::Loss { ms, .. }
             | Self::SlowDisk { ms, .. }
+            | Self::DiskStall { ms, .. }
             | Self::FullDisk { ms, .. }
             | Self::DiskError { ms, .. }
             | Self::Rot { ms, .. }

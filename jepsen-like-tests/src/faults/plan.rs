@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::{Clients, Fault, Planned, Rotten, Who};
+use super::{Clients, Disks, Fault, Planned, Rotten, Who};
 
 /// Draws one fault of a kind.
 type Draw = fn(&mut Drawing) -> Fault;
@@ -66,9 +66,12 @@ const OVERTAKEN: &str = "overtaken";
 /// It is drawn where no more entries than this are kept behind a snapshot.
 const OVERTAKEN_KEEPS_MAX: u64 = 25;
 
+/// Drawn apart from the others as well, so that the other faults of a seed stay what they were; at most once a run.
+const DISK_STALL: &str = "disk-stall";
+
 /// The names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN])
+    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL])
 }
 
 /// Entries that the nodes of a seed's run keep behind their newest snapshot.
@@ -162,10 +165,26 @@ fn overtaken(seed: u64, nodes: usize, for_ms: u64) -> Option<Planned> {
     })
 }
 
+/// One run in four has a disk, or those of a majority, that stalls: mostly for as long as costs no leader its lease.
+fn disk_stall(seed: u64, for_ms: u64) -> Option<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x57a1_1ed0);
+    if !rng.random_bool(0.25) {
+        return None;
+    }
+    let of = [Disks::Leader, Disks::Follower, Disks::Followers][rng.random_range(0..3)];
+    let stall_ms = if rng.random_bool(0.8) { 300 } else { rng.random_range(300..2_000) };
+    let (every_ms, ms) = (stall_ms + rng.random_range(200..2_000), rng.random_range(1_000..6_000));
+    Some(Planned {
+        at_ms: rng.random_range(0..(for_ms / 2).max(1)),
+        fault: Fault::DiskStall { of, stall_ms, every_ms, ms },
+    })
+}
+
 /// Draws the plan of a seed, for `for_ms` of simulated time.
 pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     let mut plan = draw_kinds(seed, nodes, for_ms);
     plan.extend(overtaken(seed, nodes, for_ms));
+    plan.extend(disk_stall(seed, for_ms));
     plan.sort_by_key(|planned| planned.at_ms);
     plan
 }

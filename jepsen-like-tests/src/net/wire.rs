@@ -216,7 +216,8 @@ impl Wire {
 
     /// The host's process is gone. Without power nobody tells its peers; else its kernel resets its connections.
     pub(super) fn down(&mut self, host: usize, silent: bool) {
-        self.hosts[host] = HostPorts { up: false, next_port: self.hosts[host].next_port, ..HostPorts::default() };
+        // A machine that lives refuses connections to the process that it lost.
+        self.hosts[host] = HostPorts { up: !silent, next_port: self.hosts[host].next_port, ..HostPorts::default() };
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         for id in ids {
             for side in 0..2 {

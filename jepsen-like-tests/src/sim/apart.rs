@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::prelude::*;
 
-use super::report::{Report, Setting};
+use super::report::{Elected, Report, Setting};
 use crate::checkers::Violation;
 use crate::faults::Planned;
 use crate::history::Run;
@@ -50,6 +50,7 @@ struct Told {
     lost: Vec<usize>,
     simulated: Duration,
     converged_after: Option<Duration>,
+    elected: Vec<Elected>,
     trace_digest: String,
     trace_lines: u64,
     trace: Vec<String>,
@@ -195,6 +196,7 @@ fn read_report(from: impl Read) -> io::Result<Report> {
         lost: told.lost,
         simulated: told.simulated,
         converged_after: told.converged_after,
+        elected: told.elected,
         trace_digest: told.trace_digest,
         trace_lines: told.trace_lines,
         trace: told.trace,
@@ -211,6 +213,7 @@ fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         lost: report.lost.clone(),
         simulated: report.simulated,
         converged_after: report.converged_after,
+        elected: report.elected.clone(),
         trace_digest: report.trace_digest.clone(),
         trace_lines: report.trace_lines,
         trace: report.trace.clone(),
@@ -239,6 +242,7 @@ fn dead(setting: &Setting, what: String) -> Report {
         lost: Vec::new(),
         simulated: Duration::ZERO,
         converged_after: None,
+        elected: Vec::new(),
         trace_digest: String::new(),
         trace_lines: 0,
         trace: Vec::new(),

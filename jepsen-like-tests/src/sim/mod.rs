@@ -45,7 +45,7 @@ use crate::workload::{self, Journal, Site};
 use crate::world::{EPOCH_MS, NodeWorld};
 use host::Host;
 pub use meta::{MetaReport, meta};
-pub use report::{Report, Setting};
+pub use report::{Elected, Report, Setting};
 use strikes::Strikes;
 use trace::Trace;
 
@@ -179,6 +179,12 @@ fn run_here(setting: &Setting) -> Report {
     let (struck, lost) = (std::mem::take(&mut strikes.struck), std::mem::take(&mut strikes.lost));
     strikes.hosts.iter_mut().for_each(Host::stop);
     net::clients_are_at(None);
+    let began = strikes.began.unwrap_or_default();
+    let elected = sometimes::probe::elections().into_iter().filter_map(|(at, group, term)| {
+        let at_ms = at.checked_sub(began)?.as_millis() as u64;
+        Some(Elected { at_ms, group, term })
+    });
+    let elected = elected.collect();
     let converged_after = stage.with(|s| s.converged_at.zip(s.healed_at).map(|(done, healed)| done - healed));
     Report {
         seed: setting.seed,
@@ -190,6 +196,7 @@ fn run_here(setting: &Setting) -> Report {
         lost,
         simulated,
         converged_after,
+        elected,
         trace_digest: trace.digest(),
         trace_lines: trace.count(),
         trace: trace.take_lines(),

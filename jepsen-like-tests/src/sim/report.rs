@@ -86,6 +86,17 @@ impl Setting {
     }
 }
 
+/// A node that led a shard in a new term, as it noticed itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elected {
+    /// Simulated milliseconds after the load began.
+    pub at_ms: u64,
+    /// The Raft group of the shard; 0 is the meta group.
+    pub group: u32,
+    /// The term.
+    pub term: u64,
+}
+
 /// What a run gave.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -107,6 +118,8 @@ pub struct Report {
     pub simulated: Duration,
     /// Simulated time from the last fault until everything was served and equal.
     pub converged_after: Option<Duration>,
+    /// Who was elected since the load began, in order.
+    pub elected: Vec<Elected>,
     /// The digest of the trace.
     pub trace_digest: String,
     /// Its lines.

@@ -17,7 +17,7 @@ use ledger_raft::disk::CrashPoint;
 
 use super::host::{Ended, Host};
 use super::trace::Trace;
-use crate::faults::{Clients, Fault, Planned, Who};
+use crate::faults::{Clients, Disks, Fault, Planned, Who};
 use crate::net::{Network, Weather};
 use crate::world::NodeWorld;
 use links::{both_ways, ring};
@@ -47,11 +47,14 @@ pub(super) struct Strikes {
     seed: u64,
     plan: std::vec::IntoIter<Planned>,
     next: Option<Planned>,
-    began: Option<Duration>,
+    /// When the load began: faults are planned from then.
+    pub(super) began: Option<Duration>,
     now: Duration,
     undo: Vec<(Duration, Undo)>,
     weather: Vec<(u64, Weather)>,
     slow: Vec<(u64, usize, Duration)>,
+    /// Disks that stall, and until when.
+    stalled: Vec<(usize, Duration)>,
     armed: BTreeMap<usize, Duration>,
     /// Nodes that others have overtaken: what happens when one begins to install a snapshot is still to come.
     overtaken: BTreeSet<usize>,
@@ -86,6 +89,7 @@ impl Strikes {
             undo: Vec::new(),
             weather: Vec::new(),
             slow: Vec::new(),
+            stalled: Vec::new(),
             armed: BTreeMap::new(),
             overtaken: BTreeSet::new(),
             crashes: 0,
@@ -103,6 +107,7 @@ impl Strikes {
         let (due, later): (Vec<_>, Vec<_>) = self.undo.drain(..).partition(|(at, _)| *at <= now);
         self.undo = later;
         due.into_iter().for_each(|(_, undo)| self.undo_one(undo));
+        self.stalls();
         self.power_cuts();
         if !striking {
             return;
@@ -257,6 +262,11 @@ impl Strikes {
                 self.until(ms, Undo::FastDisk(id));
                 true
             }
+            Fault::DiskStall { of, stall_ms, every_ms, ms } => {
+                let (nodes, until) = (self.disks(of), self.now + Duration::from_millis(ms));
+                self.undo_one(Undo::Stall { nodes, stall_ms, every_ms: every_ms.max(1), until });
+                true
+            }
             Fault::FullDisk { who, left_bytes, ms } => {
                 let node = self.who(who);
                 let disk = &self.worlds[node].disk;
@@ -359,8 +369,27 @@ impl Strikes {
 
     fn slow_disks(&self) {
         for (node, world) in self.worlds.iter().enumerate() {
-            let latencies = self.slow.iter().filter(|(_, of, _)| *of == node).map(|(.., latency)| *latency);
-            world.disk.set_latency(latencies.max().unwrap_or_default());
+            let slow = self.slow.iter().filter(|(_, of, _)| *of == node).map(|(.., latency)| *latency);
+            // A sync that begins while the disk stalls ends when the stall does.
+            let stalled =
+                self.stalled.iter().filter(|(of, _)| *of == node).map(|(_, ends)| ends.saturating_sub(self.now));
+            world.disk.set_latency(slow.chain(stalled).max().unwrap_or_default());
+        }
+    }
+
+    fn stalls(&mut self) {
+        if !self.stalled.is_empty() {
+            self.slow_disks();
+            self.stalled.retain(|(_, ends)| *ends > self.now);
+        }
+    }
+
+    fn disks(&self, of: Disks) -> Vec<usize> {
+        let leader = self.who(Who::Leader);
+        match of {
+            Disks::Leader => vec![leader],
+            Disks::Follower => self.others(leader).take(1).collect(),
+            Disks::Followers => self.others(leader).collect(),
         }
     }
 

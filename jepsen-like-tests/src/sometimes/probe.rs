@@ -2,7 +2,7 @@
 //!
 //! **Owns** which line stands for which state. **Must never** listen to a library: only our crates' lines count, and only these. **Read next**: [`super`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ const INSTALL_MAX: Duration = Duration::from_secs(2);
 thread_local! {
     /// When the newest install that has not ended began.
     static INSTALLING_SINCE: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// When a node began to lead, of which group, in which term.
+    static ELECTIONS: RefCell<Vec<(Duration, u32, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Counts lines of our nodes; put it beside whatever prints them.
@@ -61,10 +63,13 @@ impl<S: Subscriber> Layer<S> for Probe {
         }
         let mut line = Line::default();
         event.record(&mut line);
-        if let Some((_, state)) = LINES.iter().find(|(text, _)| line.0 == *text) {
+        if let Some((_, state)) = LINES.iter().find(|(text, _)| line.message == *text) {
             reached(state);
         }
-        match line.0.as_str() {
+        if line.message == ELECTED {
+            ELECTIONS.with_borrow_mut(|all| all.push((elapsed(), line.group as u32, line.term)));
+        }
+        match line.message.as_str() {
             INSTALLING => INSTALLING_SINCE.set(Some(elapsed())),
             INSTALLED => INSTALLING_SINCE.set(None),
             ELECTED if INSTALLING_SINCE.get().is_some_and(|since| elapsed() < since + INSTALL_MAX) => {
@@ -75,16 +80,33 @@ impl<S: Subscriber> Layer<S> for Probe {
     }
 }
 
-/// The message of an event.
+/// What is looked at of an event.
 #[derive(Default)]
-struct Line(String);
+struct Line {
+    message: String,
+    group: u64,
+    term: u64,
+}
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.0 = format!("{value:?}");
+            self.message = format!("{value:?}");
         }
     }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "group" => self.group = value,
+            "term" => self.term = value,
+            _ => {}
+        }
+    }
+}
+
+/// The elections of this thread's run so far: when since it began, the group, the term.
+pub(crate) fn elections() -> Vec<(Duration, u32, u64)> {
+    ELECTIONS.with_borrow(Clone::clone)
 }
 
 /// The probe listens on this thread as long as this lives.
@@ -94,6 +116,7 @@ pub struct Listening(#[expect(dead_code, reason = "held for its drop")] Option<D
 /// Begins to listen on this thread for a run that begins now. Where a subscriber of the whole process is set already, it must have a [`Probe`] of its own.
 pub fn listen() -> Listening {
     INSTALLING_SINCE.set(None);
+    ELECTIONS.with_borrow_mut(Vec::clear);
     super::take();
     if tracing::dispatcher::has_been_set() {
         return Listening(None);

@@ -36,6 +36,10 @@ pub fn config(dir: &Path) -> NodeConfig {
     };
     config.raft.segment_bytes = 4 << 20;
     config.raft.low_space_bytes = 1 << 20;
+    // Machines that run tests are busy: a node that waits for a processor should not lose its lease.
+    config.raft.heartbeat = Duration::from_millis(150);
+    config.raft.election_min = Duration::from_millis(500);
+    config.raft.election_max = Duration::from_millis(900);
     config
 }
 

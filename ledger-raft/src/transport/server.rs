@@ -31,7 +31,7 @@ use crate::node::{AddressPolicy, PeerHandler};
 use crate::seam::{BoxIo, NetListener, Seams};
 use crate::snapshot::blocking;
 use crate::types::Types;
-use crate::{reads, repair, unreadable, upkeep};
+use crate::{failover, reads, repair, unreadable, upkeep};
 
 /// Refused addresses and reasons that are remembered, so that each is logged once.
 const REFUSALS_NOTED_MAX: usize = 1024;
@@ -51,6 +51,8 @@ pub(crate) struct Registry {
     pub(crate) temporary_names: Arc<AtomicU64>,
     /// Refusals in the log already; an operator need not read them every second.
     refused: Mutex<BTreeSet<(String, String)>>,
+    /// Peers that are looked at, since a connection from them closed.
+    pub(crate) suspected: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Registry {
@@ -63,7 +65,12 @@ impl Registry {
         stop: CancellationToken,
     ) -> Self {
         let (temporary_names, refused) = (Arc::default(), Mutex::default());
-        Self { me, groups: RwLock::default(), links, handler, from, seams, stop, temporary_names, refused }
+        let (groups, suspected) = (RwLock::default(), Mutex::default());
+        Self { me, groups, links, handler, from, seams, stop, temporary_names, refused, suspected }
+    }
+
+    pub(crate) fn all_groups(&self) -> Vec<Arc<GroupCore>> {
+        self.groups.read().unwrap_or_else(std::sync::PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Logs a refusal, once for each address and reason.
@@ -138,6 +145,7 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
     }
     stop.cancel();
     lock(&served.streams).clear();
+    failover::connection_closed(&served.registry, served.peer);
 }
 
 /// One accepted connection.

@@ -318,6 +318,17 @@ impl GroupLog {
         self.small(Kind::Purge, upto, log_id.clone(), |m| m.purge(upto, log_id)).await
     }
 
+    /// As [`GroupLog::purge`], but waits for no disk: a crash may forget it, and what is queued later then, too.
+    ///
+    /// # Errors
+    /// Poisoned or closed.
+    pub fn purge_later(&self, upto: u64, log_id: Bytes) -> io::Result<()> {
+        if self.mem.lock().purged.as_ref().is_some_and(|p| p.0 >= upto) {
+            return Ok(());
+        }
+        self.queue(Kind::Purge, upto, log_id.clone(), |m| m.purge(upto, log_id), None)
+    }
+
     /// Entries `from..=to` as far as they exist, at most `bytes_max` in sum but at least one. From memory, else from segments.
     ///
     /// # Errors
@@ -429,19 +440,32 @@ impl GroupLog {
     }
 
     async fn small(&self, kind: Kind, index: u64, body: Bytes, change: impl FnOnce(&mut MemState)) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        self.queue(kind, index, body, change, Some(done))?;
+        durable.await.unwrap_or_else(|_| Err(WalError::Closed.into()))
+    }
+
+    /// Changes the memory and queues the record of it; `done` hears when that is durable.
+    fn queue(
+        &self,
+        kind: Kind,
+        index: u64,
+        body: Bytes,
+        change: impl FnOnce(&mut MemState),
+        done: Option<oneshot::Sender<io::Result<()>>>,
+    ) -> io::Result<()> {
         if body.len() > BLOB_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "larger than 64 KiB - 1"));
         }
-        let (done, durable) = oneshot::channel();
         {
             let mut m = self.mem.lock();
             let mem = self.mem.clone();
             self.log.shared.enqueue(|_| {
                 change(&mut m);
-                Op::Small { mem, kind, index, body, done: Some(done) }
+                Op::Small { mem, kind, index, body, done }
             })?;
         }
         self.log.shared.wake();
-        durable.await.unwrap_or_else(|_| Err(WalError::Closed.into()))
+        Ok(())
     }
 }

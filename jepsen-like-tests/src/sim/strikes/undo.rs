@@ -33,6 +33,13 @@ pub(super) enum Undo {
         every_ms: u64,
         until: Duration,
     },
+    /// The disks stall again.
+    Stall {
+        nodes: Vec<usize>,
+        stall_ms: u64,
+        every_ms: u64,
+        until: Duration,
+    },
 }
 
 impl Strikes {
@@ -40,7 +47,7 @@ impl Strikes {
     pub(in crate::sim) fn heal(&mut self) {
         self.next = None;
         for (_, undo) in std::mem::take(&mut self.undo) {
-            if !matches!(undo, Undo::Start(_) | Undo::StartInto(..) | Undo::Strobe { .. }) {
+            if !matches!(undo, Undo::Start(_) | Undo::StartInto(..) | Undo::Strobe { .. } | Undo::Stall { .. }) {
                 self.undo_one(undo);
             }
         }
@@ -49,6 +56,8 @@ impl Strikes {
             self.worlds[node].disk.fail_at(None);
             self.worlds[node].clock.mend();
         }
+        self.stalled.clear();
+        self.slow_disks();
         self.power_cuts();
         self.undo.clear();
         self.armed.clear();
@@ -84,6 +93,12 @@ impl Strikes {
             Undo::Clock(node) => self.worlds[node].clock.mend(),
             Undo::Snapshot(node) => drop(self.snapshot(node)),
             Undo::Timer(node) => self.hosts[node].drift(0),
+            Undo::Stall { until, .. } if self.now >= until => {}
+            Undo::Stall { nodes, stall_ms, every_ms, until } => {
+                let stall_ends = self.now + Duration::from_millis(stall_ms);
+                self.stalled.extend(nodes.iter().map(|node| (*node, stall_ends)));
+                self.until(every_ms, Undo::Stall { nodes, stall_ms, every_ms, until });
+            }
             Undo::Strobe { node, until, .. } if self.now >= until => self.worlds[node].clock.mend(),
             Undo::Strobe { node, by_ms, every_ms, until } => {
                 self.worlds[node].clock.jump(by_ms);

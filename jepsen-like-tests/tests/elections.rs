@@ -1,0 +1,73 @@
+//! How long a shard is without a leader, and what costs it one: in simulated time, so that a busy machine changes nothing.
+
+use std::path::PathBuf;
+
+use jepsen_like_tests::faults::{Disks, Fault, Planned, Who};
+use jepsen_like_tests::sim::apart::Apart;
+use jepsen_like_tests::sim::{Report, Setting};
+use ledger_raft::limits::{ELECTION_MAX, FAILOVER_AGAIN, STALL_BUDGET};
+
+const SEEDS: [u64; 4] = [3, 4, 7, 8];
+const STRIKES_AT_MS: u64 = 3_000;
+/// The group of shard 1, whose leader is struck.
+const SHARD: u32 = 1;
+/// Two syncs of a vote, a quorum's first acknowledgement, and messages between hosts.
+const VOTES_MS: u64 = 100;
+
+fn run(seed: u64, fault: Fault) -> Report {
+    let faults = Some(vec![Planned { at_ms: STRIKES_AT_MS, fault }]);
+    let report =
+        Apart { verbose: std::env::var_os("V").is_some(), ..Apart::new(PathBuf::from(env!("CARGO_BIN_EXE_jepsen"))) }
+            .run(&Setting { faults, ..Setting::of(seed) });
+    let report = report.expect("a process");
+    assert_eq!(report.violations, vec![], "seed {seed}");
+    assert_eq!(report.struck.values().sum::<u32>(), 1, "seed {seed}");
+    report
+}
+
+/// Milliseconds from the strike until shard 1 has a new leader, if it ever has.
+fn without_leader(report: &Report) -> Option<u64> {
+    let mut elected = report.elected.iter().filter(|e| e.group == SHARD && e.at_ms >= STRIKES_AT_MS);
+    elected.next().map(|e| e.at_ms - STRIKES_AT_MS)
+}
+
+#[test]
+fn a_killed_leader_is_replaced_when_its_lease_ends() {
+    let bound = ELECTION_MAX.as_millis() as u64 + 2 * FAILOVER_AGAIN.as_millis() as u64 + VOTES_MS;
+    for seed in SEEDS {
+        let report = run(seed, Fault::Kill { who: Who::Leader, ms: 4_000 });
+        let silent = without_leader(&report).expect("a new leader");
+        assert!(silent <= bound, "seed {seed}: {silent} ms without a leader, at most {bound} are needed");
+    }
+}
+
+#[test]
+fn a_leader_that_lost_power_is_replaced_by_the_election_time() {
+    // Nothing refuses a connection: the lease, then an election time, once more when a vote is split.
+    let bound = 3 * ELECTION_MAX.as_millis() as u64 + VOTES_MS;
+    for seed in SEEDS {
+        let report = run(seed, Fault::Crash { who: Who::Leader, ms: 4_000 });
+        let silent = without_leader(&report).expect("a new leader");
+        assert!(silent <= bound, "seed {seed}: {silent} ms without a leader, at most {bound} are needed");
+    }
+}
+
+#[test]
+fn lost_connections_to_a_leader_that_lives_elect_nobody() {
+    for seed in SEEDS {
+        let report = run(seed, Fault::Reset { who: Who::Leader, clients: true });
+        assert_eq!(without_leader(&report), None, "seed {seed}: {:?}", report.elected);
+    }
+}
+
+#[test]
+fn a_disk_that_stalls_costs_no_leader_its_lease() {
+    for of in [Disks::Leader, Disks::Follower, Disks::Followers] {
+        for seed in SEEDS {
+            let stall_ms = STALL_BUDGET.as_millis() as u64;
+            let report = run(seed, Fault::DiskStall { of, stall_ms, every_ms: 1_000, ms: 4_500 });
+            let elected: Vec<_> = report.elected.iter().filter(|e| e.at_ms >= STRIKES_AT_MS).collect();
+            assert!(elected.is_empty(), "{of:?}, seed {seed}: {elected:?}");
+        }
+    }
+}
