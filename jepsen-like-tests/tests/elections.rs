@@ -7,7 +7,7 @@ use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Report, Setting};
 use ledger_raft::limits::{ELECTION_MAX, FAILOVER_AGAIN, STALL_BUDGET};
 
-const SEEDS: [u64; 4] = [3, 4, 7, 8];
+const SEEDS: [u64; 2] = [3, 7];
 const STRIKES_AT_MS: u64 = 3_000;
 /// The group of shard 1, whose leader is struck.
 const SHARD: u32 = 1;
