@@ -25,6 +25,10 @@ const RECEIVES_TO_OVERFLOW: usize = (u64::MAX / limits::UNITS_MAX) as usize + 2;
 /// Calls of one of the large frames: few enough that a queue at its usual size lets them in.
 const CALLS: usize = 4_096;
 
+/// When the last leases of [`leases_lost`] end, in milliseconds from the holds' deadline if their claim were applied at once: some end in the
+/// entry that begins the sweep, whenever that comes.
+const LAST_LEASES: [i64; 12] = [-16, -12, -9, -7, -5, -3, -1, 1, 3, 6, 12, 25];
+
 /// One of them, by chance.
 pub(super) async fn one(attacker: &mut Attacker<'_>) {
     match attacker.asking.rng.random_range(0..30) {
@@ -193,29 +197,33 @@ async fn sums_beyond_64_bits(attacker: &mut Attacker<'_>) {
     }
 }
 
-/// An order whose worker is lost again and again, among as many holds with its deadline as one entry sweeps; the last lease ends with them.
+/// Orders whose worker is lost again and again, among as many holds with their deadline as one entry sweeps; the last leases end with them.
 async fn leases_lost(attacker: &mut Attacker<'_>) {
     let sku = attacker.new_sku();
     let hold_ms = u64::from(limits::LEASES_LOST_MAX) * 170;
     if !attacker.submit(stocked(&sku, 100_000).to_vec()).await.iter().all(Option::is_some) {
         return;
     }
-    let mut calls: Vec<Verb> = Vec::with_capacity(limits::EXPIRED_PER_ENTRY_MAX + 1);
-    let mut ids: Vec<Bytes> = (0..=limits::EXPIRED_PER_ENTRY_MAX).map(|_| attacker.id(&sku)).collect();
+    let mut ids: Vec<Bytes> =
+        (0..limits::EXPIRED_PER_ENTRY_MAX + LAST_LEASES.len()).map(|_| attacker.id(&sku)).collect();
+    // Of equal deadlines the sweep takes the smallest ids first.
     ids.sort_unstable();
-    let last = ids.pop().expect("at least one");
-    calls.extend(ids.iter().map(|id| reserve(id, vec![line(&sku, 1)], hold_ms)));
-    calls.push(place(&last, hold_ms, vec![line(&sku, 1)]));
+    let last = ids.split_off(limits::EXPIRED_PER_ENTRY_MAX);
+    let mut calls: Vec<Verb> = ids.iter().map(|id| reserve(id, vec![line(&sku, 1)], hold_ms)).collect();
+    calls.extend(last.iter().map(|id| place(id, hold_ms, vec![line(&sku, 1)])));
     let placed = attacker.submit(calls).await.pop().flatten();
     let Some(v1::settled::What::Order(order)) = settled(&placed).copied_order() else { return };
-    for lost in 1..=limits::LEASES_LOST_MAX {
-        let left = order.deadline_ms.saturating_sub(attacker.seen.time_ms);
-        let lease_ms = if lost < limits::LEASES_LOST_MAX { limits::LEASE_MS_MIN } else { left.saturating_sub(5) };
-        if lease_ms < limits::LEASE_MS_MIN {
-            return;
-        }
-        attacker.submit(vec![claim(&sku, 1, lease_ms, 0)]).await;
-        tokio::time::sleep(Duration::from_millis(lease_ms + 15)).await;
+    for _ in 1..limits::LEASES_LOST_MAX {
+        attacker.submit(vec![claim(&sku, last.len() as u32, limits::LEASE_MS_MIN, 0)]).await;
+        tokio::time::sleep(Duration::from_millis(limits::LEASE_MS_MIN + 15)).await;
+    }
+    // Any answer brings the ledger's time: a lease is counted from when its claim is applied.
+    attacker.submit(stocked(&sku, 100_000).to_vec()).await;
+    let left = order.deadline_ms.saturating_sub(attacker.seen.time_ms);
+    let leases = LAST_LEASES.map(|off| left.saturating_add_signed(off));
+    if leases.iter().all(|lease_ms| *lease_ms >= limits::LEASE_MS_MIN) {
+        attacker.submit(leases.iter().map(|lease_ms| claim(&sku, 1, *lease_ms, 0)).collect()).await;
+        tokio::time::sleep(Duration::from_millis(left + 15)).await;
     }
     attacker.submit(vec![claim(&sku, 1, 1_000, 0)]).await;
 }
