@@ -4,16 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates each crate may name, dev-dependencies aside.
-const MAY_NAME: [(&str, &[&str]); 12] = [
+const MAY_NAME: [(&str, &[&str]); 13] = [
     ("settings", &[]),
+    ("service", &[]),
     ("ledger-core", &[]),
     ("auditor", &["ledger-core"]),
     ("ledger-raft", &[]),
     ("ledger-proto", &["ledger-core"]),
-    ("ledger-node", &["ledger-core", "auditor", "ledger-raft", "ledger-proto", "settings"]),
+    ("ledger-node", &["ledger-core", "auditor", "ledger-raft", "ledger-proto", "service", "settings"]),
     ("client-sdk", &["ledger-core", "ledger-proto"]),
-    ("order-worker", &["ledger-core", "client-sdk", "settings"]),
-    ("event-bridge", &["client-sdk", "settings"]),
+    ("order-worker", &["ledger-core", "client-sdk", "service", "settings"]),
+    ("event-bridge", &["client-sdk", "service", "settings"]),
     ("payment-sim", &[]),
     (
         "cluster",

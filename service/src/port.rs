@@ -1,0 +1,302 @@
+//! One listening port behind a gate: accepts, refuses, closes, and counts.
+//!
+//! **What it is.** [`PortGate::accept`] gives the next connection that the gate lets in. Its
+//! [`Place`] is known to the stream and to the calls on it. A connection that has to give way is
+//! closed by its own stream, and its descriptor is waited for before the next one is accepted, so
+//! that there are never more than the bound.
+//!
+//! **Owns** the gate's lock and its clock. **Must never** hold the lock across an await, or end
+//! over one failed accept.
+//! **Read next**: [`crate::gate`], [`crate::guarded`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use futures::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::gate::{ConnectionBounds, ConnectionGate, ConnectionId, Kind, Refused, Source};
+use crate::guarded::GuardedIo;
+use crate::limits::{ACCEPT_PAUSE, REFUSALS_LOGGED_EVERY, REPLACED_GONE_WITHIN};
+
+/// Something that accepts byte streams.
+pub trait Accept: Send {
+    /// The streams.
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    /// The next stream and where it comes from.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        TcpListener::accept(self).await
+    }
+}
+
+/// Why a connection was closed or refused here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// Another took its place.
+    Replaced = 1,
+    /// It sent nothing.
+    FirstByteLate,
+    /// It sent something, but no call.
+    FirstCallLate,
+    /// It came from an untrusted network, or had a place for a probe, and its time was over.
+    TimeOver,
+    /// Its peer took nothing of what was written.
+    WriteStalled,
+    /// Every place was taken by a connection that works.
+    Full,
+    /// It came from an untrusted network, and its places were taken.
+    Untrusted,
+}
+
+impl CloseReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Replaced,
+        Self::FirstByteLate,
+        Self::FirstCallLate,
+        Self::TimeOver,
+        Self::WriteStalled,
+        Self::Full,
+        Self::Untrusted,
+    ];
+
+    /// As metrics name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::FirstByteLate => "first_byte_late",
+            Self::FirstCallLate => "first_call_late",
+            Self::TimeOver => "time_over",
+            Self::WriteStalled => "write_stalled",
+            Self::Full => "full",
+            Self::Untrusted => "untrusted",
+        }
+    }
+}
+
+/// One port.
+pub struct PortGate {
+    port: &'static str,
+    bounds: ConnectionBounds,
+    trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    began: Instant,
+    state: Mutex<State>,
+    /// A stream was dropped.
+    gone: Notify,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+}
+
+struct State {
+    gate: ConnectionGate,
+    handles: BTreeMap<ConnectionId, Arc<Handle>>,
+    /// Streams that are there, those that were asked to close included.
+    streams: usize,
+    /// Refused since the last line in the log, and when that was.
+    refused: (u64, Option<Instant>),
+}
+
+/// What a connection's stream and its place share.
+#[derive(Default)]
+struct Handle {
+    /// A [`CloseReason`], or 0.
+    closing: AtomicU8,
+    called: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl PortGate {
+    /// A port without connections. `trusted` says which networks may call.
+    pub fn new(
+        port: &'static str,
+        bounds: ConnectionBounds,
+        trusted: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let gate = ConnectionGate::new(bounds);
+        let state = Mutex::new(State { gate, handles: BTreeMap::new(), streams: 0, refused: (0, None) });
+        let closed = std::array::from_fn(|_| AtomicU64::new(0));
+        let (began, gone) = (Instant::now(), Notify::new());
+        Arc::new(Self { port, bounds, trusted: Box::new(trusted), began, state, gone, closed })
+    }
+
+    /// Its name, for logs and metrics.
+    pub fn port(&self) -> &'static str {
+        self.port
+    }
+
+    /// How many connections of a kind are open.
+    pub fn open(&self, kind: Kind) -> usize {
+        self.lock().gate.open(kind)
+    }
+
+    /// How many connections were closed or refused for a reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize - 1].load(Ordering::Relaxed)
+    }
+
+    /// The next connection that is let in. Others are closed before a byte of theirs is read.
+    pub async fn accept<L: Accept>(self: &Arc<Self>, listener: &mut L) -> (GuardedIo<L::Io>, SocketAddr) {
+        loop {
+            self.room().await;
+            match listener.accept().await {
+                Ok((io, peer)) => {
+                    if let Some(place) = self.admit(peer.ip()) {
+                        return (GuardedIo::new(io, place), peer);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(port = self.port, %error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until those that gave way are gone.
+    async fn room(&self) {
+        let room = async {
+            loop {
+                let gone = self.gone.notified();
+                if self.lock().streams < self.bounds.most() {
+                    return;
+                }
+                gone.await;
+            }
+        };
+        if timeout(REPLACED_GONE_WITHIN, room).await.is_err() {
+            tracing::warn!(port = self.port, "connections that were closed are still there");
+        }
+    }
+
+    /// A place for a connection from an address, if it gets one.
+    pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+        let (source, trusted) = (Source::from(from), (self.trusted)(from));
+        let mut state = self.lock();
+        match state.gate.admit(source, trusted, self.began.elapsed()) {
+            Ok(admitted) => {
+                state.streams += 1;
+                let handle = Arc::<Handle>::default();
+                state.handles.insert(admitted.id, handle.clone());
+                let replaced = admitted.closes.and_then(|closes| state.handles.remove(&closes));
+                drop(state);
+                if let Some(replaced) = replaced {
+                    self.close(&replaced, CloseReason::Replaced);
+                }
+                Some(Place { gate: self.clone(), id: admitted.id, kind: admitted.kind, source, handle })
+            }
+            Err(why) => {
+                let reason = match why {
+                    Refused::Full => CloseReason::Full,
+                    Refused::Untrusted => CloseReason::Untrusted,
+                };
+                self.count(reason);
+                self.log_refusal(&mut state, from, reason);
+                None
+            }
+        }
+    }
+
+    fn log_refusal(&self, state: &mut State, from: IpAddr, reason: CloseReason) {
+        let (count, logged) = &mut state.refused;
+        *count += 1;
+        if logged.is_none_or(|logged| logged.elapsed() >= REFUSALS_LOGGED_EVERY) {
+            let (port, reason) = (self.port, reason.label());
+            tracing::warn!(port, %from, reason, count, "connections were refused; the last one is named");
+            (*count, *logged) = (0, Some(Instant::now()));
+        }
+    }
+
+    fn close(&self, handle: &Handle, reason: CloseReason) {
+        let first = handle.closing.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.count(reason);
+            handle.waker.wake();
+        }
+    }
+
+    fn count(&self, reason: CloseReason) {
+        self.closed[reason as usize - 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection: what its stream and its calls know it by.
+#[derive(Clone)]
+pub struct Place {
+    gate: Arc<PortGate>,
+    id: ConnectionId,
+    kind: Kind,
+    source: Source,
+    handle: Arc<Handle>,
+}
+
+impl Place {
+    /// What it was let in as.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    /// Where it comes from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+    /// Its number at its port.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+    /// A call begins; it ends when what is returned is dropped.
+    pub fn call(&self) -> Call {
+        self.gate.lock().gate.call_began(self.id);
+        self.handle.called.store(true, Ordering::Release);
+        Call { place: self.clone() }
+    }
+    /// Closes the connection.
+    pub fn close(&self, reason: CloseReason) {
+        self.gate.close(&self.handle, reason);
+    }
+    pub(crate) fn has_called(&self) -> bool {
+        self.handle.called.load(Ordering::Acquire)
+    }
+    /// Why the connection is to be closed, if it is. `waker` is woken when that changes.
+    pub(crate) fn closing(&self, waker: &Waker) -> Option<CloseReason> {
+        self.handle.waker.register(waker);
+        let reason = self.handle.closing.load(Ordering::Acquire);
+        CloseReason::ALL.into_iter().find(|one| *one as u8 == reason)
+    }
+    /// The stream was dropped.
+    pub(crate) fn gone(&self) {
+        let mut state = self.gate.lock();
+        state.gate.closed(self.id);
+        state.handles.remove(&self.id);
+        state.streams -= 1;
+        drop(state);
+        self.gate.gone.notify_waiters();
+    }
+}
+
+/// A call under way: its connection does not give way.
+pub struct Call {
+    place: Place,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let gate = &self.place.gate;
+        gate.lock().gate.call_ended(self.place.id, gate.began.elapsed());
+    }
+}
