@@ -56,13 +56,19 @@ impl Access {
         Self { trusted }
     }
 
+    /// Whether an address lies in a trusted network.
+    pub fn trusts(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        self.trusted.iter().any(|network| network.contains(from))
+    }
+
     /// Whether a peer may do something, and who it is.
     ///
     /// # Errors
     /// [`Denied`], with what would help.
     pub fn decide(&self, peer: SocketAddr, right: Right) -> Result<Identity, Denied> {
         let from = peer.ip().to_canonical();
-        if self.trusted.iter().any(|network| network.contains(from)) {
+        if self.trusts(from) {
             return Ok(Identity { name: "trusted-network" });
         }
         if right == Right::Probe {

@@ -15,6 +15,7 @@ pub mod door;
 pub mod feed;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gates;
 pub mod grpc;
 pub mod history;
 pub mod http;

@@ -32,6 +32,8 @@ pub const DEADLINE_SCAN: Duration = Duration::from_millis(5);
 pub const RETRY_OVERLOADED_MS: u32 = 20;
 /// What a caller is told to wait while an election is under way.
 pub const RETRY_ELECTION_MS: u32 = 50;
+/// When to come back after a connection that came beyond the bound.
+pub const RETRY_CONNECTIONS_MS: u32 = 1_000;
 /// What a caller is told to wait when disk or clock forbid writing.
 pub const RETRY_UNWELL_MS: u32 = 500;
 /// The leader proposes a tick that soon after something became due on an idle shard (the contract says 50 ms).
@@ -206,22 +208,46 @@ pub const GRPC_STREAMS_PER_CONNECTION: u32 = 4_096;
 pub const GRPC_KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// ... and closed when the answer takes longer.
 pub const GRPC_KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// Streams that a client reset before they were served; one that has more of them loses its
+/// connection. As many as it may have open: who cancels every call of a full connection at once
+/// does nothing wrong.
+pub const GRPC_RESETS_PENDING_MAX: usize = GRPC_STREAMS_PER_CONNECTION as usize;
+/// Streams that the node reset because a client broke HTTP/2's rules; one that goes on loses its
+/// connection.
+pub const GRPC_RESETS_LOCAL_MAX: usize = 1_024;
+/// Calls passed on to other nodes at once, those included that nobody waits for any more; beyond
+/// them callers are turned away.
+pub const FORWARDED_AT_ONCE: usize = 4_096;
 /// Bytes of headers of one gRPC call.
 pub const GRPC_HEADER_BYTES: u32 = 16 << 10;
-/// Pause after a failed accept (out of file descriptors), so that it does not spin.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a linearizable read waits for the leader's word when its caller names no time.
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.
 pub const HTTP_BODY_BYTES: usize = 64 << 10;
-/// A client has so long for the headers of a request; also how long a connection may stay idle between two.
-pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// A client has so long for the body of a request, counted from its headers.
 pub const HTTP_BODY_WITHIN: Duration = Duration::from_secs(10);
-/// HTTP connections open at once; more wait to be accepted.
-pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// HTTP connections open at once, less where descriptors are few; beyond them one that does nothing
+/// gives way.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// gRPC connections open at once, less where descriptors are few; beyond them one that does nothing
+/// gives way.
+pub const GRPC_CONNECTIONS_MAX: usize = 4_096;
+/// Fewer descriptors than that leave too little for the log, history and the other nodes.
+pub const DESCRIPTORS_MIN: u64 = 512;
+/// Descriptors for files: the log's segments, snapshots and history.
+pub const DESCRIPTORS_FILES_PERCENT: u64 = 50;
+/// ... at least.
+pub const DESCRIPTORS_FILES_MIN: u64 = 256;
+/// Descriptors for connections with the other nodes.
+pub const DESCRIPTORS_PEERS: u64 = 64;
+/// Descriptors that no share has: calls passed on to leaders, listeners, connections about to be
+/// refused.
+pub const DESCRIPTORS_KEPT: u64 = 32;
 /// Samples of histograms are folded together that often, whether or not anybody reads the page.
 pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+const _: () = assert!(DESCRIPTORS_FILES_MIN + DESCRIPTORS_PEERS + DESCRIPTORS_KEPT < DESCRIPTORS_MIN);
+const _: () = assert!(DESCRIPTORS_PEERS >= 2 * 2 * MEMBERS_MAX as u64);
 
 /// How long the allocator keeps freed pages before they go back to the system, milliseconds: longer than any lull within a sale.
 pub const ALLOCATOR_KEEPS_MS: i64 = 10_000;

@@ -14,6 +14,8 @@ use ledger_core::outcome::Outcome;
 use ledger_proto::{DecodedCall, Reply};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use service::Kind;
+use service::port::{CloseReason, PortGate};
 
 use crate::digest::DigestCounts;
 use crate::door::Answer;
@@ -213,6 +215,8 @@ impl NodeMetrics {
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
         self.gauge("holdfast_meta_apply_halted", &[], f64::from(u8::from(!status.meta_apply_halted.is_empty())));
         self.total("holdfast_meta_entries_refused_total", &[], status.meta_entries_refused);
+        self.gauge("holdfast_descriptors_limit", &[], node.seams().descriptors.unwrap_or_default() as f64);
+        node.gates.all().into_iter().for_each(|gate| self.connections(gate));
         self.digests(node.digest_counts());
         let audits = node.audits();
         self.total("holdfast_audits_total", &[], audits.run());
@@ -228,6 +232,17 @@ impl NodeMetrics {
         }
         self.page.run_upkeep();
         in_order(&self.page.render())
+    }
+
+    fn connections(&self, gate: &PortGate) {
+        let port = ("port", gate.port().to_owned());
+        for (kind, name) in [(Kind::Trusted, "trusted"), (Kind::Untrusted, "untrusted"), (Kind::Probe, "probe")] {
+            self.gauge("holdfast_connections", &[port.clone(), ("kind", name.to_owned())], gate.open(kind) as f64);
+        }
+        for reason in CloseReason::ALL {
+            let labels = [port.clone(), ("reason", reason.label().to_owned())];
+            self.total("holdfast_connections_closed_total", &labels, gate.closed(reason));
+        }
     }
 
     fn digests(&self, counts: &DigestCounts) {

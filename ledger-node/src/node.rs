@@ -24,6 +24,7 @@ use crate::config::NodeConfig;
 use crate::data_dir::{DataDir, Ports, Stamp};
 use crate::digest::DigestCounts;
 use crate::door::DoorBounds;
+use crate::gates::Gates;
 use crate::history::{History, HistoryFactory};
 use crate::limits;
 use crate::measured::Measured;
@@ -41,6 +42,8 @@ pub struct NodeSeams {
     pub history: Arc<dyn HistoryFactory>,
     /// Breaks this node's replicas on purpose, for tests of what notices it; none anywhere else.
     pub sabotage: Option<Sabotage>,
+    /// How many descriptors the process may open, if the node is to keep within them.
+    pub descriptors: Option<u64>,
 }
 
 impl NodeSeams {
@@ -49,9 +52,14 @@ impl NodeSeams {
         let disk = Arc::new(ledger_raft::disk::RealDisk::new());
         Self::new(Seams::with_disk(disk), Arc::new(crate::history::SledHistory))
     }
+    /// Everything real, for a process that is one node: it may open all the descriptors that the
+    /// system allows.
+    pub fn of_this_process() -> Self {
+        Self { descriptors: Some(service::descriptors::raise()), ..Self::real() }
+    }
     /// These.
     pub fn new(raft: Seams, history: Arc<dyn HistoryFactory>) -> Self {
-        Self { raft, history, sabotage: None }
+        Self { raft, history, sabotage: None, descriptors: None }
     }
 }
 
@@ -160,6 +168,8 @@ pub struct Node {
     config: NodeConfig,
     seams: NodeSeams,
     pub(crate) started: Instant,
+    /// Who may connect.
+    pub(crate) gates: Gates,
     /// Taken when the node has stopped, so that the lock goes with it.
     pub(crate) dir: Mutex<Option<DataDir>>,
     /// Where it really listens.
@@ -193,11 +203,13 @@ impl Node {
         dir: DataDir,
         ports: Ports,
         identity_file: Arc<IdentityFile>,
+        gates: Gates,
     ) -> Arc<Self> {
         Arc::new(Self {
             config,
             seams,
             started: Instant::now(),
+            gates,
             dir: Mutex::new(Some(dir)),
             ports,
             identity_file,

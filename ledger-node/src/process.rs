@@ -65,7 +65,7 @@ async fn live(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
     let (within, data_dir) = (config.shutdown_within, config.data_dir.clone());
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
-    let mut node = serve(config, NodeSeams::real()).await?;
+    let mut node = serve(config, NodeSeams::of_this_process()).await?;
     // Only now it is known to be a node's. One that an earlier build made may be wider.
     match private_files::narrow(&data_dir) {
         Ok(false) => {}

@@ -22,6 +22,7 @@ use crate::access::Access;
 use crate::api::Api;
 use crate::config::{NodeConfig, Port};
 use crate::data_dir::{DataDir, DataDirError, Ports, Stamp};
+use crate::gates::{Gates, Shares, TooFewDescriptors};
 use crate::history::Retention;
 use crate::meta::{META_GROUP, MetaMachine};
 use crate::metrics::NodeMetrics;
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The system allows too few open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -150,6 +154,7 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
     for (port, listens) in config.exposed() {
         tracing::warn!(port, listen = %listens.listen, "other hosts reach this port in plain text, as --insecure allows");
     }
+    let gates = Gates::new(Shares::of(seams.descriptors)?, &Access::new(config.trusted.clone()));
     let (dir, stamp) = DataDir::open(seams.raft.disk.clone(), &config.data_dir, config.node_id)?;
     let identity_file = dir.identity(stamp.as_ref(), seams.raft.random.as_ref())?;
     let kept = stamp.as_ref().map(|stamp| stamp.ports);
@@ -168,7 +173,7 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
     // The peer port is known to others before there is a cluster to speak of; the log's transport takes the listener over.
     let bound = Bound { net: net.clone(), address: peer_addr.to_string(), listener: Mutex::new(Some(peer)) };
     let seams = NodeSeams { raft: Seams { net: Arc::new(bound), ..seams.raft }, ..seams };
-    let node = Node::new(config, seams, dir, ports, identity_file);
+    let node = Node::new(config, seams, dir, ports, identity_file, gates);
     let metrics = Arc::new(NodeMetrics::new());
     node.count_entries(metrics.entry_commands.clone());
     let api = Api::new(node.clone(), metrics);

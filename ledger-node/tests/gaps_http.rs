@@ -5,10 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use ledger_node::limits::{HTTP_BODY_BYTES, HTTP_BODY_WITHIN, HTTP_HEADERS_WITHIN};
+use ledger_node::limits::{HTTP_BODY_BYTES, HTTP_BODY_WITHIN};
 use ledger_node::{NodeSeams, RunningNode, serve};
 use ledger_raft::seam::{BoxIo, Net};
 use ledger_raft::seam_real::TcpNet;
+use service::limits::HTTP_HEADERS_WITHIN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 

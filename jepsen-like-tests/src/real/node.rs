@@ -43,7 +43,7 @@ pub fn run(args: Vec<String>) -> ExitCode {
 
 fn seams(config: &NodeConfig) -> NodeSeams {
     let turned = Turned::follow(Knobs::file_beside(&config.data_dir));
-    let mut seams = NodeSeams::real();
+    let mut seams = NodeSeams::of_this_process();
     seams.raft.disk = Arc::new(LossyDisk::new(seams.raft.disk, turned.clone()));
     seams.raft.clock = Arc::new(OffClock { real: seams.raft.clock, turned });
     seams

@@ -1,55 +1,58 @@
-//! Connections out of the network seam, as tonic wants them.
+//! Connections out of the network seam, through the port's gate, as tonic wants them.
 //!
-//! **Owns** the peer's address on its way to [`crate::access`]. **Must never** end the server over one failed accept.
-//! **Read next**: [`super::ledger`].
+//! **Owns** the caller's address and place on their way to [`crate::access`] and [`super::meter`].
+//! **Must never** end the server over one failed accept. **Read next**: [`super::meter`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::Stream;
 use ledger_raft::seam::{BoxIo, NetListener};
+use service::guarded::GuardedIo;
+use service::{Accept, Place, PortGate};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-use crate::limits::ACCEPT_PAUSE;
-
 /// Who is at the other end; an extension of every request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+#[derive(Clone)]
+pub struct Caller {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its connection's place at the gate.
+    pub place: Place,
+}
 
 /// One accepted connection.
 pub struct Connection {
-    io: BoxIo,
-    peer: Peer,
+    io: GuardedIo<BoxIo>,
+    address: SocketAddr,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
-    fn connect_info(&self) -> Peer {
-        self.peer
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        Caller { address: self.address, place: self.io.place().clone() }
     }
 }
 
-/// The next connection; pauses after a failed accept and goes on.
-pub async fn accept(listener: &mut dyn NetListener) -> (BoxIo, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+/// A listener of the network seam, for a gate.
+pub struct Listener(pub Box<dyn NetListener>);
+
+impl Accept for Listener {
+    type Io = BoxIo;
+    async fn accept(&mut self) -> io::Result<(BoxIo, SocketAddr)> {
+        self.0.accept().await
     }
 }
 
-/// All connections of a listener.
-pub fn incoming(listener: Box<dyn NetListener>) -> impl Stream<Item = io::Result<Connection>> {
-    futures::stream::unfold(listener, |mut listener| async move {
-        let (io, peer) = accept(listener.as_mut()).await;
-        Some((Ok(Connection { io, peer: Peer(peer) }), listener))
+/// All connections of a listener that its gate lets in.
+pub fn incoming(listener: Box<dyn NetListener>, gate: Arc<PortGate>) -> impl Stream<Item = io::Result<Connection>> {
+    futures::stream::unfold((Listener(listener), gate), |(mut listener, gate)| async move {
+        let (io, address) = gate.accept(&mut listener).await;
+        Some((Ok(Connection { io, address }), (listener, gate)))
     })
 }
 

@@ -13,7 +13,7 @@ use ledger_proto::{Answers, Calls, DecodedCall, Invalid, OneCall, Why, feed, nam
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connection::Peer;
+use super::connection::Caller;
 use super::stream::SubmitFlow;
 use super::watch;
 use crate::access::Right;
@@ -80,9 +80,9 @@ pub(super) fn reader<'a, T>(api: &'a Api, request: &Request<T>, consistency: i32
 /// Identity and role, decided before anything else is looked at.
 pub(super) fn admit<T>(api: &Api, request: &Request<T>, right: Right) -> Result<(), Status> {
     let denied = |why: String| status::refused(Why::PermissionDenied(why));
-    let peer =
-        request.extensions().get::<Peer>().ok_or_else(|| denied("the caller's address is not known".to_owned()))?;
-    match api.access.decide(peer.0, right) {
+    let caller =
+        request.extensions().get::<Caller>().ok_or_else(|| denied("the caller's address is not known".to_owned()))?;
+    match api.access.decide(caller.address, right) {
         Ok(_) => Ok(()),
         Err(why) => Err(denied(why.to_string())),
     }

@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod connection;
 pub mod ledger;
+mod meter;
 pub mod orders;
 pub mod stream;
 mod watch;
@@ -24,7 +25,8 @@ use tonic::transport::Server;
 
 use crate::api::Api;
 use crate::limits::{
-    GRPC_HEADER_BYTES, GRPC_KEEPALIVE_EVERY, GRPC_KEEPALIVE_WITHIN, GRPC_STREAMS_PER_CONNECTION, METRICS_UPKEEP_EVERY,
+    GRPC_HEADER_BYTES, GRPC_KEEPALIVE_EVERY, GRPC_KEEPALIVE_WITHIN,
+    GRPC_STREAMS_PER_CONNECTION, METRICS_UPKEEP_EVERY,
 };
 use crate::node::NodeState;
 
@@ -49,6 +51,7 @@ pub async fn serve(
         .build_v1()
         .map_err(io::Error::other)?;
     let report = report_health(api.clone(), health);
+    let incoming = connection::incoming(listener, api.node.gates.client.clone());
     let upkeep = async move {
         loop {
             tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
@@ -63,12 +66,13 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(GRPC_KEEPALIVE_WITHIN))
         .http2_max_header_list_size(GRPC_HEADER_BYTES)
         .max_frame_size(1 << 20)
+        .layer(meter::MeterLayer)
         .add_service(ledger)
         .add_service(orders)
         .add_service(admin)
         .add_service(health_service)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(connection::incoming(listener), shutdown);
+        .serve_with_incoming_shutdown(incoming, shutdown);
     tokio::select! {
         served = server => served.map_err(io::Error::other),
         () = report => Ok(()),

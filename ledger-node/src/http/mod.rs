@@ -22,26 +22,26 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ledger_raft::seam::NetListener;
+use service::listener::ProbeOnly;
 
 use crate::access::Right;
 use crate::api::Api;
+use crate::grpc::connection::Listener;
 use crate::limits::HTTP_BODY_BYTES;
 use problem::Problem;
-
-/// Who is at the other end.
-#[derive(Debug, Clone, Copy)]
-struct Peer(SocketAddr);
 
 /// Serves HTTP until `shutdown` completes and its requests have ended.
 ///
 /// # Errors
-/// The server cannot run; broken connections are not errors.
+/// None today; broken connections are not errors.
 pub async fn serve(
     api: Api,
     listener: Box<dyn NetListener>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    connection::serve(router(api), listener, shutdown).await
+    let gate = api.node.gates.http.clone();
+    service::serve_http(router(api), Listener(listener), gate, shutdown).await;
+    Ok(())
 }
 
 fn router(api: Api) -> Router {
@@ -64,13 +64,21 @@ fn router(api: Api) -> Router {
 }
 
 /// The one gate of every request.
-async fn gate(State(api): State<Api>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+async fn gate(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
     let right = right_of(request.method(), request.uri());
+    if request.extensions().get::<ProbeOnly>().is_some() && !matches!(right, Right::Probe | Right::Observe) {
+        return Problem::too_many_connections().into_response();
+    }
     let head = (request.method(), request.uri(), request.headers());
     if let Err(problem) = browser::check(head, right == Right::Probe, |name| browser::is_name_of(&api.node, name)) {
         return browser::refusal(problem);
     }
-    if let Err(denied) = api.access.decide(peer.0, right) {
+    if let Err(denied) = api.access.decide(peer, right) {
         return Problem::denied(&denied.to_string()).into_response();
     }
     let began = tokio::time::Instant::now();

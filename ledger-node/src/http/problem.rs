@@ -15,6 +15,8 @@ use ledger_proto::{Cause, NotNow, Reply, Why, names, refusals, v1};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::limits::RETRY_CONNECTIONS_MS;
+
 /// One problem.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -42,6 +44,14 @@ impl Problem {
     /// The caller may not.
     pub fn denied(why: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "permission-denied", why)
+    }
+
+    /// Every connection is taken, and this one may only ask for health and metrics.
+    pub fn too_many_connections() -> Self {
+        let why = "every connection that this node takes is in use; nothing was done";
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-connections", why);
+        problem.retry_ms = Some(RETRY_CONNECTIONS_MS);
+        problem.with("retry_ms", RETRY_CONNECTIONS_MS)
     }
 
     /// Adds a member.
