@@ -14,16 +14,19 @@ use hyper_util::rt::TokioIo;
 use ledger_core::LedgerTime;
 use ledger_proto::limits::{CALLS_PER_FRAME_MAX, FRAME_BYTES_MAX};
 use ledger_proto::v1::ledger_client::LedgerClient;
-use ledger_proto::{At, Invalid, Reply, answers, calls, names, v1};
+use ledger_proto::{At, Cause, Invalid, NotNow, Reply, answers, calls, names, status, v1};
 use ledger_raft::seam::Net;
 use prost::Message as _;
 use prost::encoding::encoded_len_varint;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::submit::{Group, Item, not_reached};
 use crate::door::PendingCall;
-use crate::limits::{FORWARD_CHANNELS_MAX, FORWARD_CONNECT_WITHIN, FORWARD_GRACE, SHARDS_MAX};
+use crate::limits::{
+    FORWARD_CHANNELS_MAX, FORWARD_CONNECT_WITHIN, FORWARD_GRACE, FORWARDED_AT_ONCE, RETRY_OVERLOADED_MS, SHARDS_MAX,
+};
 
 /// Marks a call that another node passed on.
 pub const FORWARDED: &str = "holdfast-forwarded";
@@ -61,12 +64,14 @@ pub fn marked_shards<T>(request: &tonic::Request<T>) -> Result<Option<Vec<u32>>,
 pub struct Forwarder {
     net: Arc<dyn Net>,
     channels: Arc<Mutex<BTreeMap<Arc<str>, Channel>>>,
+    /// Permits of calls on their way.
+    room: Arc<Semaphore>,
 }
 
 impl Forwarder {
     /// Over a network.
     pub fn new(net: Arc<dyn Net>) -> Self {
-        Self { net, channels: Arc::default() }
+        Self { net, channels: Arc::default(), room: Arc::new(Semaphore::new(FORWARDED_AT_ONCE)) }
     }
 
     /// The connection to a node's client port; opened by its first use, opened anew after it broke.
@@ -116,6 +121,26 @@ impl Forwarder {
         groups
     }
 
+    /// Awaits a call to another node; none when it took longer than `within`. The call goes on when
+    /// its caller goes away: all callers share one connection to the node, and one who cancels many
+    /// calls must not have it closed for resetting streams.
+    pub async fn detached<T: Send + 'static>(
+        &self,
+        within: Duration,
+        call: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
+    ) -> Option<Result<T, tonic::Status>> {
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            let why = "too many calls are on their way to other nodes";
+            return Some(Err(status::not_now(NotNow::new(Cause::Overloaded, why, RETRY_OVERLOADED_MS))));
+        };
+        let call = tokio::spawn(async move {
+            let answer = timeout(within, call).await.ok();
+            drop(permit);
+            answer
+        });
+        call.await.ok().flatten()
+    }
+
     async fn submit_frame(&self, leader: &Arc<str>, pending: &[PendingCall], frame: v1::CallFrame) -> Vec<Group> {
         let now = Instant::now();
         let latest = pending.iter().map(|call| call.expires_at).max().unwrap_or(now);
@@ -125,10 +150,10 @@ impl Forwarder {
             return vec![not_reached(pending, leader, "it is no address")];
         };
         let within = latest.saturating_duration_since(now) + FORWARD_GRACE;
-        match tokio::time::timeout(within, client.submit_batch(request)).await {
-            Ok(Ok(answered)) => complete(pending, groups_of(answered.into_inner())),
-            Ok(Err(status)) => vec![broken(pending, leader, &status)],
-            Err(_) => vec![unknown(pending, "the leader did not answer in time")],
+        match self.detached(within, async move { client.submit_batch(request).await }).await {
+            Some(Ok(answered)) => complete(pending, groups_of(answered.into_inner())),
+            Some(Err(status)) => vec![broken(pending, leader, &status)],
+            None => vec![unknown(pending, "the leader did not answer in time")],
         }
     }
 }
@@ -219,6 +244,43 @@ fn complete(pending: &[PendingCall], mut groups: Vec<Group>) -> Vec<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct NoNet;
+    #[async_trait::async_trait]
+    impl Net for NoNet {
+        async fn listen(&self, _: &str) -> std::io::Result<Box<dyn ledger_raft::seam::NetListener>> {
+            Err(std::io::Error::other("no network"))
+        }
+        async fn connect(&self, _: &str) -> std::io::Result<ledger_raft::seam::BoxIo> {
+            Err(std::io::Error::other("no network"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_passed_on_goes_on_without_its_caller_and_too_many_are_turned_away() {
+        let forward = Forwarder::new(Arc::new(NoNet));
+        let day = Duration::from_secs(86_400);
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let (sent, mut arrived) = tokio::sync::mpsc::channel(1);
+        let mut caller = Box::pin(forward.detached(day, async move {
+            sent.send(answered.await.unwrap_or(0)).await.map_err(|_| tonic::Status::cancelled("nobody waits"))
+        }));
+        assert!(timeout(Duration::from_millis(1), caller.as_mut()).await.is_err(), "the other node is slow");
+        drop(caller);
+        answer.send(7).expect("the call goes on");
+        assert_eq!(arrived.recv().await, Some(7));
+        tokio::task::yield_now().await;
+
+        let waits = || forward.detached(day, std::future::pending::<Result<(), tonic::Status>>());
+        let mut callers: Vec<_> = (0..FORWARDED_AT_ONCE).map(|_| Box::pin(waits())).collect();
+        for caller in &mut callers {
+            assert!(futures::poll!(caller.as_mut()).is_pending());
+        }
+        let turned_away = waits().await.expect("at once").expect_err("no room");
+        assert!(matches!(status::reply(&turned_away), Some(Reply::NotNow(why)) if why.cause == Cause::Overloaded));
+        drop(callers);
+        assert!(waits().await.is_some(), "the calls go on, and so they count");
+    }
 
     #[test]
     fn a_frame_that_the_leader_could_not_read_changed_nothing() {

@@ -11,7 +11,6 @@ use ledger_core::Ledger;
 use ledger_core::types::{SaleId, Sku};
 use ledger_core::view::{OfferView, ProductView};
 use ledger_proto::{Cause, Invalid, NotNow, Reply, names, status, v1, views};
-use tokio::time::timeout;
 use tonic::{Request, Status};
 
 use super::Api;
@@ -70,7 +69,8 @@ impl Reader<'_> {
             };
             async move {
                 let Some(mut client) = self.api.forward.ledger(&leader) else { return Err(unanswered(&leader)) };
-                let asked = client.list_products(self.marked(request, &shards));
+                let request = self.marked(request, &shards);
+                let asked = async move { client.list_products(request).await };
                 let answer = self.answered(&leader, asked).await?;
                 let views = answer.products.into_iter().map(views::product_from_wire).collect::<Result<Vec<_>, _>>();
                 Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
@@ -101,7 +101,8 @@ impl Reader<'_> {
             };
             async move {
                 let Some(mut client) = self.api.forward.ledger(&leader) else { return Err(unanswered(&leader)) };
-                let asked = client.list_sales(self.marked(request, &shards));
+                let request = self.marked(request, &shards);
+                let asked = async move { client.list_sales(request).await };
                 let answer = self.answered(&leader, asked).await?;
                 let views = answer.offers.into_iter().map(views::offer_from_wire).collect::<Result<Vec<_>, _>>();
                 Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
@@ -140,15 +141,18 @@ impl Reader<'_> {
     async fn answered<T>(
         &self,
         leader: &str,
-        asked: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, NotNow> {
-        match timeout(self.within + FORWARD_GRACE, asked).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(told)) => match status::reply(&told) {
+        asked: impl Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
+    ) -> Result<T, NotNow>
+    where
+        T: Send + 'static,
+    {
+        match self.api.forward.detached(self.within + FORWARD_GRACE, asked).await {
+            Some(Ok(answer)) => Ok(answer.into_inner()),
+            Some(Err(told)) => match status::reply(&told) {
                 Some(Reply::NotNow(why)) => Err(why),
                 _ => Err(unanswered(leader)),
             },
-            Err(_) => Err(unanswered(leader)),
+            None => Err(unanswered(leader)),
         }
     }
 }

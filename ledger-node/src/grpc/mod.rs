@@ -25,7 +25,7 @@ use tonic::transport::Server;
 
 use crate::api::Api;
 use crate::limits::{
-    GRPC_HEADER_BYTES, GRPC_KEEPALIVE_EVERY, GRPC_KEEPALIVE_WITHIN,
+    GRPC_HEADER_BYTES, GRPC_KEEPALIVE_EVERY, GRPC_KEEPALIVE_WITHIN, GRPC_RESETS_LOCAL_MAX, GRPC_RESETS_PENDING_MAX,
     GRPC_STREAMS_PER_CONNECTION, METRICS_UPKEEP_EVERY,
 };
 use crate::node::NodeState;
@@ -65,6 +65,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(GRPC_KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(GRPC_KEEPALIVE_WITHIN))
         .http2_max_header_list_size(GRPC_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(GRPC_RESETS_PENDING_MAX))
+        .http2_max_local_error_reset_streams(Some(GRPC_RESETS_LOCAL_MAX))
         .max_frame_size(1 << 20)
         .layer(meter::MeterLayer)
         .add_service(ledger)
