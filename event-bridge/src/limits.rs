@@ -28,6 +28,8 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub const LINK_LOOK: Duration = Duration::from_millis(500);
 /// How often the cluster's ledger time is asked of the client's routing.
 pub const CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// Connections to the port of health and metrics.
+pub const METRICS_CONNECTIONS_MAX: usize = 32;
 /// Longest line that is read from a cursor file.
 pub const CURSOR_FILE_BYTES_MAX: u64 = 1 << 20;
 

@@ -98,7 +98,7 @@ pub async fn until_stopped(config: Config, seed: u64, stop: watch::Receiver<bool
     };
     tokio::select! {
         ended = working => ended,
-        served = serving => served.context("http.listen is served no more"),
+        () = serving => anyhow::bail!("http.listen is served no more"),
     }
 }
 

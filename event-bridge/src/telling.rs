@@ -15,8 +15,11 @@ use axum::routing::get;
 use client_sdk::LedgerTime;
 use metrics::{Counter, Gauge, Key, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use service::{ConnectionBounds, PortGate, serve_http};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+
+use crate::limits::METRICS_CONNECTIONS_MAX;
 
 /// A feed that was silent for so long is not ready: idle nodes speak every second.
 const FEED_SILENT_MAX: Duration = Duration::from_secs(10);
@@ -186,14 +189,15 @@ impl Now {
     }
 }
 
-/// Listens for `/livez`, `/readyz` and `/metrics`; the address, and what serves it until it is dropped.
+/// Listens for `/livez`, `/readyz` and `/metrics`; the address, and what serves it until it is
+/// dropped. Connections that do nothing cannot take the descriptors of cluster and broker.
 ///
 /// # Errors
 /// The address cannot be listened on.
 pub async fn listen(
     address: &str,
     telling: Arc<Telling>,
-) -> std::io::Result<(SocketAddr, impl Future<Output = std::io::Result<()>>)> {
+) -> std::io::Result<(SocketAddr, impl Future<Output = ()> + use<>)> {
     let routes = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -201,7 +205,9 @@ pub async fn listen(
         .with_state(telling);
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    Ok((address, async move { axum::serve(listener, routes).await }))
+    // Who may ask is the listening address's to say.
+    let gate = PortGate::new("http", ConnectionBounds::of(METRICS_CONNECTIONS_MAX).with_probes(), |_| true);
+    Ok((address, serve_http(routes, listener, gate, std::future::pending())))
 }
 
 async fn readyz(State(telling): State<Arc<Telling>>) -> impl IntoResponse {

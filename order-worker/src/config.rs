@@ -27,6 +27,8 @@ pub struct WorkerConfig {
     pub keys_file: Option<PathBuf>,
     /// `host:port` for webhooks, health and metrics.
     pub http_listen: String,
+    /// Where health and metrics are served.
+    pub metrics_listen: String,
     /// The engine's numbers.
     pub engine: EngineNumbers,
     /// Base address of the payment provider.
@@ -82,6 +84,7 @@ impl Default for WorkerConfig {
             name: None,
             keys_file: None,
             http_listen: "127.0.0.1:7110".to_owned(),
+            metrics_listen: "127.0.0.1:7111".to_owned(),
             engine: EngineNumbers::default(),
             payment_url: "https://api.stripe.com".to_owned(),
             payment_secret_key_file: None,

@@ -1,4 +1,5 @@
-//! The worker's HTTP listener: the provider's webhooks, `/livez`, `/readyz`, `/metrics`.
+//! The worker's HTTP listeners: the provider's webhooks on one, `/livez`, `/readyz`, `/metrics` on
+//! another.
 //!
 //! **What it is.** A webhook is checked, turned into a fact or a *look again*, and answered with success only after the ledger took it:
 //! else the provider sends it again. Doubles, old ones and ones for unknown orders are the ledger's to judge.
@@ -11,20 +12,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use ledger_core::ReservationId;
 use ledger_core::order::{Fact, Money, ProviderId, WorkClass};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::breaker::Standing;
 use crate::engine::Deps;
 use crate::ledger::Told;
-use crate::limits::WEBHOOK_BYTES_MAX;
+use crate::limits::{WEBHOOK_BODY_WITHIN, WEBHOOK_BYTES_MAX, WEBHOOKS_AT_ONCE};
 use crate::metrics::class_word;
 use crate::payment::stripe::ORDER;
 use crate::payment::{Failure, RefundStatus, signature};
@@ -36,16 +38,28 @@ pub struct Http {
     pub deps: Arc<Deps>,
     /// Signing secrets of the provider's webhooks; several while one replaces another. None: webhooks are refused.
     pub webhook_secrets: Arc<Vec<String>>,
+    /// Permits of webhooks on their way to the ledger.
+    room: Arc<Semaphore>,
 }
 
-/// The routes.
-pub fn router(http: Http) -> Router {
+impl Http {
+    /// With these signing secrets.
+    pub fn new(deps: Arc<Deps>, webhook_secrets: Vec<String>) -> Self {
+        Self { deps, webhook_secrets: Arc::new(webhook_secrets), room: Arc::new(Semaphore::new(WEBHOOKS_AT_ONCE)) }
+    }
+}
+
+/// What the provider reaches.
+pub fn webhooks(http: Http) -> Router {
+    Router::new().route("/webhooks/stripe", post(stripe)).with_state(http)
+}
+
+/// What operators reach.
+pub fn health(http: Http) -> Router {
     Router::new()
-        .route("/webhooks/stripe", post(stripe))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .layer(DefaultBodyLimit::max(WEBHOOK_BYTES_MAX))
         .with_state(http)
 }
 
@@ -89,13 +103,23 @@ async fn metrics(State(http): State<Http>) -> Response {
 }
 
 /// `POST /webhooks/stripe`.
-async fn stripe(State(http): State<Http>, headers: HeaderMap, body: Bytes) -> Response {
+async fn stripe(State(http): State<Http>, headers: HeaderMap, body: Body) -> Response {
+    let body = match tokio::time::timeout(WEBHOOK_BODY_WITHIN, to_bytes(body, WEBHOOK_BYTES_MAX)).await {
+        Ok(Ok(body)) => body,
+        // What follows on the connection is no request.
+        Ok(Err(_)) => return closing((StatusCode::BAD_REQUEST, "the body is too long, or it broke off\n")),
+        Err(_) => return closing((StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")),
+    };
     let signed = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Err(why) = signature::check(&http.webhook_secrets, signed, &body, http.deps.seams.unix_s()) {
         http.deps.metrics.webhook("bad_signature");
         tracing::warn!(%why, "a webhook was refused");
         return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
     }
+    let Ok(_permit) = http.room.try_acquire() else {
+        http.deps.metrics.webhook(Taken::Later.word());
+        return later();
+    };
     let taken = match serde_json::from_slice::<Happened>(&body) {
         Ok(happened) => {
             let taken = take(&http.deps, &happened).await;
@@ -108,10 +132,18 @@ async fn stripe(State(http): State<Http>, headers: HeaderMap, body: Bytes) -> Re
     match taken {
         Taken::Told | Taken::Refused | Taken::NotOurs => StatusCode::OK.into_response(),
         Taken::NotUnderstood => (StatusCode::BAD_REQUEST, "not an event\n").into_response(),
-        Taken::Later => {
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "send it again\n").into_response()
-        }
+        Taken::Later => later(),
     }
+}
+
+fn later() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "send it again\n").into_response()
+}
+
+fn closing(answer: (StatusCode, &'static str)) -> Response {
+    let mut response = answer.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// What became of a webhook.

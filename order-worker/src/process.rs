@@ -10,14 +10,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Arg, ArgMatches};
 use client_sdk::OpeningKeys;
+use service::{ConnectionBounds, PortGate, serve_http};
 use settings::private_files;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerConfig;
 use crate::engine::{Deps, Engine};
-use crate::http::{Http, router};
+use crate::http::{self, Http};
 use crate::ledger::Ledger;
+use crate::limits::{
+    DESCRIPTORS_KEPT, METRICS_CONNECTIONS_MAX, WEBHOOK_CONNECTIONS_MAX, WEBHOOK_CONNECTIONS_PER_SOURCE,
+};
 use crate::notify::templates::Templates;
 use crate::notify::{Each, Notifier, smtp, webhook};
 use crate::payment::stripe;
@@ -127,6 +132,35 @@ fn notifier(config: &WorkerConfig, seams: &Seams, timeout: Duration) -> anyhow::
     Ok(Arc::new(Each(ways)))
 }
 
+/// Connections to the port of webhooks: the provider, mail and the ledger need descriptors as well.
+fn webhook_bounds(descriptors: u64) -> ConnectionBounds {
+    let share = descriptors.saturating_sub(DESCRIPTORS_KEPT) / 2;
+    let all = usize::try_from(share).unwrap_or(usize::MAX).clamp(1, WEBHOOK_CONNECTIONS_MAX);
+    ConnectionBounds { per_source: all.min(WEBHOOK_CONNECTIONS_PER_SOURCE), ..ConnectionBounds::of(all) }
+}
+
+/// Listens on both ports; serves until `stop`.
+async fn listen(
+    config: &WorkerConfig,
+    http: Http,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let bind =
+        async |address: &str| TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"));
+    let (hooks, health) = (bind(&config.http_listen).await?, bind(&config.metrics_listen).await?);
+    tracing::info!(metrics = %health.local_addr()?, http = %hooks.local_addr()?, "listening");
+    // Webhooks are known by their signature, and who may ask for health is the listening address's
+    // to say.
+    let gate = |port, bounds| PortGate::new(port, bounds, |_| true);
+    let hooks_gate = gate("webhooks", webhook_bounds(service::descriptors::raise()));
+    let health_gate = gate("metrics", ConnectionBounds::of(METRICS_CONNECTIONS_MAX).with_probes());
+    let hooks = serve_http(http::webhooks(http.clone()), hooks, hooks_gate, stop.clone().cancelled_owned());
+    let health = serve_http(http::health(http), health, health_gate, stop.cancelled_owned());
+    Ok(async move {
+        tokio::join!(hooks, health);
+    })
+}
+
 async fn live(config: WorkerConfig) -> anyhow::Result<()> {
     let seams = Seams::real();
     let ledger = crate::ledger_sdk::connect(&config, &seams).await?;
@@ -137,13 +171,9 @@ async fn live(config: WorkerConfig) -> anyhow::Result<()> {
         Some(file) => secret(file)?.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect(),
         None => Vec::new(),
     };
-    let listener = TcpListener::bind(&config.http_listen).await;
-    let listener = listener.with_context(|| format!("cannot listen at {}", config.http_listen))?;
-    tracing::info!(http = %listener.local_addr()?, "listening");
-    let http = router(Http { deps: Arc::clone(&deps), webhook_secrets: Arc::new(webhook_secrets) });
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = axum::serve(listener, http).with_graceful_shutdown(async { drop(stopped.await) });
-    let mut served = tokio::spawn(served.into_future());
+    let stop = CancellationToken::new();
+    let served = listen(&config, Http::new(Arc::clone(&deps), webhook_secrets), stop.clone()).await?;
+    let mut served = tokio::spawn(served);
     let engine = Engine::start(Arc::clone(&deps));
     let mut upkeep = tokio::time::interval(Duration::from_secs(5));
     loop {
@@ -159,7 +189,7 @@ async fn live(config: WorkerConfig) -> anyhow::Result<()> {
     }
     tracing::info!(in_flight = deps.in_flight(), "asked to stop: no more claims");
     engine.shutdown(config.shutdown_within).await;
-    drop(stop);
+    stop.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(2), served).await;
     tracing::info!("stopped");
     Ok(())

@@ -74,7 +74,8 @@ impl Shop {
     /// Opens it, with its files in `dir`, for the cluster at `endpoints`; returns when all of it is ready.
     pub(crate) async fn open(dir: &Path, endpoints: &[String], plan: &Plan) -> Outcome<Self> {
         let provider = Provider { address: free_address()? };
-        let doors = (0..plan.workers.max(1)).map(|_| free_address()).collect::<Outcome<Vec<_>>>()?;
+        let addresses = || (0..plan.workers.max(1)).map(|_| free_address()).collect::<Outcome<Vec<_>>>();
+        let (hooks, health) = (addresses()?, addresses()?);
         let told = if plan.mail {
             Told::Mails(Mailbox::open().await.map_err(refused)?)
         } else {
@@ -82,26 +83,27 @@ impl Shop {
         };
         let opening = OpeningKey::generate();
         let flags = worker_flags(dir, endpoints, &provider, &told, &opening).map_err(refused)?;
-        let worker = |(n, door): (usize, &SocketAddr)| {
+        let worker = |(n, (hooks, health)): (usize, (&SocketAddr, &SocketAddr))| {
             let name = format!("worker-{}", n + 1);
-            let own = [("name", name.clone()), ("http-listen", door.to_string())];
-            let all = own.into_iter().chain(flags.iter().cloned()).chain(plan.flags.iter().cloned());
+            let listen = [("http-listen", hooks.to_string()), ("metrics-listen", health.to_string())];
+            let own = [("name", name.clone())].into_iter().chain(listen);
+            let all = own.chain(flags.iter().cloned()).chain(plan.flags.iter().cloned());
             Process::new("worker", name.clone(), dir.join(format!("{name}.log")), all)
         };
         let mut shop = Self {
             provider,
             told,
             sealing: opening.sealing_key().clone(),
-            workers: doors.iter().enumerate().map(worker).collect(),
-            provider_process: provider_process(dir, &provider, doors.last().filter(|_| plan.webhooks)),
+            workers: hooks.iter().zip(&health).enumerate().map(worker).collect(),
+            provider_process: provider_process(dir, &provider, hooks.last().filter(|_| plan.webhooks)),
         };
         shop.provider_process.spawn().map_err(refused)?;
         for worker in &mut shop.workers {
             worker.spawn().map_err(refused)?;
         }
         shop.answers(provider.address, "/sim/behaviour").await?;
-        for door in doors {
-            shop.answers(door, "/readyz").await?;
+        for address in health {
+            shop.answers(address, "/readyz").await?;
         }
         Ok(shop)
     }

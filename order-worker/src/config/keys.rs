@@ -100,8 +100,9 @@ pub(super) const KEYS: &[Key<WorkerConfig>] = &[
         "http.listen",
         http_listen,
         listening,
-        "Webhooks of the provider, /livez, /readyz and /metrics listen here."
+        "Webhooks of the provider listen here: the one port that others than operators must reach."
     ),
+    text_key!("metrics.listen", metrics_listen, listening, "Where /livez, /readyz and /metrics are served."),
     text_key!("payment.url", payment_url, web, "Base address of the payment provider's API."),
     file_key!("payment.secret_key_file", payment_secret_key_file, "File with the provider's secret key."),
     file_key!(

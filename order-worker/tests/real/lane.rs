@@ -135,11 +135,24 @@ impl Lane {
 
     /// Starts a worker.
     pub(crate) fn worker(&self, mode: &str) -> Worker {
+        self.worker_by(Command::new(env!("CARGO_BIN_EXE_order-worker")), mode)
+    }
+
+    /// Starts a worker that may open so many files.
+    pub(crate) fn worker_with_descriptors(&self, limit: u32) -> Worker {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_order-worker"));
+        self.worker_by(command, "charge")
+    }
+
+    fn worker_by(&self, mut command: Command, mode: &str) -> Worker {
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         let flags = [
             ("nodes", self.relay.0.clone()),
             ("keys-file", file("keys")),
             ("http-listen", "127.0.0.1:0".to_owned()),
+            ("metrics-listen", "127.0.0.1:0".to_owned()),
             ("payment-url", self.proxy.url.clone()),
             ("payment-secret-key-file", file("api")),
             ("payment-webhook-secrets-file", file("hook")),
@@ -161,7 +174,6 @@ impl Lane {
             ("poll-max", "40ms".to_owned()),
             ("log-filter", "info".to_owned()),
         ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_order-worker"));
         command.env_clear().arg("run").args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         Worker(command.spawn().expect("it starts"))
@@ -184,12 +196,13 @@ impl Worker {
         assert_eq!(ended.signal(), Some(9), "it ended by itself: {ended:?}");
     }
 
-    /// Its port, once it listens.
-    pub(crate) async fn http(&mut self) -> String {
+    /// Its ports, once it listens: of webhooks, and of health and metrics.
+    pub(crate) async fn listens(&mut self) -> (String, String) {
         let mut lines = BufReader::new(self.0.stderr.as_mut().expect("a pipe")).lines();
         while let Some(line) = lines.next_line().await.expect("its log") {
-            if let Some((_, address)) = line.split_once("http=") {
-                return address.trim().to_owned();
+            let field = |name: &str| Some(line.split_once(name)?.1.split_whitespace().next()?.to_owned());
+            if let (Some(http), Some(metrics)) = (field("http="), field("metrics=")) {
+                return (http, metrics);
             }
         }
         panic!("it never listened");

@@ -49,12 +49,12 @@ async fn every_metric_of_a_worker_is_documented_and_every_documented_one_is_ther
     let lane = Lane::open().await;
     let (id, _) = lane.place("pm_card_visa").await;
     let mut worker = lane.worker("charge");
-    let address = worker.http().await;
+    let (hooks, metrics) = worker.listens().await;
     assert!(lane.told(id).await, "{:?}", lane.client.order(id).await);
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let hook = http.post(format!("http://{address}/webhooks/stripe")).body("{}").send().await.expect("an answer");
+    let hook = http.post(format!("http://{hooks}/webhooks/stripe")).body("{}").send().await.expect("an answer");
     assert!(hook.status().is_client_error(), "it is not signed: {}", hook.status());
-    let page = http.get(format!("http://{address}/metrics")).send().await.expect("an answer");
+    let page = http.get(format!("http://{metrics}/metrics")).send().await.expect("an answer");
     let page = String::from_utf8(page.bytes().await.expect("all of it").to_vec()).expect("text");
     let (documented, exported) = (documented(), exported(&page));
     for (name, said) in &documented {

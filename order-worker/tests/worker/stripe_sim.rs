@@ -6,7 +6,7 @@ use std::time::Duration;
 use client_sdk::PaymentToken;
 use ledger_core::order::{Ending, Money, Phase, ProviderId};
 use order_worker::engine::{Deps, Engine, EngineNumbers};
-use order_worker::http::{Http, router};
+use order_worker::http::{Http, webhooks};
 use order_worker::notify::Nobody;
 use order_worker::payment::stripe::{Settings, Stripe};
 use order_worker::payment::{Failure, IntentStatus, Mode, PaymentProvider as _, RefundStatus};
@@ -157,8 +157,7 @@ async fn a_worker_sells_through_the_simulator_and_takes_its_webhooks() {
         let seams = order_worker::seams::Seams::real();
         let ledger = Arc::clone(&world.ledger);
         let deps = Arc::new(Deps::new(ledger, provider, Arc::new(Nobody), world.keys.clone(), seams, numbers));
-        let webhook_secrets = Arc::new(vec!["whsec_test".to_owned()]);
-        let routes = router(Http { deps: Arc::clone(&deps), webhook_secrets });
+        let routes = webhooks(Http::new(Arc::clone(&deps), vec!["whsec_test".to_owned()]));
         let served = tokio::spawn(async { axum::serve(listener, routes).await });
         let worker = Engine::start(Arc::clone(&deps));
         let done = world.ledger.until(id, |record| record.phase == Phase::Done);

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use ledger_core::ReservationId;
 use ledger_core::order::{Ending, PaymentState, Phase};
 use order_worker::engine::EngineNumbers;
-use order_worker::http::{Http, router};
+use order_worker::http::{Http, health, webhooks};
 use order_worker::payment::{Mode, signature};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -23,9 +22,8 @@ use crate::world::World;
 const LONG: Duration = Duration::from_secs(600);
 const SECRET: &str = "whsec_test";
 
-fn http(world: &World) -> Router {
-    let deps = world.deps(EngineNumbers::default());
-    router(Http { deps, webhook_secrets: Arc::new(vec![SECRET.to_owned()]) })
+fn http(world: &World) -> Http {
+    Http::new(world.deps(EngineNumbers::default()), vec![SECRET.to_owned()])
 }
 
 fn event(kind: &str, order: ReservationId, mut object: Value) -> String {
@@ -46,12 +44,12 @@ async fn post(world: &World, body: &str) -> StatusCode {
 async fn post_signed(world: &World, body: &str, signed: &str) -> StatusCode {
     let request =
         Request::post("/webhooks/stripe").header("Stripe-Signature", signed).body(Body::from(body.to_owned()));
-    http(world).oneshot(request.expect("a request")).await.expect("an answer").status()
+    webhooks(http(world)).oneshot(request.expect("a request")).await.expect("an answer").status()
 }
 
 async fn get(world: &World, path: &str) -> (StatusCode, String) {
     let request = Request::get(path).body(Body::empty()).expect("a request");
-    let answer = http(world).oneshot(request).await.expect("an answer");
+    let answer = health(http(world)).oneshot(request).await.expect("an answer");
     let status = answer.status();
     let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
     (status, String::from_utf8_lossy(&body).into_owned())
@@ -167,6 +165,30 @@ async fn forged_old_and_foreign_ones_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_and_metrics_are_on_a_port_of_their_own_and_webhooks_on_the_other() {
+    let world = World::new(Mode::Charge, Manners::default(), None);
+    let at = async |routes: axum::Router, method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
+        routes.oneshot(request).await.expect("an answer").status()
+    };
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(at(webhooks(http(&world)), "GET", path).await, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(at(health(http(&world)), "POST", "/webhooks/stripe").await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_given_up() {
+    let world = World::new(Mode::Charge, Manners::default(), None);
+    let body = Body::from_stream(futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>());
+    let request = Request::post("/webhooks/stripe").body(body).expect("a request");
+    let began = tokio::time::Instant::now();
+    let answer = webhooks(http(&world)).oneshot(request).await.expect("an answer");
+    assert_eq!((answer.status(), began.elapsed()), (StatusCode::REQUEST_TIMEOUT, Duration::from_secs(10)));
+    assert_eq!(answer.headers()["connection"], "close");
+}
+
+#[tokio::test(start_paused = true)]
 async fn health_and_metrics_say_how_it_stands() {
     let world = World::new(Mode::Charge, Manners::default(), None);
     assert_eq!(get(&world, "/livez").await.0, StatusCode::OK);
@@ -176,7 +198,7 @@ async fn health_and_metrics_say_how_it_stands() {
     let id = world.place(1, "pm_good", LONG);
     let worker = world.worker();
     world.ledger.until(id, |record| record.phase == Phase::Done).await;
-    let routes = router(Http { deps: Arc::clone(worker.deps()), webhook_secrets: Arc::new(vec![]) });
+    let routes = health(Http::new(Arc::clone(worker.deps()), Vec::new()));
     let ask = async |path: &str| {
         let request = Request::get(path).body(Body::empty()).expect("a request");
         let answer = routes.clone().oneshot(request).await.expect("an answer");
