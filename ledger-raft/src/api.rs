@@ -241,8 +241,9 @@ pub struct GroupStatus {
     /// The replica is being repaired after damage of its log: it neither votes nor leads before it
     /// has all that it may have acknowledged.
     pub repairing: bool,
-    /// Requests for a vote that were declined since the start, since the replica is damaged or
-    /// under repair.
+    /// Requests for a vote that were declined since the start, since the replica is damaged, under
+    /// repair, or has not heard yet what others remember of it. Questions of others that wait for
+    /// this replica's memory before they ask for votes count, too, while it is damaged.
     pub votes_declined: u64,
     /// Entries applied here as refusals since the start, since they could not be decoded.
     pub entries_refused: u64,

@@ -16,6 +16,7 @@ use openraft::vote::RaftVote;
 use crate::limits::{
     ADDRESS_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, INDEX_MAX, MEMBERS_MAX, STAMP_MS_MAX, TERM_MAX,
 };
+use crate::memory::AcknowledgedBy;
 use crate::types::{
     CommittedLeaderId, Entry, LeaderId, LogId, Membership, Peer, Stamped, StoredMembership, Types, Vote, log_id,
 };
@@ -248,13 +249,16 @@ pub(crate) fn take_transfer(bytes: &mut impl Buf) -> io::Result<TransferLeaderRe
     Ok(TransferLeaderRequest::new(vote, bytes.get_u64_le(), last))
 }
 
-/// An append request as pieces: one head, then head and body of each entry; bodies are not copied.
-pub(crate) fn append_pieces(r: &AppendEntriesRequest<Types>) -> Vec<Bytes> {
-    let mut head = BytesMut::with_capacity(VOTE_BYTES + 2 * LOG_ID_BYTES + 4 + r.entries.len() * ENTRY_HEAD_BYTES);
+/// An append request as pieces: one head with what the members acknowledged, then head and body of
+/// each entry; bodies are not copied.
+pub(crate) fn append_pieces(r: &AppendEntriesRequest<Types>, by: &AcknowledgedBy) -> Vec<Bytes> {
+    let fixed = VOTE_BYTES + 2 * LOG_ID_BYTES + 4;
+    let mut head = BytesMut::with_capacity(fixed + by.bytes() + r.entries.len() * ENTRY_HEAD_BYTES);
     put_vote(&mut head, &r.vote);
     put_log_id(&mut head, r.prev_log_id.as_ref());
     put_log_id(&mut head, r.leader_commit.as_ref());
     head.put_u32_le(r.entries.len() as u32);
+    by.put(&mut head);
     let mut pieces = Vec::with_capacity(1 + 2 * r.entries.len());
     for entry in &r.entries {
         let (h, body) = entry_parts(entry);
@@ -271,7 +275,7 @@ pub(crate) fn append_pieces(r: &AppendEntriesRequest<Types>) -> Vec<Bytes> {
 }
 
 /// The inverse of [`append_pieces`] joined; bodies are slices of `bytes`.
-pub(crate) fn take_append(bytes: &mut Bytes) -> io::Result<AppendEntriesRequest<Types>> {
+pub(crate) fn take_append(bytes: &mut Bytes) -> io::Result<(AppendEntriesRequest<Types>, AcknowledgedBy)> {
     let vote = take_vote(bytes)?;
     let prev_log_id = take_log_id(bytes)?;
     let leader_commit = take_log_id(bytes)?;
@@ -280,6 +284,7 @@ pub(crate) fn take_append(bytes: &mut Bytes) -> io::Result<AppendEntriesRequest<
     if n as u64 > APPEND_ENTRIES_MAX {
         return Err(malformed("append entries: too many"));
     }
+    let by = AcknowledgedBy::take(bytes)?;
     need(bytes, n.saturating_mul(ENTRY_HEAD_BYTES), "append entries")?;
     let mut entries = Vec::with_capacity(n);
     for _ in 0..n {
@@ -290,7 +295,7 @@ pub(crate) fn take_append(bytes: &mut Bytes) -> io::Result<AppendEntriesRequest<
     if (first..).zip(&entries).any(|(due, e)| e.log_id.index != due) {
         return Err(malformed("append entries: not consecutive"));
     }
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+    Ok((AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }, by))
 }
 
 pub(crate) fn put_append_response(out: &mut impl BufMut, r: &AppendEntriesResponse<Types>) {
@@ -383,6 +388,8 @@ pub(crate) fn take_transfer_answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::NodeId;
+    use crate::memory::Acknowledged;
 
     fn sample_membership() -> Membership {
         let nodes: BTreeMap<u64, Peer> =
@@ -454,8 +461,13 @@ mod tests {
                 normal(8, b""),
             ],
         };
-        let whole = Bytes::from(append_pieces(&r).concat());
-        let back = take_append(&mut whole.clone()).unwrap();
+        let mut by = AcknowledgedBy::default();
+        by.record(NodeId(2), Acknowledged { leader_term: 3, last: log_id(2, 4) });
+        let whole = Bytes::from(append_pieces(&r, &by).concat());
+        let (back, back_by) = take_append(&mut whole.clone()).unwrap();
+        assert_eq!(back_by, by);
+        let plain = append_pieces(&r, &AcknowledgedBy::default()).len();
+        assert_eq!(append_pieces(&r, &by).len(), plain, "it costs no piece of its own");
         assert_eq!((back.vote, back.prev_log_id, back.leader_commit), (r.vote, r.prev_log_id, r.leader_commit));
         assert_eq!(back.entries, r.entries);
         for n in 0..whole.len() {
@@ -463,7 +475,7 @@ mod tests {
         }
         let mut gap = r.clone();
         gap.entries.remove(1);
-        assert!(take_append(&mut Bytes::from(append_pieces(&gap).concat())).is_err(), "a hole in a request");
+        assert!(take_append(&mut Bytes::from(append_pieces(&gap, &by).concat())).is_err(), "a hole in a request");
     }
 
     #[test]

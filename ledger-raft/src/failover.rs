@@ -11,7 +11,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -68,7 +67,7 @@ async fn stand(core: &GroupCore, gone: NodeId) {
             return;
         }
         // Unlike the election timer, the call asks nobody whether this replica may stand.
-        let may_stand = core.may_vote.load(Ordering::Acquire) && unreadable::may_lead(core);
+        let may_stand = core.gate.is_open() && unreadable::may_lead(core);
         if may_stand && raft.trigger().elect(true).await.is_err() {
             return;
         }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::codec;
 use crate::disk::SimDisk;
+use crate::memory::AcknowledgedBy;
 use crate::seam::{BoxIo, Disk};
 use crate::snapshot::{SnapshotBody, SnapshotStore};
 use crate::transport::frame::{FrameReader, Kind, Outgoing};
@@ -58,11 +59,12 @@ pub fn peer_frames(bytes: &[u8]) {
 
 /// A body, read as each of these.
 fn bodies(body: Bytes) {
-    let tries: [fn(&mut Bytes) -> io::Result<()>; 9] = [
+    let tries: [fn(&mut Bytes) -> io::Result<()>; 10] = [
         |b| codec::take_vote_request(b).map(drop),
         |b| codec::take_vote_response(b).map(drop),
         |b| codec::take_transfer(b).map(drop),
         |b| codec::take_append(b).map(drop),
+        |b| AcknowledgedBy::take(b).map(drop),
         |b| codec::take_append_response(b).map(drop),
         |b| codec::take_stream_answer(b).map(drop),
         |b| codec::take_stored_membership(b).map(drop),

@@ -27,6 +27,7 @@ use crate::currency::{Currency, Moment, Word};
 use crate::limits::STATUS_EVERY;
 use crate::machine::{Machine, Progress};
 use crate::reads::ReadAsked;
+use crate::remember::Memory;
 use crate::seam::Seams;
 use crate::snapshot::SnapshotStore;
 use crate::start::damaged_why;
@@ -35,6 +36,7 @@ use crate::transport::Known;
 use crate::transport::link::{Links, lock};
 use crate::transport::pull::PullSlot;
 use crate::types::{CommittedLeaderId, Push, Runtime, Stamped, Types, position};
+use crate::vote_gate::VoteGate;
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
 pub(crate) type Metrics = openraft::RaftMetrics<Types>;
@@ -59,6 +61,7 @@ pub(crate) struct GroupCore {
     /// None when the replica was stopped before it began: quarantined, or its log is damaged.
     pub(crate) raft: Option<Raft>,
     pub(crate) store: Store,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) stamper: Mutex<Stamper>,
@@ -84,8 +87,8 @@ pub(crate) struct GroupCore {
     pub(crate) builds: Arc<tokio::sync::Semaphore>,
     /// One snapshot is received at a time.
     pub(crate) pulling: PullSlot,
-    /// False while a repaired replica has not caught up past all it may have acknowledged.
-    pub(crate) may_vote: AtomicBool,
+    /// What holds it back from voting.
+    pub(crate) gate: VoteGate,
     pub(crate) votes_declined: AtomicU64,
     pub(crate) low_space: watch::Receiver<bool>,
     pub(crate) origin: Instant,
@@ -140,15 +143,23 @@ impl GroupCore {
     /// An error when this replica must not vote: it may have forgotten a vote that it gave.
     pub(crate) fn may_vote(&self) -> io::Result<()> {
         let why = match self.store.log().damage() {
-            Some(damage) if !self.may_vote.load(Ordering::Acquire) || !damage.emptied => {
+            Some(damage) if !self.gate.is_repaired() || !damage.emptied => {
                 format!("this replica does not vote: {damage}")
             }
-            _ if !self.may_vote.load(Ordering::Acquire) => "this replica is being repaired and does not vote".into(),
+            _ if !self.gate.is_repaired() => "this replica is being repaired and does not vote".into(),
+            _ if !self.gate.is_remembered() => {
+                "this replica does not vote before others say what they remember of it".into()
+            }
             _ => return Ok(()),
         };
+        self.vote_declined();
+        Err(io::Error::other(why))
+    }
+
+    /// Counts a vote that was not given.
+    pub(crate) fn vote_declined(&self) {
         let declined = self.votes_declined.fetch_add(1, Ordering::Relaxed) + 1;
         self.status.send_modify(|status| status.votes_declined = declined);
-        Err(io::Error::other(why))
     }
 
     /// The openraft handle, or why there is none.
@@ -335,7 +346,7 @@ impl GroupCore {
             stopped,
             apply_halted: self.progress.halted_why(),
             entries_refused: self.progress.refused.load(Ordering::Relaxed),
-            repairing: !self.may_vote.load(Ordering::Acquire),
+            repairing: !self.gate.is_repaired(),
             votes_declined: self.votes_declined.load(Ordering::Relaxed),
             snapshot_failure: self.snapshots.failure(),
         }

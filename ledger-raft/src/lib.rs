@@ -33,7 +33,9 @@ mod failover;
 mod group;
 mod leading;
 mod machine;
+mod memory;
 mod reads;
+mod remember;
 mod repair;
 mod snapshot;
 mod start;
@@ -42,6 +44,7 @@ mod transport;
 mod types;
 mod unreadable;
 mod upkeep;
+mod vote_gate;
 
 pub use api::*;
 pub use node::{AddressPolicy, Group, PeerEntry, PeerHandler, RaftNode, RaftNodeConfig};

@@ -10,6 +10,16 @@ pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 pub const ENTRY_HEAD_ROOM: usize = 64;
 /// The log takes no entry above this part of a segment, so that a segment is never nearly empty for one entry that does not fit.
 pub const ENTRIES_PER_SEGMENT_MIN: u64 = 4;
+/// Terms of leaders that a replica distinguishes in what it acknowledged since it started. Elections
+/// are rare; of an older term the replica takes what others remember for its own.
+pub const ACKNOWLEDGED_TERMS_MAX: usize = 64;
+/// A voter says within that what it remembers of a replica that has started.
+pub const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
+/// Pause before those that did not answer are asked again, while the replica may not vote: short
+/// beside an election.
+pub const REMEMBERED_ASK_AGAIN: Duration = Duration::from_millis(100);
+/// ... and once it may.
+pub const REMEMBERED_ASK_LATE: Duration = Duration::from_secs(1);
 /// A peer tells its term within that; a repair that hears nothing by then names it as missing.
 pub const TERM_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before voters that came during a repair are asked again.

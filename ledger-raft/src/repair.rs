@@ -37,6 +37,7 @@ use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::group::GroupCore;
 use crate::limits::{INDEX_MAX, SNAPSHOT_TRANSFER_WITHIN, SURVEY_AGAIN, TERM_MAX, TERM_STEP_MAX, TERM_WITHIN};
+use crate::memory::{Acknowledged, AcknowledgedBy};
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotStore, blocking};
 use crate::start::Ground;
@@ -46,7 +47,7 @@ use crate::transport::link::Links;
 use crate::transport::network::Offer;
 use crate::transport::pull::{Pull, pull};
 use crate::types::{LeaderId, StoredMembership, Vote};
-use crate::unreadable;
+use crate::vote_gate;
 use crate::wal::Damage;
 use survey::{Survey, TermAnswer, survey};
 
@@ -218,7 +219,7 @@ pub(crate) fn answer(core: &GroupCore) -> Bytes {
 /// its memory alone.
 fn own_answer(core: &GroupCore) -> TermAnswer {
     let vote = core.store.vote();
-    let whole = vote.is_ok() && core.store.log().damage().is_none() && core.may_vote.load(Ordering::Acquire);
+    let whole = vote.is_ok() && core.store.log().damage().is_none() && core.gate.is_repaired();
     let term = vote.ok().flatten().map_or(0, |vote| vote.leader_id.term);
     let members = core.snapshots.newest().map(|file| file.head.membership.clone()).unwrap_or_default();
     match &core.raft {
@@ -387,6 +388,42 @@ pub(crate) async fn quarantine(core: &GroupCore, marks: &Marks, quarantine: Quar
     }
 }
 
+/// Takes over what a peer knows of the members. A replica that lacks what it is remembered to have
+/// acknowledged does not get to answer: its disk went back, which is damage.
+///
+/// # Errors
+/// This one; or a leader of `term` cannot know of acknowledgements to later ones.
+pub(crate) fn remembers(core: &Arc<GroupCore>, by: &AcknowledgedBy, term: u64) -> io::Result<()> {
+    if by.latest_term() > term {
+        return Err(malformed("acknowledgements: to a leader of a later term"));
+    }
+    core.memory.hear(by).map_err(|remembered| went_back(core, &remembered))
+}
+
+/// Marks the replica damaged, since it lacks what it acknowledged: at once it neither votes nor
+/// answers, and soon it is stopped.
+pub(crate) fn went_back(core: &Arc<GroupCore>, remembered: &Acknowledged) -> io::Error {
+    let Acknowledged { leader_term, last } = remembered;
+    let why =
+        format!("the disk went back: others know that {last} was acknowledged to the leader of term {leader_term}");
+    let error = io::Error::other(why.clone());
+    if core.stopped_why().is_none() && core.store.log().lacks(&why) {
+        tracing::error!(group = core.id.0, %why, "the replica lacks what it had promised: it stops, and is repaired from its peers");
+        tokio::spawn(stop_for_damage(core.clone(), why));
+    }
+    error
+}
+
+/// Records the damage, so that a restart knows it too, and stops the replica.
+async fn stop_for_damage(core: Arc<GroupCore>, why: String) {
+    if !crate::bad!("damage-not-recorded")
+        && let Err(e) = core.store.log().record_damage(&why).await
+    {
+        tracing::error!(group = core.id.0, error = %e, "cannot record the damage; a restart would forget it");
+    }
+    core.stop_if_damaged().await;
+}
+
 /// Waits until every voter in force has answered: the members may have changed since the survey
 /// that the repair began with.
 async fn ask_newcomers(core: &GroupCore, repairing: &Repairing) {
@@ -423,10 +460,7 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, repairing:
         tracing::error!(group = core.id.0, error = %e, "repaired, but cannot record it; the replica goes on without a vote");
         return;
     }
-    core.may_vote.store(true, Ordering::Release);
-    if let Some(raft) = core.raft.as_ref().filter(|_| unreadable::may_lead(&core)) {
-        raft.runtime_config().elect(true);
-    }
+    vote_gate::repaired(&core);
     core.status.send_modify(|status| status.repairing = false);
     tracing::info!(group = core.id.0, "the damaged replica is repaired and votes again");
 }

@@ -18,6 +18,7 @@ use crate::leading::keep_clock;
 use crate::limits::{APPEND_ENTRIES_MAX, ENTRY_HEAD_ROOM, READS_QUEUED_MAX, SNAPSHOT_TRANSFER_WITHIN, SNAPSHOTS_KEPT};
 use crate::machine::{Machine, Origin, Progress};
 use crate::reads::run_rounds;
+use crate::remember::Memory;
 use crate::repair::{Marks, Quarantine, finish_repair};
 use crate::snapshot::{SnapshotStore, blocking, is_rot};
 use crate::store::Store;
@@ -26,6 +27,7 @@ use crate::transport::pull::PullSlot;
 use crate::transport::server::Registry;
 use crate::types::Runtime;
 use crate::unreadable;
+use crate::vote_gate::{self, VoteGate, is_alone, membership};
 use crate::wal::{Damage, GroupLog, Wal};
 
 /// What every group of a node shares.
@@ -174,6 +176,8 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     let (disk, dir) = (seams.disk.clone(), ground.snapshots_dir.clone());
     let snapshots = blocking(&seams.disk, move || SnapshotStore::open(disk, &dir, me.cluster, id)).await?;
     let snapshots = Arc::new(snapshots.named_by(registry.temporary_names.clone()));
+    let memory = Memory::new(me.node, &store, &snapshots);
+    let store = store.noting_in(memory.clone());
     let marks = Marks::new(seams.disk.clone(), &ground.snapshots_dir, id);
     let repairing = marks.repairing(log.state().damage.as_ref())?;
     let quarantine = marks.quarantined()?;
@@ -186,9 +190,10 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
             let origin = Origin { cluster: me.cluster, incarnation: me.incarnation, group: id.0 };
             let machine = Machine::new(machine, progress.clone(), snapshots.clone(), seams.disk.clone(), origin);
             let (links, seams) = (registry.links.clone(), seams.clone());
-            let network = GroupNetwork { group: id.0, links, snapshots: snapshots.clone(), seams };
+            let (snapshots, memory) = (snapshots.clone(), memory.clone());
+            let network = GroupNetwork { group: id.0, links, snapshots: snapshots.clone(), memory, seams };
             let config = config(&ground.tuning, id)?;
-            let (store, snapshots) = (store.clone(), snapshots.clone());
+            let store = store.clone();
             begin(ground, id, Restored { machine, network, store, snapshots, config, seed }).await?
         }
     };
@@ -204,8 +209,16 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     }
     // What was committed before is applied again by now.
     let unsupported = progress.halted_by(UnreadableKind::Unsupported);
-    if let Some(raft) = raft.as_ref().filter(|_| repairing.is_some() || unsupported) {
-        raft.runtime_config().elect(false);
+    let gate = match &raft {
+        None => VoteGate::new(repairing.is_none(), false),
+        Some(raft) => {
+            raft.runtime_config().elect(false);
+            let members = membership(raft).await.unwrap_or_default();
+            VoteGate::new(repairing.is_none(), is_alone(me.node, &members))
+        }
+    };
+    if let Some(raft) = raft.as_ref().filter(|_| gate.is_open() && !unsupported) {
+        raft.runtime_config().elect(true);
     }
 
     let (reads, asked) = mpsc::channel(READS_QUEUED_MAX);
@@ -217,6 +230,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         links: registry.links.clone(),
         raft,
         store,
+        memory,
         progress,
         snapshots,
         stamper: Mutex::new(Stamper::default()),
@@ -233,7 +247,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         bytes_at_snapshot: AtomicU64::new(0),
         builds: ground.builds.clone(),
         pulling: PullSlot::default(),
-        may_vote: AtomicBool::new(repairing.is_none()),
+        gate,
         votes_declined: AtomicU64::new(0),
         low_space: ground.wal.low_space(),
         origin: Instant::now(),
@@ -247,6 +261,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
     tokio::spawn(run_rounds(core.clone(), asked));
     tokio::spawn(publish_status(core.clone()));
     tokio::spawn(keep_clock(core.clone()));
+    tokio::spawn(vote_gate::ask(core.clone()));
     let own = Marks::new(core.seams.disk.clone(), &ground.snapshots_dir, id);
     let workers = core.progress.workers.clone();
     workers.spawn(unreadable::watch(core.clone(), own));

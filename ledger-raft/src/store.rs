@@ -18,6 +18,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use crate::codec;
 use crate::limits::{APPEND_BYTES_SOFT, APPLY_READ_ENTRIES};
 use crate::machine::Progress;
+use crate::remember::Memory;
 use crate::types::{Entry, LogId, Types, Vote, log_id};
 use crate::wal::{GroupLog, WalEntry};
 
@@ -26,6 +27,7 @@ use crate::wal::{GroupLog, WalEntry};
 pub(crate) struct Store {
     log: GroupLog,
     progress: Arc<Progress>,
+    memory: Option<Arc<Memory>>,
 }
 
 fn id_bytes(id: &LogId) -> Bytes {
@@ -61,7 +63,12 @@ fn head_id(head: &Bytes) -> io::Result<LogId> {
 
 impl Store {
     pub(crate) fn new(log: GroupLog, progress: Arc<Progress>) -> Self {
-        Self { log, progress }
+        Self { log, progress, memory: None }
+    }
+
+    /// Notes in this memory what is durable here.
+    pub(crate) fn noting_in(self, memory: Arc<Memory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     pub(crate) fn progress(&self) -> &Arc<Progress> {
@@ -276,9 +283,11 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
+        let mut last = None;
         let entries: Vec<WalEntry> = entries
             .into_iter()
             .map(|e| {
+                last = Some(e.log_id);
                 if let EntryPayload::Normal(d) = &e.payload {
                     self.progress.stamp_ms.fetch_max(d.stamp_ms, Ordering::Relaxed);
                 }
@@ -289,7 +298,14 @@ impl RaftLogStorage<Types> for Store {
             callback.io_completed(Ok(()));
             return Ok(());
         }
-        self.log.append(entries, Box::new(move |done| callback.io_completed(done)))
+        let memory = self.memory.clone();
+        let done = move |done: io::Result<()>| {
+            if let (Ok(()), Some(memory), Some(last)) = (&done, memory, last) {
+                memory.is_durable_here(last);
+            }
+            callback.io_completed(done);
+        };
+        self.log.append(entries, Box::new(done))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {

@@ -222,7 +222,7 @@ fn publish(core: &GroupCore, now: Option<&Obstacle>, before: Option<&Obstacle>) 
     }
     let may_lead = now.is_none_or(|found| found.cause.kind == UnreadableKind::Malformed);
     if let Some(raft) = &core.raft {
-        raft.runtime_config().elect(may_lead && core.may_vote.load(Ordering::Acquire));
+        raft.runtime_config().elect(may_lead && core.gate.is_open());
     }
     let halted = now.map(Obstacle::why);
     core.status.send_modify(|s| {

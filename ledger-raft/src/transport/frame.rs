@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     SnapshotRead = 20,
     /// Asks for the hash of an entry's bytes in the log, by term and index.
     EntryHash = 21,
+    /// Asks what the asking node has acknowledged at most, as far as the other knows.
+    Acknowledgements = 22,
     StreamOpen = 30,
     StreamAppend = 31,
     StreamClose = 32,
@@ -81,6 +83,7 @@ impl Kind {
             19 => Self::SnapshotFind,
             20 => Self::SnapshotRead,
             21 => Self::EntryHash,
+            22 => Self::Acknowledgements,
             30 => Self::StreamOpen,
             31 => Self::StreamAppend,
             32 => Self::StreamClose,

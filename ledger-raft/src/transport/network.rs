@@ -18,8 +18,8 @@ use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
@@ -29,11 +29,12 @@ use super::checks::{self, Asked};
 use super::frame::{Frame, Kind, Outgoing};
 use super::link::{Links, PeerLinks, StreamHandle};
 use crate::api::NodeId;
-use crate::codec::{self, malformed};
+use crate::codec::{self, StreamAnswer, malformed};
 use crate::limits::{
     COMMIT_WORD_WAITS, COMMIT_WORD_WAITS_BYTES, CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, SNAPSHOT_BYTES_MAX,
     SNAPSHOT_TRANSFER_WITHIN, STREAM_BYTES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAM_STALL_MAX,
 };
+use crate::remember::Memory;
 use crate::seam::Seams;
 use crate::snapshot::{SnapshotFile, SnapshotStore};
 use crate::types::{LogId, Peer, SnapshotMeta, Types, Vote};
@@ -53,6 +54,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) group: u32,
     pub(crate) links: Arc<Links>,
     pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) seams: Seams,
 }
 
@@ -60,6 +62,8 @@ impl GroupNetwork {
     fn client(&self, target: u64, node: &Peer, heartbeat: bool) -> PeerNetwork {
         PeerNetwork {
             group: self.group,
+            target: NodeId(target),
+            memory: self.memory.clone(),
             heartbeat,
             links: self.links.to(NodeId(target), &node.addr),
             all: self.links.clone(),
@@ -84,6 +88,8 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 /// One group's way to one peer.
 pub(crate) struct PeerNetwork {
     group: u32,
+    target: NodeId,
+    memory: Arc<Memory>,
     heartbeat: bool,
     links: PeerLinks,
     all: Arc<Links>,
@@ -155,10 +161,12 @@ impl NetSnapshot<Types> for PeerNetwork {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         // The peer pulls the chunks over its own bulk lane, at its own pace; the answer comes when it has installed.
+        let last = snapshot.snapshot.head.last;
         let offer = self.snapshots.offer(snapshot.snapshot);
         let body = bytes_of(|b| {
             codec::put_vote(b, &vote);
             offer.put(b);
+            self.memory.with(|by| by.put(b));
             // A peer without a log does not know where we are.
             b.put_slice(self.all.own_addr().as_bytes());
         });
@@ -170,7 +178,12 @@ impl NetSnapshot<Types> for PeerNetwork {
         };
         let answer = answer.and_then(|mut a| codec::take_vote(&mut a));
         match answer.and_then(|theirs| checks::higher_vote(theirs, vote.leader_id.term)) {
-            Ok(vote) => Ok(SnapshotResponse::new(vote)),
+            Ok(theirs) => {
+                if theirs.leader_id.term == vote.leader_id.term {
+                    self.memory.has_acknowledged(self.target, vote.leader_id.term, last);
+                }
+                Ok(SnapshotResponse::new(theirs))
+            }
             Err(e) => Err(StreamingError::Unreachable(Unreachable::new(&e))),
         }
     }
@@ -208,6 +221,11 @@ impl NetStreamAppend<Types> for PeerNetwork {
                 frames,
                 handle,
                 answers,
+                acknowledgements: Acknowledgements {
+                    group: self.group,
+                    target: self.target,
+                    memory: self.memory.clone(),
+                },
                 in_flight: VecDeque::new(),
                 bytes_in_flight: 0,
                 stall: Box::pin(tokio::time::sleep(STREAM_STALL_MAX)),
@@ -239,11 +257,13 @@ impl PeerNetwork {
             let option = option.clone();
             async move {
                 let asked = Asked::of(&r);
-                let body = Bytes::from(codec::append_pieces(&r).concat());
+                let body = Bytes::from(this.memory.with(|by| codec::append_pieces(&r, by)).concat());
                 let answer = this.control(Kind::Heartbeat, body, &option).await;
+                let of = Acknowledgements { group: this.group, target: this.target, memory: this.memory.clone() };
                 answer
                     .and_then(|mut a| codec::take_append_response(&mut a))
                     .and_then(|a| into_stream_answer(a, &asked))
+                    .and_then(|a| of.note(a, &asked))
                     .map_err(|e| unreachable(&e))
             }
         });
@@ -262,6 +282,36 @@ fn into_stream_answer(
     checks::append_answer(r.into_stream_result(asked.prev, asked.last), asked)
 }
 
+/// What one member acknowledges to this leader.
+struct Acknowledgements {
+    group: u32,
+    target: NodeId,
+    memory: Arc<Memory>,
+}
+
+impl Acknowledgements {
+    /// Notes how far the member matches. One that disputes in this term what it has acknowledged in
+    /// this term has gone back: openraft, which counted on it, does not hear of that.
+    fn note(&self, answer: StreamAnswer, asked: &Asked) -> io::Result<StreamAnswer> {
+        match &answer {
+            Ok(Some(matching)) => self.memory.has_acknowledged(self.target, asked.term, *matching),
+            Err(StreamAppendError::Conflict(at)) if !crate::bad!("reverted-follower-accepted") => {
+                let known = self.memory.of(self.target).filter(|known| known.leader_term == asked.term);
+                if let Some(known) = known.filter(|known| at.index <= known.last.index) {
+                    let (group, node) = (self.group, self.target.0);
+                    tracing::error!(
+                        group, node, acknowledged = %known.last, disputed = %at,
+                        "a member lacks entries that it has acknowledged: its disk went back, and it has to be repaired"
+                    );
+                    return Err(io::Error::other("the peer lacks what it has acknowledged"));
+                }
+            }
+            _ => {}
+        }
+        Ok(answer)
+    }
+}
+
 /// A pipelined stream of appends. It is driven by whoever polls it and owns its input, so dropping it stops both sides at
 /// once: openraft reuses the input's state in the next stream.
 struct AppendStream<S> {
@@ -269,6 +319,7 @@ struct AppendStream<S> {
     frames: PollSender<Outgoing>,
     handle: StreamHandle,
     answers: mpsc::Receiver<Frame>,
+    acknowledgements: Acknowledgements,
     in_flight: VecDeque<Sent>,
     bytes_in_flight: usize,
     stall: Pin<Box<Sleep>>,
@@ -358,7 +409,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
         let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
         #[cfg(holdfast_known_bad)]
         self.alone.sent.push_back(last);
-        let body = codec::append_pieces(request);
+        let body = self.acknowledgements.memory.with(|by| codec::append_pieces(request, by));
         let bytes = body.iter().map(Bytes::len).sum();
         let frame = Outgoing { kind: Kind::StreamAppend, group: self.handle.group, id: self.handle.id, body };
         self.frames.send_item(frame).map_err(|_| super::frame::closed())?;
@@ -385,7 +436,8 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> AppendStream<S> {
         let sent = self.in_flight.pop_front().ok_or_else(|| malformed("stream answer without a request"))?;
         self.bytes_in_flight -= sent.bytes;
         self.stall.as_mut().reset(Instant::now() + STREAM_STALL_MAX);
-        checks::append_answer(answer, &sent.asked)
+        let answer = checks::append_answer(answer, &sent.asked)?;
+        self.acknowledgements.note(answer, &sent.asked)
     }
 
     /// Whether openraft would take this answer for one to the next request, too, which nobody has answered.
@@ -496,192 +548,4 @@ pub(crate) fn meta_of(file: &SnapshotFile) -> SnapshotMeta {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use async_trait::async_trait;
-    use futures::{FutureExt, channel::mpsc as fmpsc};
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-    use crate::api::DiskId;
-    use crate::disk::sim::SimDisk;
-    use crate::seam::{BoxIo, Net, NetListener, Random, WallClock};
-    use crate::transport::frame::{FrameReader, SendQueue, start_writer};
-    use crate::transport::handshake::{Identity, Members, receive};
-    use crate::transport::link::lock;
-    use crate::types::log_id;
-
-    /// One connection, to be had once; and a world in which nothing moves.
-    struct OneLine(Mutex<Option<BoxIo>>);
-
-    #[async_trait]
-    impl Net for OneLine {
-        async fn listen(&self, _: &str) -> io::Result<Box<dyn NetListener>> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-        async fn connect(&self, _: &str) -> io::Result<BoxIo> {
-            lock(&self.0).take().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
-        }
-    }
-
-    struct Still;
-    impl WallClock for Still {
-        fn now_ms(&self) -> u64 {
-            0
-        }
-    }
-    impl Random for Still {
-        fn next_u64(&self) -> u64 {
-            0
-        }
-    }
-
-    /// The peer at the other end.
-    struct Follower {
-        frames: FrameReader<tokio::io::ReadHalf<BoxIo>>,
-        queue: SendQueue,
-    }
-
-    impl Follower {
-        /// The next request: the id of its stream, and its entries.
-        async fn receives(&mut self) -> (u64, Vec<LogId>) {
-            loop {
-                let frame = self.frames.next().await.unwrap().expect("the line stays open");
-                if frame.kind == Kind::StreamAppend {
-                    let mut body = frame.body;
-                    let request = codec::take_append(&mut body).unwrap();
-                    return (frame.id, request.entries.iter().map(|entry| entry.log_id).collect());
-                }
-            }
-        }
-
-        async fn answers(&self, stream: u64, matching: LogId) {
-            let mut body = BytesMut::new();
-            codec::put_stream_answer(&mut body, &Ok(Some(matching)));
-            self.queue.send(Outgoing::new(Kind::StreamAnswer, 1, stream, body.freeze())).await.unwrap();
-        }
-    }
-
-    fn append(prev: LogId, entries: &[LogId], commit: LogId) -> AppendEntriesRequest<Types> {
-        let entry = |&log_id| openraft::Entry { log_id, payload: openraft::EntryPayload::Blank };
-        AppendEntriesRequest {
-            vote: Vote::new_committed(prev.committed_leader_id().term, 1),
-            prev_log_id: Some(prev),
-            entries: entries.iter().map(entry).collect(),
-            leader_commit: Some(commit),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
-        let (near, far) = tokio::io::duplex(1 << 16);
-        let disk: Arc<dyn crate::seam::Disk> = Arc::new(SimDisk::new(1));
-        let net = Arc::new(OneLine(Mutex::new(Some(Box::new(near)))));
-        let seams = Seams { net, clock: Arc::new(Still), random: Arc::new(Still), disk: disk.clone() };
-        let me = Identity { cluster: [1; 16], incarnation: 1, node: NodeId(1), disk: DiskId([1; 16]), run: 1 };
-        let peer = Identity { node: NodeId(2), disk: DiskId([2; 16]), ..me };
-        let members = Arc::new(Members::default());
-        for node in [me, peer] {
-            members.know(node.node, node.disk).unwrap();
-        }
-        let known = members.clone();
-        let follower = async move {
-            let mut far: BoxIo = Box::new(far);
-            receive(&mut far, &peer, &known).await.unwrap().unwrap();
-            let (read, write) = tokio::io::split(far);
-            Follower { frames: FrameReader::new(read), queue: start_writer(write, CancellationToken::new(), false) }
-        };
-        disk.create_dir_all(std::path::Path::new("/s")).unwrap();
-        let snapshots = Arc::new(
-            SnapshotStore::open(disk, std::path::Path::new("/s"), me.cluster, crate::api::GroupId(1)).unwrap(),
-        );
-        let links = Arc::new(Links::new(me, members, seams.clone(), CancellationToken::new()));
-        let mut network =
-            GroupNetwork { group: 1, links, snapshots, seams }.client(2, &Peer { addr: "far:1".into() }, false);
-
-        let (requests, input) = fmpsc::unbounded();
-        let option = RPCOption::new(Duration::from_secs(1));
-        let (stream, mut follower) = tokio::join!(network.stream_append(input, option), follower);
-        let mut stream = stream.unwrap();
-        let at = |index| log_id(3, index);
-
-        // An entry, then word that it is committed: both match up to 8, and only the first is answered.
-        requests.unbounded_send(append(at(7), &[at(8)], at(7))).unwrap();
-        requests.unbounded_send(append(at(8), &[], at(8))).unwrap();
-        assert!(stream.next().now_or_never().is_none());
-        let (id, sent) = follower.receives().await;
-        assert_eq!(sent, [at(8)]);
-        follower.answers(id, at(8)).await;
-        let told = tokio::time::timeout(COMMIT_WORD_WAITS / 2, stream.next()).await;
-        assert!(told.is_err(), "the word waits, and is not answered: {told:?}");
-        // Nothing brings the word, so it goes by itself.
-        let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
-        assert!(told.is_err(), "the word is not answered: {told:?}");
-        assert_eq!(follower.receives().await, (id, vec![]));
-        follower.answers(id, at(8)).await;
-        let told = stream.next().await.unwrap().unwrap();
-        assert!(matches!(told, Ok(Some(matching)) if matching == at(8)), "{told:?}");
-
-        // What follows with entries of its own is told apart by them.
-        requests.unbounded_send(append(at(8), &[at(9)], at(8))).unwrap();
-        requests.unbounded_send(append(at(9), &[at(10)], at(8))).unwrap();
-        assert!(stream.next().now_or_never().is_none());
-        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(9)], vec![at(10)]));
-        follower.answers(id, at(9)).await;
-        let told = stream.next().await.unwrap().unwrap();
-        assert!(matches!(told, Ok(Some(matching)) if matching == at(9)), "{told:?}");
-
-        // Word that not all is committed goes at once: the answers to the rest must not wait for it.
-        let now = Instant::now();
-        requests.unbounded_send(append(at(10), &[], at(9))).unwrap();
-        assert!(stream.next().now_or_never().is_none());
-        assert_eq!(follower.receives().await.1, []);
-        assert_eq!(Instant::now(), now);
-        follower.answers(id, at(10)).await;
-        follower.answers(id, at(10)).await;
-        stream.next().await.unwrap().unwrap().unwrap();
-
-        // The next entries bring a word that waits. What was answered before it is not told for it.
-        requests.unbounded_send(append(at(10), &[at(11)], at(10))).unwrap();
-        requests.unbounded_send(append(at(11), &[], at(11))).unwrap();
-        assert!(stream.next().now_or_never().is_none());
-        requests.unbounded_send(append(at(11), &[at(12)], at(11))).unwrap();
-        assert!(stream.next().now_or_never().is_none());
-        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(11)], vec![at(12)]));
-        follower.answers(id, at(11)).await;
-        let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
-        assert!(told.is_err(), "the word was not answered: {told:?}");
-        follower.answers(id, at(12)).await;
-        let told = stream.next().await.unwrap().unwrap();
-        assert!(matches!(told, Ok(Some(matching)) if matching == at(12)), "{told:?}");
-
-        // Of much the follower hears at once, to apply it meanwhile.
-        let now = Instant::now();
-        let mut much = append(at(12), &[at(13)], at(12));
-        much.entries[0].payload = openraft::EntryPayload::Normal(crate::types::Stamped {
-            stamp_ms: 0,
-            bytes: Bytes::from(vec![0; COMMIT_WORD_WAITS_BYTES]),
-        });
-        requests.unbounded_send(much).unwrap();
-        requests.unbounded_send(append(at(13), &[], at(13))).unwrap();
-        assert!(stream.next().now_or_never().is_none());
-        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(13)], vec![]));
-        assert_eq!(Instant::now(), now);
-        follower.answers(id, at(13)).await;
-        follower.answers(id, at(13)).await;
-        stream.next().await.unwrap().unwrap().unwrap();
-
-        // A word that waits goes before the stream ends, and is answered.
-        requests.unbounded_send(append(at(13), &[at(14)], at(13))).unwrap();
-        requests.unbounded_send(append(at(14), &[], at(14))).unwrap();
-        drop(requests);
-        assert!(stream.next().now_or_never().is_none());
-        assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(14)], vec![]));
-        follower.answers(id, at(14)).await;
-        follower.answers(id, at(14)).await;
-        let told = stream.next().await.unwrap().unwrap();
-        assert!(matches!(told, Ok(Some(matching)) if matching == at(14)), "{told:?}");
-        assert!(stream.next().await.is_none());
-    }
-}
+mod tests;

@@ -22,6 +22,8 @@ use crate::group::GroupCore;
 use crate::limits::{
     ADDRESS_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_WITHIN, SNAPSHOT_CHUNKS_IN_FLIGHT, SNAPSHOT_TRANSFER_WITHIN,
 };
+use crate::memory::AcknowledgedBy;
+use crate::repair;
 use crate::seam::Disk;
 use crate::snapshot::{SnapshotFile, SnapshotStore, blocking};
 
@@ -70,9 +72,12 @@ pub(crate) async fn take_offer(
 ) -> io::Result<Bytes> {
     let vote = codec::take_vote(body)?;
     let offer = Offer::take(body)?;
+    let by = AcknowledgedBy::take(body)?;
     let raft = core.raft()?;
     checks::vote(&vote, true, from, &core.known())?;
     checks::snapshot(&vote, &offer.last, &core.known())?;
+    // Before it is installed: a snapshot would cover up what is missing.
+    repair::remembers(core, &by, vote.leader_id.term)?;
     let addr = std::str::from_utf8(body).ok().filter(|a| a.len() <= ADDRESS_BYTES_MAX);
     let addr = addr.ok_or_else(|| malformed("snapshot offer"))?;
     let link = registry.links.to(from, address_on(addr, host.ip())).bulk;
@@ -90,6 +95,7 @@ pub(crate) async fn take_offer(
     let snapshot = openraft::Snapshot { meta: meta_of(&file), snapshot: file };
     let r = core.seeded(raft.install_full_snapshot(vote, snapshot)).await.map_err(io::Error::other)?;
     tracing::debug!(group = core.id.0, "a snapshot was installed");
+    core.memory.acknowledges(vote.leader_id.term, offer.last);
     let mut b = BytesMut::new();
     codec::put_vote(&mut b, &r.vote);
     Ok(b.freeze())

@@ -3,16 +3,16 @@
 //! **Owns** accepted connections and their streams. **Must never** panic on what a peer sends: a malformed frame closes
 //! the connection with a warning; nor let one slow question hold up the next. **Read next**: [`super::network`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,12 @@ use crate::codec::{self, malformed};
 use crate::currency::Word;
 use crate::group::GroupCore;
 use crate::limits::{ASK_BYTES_MAX, CONTROL_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_MAX, STREAMS_PER_CONNECTION_MAX};
+use crate::memory::AcknowledgedBy;
 use crate::node::{AddressPolicy, PeerHandler};
 use crate::seam::{BoxIo, NetListener, Seams};
 use crate::snapshot::blocking;
 use crate::types::Types;
-use crate::{failover, reads, repair, unreadable, upkeep};
+use crate::{failover, reads, repair, unreadable, upkeep, vote_gate};
 
 /// Refused addresses and reasons that are remembered, so that each is logged once.
 const REFUSALS_NOTED_MAX: usize = 1024;
@@ -148,6 +149,9 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
     failover::connection_closed(&served.registry, served.peer);
 }
 
+/// A request to append, and what its leader knows of the members.
+type Append = (AppendEntriesRequest<Types>, AcknowledgedBy);
+
 /// One accepted connection.
 struct Served {
     registry: Arc<Registry>,
@@ -157,7 +161,7 @@ struct Served {
     queue: SendQueue,
     stop: CancellationToken,
     slots: Arc<Semaphore>,
-    streams: Mutex<BTreeMap<u64, mpsc::Sender<AppendEntriesRequest<Types>>>>,
+    streams: Mutex<BTreeMap<u64, mpsc::Sender<Append>>>,
 }
 
 impl Served {
@@ -247,6 +251,7 @@ impl Served {
             Kind::TransferLeader => transfer(&core, self.peer, &mut body).await,
             Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
             Kind::Term => Ok(repair::answer(&core)),
+            Kind::Acknowledgements => Ok(vote_gate::answer(&core, self.peer)),
             Kind::EntryHash => unreadable::answer(&core, &mut body),
             Kind::SnapshotOffer => take_offer(&self.registry, (self.peer, self.from), &core, &mut body).await,
             Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
@@ -279,18 +284,25 @@ impl Served {
         Ok(())
     }
 
-    async fn run_stream(&self, group: u32, id: u64, rx: mpsc::Receiver<AppendEntriesRequest<Types>>) -> io::Result<()> {
+    async fn run_stream(&self, group: u32, id: u64, rx: mpsc::Receiver<Append>) -> io::Result<()> {
         let core = self.registry.must_have(group)?;
         let raft = core.raft()?;
         // The first request that no leader sends ends the stream.
         let refused = Arc::new(Mutex::new(None));
-        let (peer, checked, why) = (self.peer, core.clone(), refused.clone());
+        // Of the requests that have no answer yet.
+        let terms = Arc::new(Mutex::new(VecDeque::new()));
+        let (peer, checked, why, asked) = (self.peer, core.clone(), refused.clone(), terms.clone());
         let requests = futures::stream::unfold(rx, move |mut rx| {
-            let (core, why) = (checked.clone(), why.clone());
+            let (core, why, asked) = (checked.clone(), why.clone(), asked.clone());
             async move {
-                let request = rx.recv().await?;
-                match checks::append(&request, peer, &core.known()) {
-                    Ok(()) => Some((request, rx)),
+                let (request, by) = rx.recv().await?;
+                match checks::append(&request, peer, &core.known())
+                    .and_then(|()| repair::remembers(&core, &by, request.vote.leader_id.term))
+                {
+                    Ok(()) => {
+                        lock(&asked).push_back(request.vote.leader_id.term);
+                        Some((request, rx))
+                    }
                     Err(e) => {
                         *lock(&why) = Some(e);
                         None
@@ -302,8 +314,13 @@ impl Served {
         let answers = core.seeded(async { raft.stream_append(requests) }).await;
         let mut answers = std::pin::pin!(answers);
         while let Some(answer) = answers.next().await {
+            let answer = answer.map_err(io::Error::other)?;
+            let term = lock(&terms).pop_front();
+            if let (Some(term), Ok(Some(matching))) = (term, &answer) {
+                core.memory.acknowledges(term, *matching);
+            }
             let mut body = BytesMut::new();
-            codec::put_stream_answer(&mut body, &answer.map_err(io::Error::other)?);
+            codec::put_stream_answer(&mut body, &answer);
             self.queue.send(Outgoing::new(Kind::StreamAnswer, group, id, body.freeze())).await?;
         }
         let refused = lock(&refused).take();
@@ -332,10 +349,18 @@ async fn vote(core: &GroupCore, from: NodeId, kind: Kind, body: &mut Bytes) -> i
     Ok(b.freeze())
 }
 
-async fn heartbeat(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
-    let request = codec::take_append(body)?;
+async fn heartbeat(core: &Arc<GroupCore>, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
+    let (request, by) = codec::take_append(body)?;
     checks::append(&request, from, &core.known())?;
+    let asked = checks::Asked::of(&request);
+    repair::remembers(core, &by, asked.term)?;
     let r = core.raft()?.append_entries(request).await.map_err(io::Error::other)?;
+    let matching = match &r {
+        AppendEntriesResponse::Success => asked.last,
+        AppendEntriesResponse::PartialSuccess(matching) => *matching,
+        AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => None,
+    };
+    matching.into_iter().for_each(|matching| core.memory.acknowledges(asked.term, matching));
     let mut b = BytesMut::new();
     codec::put_append_response(&mut b, &r);
     Ok(b.freeze())
@@ -344,8 +369,8 @@ async fn heartbeat(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Resu
 async fn transfer(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
     let request = codec::take_transfer(body)?;
     checks::vote(request.from_leader(), true, from, &core.known())?;
-    if !core.may_vote.load(Ordering::Acquire) {
-        return Err(io::Error::other("this replica is being repaired and cannot lead"));
+    if !core.gate.is_open() {
+        return Err(io::Error::other("this replica may not vote yet and cannot lead"));
     }
     if !unreadable::may_lead(core) {
         return Err(io::Error::other("this replica does not know a committed entry and cannot lead"));

@@ -11,7 +11,7 @@ use super::limits::{BLOCK_BYTES, COUNT_MAX, ENTRY_BYTES_CEILING, GENERATION_MAX}
 use crate::limits::INDEX_MAX;
 
 /// Version of blocks and records, in every segment header.
-pub(crate) const FORMAT_VERSION: u16 = 3;
+pub(crate) const FORMAT_VERSION: u16 = 4;
 /// First payload bytes of every segment, the version right behind: later versions keep this place.
 pub(crate) const SEGMENT_MAGIC: [u8; 6] = *b"HFWAL\0";
 /// Bytes of a block's stamp.
@@ -118,6 +118,10 @@ pub(crate) enum Kind {
     Reset = 6,
     /// The group's damage is repaired.
     Clear = 7,
+    /// The group lacks something that it had promised; the body is the mark of that damage.
+    Damaged = 8,
+    /// What the members of the group have acknowledged, as far as it is known here.
+    Acknowledged = 9,
     /// First of a segment: whose it is, and where the one before it ended.
     Segment = 16,
     /// A group's whole state but the entries. No sequence number of its own: it repeats the last.
@@ -140,6 +144,8 @@ impl Kind {
             5 => Self::Purge,
             6 => Self::Reset,
             7 => Self::Clear,
+            8 => Self::Damaged,
+            9 => Self::Acknowledged,
             16 => Self::Segment,
             17 => Self::Checkpoint,
             18 => Self::Marker,
@@ -370,7 +376,7 @@ mod tests {
         let mut golden = [0u8; SEGMENT_HEADER_BYTES];
         golden[..6].copy_from_slice(b"HFWAL\0");
         golden[8..24].fill(7);
-        (golden[6], golden[24], golden[32], golden[40], golden[44], golden[48], golden[54]) = (3, 2, 3, 4, 5, 6, 1);
+        (golden[6], golden[24], golden[32], golden[40], golden[44], golden[48], golden[54]) = (4, 2, 3, 4, 5, 6, 1);
         assert_eq!(header.encode(), golden);
         assert_eq!(SegmentHeader::decode(&golden), Some(header));
         assert_eq!(SegmentHeader::decode(&golden[..52]), None, "a header of version 2");

@@ -21,6 +21,7 @@ use super::frame::Kind;
 use super::index::{GroupIndex, Place};
 use super::limits::BLOB_BYTES_MAX;
 use super::log::Inner;
+use super::segment::DamageMark;
 use super::shared::Op;
 use crate::api::GroupId;
 
@@ -57,6 +58,8 @@ pub struct GroupLogState {
     pub vote: Option<Bytes>,
     /// The committed position saved last (it may lag behind after a crash).
     pub committed: Option<Bytes>,
+    /// What the members acknowledged, as saved last (it may lag behind after a crash).
+    pub acknowledged: Option<Bytes>,
     /// Why the group must neither vote nor lead.
     pub damage: Option<Damage>,
 }
@@ -73,8 +76,9 @@ pub(crate) struct MemState {
     pub(crate) last: Option<u64>,
     pub(crate) vote: Option<Bytes>,
     pub(crate) committed: Option<Bytes>,
-    /// Whether `committed` waits for the next round.
-    pub(crate) lazy: bool,
+    pub(crate) acknowledged: Option<Bytes>,
+    /// What waits for the next round.
+    pub(crate) lazy: Lazy,
     pub(crate) damage: Option<Damage>,
     /// Newest entries with the number of the append that brought them; ends at `last`.
     pub(crate) tail: VecDeque<(u64, WalEntry)>,
@@ -83,6 +87,13 @@ pub(crate) struct MemState {
     pub(crate) written: u64,
     /// Entries on disk, as of what the writer has taken: newer truncations have not arrived here, but then the tail covers them.
     pub(crate) index: GroupIndex,
+}
+
+/// What a group saves with whatever is written next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Lazy {
+    pub(crate) committed: bool,
+    pub(crate) acknowledged: bool,
 }
 
 impl GroupMem {
@@ -183,7 +194,8 @@ impl MemState {
         self.last = None;
         self.purged = None;
         self.committed = None;
-        self.lazy = false;
+        self.acknowledged = None;
+        self.lazy = Lazy::default();
     }
 }
 
@@ -216,6 +228,7 @@ impl GroupLog {
                 last_head: m.tail.back().map(|(_, e)| e.head.clone()),
                 vote: m.vote.clone(),
                 committed: m.committed.clone(),
+                acknowledged: m.acknowledged.clone(),
                 damage: m.damage.clone(),
             };
             (state, m.last)
@@ -291,9 +304,22 @@ impl GroupLog {
         if committed.len() > BLOB_BYTES_MAX {
             return;
         }
+        self.save_lazily(|m| (m.committed, m.lazy.committed) = (Some(committed), true));
+    }
+
+    /// Saves what the members acknowledged with whatever is written next; costs no sync of its own.
+    pub(crate) fn save_acknowledged(&self, acknowledged: Bytes) {
+        if acknowledged.len() > BLOB_BYTES_MAX {
+            return;
+        }
+        self.save_lazily(|m| (m.acknowledged, m.lazy.acknowledged) = (Some(acknowledged), true));
+    }
+
+    fn save_lazily(&self, change: impl FnOnce(&mut MemState)) {
         let mut m = self.mem.lock();
-        m.committed = Some(committed);
-        if !std::mem::replace(&mut m.lazy, true) {
+        let waits = m.lazy != Lazy::default();
+        change(&mut m);
+        if !waits {
             self.log.shared.enqueue_lazy(self.mem.clone());
         }
     }
@@ -426,6 +452,30 @@ impl GroupLog {
         self.small(Kind::Reset, 0, Bytes::new(), MemState::reset).await?;
         self.mem.lock().damage = Some(Damage::emptied(&self.log.dir, vec![self.mem.id]));
         Ok(())
+    }
+
+    /// The group lacks something that it had promised. Whether that is news: the first such damage
+    /// stays.
+    pub(crate) fn lacks(&self, why: &str) -> bool {
+        let mut m = self.mem.lock();
+        let is_new = !m.has_new_damage();
+        if is_new {
+            m.damage = Some(self.lack(why));
+        }
+        is_new
+    }
+
+    /// Records what [`Self::lacks`] took note of; durable on return.
+    ///
+    /// # Errors
+    /// Poisoned or closed.
+    pub(crate) async fn record_damage(&self, why: &str) -> io::Result<()> {
+        let mark = Bytes::from(DamageMark::of(&self.lack(why)).file);
+        self.small(Kind::Damaged, 0, mark, |_| {}).await
+    }
+
+    fn lack(&self, why: &str) -> Damage {
+        Damage { groups: vec![self.mem.id], ..Damage::lost(&self.log.dir, why) }
     }
 
     /// The repair is complete: from now on the group is not damaged; durable on return.

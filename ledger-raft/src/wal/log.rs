@@ -377,6 +377,7 @@ fn take_groups(found: &mut Recovered) -> Groups {
                 last: index.last(),
                 vote: state.vote.clone(),
                 committed: state.committed.clone(),
+                acknowledged: state.acknowledged.clone(),
                 damage,
                 index,
                 ..MemState::default()

@@ -199,6 +199,8 @@ impl Replay {
             }
             Kind::Vote => g.state.vote = Some(owned()),
             Kind::Committed => g.state.committed = Some(owned()),
+            Kind::Acknowledged => g.state.acknowledged = Some(owned()),
+            Kind::Damaged => g.state.damage = Some(DamageMark::recorded(body)),
             Kind::Truncate => {
                 g.index.truncate_from(header.index);
                 // Entries that were cut off are not missing, whatever a checkpoint said of them before.
@@ -217,6 +219,7 @@ impl Replay {
                 g.state.last = None;
                 g.state.purged = None;
                 g.state.committed = None;
+                g.state.acknowledged = None;
                 g.state.damage = Some(DamageMark::emptied());
                 (g.open, g.first) = (false, None);
             }

@@ -83,6 +83,11 @@ impl DamageMark {
         Self { file: EMPTIED.to_owned(), offset: 0 }
     }
 
+    /// As the log records it while it runs.
+    pub(crate) fn recorded(body: &[u8]) -> Self {
+        Self { file: String::from_utf8_lossy(body).into_owned(), offset: 0 }
+    }
+
     pub(crate) fn is_emptied(&self) -> bool {
         self.file == EMPTIED
     }
@@ -110,6 +115,7 @@ pub(crate) struct GroupState {
     pub(crate) vote: Option<Bytes>,
     pub(crate) committed: Option<Bytes>,
     pub(crate) damage: Option<DamageMark>,
+    pub(crate) acknowledged: Option<Bytes>,
 }
 
 impl GroupState {
@@ -122,6 +128,7 @@ impl GroupState {
         put_blob(&mut out, self.committed.as_deref());
         put_number(&mut out, self.damage.as_ref().map(|d| d.offset));
         put_blob(&mut out, self.damage.as_ref().map(|d| d.file.as_bytes()));
+        put_blob(&mut out, self.acknowledged.as_deref());
         out
     }
 
@@ -136,6 +143,7 @@ impl GroupState {
         let committed = c.blob()?.map(owned);
         let offset = c.number()?;
         let file = c.blob()?.map(|f| String::from_utf8_lossy(f).into_owned());
+        let acknowledged = c.blob()?.map(owned);
         Some(Self {
             seq,
             last,
@@ -143,6 +151,7 @@ impl GroupState {
             vote,
             committed,
             damage: file.zip(offset).map(|(file, offset)| DamageMark { file, offset }),
+            acknowledged,
         })
     }
 }
@@ -160,6 +169,7 @@ mod tests {
             vote: Some(Bytes::from_static(b"v")),
             committed: Some(Bytes::new()),
             damage: Some(DamageMark { file: "000001.seg".into(), offset: 4096 }),
+            acknowledged: Some(Bytes::from_static(b"by")),
         };
         assert_eq!(GroupState::decode(9, &full.encode()), Some(full.clone()));
         let empty = GroupState::default();

@@ -376,6 +376,8 @@ impl Writer {
         match kind {
             Kind::Vote => state.vote = Some(body_kept),
             Kind::Committed => state.committed = Some(body_kept),
+            Kind::Acknowledged => state.acknowledged = Some(body_kept),
+            Kind::Damaged => state.damage = Some(DamageMark::recorded(&body_kept)),
             Kind::Truncate => mem.lock().index.truncate_from(index),
             Kind::Purge => {
                 mem.lock().index.purge(index);
@@ -385,6 +387,7 @@ impl Writer {
                 mem.lock().index.clear();
                 state.purged = None;
                 state.committed = None;
+                state.acknowledged = None;
                 state.damage = Some(DamageMark::emptied());
             }
             Kind::Clear => state.damage = None,
@@ -397,22 +400,29 @@ impl Writer {
 
     fn take_lazy(&mut self) {
         while let Some(mem) = self.lazy.pop() {
-            let committed = {
+            let (lazy, committed, acknowledged) = {
                 let mut m = mem.lock();
-                if mem::take(&mut m.lazy) { m.committed.clone() } else { None }
+                let lazy = mem::take(&mut m.lazy);
+                let committed = m.committed.clone().filter(|_| lazy.committed);
+                (lazy, committed, m.acknowledged.clone().filter(|_| lazy.acknowledged))
             };
-            let Some(committed) = committed else { continue };
-            if !self.fits(RECORD_BYTES + committed.len()) {
-                mem.lock().lazy = true;
+            let of = |blob: &Option<Bytes>| blob.as_ref().map_or(0, |bytes| RECORD_BYTES + bytes.len());
+            if !self.fits(of(&committed) + of(&acknowledged)) {
+                mem.lock().lazy = lazy;
                 self.lazy.push(mem);
                 return;
             }
-            self.encode_small(&mem, Kind::Committed, 0, committed);
+            let blobs = [(Kind::Committed, committed), (Kind::Acknowledged, acknowledged)];
+            for (kind, blob) in blobs {
+                blob.into_iter().for_each(|blob| self.encode_small(&mem, kind, 0, blob));
+            }
         }
     }
 
     /// A round of its own that only says how far everybody is: it proves the rounds before it.
     fn mark(&mut self) {
+        // What members acknowledged last was heard after the last round.
+        self.take_lazy();
         let mut body = Vec::with_capacity(self.book.len() * 12);
         for (group, booked) in &self.book {
             body.extend_from_slice(&group.0.to_le_bytes());
@@ -650,7 +660,6 @@ impl Writer {
             return Outcome::default();
         }
         self.round.clear();
-        self.take_lazy();
         self.mark();
         if !self.round.is_empty()
             && let Err(e) = self.write_round()

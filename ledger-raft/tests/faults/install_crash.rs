@@ -1,5 +1,6 @@
 //! A replica that loses power while it takes a peer's snapshot: at whichever write or sync, it starts again and catches up.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,29 +105,42 @@ async fn run(c: &mut Cluster, id: u64, index: u64) -> bool {
     status.applied_index >= index
 }
 
-/// Another node leads, and has committed an entry: it knows nothing of the disks that the follower had before.
-async fn next_leader(c: &Cluster) -> u64 {
-    let old = c.leader().await;
-    let to = c.nodes.keys().copied().find(|id| *id != old).expect("another");
-    c.nodes[&old].group.transfer_leader(NodeId(to), PATIENCE).await.expect("handed over");
-    c.propose(b"led by the next").await.index
+/// All nodes as they were: what the follower acknowledged in an earlier try, nobody remembers. The
+/// others run, and have committed an entry.
+async fn all_as_before(c: &mut Cluster, before: &BTreeMap<u64, SimDisk>, behind: u64) -> u64 {
+    for id in [1, 2, 3] {
+        if c.nodes.contains_key(&id) {
+            c.kill(id);
+        }
+        c.disks.insert(id, before[&id].fork());
+    }
+    for id in [1, 2, 3] {
+        if id != behind {
+            c.up(id).await;
+        }
+    }
+    c.propose(b"led anew").await.index
 }
 
 #[tokio::test]
 async fn a_crash_at_any_point_of_an_install_leaves_a_replica_that_starts_and_catches_up() {
     let (mut c, behind, last) = behind_with_a_tail().await;
-    let before = c.disks[&behind].fork();
-    let sound = before.fork();
-    c.disks.insert(behind, sound.clone());
+    for id in [1, 2, 3] {
+        if id != behind {
+            c.kill(id);
+        }
+    }
+    let before: BTreeMap<u64, SimDisk> = c.disks.iter().map(|(id, disk)| (*id, disk.fork())).collect();
+    all_as_before(&mut c, &before, behind).await;
+    let sound = c.disks[&behind].clone();
     assert!(run(&mut c, behind, last).await, "it installs the snapshot on a sound disk");
     assert!(c.nodes[&behind].group.status().snapshot_index > 100, "by a snapshot");
     let ops = sound.ops();
     c.kill(behind);
     for n in 1..=ops + 2 {
         eprintln!("operation {n} of {ops}");
-        let last = next_leader(&c).await;
-        let disk = before.fork();
-        c.disks.insert(behind, disk.clone());
+        let last = all_as_before(&mut c, &before, behind).await;
+        let disk = c.disks[&behind].clone();
         disk.stop_at(Some(CrashPoint::After(n)));
         run(&mut c, behind, last).await;
         c.kill(behind);

@@ -256,12 +256,12 @@ fn another_format_version_is_refused() {
             disk.files().into_iter().find(|f| disk.content(f).expect("file")[4] != 0).expect("a begun segment");
         let mut block = disk.content(&newest).expect("file")[..512].to_vec();
         // Stamp 24, record 28, magic 6: the version. The sum is made right again, as a later program would have it.
-        block[24 + 28 + 6] = 4;
+        block[24 + 28 + 6] = 5;
         let sum = crc32c::crc32c_append(0, &block[4..]).to_le_bytes();
         block[..4].copy_from_slice(&sum);
         disk.open(&newest, false).expect("open").write_at(0, &block).expect("write");
         let refused = open(&disk).await.err();
-        assert!(matches!(refused, Some(WalError::Version { found: 4, known: 3, .. })), "{refused:?}");
+        assert!(matches!(refused, Some(WalError::Version { found: 5, known: 4, .. })), "{refused:?}");
     });
 }
 

@@ -1,0 +1,167 @@
+//! A node whose disk went back to an older state as a whole: nothing on it says so, and the others
+//! remember what it acknowledged.
+
+mod common;
+
+use common::{Cluster, tuning};
+use ledger_raft::disk::SimDisk;
+use ledger_raft::{NodeId, Role};
+
+const WENT_BACK: &str = "the disk went back";
+
+/// Three nodes; the one returned has acknowledged more since the state of its disk beside it.
+async fn with_an_older_disk() -> (Cluster, u64, SimDisk) {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    let node = c.leader().await % 3 + 1;
+    c.kill(node);
+    let older = c.disks[&node].fork();
+    c.up(node).await;
+    for i in 0..20u8 {
+        let at = c.propose(&[i]).await;
+        c.agree(at.index).await;
+    }
+    (c, node, older)
+}
+
+fn others(c: &Cluster, node: u64) -> Vec<u64> {
+    c.disks.keys().copied().filter(|id| *id != node).collect()
+}
+
+async fn is_marked(c: &Cluster, node: u64) {
+    let marked = |why: &String| why.contains(WENT_BACK);
+    c.until(node, "is marked damaged", |s| s.stopped.as_ref().is_some_and(marked)).await;
+}
+
+async fn is_repaired(c: &mut Cluster, node: u64) {
+    c.reinstall(node).await;
+    let at = c.propose(b"after").await;
+    assert_eq!(c.agree(at.index).await.count, 22, "nothing is lost");
+    c.until(node, "is repaired", |s| s.stopped.is_none() && !s.repairing).await;
+}
+
+#[tokio::test]
+async fn an_older_directory_is_noticed_by_the_leader_that_remembers() {
+    let (mut c, node, older) = with_an_older_disk().await;
+    let term = c.nodes[&c.leader().await].group.status().term;
+    c.kill(node);
+    c.disks[&node].restore(&older, false);
+    c.up(node).await;
+    is_marked(&c, node).await;
+    let leader = c.leader().await;
+    let status = c.nodes[&leader].group.status();
+    assert!(status.stopped.is_none() && status.term == term, "{status:?}");
+    is_repaired(&mut c, node).await;
+    // Nothing of it is left after a restart.
+    c.kill(node);
+    c.up(node).await;
+    let at = c.propose(b"last").await;
+    c.agree(at.index).await;
+}
+
+/// The leader is gone, and so is the memory of the process that is left: its log has it.
+#[tokio::test]
+async fn an_older_directory_is_noticed_by_a_follower_that_remembers() {
+    let (mut c, node, older) = with_an_older_disk().await;
+    let leader = c.leader().await;
+    let remembers = others(&c, node).into_iter().find(|id| *id != leader).expect("the third");
+    c.kill(leader);
+    c.kill(node);
+    c.kill(remembers);
+    c.disks[&node].restore(&older, false);
+    c.up(node).await;
+    c.up(remembers).await;
+    is_marked(&c, node).await;
+    c.until(node, "declines votes", |s| s.votes_declined >= 2).await;
+    let status = c.nodes[&remembers].group.status();
+    assert_ne!(status.role, Role::Leader, "one of three is whole: {status:?}");
+    c.up(leader).await;
+    is_repaired(&mut c, node).await;
+}
+
+#[tokio::test]
+async fn damage_by_an_older_disk_outlives_the_process_that_found_it() {
+    let (mut c, node, older) = with_an_older_disk().await;
+    c.kill(node);
+    c.disks[&node].restore(&older, false);
+    c.up(node).await;
+    is_marked(&c, node).await;
+    // Nobody is left who could tell it again.
+    for id in [1, 2, 3] {
+        c.kill(id);
+    }
+    c.up(node).await;
+    is_marked(&c, node).await;
+}
+
+#[tokio::test]
+async fn an_older_disk_and_one_node_away_stay_unavailable_and_say_so() {
+    let (mut c, node, older) = with_an_older_disk().await;
+    let leader = c.leader().await;
+    let away = others(&c, node).into_iter().find(|id| *id != leader).expect("the third");
+    c.kill(away);
+    c.kill(node);
+    c.disks[&node].restore(&older, false);
+    c.up(node).await;
+    is_marked(&c, node).await;
+    let refused = c.try_reinstall(node, leader).await.expect_err("one voter is missing").to_string();
+    assert!(refused.contains(&format!("node {away}")), "{refused}");
+    let why = c.nodes[&node].group.status().stopped.expect("stopped");
+    assert!(why.contains(WENT_BACK) && why.contains(&format!("node {away}")), "{why}");
+    c.up(away).await;
+    is_repaired(&mut c, node).await;
+}
+
+/// A leader's tail that nobody has is cut by a later leader: that is no loss, at whatever moment
+/// the node restarts.
+#[tokio::test]
+async fn a_tail_that_a_later_leader_cuts_is_no_loss() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    let alone = c.leader().await;
+    let rest = others(&c, alone);
+    rest.iter().for_each(|id| c.kill(*id));
+    for i in 0..30u8 {
+        // Nobody answers it: it stays pending, and is durable here.
+        drop(tokio::spawn(c.nodes[&alone].group.propose(vec![i].into())));
+    }
+    c.until(alone, "has the tail", |s| s.last_log_index >= at.index + 30).await;
+    c.kill(alone);
+    for id in &rest {
+        c.up(*id).await;
+    }
+    let at = c.propose(b"of another leader").await;
+    for _ in 0..3 {
+        c.up(alone).await;
+        c.until(alone, "has the other leader's entry", |s| s.applied_index >= at.index).await;
+        assert_eq!(c.agree(at.index).await.count, 2);
+        c.kill(alone);
+    }
+    c.up(alone).await;
+    let at = c.propose(b"last").await;
+    c.agree(at.index).await;
+    assert_eq!(c.nodes[&alone].group.status().stopped, None);
+    // And it is a voter like any other.
+    c.kill(rest[0]);
+    c.propose(b"by its vote").await;
+    assert!(c.addrs.contains_key(&NodeId(alone)));
+}
+
+/// All of them ask each other, and nobody waits for somebody who waits.
+#[tokio::test]
+async fn nodes_that_all_restart_elect_one_of_them() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    for id in [1, 2, 3] {
+        c.kill(id);
+    }
+    for id in [1, 2] {
+        c.up(id).await;
+    }
+    let at = c.propose(b"with two of three").await;
+    c.up(3).await;
+    assert_eq!(c.agree(at.index).await.count, 2);
+}
