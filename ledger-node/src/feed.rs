@@ -8,6 +8,7 @@
 
 pub mod changes;
 pub mod cursor;
+pub mod decoded;
 pub mod watch;
 
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ledger_core::{LedgerTime, Position, codec};
+
+use decoded::DecodedRecords;
 
 use crate::history::{Page, PageBounds};
 use crate::limits::{FEED_RING_BYTES, FEED_RING_RECORDS};
@@ -24,6 +27,7 @@ pub struct FeedRing {
     shard: u32,
     bytes_max: usize,
     inner: Mutex<Inner>,
+    decoded: DecodedRecords,
     /// Index and time of the last applied entry; watchers wait on it.
     reached: tokio::sync::watch::Sender<Reached>,
 }
@@ -74,12 +78,23 @@ impl FeedRing {
     /// An empty ring of a given size.
     pub fn with_bytes(shard: u32, bytes_max: usize) -> Self {
         let inner = Mutex::new(Inner::behind(0, 0));
-        Self { shard, bytes_max, inner, reached: tokio::sync::watch::Sender::default() }
+        Self {
+            shard,
+            bytes_max,
+            inner,
+            decoded: DecodedRecords::default(),
+            reached: tokio::sync::watch::Sender::default(),
+        }
     }
 
     /// Which shard.
     pub fn shard(&self) -> u32 {
         self.shard
+    }
+
+    /// Records that its watchers deliver now.
+    pub fn decoded(&self) -> &DecodedRecords {
+        &self.decoded
     }
 
     /// An entry was applied: its record if something changed, and the ledger time it reached.

@@ -162,10 +162,20 @@ pub const FEED_RING_BYTES: usize = 16 << 20;
 pub const FEED_RING_RECORDS: usize = 65_536;
 /// Changes one frame of a watch carries.
 pub const WATCH_FRAME_CHANGES: usize = 1_024;
+/// About as many bytes, by the lengths of the records; the last change may pass it.
+pub const WATCH_FRAME_BYTES: usize = 64 << 10;
+/// What a change takes in a frame besides its part of the record.
+pub const WATCH_CHANGE_BYTES: usize = 64;
 /// Records a watcher reads at once from one shard.
 pub const WATCH_READ_RECORDS: usize = 64;
-/// Bytes of records a watcher reads at once from one shard.
-pub const WATCH_READ_BYTES: usize = 1 << 20;
+/// Bytes of records a watcher reads at once from one shard: a frame's worth. Those of the ring are
+/// shared, those of history are not.
+pub const WATCH_READ_BYTES: usize = WATCH_FRAME_BYTES;
+/// Records of a shard that are kept decoded for its watchers: more than the places at which those
+/// who keep up read.
+pub const FEED_DECODED_RECORDS: usize = 16;
+/// Bytes that these were decoded from; the newest may pass it.
+pub const FEED_DECODED_BYTES: usize = 4 << 20;
 /// A watcher that is up to date lets changes gather for that long, so that it costs a frame for many entries.
 pub const WATCH_GATHER: Duration = Duration::from_millis(2);
 /// A watcher to which nothing happens is told the shards' times that often.

@@ -1,8 +1,9 @@
 //! A watcher: goes through all shards from one cursor on, and never loses a change.
 //!
-//! **What it is.** For each shard the watcher holds a place and a few decoded records. It reads from the ring while that
-//! reaches back far enough and from history below it, checks that each record continues the chain of the one before (the first
-//! one the chain value in the cursor), and fills frames of bounded size, taking shards in turn.
+//! **What it is.** For each shard the watcher holds a place and the bytes of a few records. It
+//! reads from the ring while that reaches back far enough and from history below it, checks that
+//! each record continues the chain of the one before (the first one the chain value in the cursor),
+//! and fills frames of bounded size, taking shards in turn.
 //!
 //! **Owns** places, the order within a shard, what an error of the feed says. **Must never** pass over a record that it could not
 //! read: it ends with an error that names what to do. A place moves past a record only when all of it was delivered, and never past
@@ -14,17 +15,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::select_all;
-use ledger_core::change::{Change, Record};
+use ledger_core::change::Change;
 use ledger_core::types::Sku;
 use ledger_core::{LedgerTime, Position, codec};
 use tokio::sync::watch;
 
 use super::changes::concerns_product;
 use super::cursor::{Cursor, CursorError, Place};
+use super::decoded::Decoded;
 use super::{FeedRing, Reached};
 use crate::history::kept::chain_behind;
 use crate::history::{History, HistoryError, Page, PageBounds};
-use crate::limits::{WATCH_FRAME_CHANGES, WATCH_GATHER, WATCH_IDLE, WATCH_READ_BYTES, WATCH_READ_RECORDS};
+use crate::limits::{
+    WATCH_CHANGE_BYTES, WATCH_FRAME_BYTES, WATCH_FRAME_CHANGES, WATCH_GATHER, WATCH_IDLE, WATCH_READ_BYTES,
+    WATCH_READ_RECORDS,
+};
 
 /// What a watcher reads of one shard.
 #[derive(Clone)]
@@ -168,16 +173,30 @@ struct Track {
     place: Place,
     /// Where the last frame ended.
     delivered: Place,
-    /// Decoded and not delivered yet, each with the chain value behind it; the first may be delivered in part (`place.skip`).
-    waiting: VecDeque<(Record, u128)>,
+    /// Read and not delivered yet; the first may be delivered in part (`place.skip`).
+    waiting: VecDeque<(u64, Bytes)>,
     /// Records were read up to here.
     read_to: u64,
-    /// The last record read, if one was.
+    /// The last record that was found to continue the one before, if one was.
     last: Option<u64>,
-    /// The chain value that the next record must continue, if it is known.
+    /// The chain value that the next record to be looked at must continue, if it is known.
     chain: Option<u128>,
     /// Nothing was read yet of a watch that begins at the oldest record, whichever that is then.
     at_oldest: bool,
+}
+
+/// The changes of a frame that is being filled.
+#[derive(Default)]
+struct Filling {
+    changes: Vec<Told>,
+    /// About as many bytes as they take.
+    bytes: usize,
+}
+
+impl Filling {
+    fn is_full(&self) -> bool {
+        self.changes.len() >= WATCH_FRAME_CHANGES || self.bytes >= WATCH_FRAME_BYTES
+    }
 }
 
 /// A watch in progress.
@@ -232,25 +251,25 @@ impl Watcher {
     pub async fn next(&mut self) -> Result<Frame, WatchError> {
         let idle_at = tokio::time::Instant::now() + WATCH_IDLE;
         loop {
-            let mut changes = Vec::new();
+            let mut frame = Filling::default();
             let order: Vec<u32> = self.in_turn();
             for shard in order {
                 let Some(track) = self.tracks.get_mut(&shard) else { continue };
                 track.reached.mark_unchanged();
-                if let Err(why) = track.fill(shard, &self.skus, &mut changes).await {
+                if let Err(why) = track.fill(shard, &self.skus, &mut frame).await {
                     // What was read before it is told first; the next call meets it again.
-                    if changes.is_empty() {
+                    if frame.changes.is_empty() {
                         return Err(why);
                     }
                     break;
                 }
-                if changes.len() >= WATCH_FRAME_CHANGES {
+                if frame.is_full() {
                     self.turn = shard;
                     break;
                 }
             }
-            if !changes.is_empty() {
-                return Ok(self.frame(changes, BTreeMap::new()));
+            if !frame.changes.is_empty() {
+                return Ok(self.frame(frame.changes, BTreeMap::new()));
             }
             // Also when much happens and all of it is filtered away: the caller learns how far its cursor has come.
             let idle = tokio::time::Instant::now() >= idle_at;
@@ -264,7 +283,7 @@ impl Watcher {
             };
             let Some(happened) = happened else {
                 let times = self.times();
-                return Ok(self.frame(changes, times));
+                return Ok(self.frame(Vec::new(), times));
             };
             happened?;
             tokio::time::sleep(WATCH_GATHER).await;
@@ -348,8 +367,8 @@ impl Track {
     }
 
     /// Adds changes until the frame is full or nothing is left to read for now.
-    async fn fill(&mut self, shard: u32, skus: &[Sku], out: &mut Vec<Told>) -> Result<(), WatchError> {
-        while out.len() < WATCH_FRAME_CHANGES {
+    async fn fill(&mut self, shard: u32, skus: &[Sku], out: &mut Filling) -> Result<(), WatchError> {
+        while !out.is_full() {
             if self.waiting.is_empty() {
                 let page = match self.read(shard).await {
                     // Retention dropped the oldest record before the watch came to read it: it begins at the next.
@@ -361,41 +380,47 @@ impl Track {
                     page => page?,
                 };
                 let end = page.records.is_empty();
-                self.take(shard, page)?;
+                self.read_to = page.next;
+                self.waiting.extend(page.records);
                 if end {
                     return Ok(());
                 }
             }
-            self.tell(skus, out);
+            self.tell(shard, skus, out)?;
         }
         Ok(())
     }
 
-    fn tell(&mut self, skus: &[Sku], out: &mut Vec<Told>) {
-        while let Some((record, chain)) = self.waiting.front() {
-            let index = record.position.index;
+    /// Adds the changes of the records that wait, as far as the frame takes them.
+    fn tell(&mut self, shard: u32, skus: &[Sku], out: &mut Filling) -> Result<(), WatchError> {
+        while let Some((index, bytes)) = self.waiting.front().cloned() {
+            let decoded = self.next_record(shard, index, &bytes)?;
+            let record = &decoded.record;
             let skip = if self.place.next == index { self.place.skip as usize } else { 0 };
-            let room = WATCH_FRAME_CHANGES - out.len();
+            let each = bytes.len() / record.changes.len().max(1) + WATCH_CHANGE_BYTES;
             let mut seen = skip;
-            let mut told = 0;
             for change in record.changes.iter().skip(skip) {
-                if told == room {
+                if out.is_full() {
                     break;
                 }
                 seen += 1;
                 if skus.is_empty() || skus.iter().any(|sku| concerns_product(&change.kind, sku)) {
                     let position = Position { place: change.place, ..record.position };
-                    out.push(Told { position, time: record.time, change: change.clone() });
-                    told += 1;
+                    out.changes.push(Told { position, time: record.time, change: change.clone() });
+                    out.bytes += each;
                 }
             }
             if seen < record.changes.len() {
                 self.place = Place { next: index, skip: seen as u32, chain: Some(record.chain_before) };
-                return;
+                return Ok(());
             }
-            self.place = Place { next: index + 1, skip: 0, chain: Some(*chain) };
+            self.place = Place { next: index + 1, skip: 0, chain: Some(decoded.chain) };
             self.waiting.pop_front();
+            if out.is_full() {
+                return Ok(());
+            }
         }
+        Ok(())
     }
 
     async fn read(&self, shard: u32) -> Result<Page, WatchError> {
@@ -417,30 +442,34 @@ impl Track {
         })
     }
 
-    /// Decodes a page and checks its chain. Records before one that does not fit are good: they are delivered first, and the next
-    /// read meets it again.
-    fn take(&mut self, shard: u32, page: Page) -> Result<(), WatchError> {
-        for (index, bytes) in page.records {
-            let fits = |record: &Record| {
-                let chained = self.chain.is_none_or(|chain| chain == record.chain_before);
-                record.position.index == index && (chained || ledger_core::bad!("history-gap-forgotten"))
-            };
-            let Some(record) = codec::decode_record(&bytes).ok().filter(fits) else {
-                let why = self.does_not_fit(shard, index, &bytes);
-                self.read_to = index;
-                return if self.waiting.is_empty() { Err(why) } else { Ok(()) };
-            };
-            // The cursor was within a record: this must be that record, and it must have so many changes.
-            let (next, skip) = (self.place.next, self.place.skip as usize);
-            if self.last.is_none() && skip > 0 && (index != next || skip >= record.changes.len()) {
-                return Err(WatchError::Diverged { shard, index });
-            }
-            let chain = codec::chain_after(record.chain_before, &bytes);
-            (self.chain, self.last, self.at_oldest) = (Some(chain), Some(index), false);
-            self.waiting.push_back((record, chain));
+    /// Decodes the first record that waits, and checks that it continues the one before. One that
+    /// does not is read again by the next call: it may have been fetched anew by then.
+    fn next_record(&mut self, shard: u32, index: u64, bytes: &Bytes) -> Result<Arc<Decoded>, WatchError> {
+        let decoded = self.feed.ring.decoded().get(bytes).ok();
+        // A record that was delivered in part was checked before.
+        if self.last == Some(index)
+            && let Some(decoded) = decoded
+        {
+            return Ok(decoded);
         }
-        self.read_to = page.next;
-        Ok(())
+        let fits = |decoded: &Arc<Decoded>| {
+            let chained = self.chain.is_none_or(|chain| chain == decoded.record.chain_before);
+            decoded.record.position.index == index && (chained || ledger_core::bad!("history-gap-forgotten"))
+        };
+        let Some(decoded) = decoded.filter(fits) else {
+            let why = self.does_not_fit(shard, index, bytes);
+            self.read_to = index;
+            self.waiting.clear();
+            return Err(why);
+        };
+        // The cursor was within a record: this must be that record, and it must have so many
+        // changes.
+        let (next, skip) = (self.place.next, self.place.skip as usize);
+        if self.last.is_none() && skip > 0 && (index != next || skip >= decoded.record.changes.len()) {
+            return Err(WatchError::Diverged { shard, index });
+        }
+        (self.chain, self.last, self.at_oldest) = (Some(decoded.chain), Some(index), false);
+        Ok(decoded)
     }
 
     /// Says what is wrong with a record that does not continue what was read before. Only what this node's own records say against each
@@ -464,193 +493,4 @@ impl Track {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::history::memory::MemoryStore;
-    use crate::history::tests::{Chain, KEEP, chain_of};
-    use crate::history::{KeptHistory, Retention};
-
-    fn shard(keep: Retention, ring_bytes: usize) -> (ShardFeed, Arc<KeptHistory>) {
-        let history = KeptHistory::inline(MemoryStore::new(), keep).expect("an empty store");
-        history.begin(1, 0, 0);
-        (ShardFeed { ring: Arc::new(FeedRing::with_bytes(1, ring_bytes)), history: history.clone() }, history)
-    }
-
-    fn publish(feed: &ShardFeed, chain: &Chain, indexes: std::ops::RangeInclusive<u64>) {
-        for index in indexes {
-            let at = Position { shard: 1, index, ..Position::default() };
-            feed.ring.publish(at, LedgerTime(1_000 * index), chain.record(index).cloned());
-            feed.history.append(1, index, chain.record(index));
-        }
-    }
-
-    fn begin(feed: &ShardFeed, from: &From) -> Result<Watcher, WatchError> {
-        Watcher::begin(1, vec![feed.clone()], from, Vec::new())
-    }
-
-    fn cursor(place: Place) -> Bytes {
-        Cursor { incarnation: 1, places: [(1, place)].into() }.encode()
-    }
-
-    fn at(next: u64) -> From {
-        From::Cursor(cursor(Place { next, skip: 0, chain: None }))
-    }
-
-    async fn indexes(watcher: &mut Watcher, through: u64) -> Vec<u64> {
-        let mut told: Vec<u64> = Vec::new();
-        while told.last().is_none_or(|last| *last < through) {
-            let frame = watcher.next().await.expect("the watch goes on");
-            told.extend(frame.changes.iter().map(|told| told.position.index));
-        }
-        told
-    }
-
-    #[tokio::test]
-    async fn a_slow_watcher_falls_back_from_the_ring_to_history_and_loses_nothing() {
-        let chain = chain_of(1, 400);
-        // The ring holds a handful of records only.
-        let (feed, _) = shard(KEEP, 1_000);
-        publish(&feed, &chain, 1..=100);
-        let mut watcher = begin(&feed, &From::Oldest).expect("begun");
-        let mut told = indexes(&mut watcher, 100).await;
-        publish(&feed, &chain, 101..=400);
-        assert!(feed.ring.read(101, PageBounds { records: 1, bytes: 1 }).is_none(), "pushed out of the ring");
-        told.extend(indexes(&mut watcher, 400).await);
-        let want: Vec<u64> = chain.records.iter().map(|(index, _)| *index).collect();
-        assert_eq!(told, want);
-    }
-
-    #[tokio::test]
-    async fn a_cursor_below_what_is_kept_is_too_old_and_names_the_oldest() {
-        let chain = chain_of(1, 100);
-        let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
-        let (feed, history) = shard(keep, 1_000);
-        publish(&feed, &chain, 1..=100);
-        history.retain().expect("memory");
-        let refused = begin(&feed, &at(5)).expect("well-formed").next().await;
-        assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
-        let told = indexes(&mut begin(&feed, &at(70)).expect("kept"), 100).await;
-        assert_eq!(told.first(), Some(&70));
-    }
-
-    #[tokio::test]
-    async fn a_gap_and_a_record_that_does_not_fit_are_not_here_and_never_passed_over() {
-        let chain = chain_of(1, 100);
-        let (feed, history) = shard(KEEP, 1_000);
-        publish(&feed, &chain, 1..=40);
-        history.begin(1, 60, chain.chains[60]);
-        feed.ring.installed(
-            Position { shard: 1, index: 60, ..Position::default() },
-            LedgerTime(60_000),
-            chain.chains[60],
-        );
-        publish(&feed, &chain, 61..=100);
-        let mut watcher = begin(&feed, &at(30)).expect("begun");
-        assert_eq!(indexes(&mut watcher, 40).await, (30..=40).collect::<Vec<_>>());
-        let refused = watcher.next().await;
-        assert!(matches!(refused, Err(WatchError::NotHere { through: 60, .. })), "{refused:?}");
-
-        // One record is missing and nothing says so: the chain does.
-        let (feed, history) = shard(KEEP, 1_000);
-        publish(&feed, &chain, 1..=20);
-        for index in 22..=100 {
-            feed.history.append(1, index, chain.record(index));
-        }
-        feed.ring.installed(
-            Position { shard: 1, index: 100, ..Position::default() },
-            LedgerTime(100_000),
-            chain.chains[100],
-        );
-        let mut watcher = begin(&feed, &at(15)).expect("begun");
-        assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good is told first");
-        let refused = watcher.next().await;
-        assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
-        assert!(history.coverage(1).is_gapped(), "and it is fetched again");
-    }
-
-    #[tokio::test]
-    async fn a_cursor_resumed_where_records_were_forgotten_is_refused_and_skips_nothing() {
-        let chain = chain_of(1, 40);
-        let resumed =
-            |next: u64| From::Cursor(cursor(Place { next, skip: 0, chain: Some(chain.chains[next as usize - 1]) }));
-        // Records 21 to 30 are missing and nothing says so; the ring is empty, as after a restart.
-        let (feed, history) = shard(KEEP, 1_000);
-        for index in (1..=20).chain(31..=40) {
-            history.append(1, index, chain.record(index));
-        }
-        feed.ring.installed(
-            Position { shard: 1, index: 40, ..Position::default() },
-            LedgerTime(40_000),
-            chain.chains[40],
-        );
-        let refused = begin(&feed, &resumed(21)).expect("well-formed").next().await;
-        assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
-        assert!(history.coverage(1).is_gapped(), "what is missing is known from now on, and fetched");
-        // In front of the hole and behind it the cursor is served.
-        assert_eq!(indexes(&mut begin(&feed, &resumed(15)).expect("begun"), 20).await, (15..=20).collect::<Vec<_>>());
-        assert_eq!(indexes(&mut begin(&feed, &resumed(32)).expect("begun"), 40).await, (32..=40).collect::<Vec<_>>());
-    }
-
-    #[tokio::test]
-    async fn a_cursor_of_another_chain_is_refused_by_name_and_costs_this_node_no_record() {
-        let chain = chain_of(1, 40);
-        let (feed, history) = shard(KEEP, 1_000);
-        publish(&feed, &chain, 1..=40);
-        let places = [
-            Place { next: 21, skip: 0, chain: Some(chain.chains[19]) },
-            Place { next: 21, skip: 0, chain: Some(7) },
-            Place { next: 21, skip: 5, chain: Some(chain.chains[20]) },
-        ];
-        for place in places {
-            let refused = begin(&feed, &From::Cursor(cursor(place))).expect("well-formed").next().await;
-            assert!(matches!(refused, Err(WatchError::Diverged { index: 21, .. })), "{place:?}: {refused:?}");
-        }
-        assert!(!history.coverage(1).is_gapped(), "a consumer's cursor is no word against what is kept here");
-    }
-
-    #[tokio::test]
-    async fn a_frame_begins_where_the_one_before_ended_and_its_cursor_names_the_chain() {
-        let chain = chain_of(1, 40);
-        let (feed, _) = shard(KEEP, 1_000);
-        publish(&feed, &chain, 1..=20);
-        let mut watcher = begin(&feed, &From::Oldest).expect("begun");
-        let first = watcher.next().await.expect("a frame");
-        publish(&feed, &chain, 21..=40);
-        let second = watcher.next().await.expect("a frame");
-        let at = |index: u64| Place { next: index + 1, skip: 0, chain: Some(chain.chains[index as usize]) };
-        assert_eq!(first.spans, [Span { shard: 1, from: Place::FIRST, to: at(20) }]);
-        assert_eq!(second.spans, [Span { shard: 1, from: at(20), to: at(40) }]);
-        assert_eq!(Cursor::decode(&second.cursor).expect("ours").places, [(1, at(40))].into());
-        let now = begin(&feed, &From::Now).expect("begun");
-        assert_eq!(Cursor::decode(&now.cursor()).expect("ours").places, [(1, at(40))].into());
-    }
-
-    #[tokio::test]
-    async fn a_cursor_that_does_not_name_a_shard_begins_at_its_first_record_or_is_too_old() {
-        let chain = chain_of(1, 100);
-        let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
-        let (feed, history) = shard(keep, 1_000);
-        publish(&feed, &chain, 1..=100);
-        let unnamed = From::Cursor(Cursor { incarnation: 1, places: BTreeMap::new() }.encode());
-        // The first entry has no record.
-        assert_eq!(indexes(&mut begin(&feed, &unnamed).expect("begun"), 100).await.first(), Some(&2));
-        history.retain().expect("memory");
-        let refused = begin(&feed, &unnamed).expect("well-formed").next().await;
-        assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
-        // Who asks for the oldest begins there, also when that was dropped meanwhile.
-        assert_eq!(indexes(&mut begin(&feed, &From::Oldest).expect("begun"), 100).await.first(), Some(&70));
-    }
-
-    #[tokio::test]
-    async fn while_nothing_happens_the_shards_times_are_told() {
-        let chain = chain_of(1, 10);
-        let (feed, _) = shard(KEEP, 1_000);
-        publish(&feed, &chain, 1..=10);
-        let mut watcher = begin(&feed, &From::Now).expect("begun");
-        let idle = watcher.next().await.expect("a frame");
-        assert!(idle.changes.is_empty());
-        assert_eq!(idle.times, [(1, LedgerTime(10_000))].into());
-    }
-}
+mod tests;

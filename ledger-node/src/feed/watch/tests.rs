@@ -1,0 +1,216 @@
+//! Behaviours of a watcher over a chain of real records.
+
+use std::time::Duration;
+
+use ledger_core::types::Policy;
+use ledger_core::{Command, Entry, Ledger};
+
+use super::*;
+use crate::history::memory::MemoryStore;
+use crate::history::tests::{Chain, KEEP, chain_of, entry_of};
+use crate::history::{KeptHistory, Retention};
+use crate::limits::FEED_RING_BYTES;
+
+fn shard(keep: Retention, ring_bytes: usize) -> (ShardFeed, Arc<KeptHistory>) {
+    let history = KeptHistory::inline(MemoryStore::new(), keep).expect("an empty store");
+    history.begin(1, 0, 0);
+    (ShardFeed { ring: Arc::new(FeedRing::with_bytes(1, ring_bytes)), history: history.clone() }, history)
+}
+
+fn publish(feed: &ShardFeed, chain: &Chain, indexes: std::ops::RangeInclusive<u64>) {
+    for index in indexes {
+        let at = Position { shard: 1, index, ..Position::default() };
+        feed.ring.publish(at, LedgerTime(1_000 * index), chain.record(index).cloned());
+        feed.history.append(1, index, chain.record(index));
+    }
+}
+
+fn begin(feed: &ShardFeed, from: &From) -> Result<Watcher, WatchError> {
+    Watcher::begin(1, vec![feed.clone()], from, Vec::new())
+}
+
+fn cursor(place: Place) -> Bytes {
+    Cursor { incarnation: 1, places: [(1, place)].into() }.encode()
+}
+
+fn at(next: u64) -> From {
+    From::Cursor(cursor(Place { next, skip: 0, chain: None }))
+}
+
+async fn indexes(watcher: &mut Watcher, through: u64) -> Vec<u64> {
+    let mut told: Vec<u64> = Vec::new();
+    while told.last().is_none_or(|last| *last < through) {
+        let frame = watcher.next().await.expect("the watch goes on");
+        told.extend(frame.changes.iter().map(|told| told.position.index));
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_slow_watcher_falls_back_from_the_ring_to_history_and_loses_nothing() {
+    let chain = chain_of(1, 400);
+    // The ring holds a handful of records only.
+    let (feed, _) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=100);
+    let mut watcher = begin(&feed, &From::Oldest).expect("begun");
+    let mut told = indexes(&mut watcher, 100).await;
+    publish(&feed, &chain, 101..=400);
+    assert!(feed.ring.read(101, PageBounds { records: 1, bytes: 1 }).is_none(), "pushed out of the ring");
+    told.extend(indexes(&mut watcher, 400).await);
+    let want: Vec<u64> = chain.records.iter().map(|(index, _)| *index).collect();
+    assert_eq!(told, want);
+}
+
+#[tokio::test]
+async fn a_cursor_below_what_is_kept_is_too_old_and_names_the_oldest() {
+    let chain = chain_of(1, 100);
+    let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
+    let (feed, history) = shard(keep, 1_000);
+    publish(&feed, &chain, 1..=100);
+    history.retain().expect("memory");
+    let refused = begin(&feed, &at(5)).expect("well-formed").next().await;
+    assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
+    let told = indexes(&mut begin(&feed, &at(70)).expect("kept"), 100).await;
+    assert_eq!(told.first(), Some(&70));
+}
+
+#[tokio::test]
+async fn a_gap_and_a_record_that_does_not_fit_are_not_here_and_never_passed_over() {
+    let chain = chain_of(1, 100);
+    let (feed, history) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=40);
+    history.begin(1, 60, chain.chains[60]);
+    feed.ring.installed(Position { shard: 1, index: 60, ..Position::default() }, LedgerTime(60_000), chain.chains[60]);
+    publish(&feed, &chain, 61..=100);
+    let mut watcher = begin(&feed, &at(30)).expect("begun");
+    assert_eq!(indexes(&mut watcher, 40).await, (30..=40).collect::<Vec<_>>());
+    let refused = watcher.next().await;
+    assert!(matches!(refused, Err(WatchError::NotHere { through: 60, .. })), "{refused:?}");
+
+    // One record is missing and nothing says so: the chain does.
+    let (feed, history) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=20);
+    for index in 22..=100 {
+        feed.history.append(1, index, chain.record(index));
+    }
+    feed.ring.installed(
+        Position { shard: 1, index: 100, ..Position::default() },
+        LedgerTime(100_000),
+        chain.chains[100],
+    );
+    let mut watcher = begin(&feed, &at(15)).expect("begun");
+    assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good is told first");
+    let refused = watcher.next().await;
+    assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
+    assert!(history.coverage(1).is_gapped(), "and it is fetched again");
+}
+
+#[tokio::test]
+async fn a_cursor_resumed_where_records_were_forgotten_is_refused_and_skips_nothing() {
+    let chain = chain_of(1, 40);
+    let resumed =
+        |next: u64| From::Cursor(cursor(Place { next, skip: 0, chain: Some(chain.chains[next as usize - 1]) }));
+    // Records 21 to 30 are missing and nothing says so; the ring is empty, as after a restart.
+    let (feed, history) = shard(KEEP, 1_000);
+    for index in (1..=20).chain(31..=40) {
+        history.append(1, index, chain.record(index));
+    }
+    feed.ring.installed(Position { shard: 1, index: 40, ..Position::default() }, LedgerTime(40_000), chain.chains[40]);
+    let refused = begin(&feed, &resumed(21)).expect("well-formed").next().await;
+    assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
+    assert!(history.coverage(1).is_gapped(), "what is missing is known from now on, and fetched");
+    // In front of the hole and behind it the cursor is served.
+    assert_eq!(indexes(&mut begin(&feed, &resumed(15)).expect("begun"), 20).await, (15..=20).collect::<Vec<_>>());
+    assert_eq!(indexes(&mut begin(&feed, &resumed(32)).expect("begun"), 40).await, (32..=40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_chain_is_refused_by_name_and_costs_this_node_no_record() {
+    let chain = chain_of(1, 40);
+    let (feed, history) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=40);
+    let places = [
+        Place { next: 21, skip: 0, chain: Some(chain.chains[19]) },
+        Place { next: 21, skip: 0, chain: Some(7) },
+        Place { next: 21, skip: 5, chain: Some(chain.chains[20]) },
+    ];
+    for place in places {
+        let refused = begin(&feed, &From::Cursor(cursor(place))).expect("well-formed").next().await;
+        assert!(matches!(refused, Err(WatchError::Diverged { index: 21, .. })), "{place:?}: {refused:?}");
+    }
+    assert!(!history.coverage(1).is_gapped(), "a consumer's cursor is no word against what is kept here");
+}
+
+#[tokio::test]
+async fn a_frame_begins_where_the_one_before_ended_and_its_cursor_names_the_chain() {
+    let chain = chain_of(1, 40);
+    let (feed, _) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=20);
+    let mut watcher = begin(&feed, &From::Oldest).expect("begun");
+    let first = watcher.next().await.expect("a frame");
+    publish(&feed, &chain, 21..=40);
+    let second = watcher.next().await.expect("a frame");
+    let at = |index: u64| Place { next: index + 1, skip: 0, chain: Some(chain.chains[index as usize]) };
+    assert_eq!(first.spans, [Span { shard: 1, from: Place::FIRST, to: at(20) }]);
+    assert_eq!(second.spans, [Span { shard: 1, from: at(20), to: at(40) }]);
+    assert_eq!(Cursor::decode(&second.cursor).expect("ours").places, [(1, at(40))].into());
+    let now = begin(&feed, &From::Now).expect("begun");
+    assert_eq!(Cursor::decode(&now.cursor()).expect("ours").places, [(1, at(40))].into());
+}
+
+#[tokio::test]
+async fn a_cursor_that_does_not_name_a_shard_begins_at_its_first_record_or_is_too_old() {
+    let chain = chain_of(1, 100);
+    let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
+    let (feed, history) = shard(keep, 1_000);
+    publish(&feed, &chain, 1..=100);
+    let unnamed = From::Cursor(Cursor { incarnation: 1, places: BTreeMap::new() }.encode());
+    // The first entry has no record.
+    assert_eq!(indexes(&mut begin(&feed, &unnamed).expect("begun"), 100).await.first(), Some(&2));
+    history.retain().expect("memory");
+    let refused = begin(&feed, &unnamed).expect("well-formed").next().await;
+    assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
+    // Who asks for the oldest begins there, also when that was dropped meanwhile.
+    assert_eq!(indexes(&mut begin(&feed, &From::Oldest).expect("begun"), 100).await.first(), Some(&70));
+}
+
+#[tokio::test]
+async fn frames_of_large_records_are_small() {
+    let mut ledger = Ledger::new(1, 1);
+    let large = |n: u32| {
+        let sku = Sku::new(format!("{n:0>64}")).expect("a SKU");
+        Command::CreateProduct { sku, policy: Policy::default() }
+    };
+    let entries = [entry_of(1, 1), Entry { stamp: LedgerTime(2_000), commands: (0..3_000).map(large).collect() }];
+    let (feed, _) = shard(KEEP, FEED_RING_BYTES);
+    for (index, entry) in (1..).zip(&entries) {
+        let record = ledger.apply(1, index, entry).record;
+        feed.ring.publish(Position { shard: 1, index, ..Position::default() }, entry.stamp, record);
+    }
+    let mut watcher = begin(&feed, &From::Oldest).expect("begun");
+    let (mut places, mut frames) = (Vec::new(), 0);
+    while places.len() < 3_000 {
+        let frame = watcher.next().await.expect("the watch goes on");
+        let wire = |told: &Told| ledger_proto::feed::change_to_wire(told.position, told.time, &told.change);
+        let bytes: usize = frame.changes.iter().map(|told| prost::Message::encoded_len(&wire(told))).sum();
+        assert!((1..=WATCH_FRAME_BYTES).contains(&bytes), "{bytes}");
+        places.extend(frame.changes.iter().map(|told| told.position.place));
+        frames += 1;
+        // Where a frame ends within a record another watcher goes on.
+        watcher = begin(&feed, &From::Cursor(frame.cursor)).expect("begun");
+    }
+    assert_eq!(places, (0..3_000).collect::<Vec<u16>>());
+    assert!(frames > 3_000 / WATCH_FRAME_CHANGES + 1, "{frames} frames");
+    assert_eq!(feed.ring.decoded().held().0, 1);
+}
+
+#[tokio::test]
+async fn while_nothing_happens_the_shards_times_are_told() {
+    let chain = chain_of(1, 10);
+    let (feed, _) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=10);
+    let mut watcher = begin(&feed, &From::Now).expect("begun");
+    let idle = watcher.next().await.expect("a frame");
+    assert!(idle.changes.is_empty());
+    assert_eq!(idle.times, [(1, LedgerTime(10_000))].into());
+}
