@@ -183,7 +183,18 @@ pub const WATCH_IDLE: Duration = Duration::from_secs(1);
 /// A node whose part of a watch is silent for that long is taken for gone: it sends a frame every [`WATCH_IDLE`].
 pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(10);
 /// Frames that wait for a slow watcher; then the watch waits and falls back to history.
-pub const WATCH_FRAMES_WAITING: usize = 4;
+pub const WATCH_FRAMES_WAITING: usize = 1;
+/// A watch whose frame nobody took for so long ends: its caller goes on with the cursor when it has
+/// room.
+pub const WATCH_UNREAD_WITHIN: Duration = Duration::from_secs(10);
+/// Watches of one connection.
+pub const WATCHES_PER_CONNECTION: usize = 256;
+/// Watches of one source; also what another node passes on of shards that have no replica there.
+pub const WATCHES_PER_SOURCE: usize = 512;
+/// Watches of one node: each costs a frame in memory when its caller does not read.
+pub const WATCHES_MAX: usize = 2_048;
+/// When to come back for a watch beyond the bounds.
+pub const RETRY_WATCHES_MS: u32 = 1_000;
 /// Changes one explanation answers with when the caller does not say, and at most.
 pub const EXPLAIN_DEFAULT: usize = 100;
 /// Most changes of one explanation.
@@ -192,6 +203,8 @@ pub const EXPLAIN_MAX: usize = 1_000;
 pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
 
 const _: () = assert!(WATCH_SILENT_MAX.as_millis() >= 5 * WATCH_IDLE.as_millis());
+const _: () = assert!(WATCHES_PER_CONNECTION <= WATCHES_PER_SOURCE && WATCHES_PER_SOURCE <= WATCHES_MAX);
+const _: () = assert!(WATCH_UNREAD_WITHIN.as_millis() < service::limits::WRITE_STALLED_WITHIN.as_millis());
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
 const _: () = assert!(HISTORY_BACKLOG_BYTES_MAX > HISTORY_RECORD_BYTES_MAX);
 // A full file still takes one batch, each record of which may be as long as allowed; offsets in it have 32 bits.

@@ -107,6 +107,10 @@ pub struct NodeMetrics {
     pub http_seconds: Histogram,
     /// Watches open now.
     pub watches: Gauge,
+    /// Watches that ended because nobody took their frames.
+    pub watches_unread: Counter,
+    /// Watches beyond the bounds.
+    pub watches_refused: Counter,
 }
 
 impl Default for NodeMetrics {
@@ -143,6 +147,9 @@ impl NodeMetrics {
         let entry_commands = histogram("holdfast_entry_commands");
         let http_seconds = histogram("holdfast_http_seconds");
         let watches = recorder.register_gauge(&Key::from_name("holdfast_watches"), &metadata());
+        let total = |name: &'static str| recorder.register_counter(&Key::from_name(name), &metadata());
+        let watches_unread = total("holdfast_watches_unread_total");
+        let watches_refused = total("holdfast_watches_refused_total");
         let page = recorder.handle();
         Self {
             recorder,
@@ -156,6 +163,8 @@ impl NodeMetrics {
             entry_commands,
             http_seconds,
             watches,
+            watches_unread,
+            watches_refused,
         }
     }
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use common::{Cluster, PATIENCE, Shape, create, in_memory, mint, receive, reserve};
 use ledger_node::access::Network;
-use ledger_proto::{Calls, OneCall, Reply, Why, status};
+use ledger_node::limits::{RETRY_WATCHES_MS, WATCHES_PER_CONNECTION};
+use ledger_proto::{Calls, Cause, OneCall, Reply, Why, status, v1};
 use ledger_raft::seam::{BoxIo, Net, NetListener};
 use ledger_raft::seam_real::TcpNet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -264,5 +265,35 @@ async fn cancelled_calls_leave_other_streams_alone() {
         if (head[3], stream) == (HEADERS, 401) {
             return;
         }
+    }
+}
+
+#[tokio::test]
+async fn watches_begin_with_their_cursor_and_beyond_the_bound_of_a_connection_they_are_refused() {
+    let cluster = node().await;
+    let mut client = cluster.grpc(0).await;
+    let mut begin = async |cursor: bytes::Bytes| {
+        let request = v1::WatchRequest { from_now: cursor.is_empty(), cursor, ..v1::WatchRequest::default() };
+        let mut frames = in_time("a watch", client.watch(request)).await?.into_inner();
+        let first = in_time("its cursor", frames.message()).await?.expect("a frame");
+        assert!(first.changes.is_empty() && !first.cursor.is_empty(), "{first:?}");
+        Ok::<_, tonic::Status>((frames, first.cursor))
+    };
+    let (first, now) = begin(bytes::Bytes::new()).await.expect("begun");
+    let mut open = vec![first];
+    while open.len() < WATCHES_PER_CONNECTION {
+        let (frames, cursor) = begin(now.clone()).await.expect("begun");
+        assert_eq!(cursor, now);
+        open.push(frames);
+    }
+    let refused = begin(now.clone()).await.expect_err("one too many");
+    let reply = status::reply(&refused);
+    let limited = |why: &ledger_proto::NotNow| (why.cause, why.retry_ms) == (Cause::RateLimited, RETRY_WATCHES_MS);
+    assert!(matches!(&reply, Some(Reply::NotNow(why)) if limited(why)), "{reply:?}");
+    sell(&cluster, 1).await;
+    // One that is closed makes room; the node learns of it a moment later.
+    drop(open.pop());
+    while begin(now.clone()).await.is_err() {
+        tokio::task::yield_now().await;
     }
 }

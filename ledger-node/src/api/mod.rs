@@ -18,6 +18,7 @@ use ledger_proto::{Cause, NotNow};
 use tokio::time::Instant;
 
 use crate::access::Access;
+use crate::grpc::watch_places::WatchPlaces;
 use crate::metrics::NodeMetrics;
 use crate::node::{Node, NodeState};
 
@@ -32,6 +33,8 @@ pub struct Api {
     pub access: Arc<Access>,
     /// What is counted.
     pub metrics: Arc<NodeMetrics>,
+    /// How many watches there may be.
+    pub watches: Arc<WatchPlaces>,
 }
 
 impl Api {
@@ -39,7 +42,7 @@ impl Api {
     pub fn new(node: Arc<Node>, metrics: Arc<NodeMetrics>) -> Self {
         let forward = forward::Forwarder::new(node.seams().raft.net.clone());
         let access = Arc::new(Access::new(node.config().trusted.clone()));
-        Self { node, forward, access, metrics }
+        Self { node, forward, access, metrics, watches: Arc::default() }
     }
 
     /// When a call that may take so long expires; zero: the default. Never later than the configured longest.

@@ -10,7 +10,6 @@ use ledger_core::types::{OfferKey, SaleId, Sku};
 use ledger_proto::framed::ledger_server::Ledger;
 use ledger_proto::limits::{OFFERS_PER_READ_MAX, page_size};
 use ledger_proto::{Answers, Calls, DecodedCall, Invalid, OneCall, Why, feed, names, status, v1, views};
-use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Caller;
@@ -21,7 +20,7 @@ use crate::api::forward::{FORWARDED, marked_shards};
 use crate::api::reads::{AsOf, Consistency, ReadFailure, Reader};
 use crate::api::{Api, submit};
 use crate::history::explain::Subject;
-use crate::limits::{EXPLAIN_DEFAULT, EXPLAIN_MAX, WATCH_FRAMES_WAITING};
+use crate::limits::{EXPLAIN_DEFAULT, EXPLAIN_MAX};
 use crate::metrics::Outcomes;
 
 /// The service.
@@ -79,13 +78,16 @@ pub(super) fn reader<'a, T>(api: &'a Api, request: &Request<T>, consistency: i32
 
 /// Identity and role, decided before anything else is looked at.
 pub(super) fn admit<T>(api: &Api, request: &Request<T>, right: Right) -> Result<(), Status> {
-    let denied = |why: String| status::refused(Why::PermissionDenied(why));
-    let caller =
-        request.extensions().get::<Caller>().ok_or_else(|| denied("the caller's address is not known".to_owned()))?;
-    match api.access.decide(caller.address, right) {
+    match api.access.decide(caller(request)?.address, right) {
         Ok(_) => Ok(()),
-        Err(why) => Err(denied(why.to_string())),
+        Err(why) => Err(status::refused(Why::PermissionDenied(why.to_string()))),
     }
+}
+
+/// Who is at the other end.
+fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    let unknown = || status::refused(Why::PermissionDenied("the caller's address is not known".to_owned()));
+    request.extensions().get::<Caller>().ok_or_else(unknown)
 }
 
 /// The caller's gRPC deadline.
@@ -236,10 +238,13 @@ impl Ledger for LedgerService {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answered<Self::WatchStream> {
         self.admit(&request, Right::Read)?;
         let only = marked_shards(&request).map_err(status::invalid)?;
+        let place = caller(&request)?.place.clone();
+        let place = self.api.watches.take(&place).map_err(|why| {
+            self.api.metrics.watches_refused.increment(1);
+            status::not_now(why)
+        })?;
         let sources = watch::begin(&self.api, request.get_ref(), only.as_deref()).await?;
-        let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
-        tokio::spawn(watch::run(self.api.clone(), sources, frames));
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(waiting))))
+        Ok(Response::new(Box::pin(watch::start(&self.api, sources, place))))
     }
 
     async fn get_routing(&self, request: Request<v1::GetRoutingRequest>) -> Answered<v1::Routing> {

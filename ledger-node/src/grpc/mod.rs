@@ -13,6 +13,7 @@ mod meter;
 pub mod orders;
 pub mod stream;
 mod watch;
+pub mod watch_places;
 
 use std::io;
 

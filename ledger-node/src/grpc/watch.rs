@@ -9,7 +9,9 @@
 //! **Read next**: [`crate::feed::watch`], [`crate::api::lists`].
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -17,17 +19,21 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use ledger_core::types::Sku;
 use ledger_proto::limits::{CURSOR_BYTES_MAX, SKUS_PER_WATCH_MAX};
 use ledger_proto::{Cause, Invalid, NotNow, feed, names, status, v1};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+use super::watch_places::WatchPlace;
 use crate::api::Api;
 use crate::api::forward::mark_shards;
 use crate::api::lists::{Spread, spread};
 use crate::api::reads::{Consistency, Reader};
 use crate::feed::cursor::{Cursor, CursorError, Place};
 use crate::feed::watch::{Frame, From, ShardFeed, Span, WatchError, Watcher};
-use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS, WATCH_SILENT_MAX};
+use crate::limits::{
+    READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS, RETRY_WATCHES_MS, WATCH_FRAMES_WAITING, WATCH_SILENT_MAX,
+    WATCH_UNREAD_WITHIN,
+};
 use crate::node::NodeState;
 use crate::shard::Shard;
 
@@ -46,9 +52,6 @@ pub(super) struct Sources {
     passed_over: Vec<v1::FeedSpan>,
     /// Whose last frame said that nothing happens.
     idle: Vec<bool>,
-    /// The caller wants to know at once where it begins: another node, or a client that begins now
-    /// and stores it.
-    tells_its_beginning: bool,
 }
 
 /// Begins a watch of all shards, or of `only` these for another node.
@@ -120,8 +123,7 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
     let numbered = all.into_iter().enumerate().map(|(n, frames)| frames.map(move |frame| (n, frame)).boxed());
     let frames = stream::select_all(numbered).boxed();
     let (times, passed_over) = (BTreeMap::new(), Vec::new());
-    let tells_its_beginning = only.is_some() || asked.from_now;
-    Ok(Sources { incarnation, places, times, frames, passed_over, idle, tells_its_beginning })
+    Ok(Sources { incarnation, places, times, frames, passed_over, idle })
 }
 
 /// Waits until this replica has applied what the cursor covers. It may be behind the node that made the cursor; what it lacks after it has
@@ -252,35 +254,97 @@ fn watch_error(api: &Api, why: &WatchError) -> Status {
     }
 }
 
-/// Feeds one watch until its caller goes away, it cannot go on, or the node stops.
-pub(super) async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<Result<v1::WatchFrame, Status>>) {
+/// What a caller of a watch reads: frames, and at the end why it ended.
+pub(super) struct WatchFrames {
+    frames: mpsc::Receiver<v1::WatchFrame>,
+    ended: Option<oneshot::Receiver<Status>>,
+    _place: WatchPlace,
+}
+
+impl Stream for WatchFrames {
+    type Item = Result<v1::WatchFrame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(frame) = ready!(self.frames.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(ended) = self.ended.as_mut() else { return Poll::Ready(None) };
+        let why = ready!(Pin::new(ended).poll(cx));
+        self.ended = None;
+        Poll::Ready(why.ok().map(Err))
+    }
+}
+
+/// Feeds a watch from now on.
+pub(super) fn start(api: &Api, sources: Sources, place: WatchPlace) -> WatchFrames {
+    let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
+    let (end, ended) = oneshot::channel();
+    tokio::spawn(run(api.clone(), sources, frames, end));
+    WatchFrames { frames: waiting, ended: Some(ended), _place: place }
+}
+
+/// Feeds one watch until its caller goes away or does not read, it cannot go on, or the node stops.
+async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<v1::WatchFrame>, end: oneshot::Sender<Status>) {
     api.metrics.watches.increment(1.0);
     let mut state = api.node.watch_state();
     let stopping = async move {
         drop(state.wait_for(|state| *state == NodeState::Stopping).await);
     };
+    // Its caller learns at once where it begins, and can store that before anything is made of the
+    // changes.
+    let begins = v1::WatchFrame { cursor: sources.cursor(), ..v1::WatchFrame::default() };
     let feeding = async {
-        if sources.tells_its_beginning {
-            let begins = v1::WatchFrame { cursor: sources.cursor(), ..v1::WatchFrame::default() };
-            drop(frames.send(Ok(begins)).await);
-        }
-        loop {
-            let frame = sources.next().await;
-            let over = frame.is_err();
-            if frames.send(frame).await.is_err() || over {
-                return;
-            }
-        }
+        let first = stream::iter([Ok(begins)]);
+        let rest = stream::unfold(&mut sources, |sources| async move { Some((sources.next().await, sources)) });
+        feed(first.chain(rest), &frames).await
     };
-    tokio::select! {
-        () = feeding => {}
+    let why = tokio::select! {
+        why = feeding => why,
         () = stopping => {
             let why = NotNow::new(Cause::NotServing, "the node is stopping; go on with the same cursor elsewhere", 0);
-            drop(frames.try_send(Err(status::not_now(why))));
+            Some(Ended::Failed(status::not_now(why)))
         }
-        () = frames.closed() => {}
+        () = frames.closed() => None,
+    };
+    match why {
+        Some(Ended::Failed(why)) => drop(end.send(why)),
+        Some(Ended::Unread) => {
+            api.metrics.watches_unread.increment(1);
+            let within = WATCH_UNREAD_WITHIN.as_secs();
+            let why = format!("a frame was not taken within {within} s; go on with the same cursor");
+            drop(end.send(status::not_now(NotNow::new(Cause::NotServing, why, RETRY_WATCHES_MS))));
+        }
+        None => {}
     }
     api.metrics.watches.decrement(1.0);
+}
+
+/// Why a watch ended on this side.
+#[derive(Debug)]
+enum Ended {
+    Failed(Status),
+    /// Its caller takes no frames: what waits for it is let go.
+    Unread,
+}
+
+/// Hands frames over one by one, and makes the next when there is room for it. None: the caller is
+/// gone.
+async fn feed(
+    frames: impl Stream<Item = Result<v1::WatchFrame, Status>>,
+    out: &mpsc::Sender<v1::WatchFrame>,
+) -> Option<Ended> {
+    let mut frames = std::pin::pin!(frames);
+    loop {
+        let room = match timeout(WATCH_UNREAD_WITHIN, out.reserve()).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return None,
+            Err(_) => return Some(Ended::Unread),
+        };
+        match frames.next().await? {
+            Ok(frame) => room.send(frame),
+            Err(why) => return Some(Ended::Failed(why)),
+        }
+    }
 }
 
 impl Sources {
@@ -360,5 +424,38 @@ fn wire_frame(frame: &Frame) -> v1::WatchFrame {
         cursor: frame.cursor.clone(),
         spans: frame.spans.iter().map(wire_span).collect(),
         shard_time_ms: frame.times.iter().map(|(&shard, time)| (shard, time.0)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn watch_frame_not_taken_ends_the_watch() {
+        let (out, mut taken) = mpsc::channel(WATCH_FRAMES_WAITING);
+        let made = std::cell::Cell::new(0u64);
+        let frames = stream::repeat_with(|| {
+            made.set(made.get() + 1);
+            Ok(v1::WatchFrame::default())
+        });
+        // Read in time, a hundred frames and a day long.
+        let reading = async {
+            for _ in 0..100 {
+                tokio::time::sleep(WATCH_UNREAD_WITHIN / 2).await;
+                taken.recv().await.expect("the watch goes on");
+            }
+        };
+        let began = tokio::time::Instant::now();
+        let feeding = feed(frames, &out);
+        let (ended, ()) = tokio::join!(feeding, reading);
+        assert!(matches!(ended, Some(Ended::Unread)), "{ended:?}");
+        assert_eq!(began.elapsed(), WATCH_UNREAD_WITHIN * 51);
+        // What nobody took is one frame that waits.
+        assert_eq!(made.get(), 101);
+        taken.recv().await.expect("it is still there");
+        assert!(timeout(Duration::from_millis(1), taken.recv()).await.is_err(), "and no other");
     }
 }
