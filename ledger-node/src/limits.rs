@@ -238,6 +238,11 @@ pub const GRPC_RESETS_PENDING_MAX: usize = GRPC_STREAMS_PER_CONNECTION as usize;
 /// Streams that the node reset because a client broke HTTP/2's rules; one that goes on loses its
 /// connection.
 pub const GRPC_RESETS_LOCAL_MAX: usize = 1_024;
+/// Bytes of one stream's answers that wait for its caller before the next is made: a watch holds a
+/// frame more.
+pub const UNREAD_PER_STREAM: usize = 128 << 10;
+/// What an answer counts that waits to be packed into a frame: about what it takes in memory.
+pub const ANSWER_UNREAD_BYTES: usize = 192;
 /// Calls passed on to other nodes at once, those included that nobody waits for any more; beyond
 /// them callers are turned away.
 pub const FORWARDED_AT_ONCE: usize = 4_096;
@@ -269,6 +274,12 @@ pub const DESCRIPTORS_KEPT: u64 = 32;
 /// Samples of histograms are folded together that often, whether or not anybody reads the page.
 pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+// A client that reads is never closed: neither with as many watches as it may have, nor with all
+// calls of a stream answered at once, nor with the largest answer.
+const _: () =
+    assert!(WATCHES_PER_CONNECTION * (UNREAD_PER_STREAM + WATCH_FRAME_BYTES) < service::limits::UNREAD_PER_CONNECTION);
+const _: () = assert!(4 * STREAM_CALLS_IN_FLIGHT * ANSWER_UNREAD_BYTES < service::limits::UNREAD_PER_CONNECTION);
+const _: () = assert!(ledger_proto::limits::ANSWER_BYTES_MAX * 2 <= service::limits::UNREAD_PER_CONNECTION);
 const _: () = assert!(DESCRIPTORS_FILES_MIN + DESCRIPTORS_PEERS + DESCRIPTORS_KEPT < DESCRIPTORS_MIN);
 const _: () = assert!(DESCRIPTORS_PEERS >= 2 * 2 * MEMBERS_MAX as u64);
 

@@ -18,4 +18,4 @@ pub mod port;
 
 pub use gate::{ConnectionBounds, Kind, Source};
 pub use listener::serve_http;
-pub use port::{Accept, Call, Place, PortGate};
+pub use port::{Accept, Call, Place, PortGate, Unread};

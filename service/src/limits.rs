@@ -34,6 +34,11 @@ pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(5);
 pub const IDLE_REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// A connection whose peer takes nothing for so long is closed.
 pub const WRITE_STALLED_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of answers that one connection's peer has not taken yet; beyond them the connection is
+/// closed. More than any client that reads lets gather.
+pub const UNREAD_PER_CONNECTION: usize = 64 << 20;
+/// ... of all connections of a port: the connection with the most is closed.
+pub const UNREAD_MAX: usize = 256 << 20;
 /// A replaced connection's descriptor is waited for so long before the next connection is accepted.
 pub const REPLACED_GONE_WITHIN: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (out of descriptors), so that it does not spin.
@@ -44,5 +49,6 @@ pub const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 pub const DESCRIPTORS_WANTED: u64 = 65_536;
 
 const _: () = assert!(FIRST_BYTE_WITHIN.as_millis() <= FIRST_CALL_WITHIN.as_millis());
+const _: () = assert!(UNREAD_PER_CONNECTION * 2 <= UNREAD_MAX);
 const _: () = assert!(PROBE_WITHIN.as_millis() < PROBE_CLOSED_AFTER.as_millis());
 const _: () = assert!(UNTRUSTED_PER_SOURCE_MAX <= UNTRUSTED_CONNECTIONS_MAX);

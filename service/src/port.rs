@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::gate::{ConnectionBounds, ConnectionGate, ConnectionId, Kind, Refused, Source};
 use crate::guarded::GuardedIo;
-use crate::limits::{ACCEPT_PAUSE, REFUSALS_LOGGED_EVERY, REPLACED_GONE_WITHIN};
+use crate::limits::{ACCEPT_PAUSE, REFUSALS_LOGGED_EVERY, REPLACED_GONE_WITHIN, UNREAD_MAX, UNREAD_PER_CONNECTION};
 
 /// Something that accepts byte streams.
 pub trait Accept: Send {
@@ -56,6 +56,8 @@ pub enum CloseReason {
     TimeOver,
     /// Its peer took nothing of what was written.
     WriteStalled,
+    /// Its peer left too many answers unread.
+    Unread,
     /// Every place was taken by a connection that works.
     Full,
     /// It came from an untrusted network, and its places were taken.
@@ -64,12 +66,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Replaced,
         Self::FirstByteLate,
         Self::FirstCallLate,
         Self::TimeOver,
         Self::WriteStalled,
+        Self::Unread,
         Self::Full,
         Self::Untrusted,
     ];
@@ -82,6 +85,7 @@ impl CloseReason {
             Self::FirstCallLate => "first_call_late",
             Self::TimeOver => "time_over",
             Self::WriteStalled => "write_stalled",
+            Self::Unread => "unread",
             Self::Full => "full",
             Self::Untrusted => "untrusted",
         }
@@ -97,6 +101,8 @@ pub struct PortGate {
     state: Mutex<State>,
     /// A stream was dropped.
     gone: Notify,
+    /// Bytes of answers that wait for their connections' peers.
+    unread: AtomicUsize,
     closed: [AtomicU64; CloseReason::ALL.len()],
 }
 
@@ -115,6 +121,7 @@ struct Handle {
     /// A [`CloseReason`], or 0.
     closing: AtomicU8,
     called: AtomicBool,
+    unread: AtomicUsize,
     waker: AtomicWaker,
 }
 
@@ -128,8 +135,8 @@ impl PortGate {
         let gate = ConnectionGate::new(bounds);
         let state = Mutex::new(State { gate, handles: BTreeMap::new(), streams: 0, refused: (0, None) });
         let closed = std::array::from_fn(|_| AtomicU64::new(0));
-        let (began, gone) = (Instant::now(), Notify::new());
-        Arc::new(Self { port, bounds, trusted: Box::new(trusted), began, state, gone, closed })
+        let (began, gone, unread) = (Instant::now(), Notify::new(), AtomicUsize::new(0));
+        Arc::new(Self { port, bounds, trusted: Box::new(trusted), began, state, gone, unread, closed })
     }
 
     /// Its name, for logs and metrics.
@@ -145,6 +152,11 @@ impl PortGate {
     /// How many connections were closed or refused for a reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize - 1].load(Ordering::Relaxed)
+    }
+
+    /// Bytes of answers that wait for the peers of this port's connections.
+    pub fn unread(&self) -> usize {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// The next connection that is let in. Others are closed before a byte of theirs is read.
@@ -227,6 +239,19 @@ impl PortGate {
         }
     }
 
+    /// Closes the connection with the most unread, unless those that close already are enough.
+    fn close_fullest(&self) {
+        let unread = |handle: &Handle| handle.unread.load(Ordering::Relaxed);
+        let state = self.lock();
+        let staying = state.handles.values().filter(|handle| handle.closing.load(Ordering::Acquire) == 0);
+        if staying.clone().map(|handle| unread(handle)).sum::<usize>() <= UNREAD_MAX {
+            return;
+        }
+        if let Some(fullest) = staying.max_by_key(|handle| unread(handle)) {
+            self.close(fullest, CloseReason::Unread);
+        }
+    }
+
     fn count(&self, reason: CloseReason) {
         self.closed[reason as usize - 1].fetch_add(1, Ordering::Relaxed);
     }
@@ -265,6 +290,18 @@ impl Place {
         self.handle.called.store(true, Ordering::Release);
         Call { place: self.clone() }
     }
+    /// So many bytes of answers wait for the peer, until what is returned is dropped. A connection
+    /// with too many is closed.
+    pub fn unread(&self, bytes: usize) -> Unread {
+        let own = self.handle.unread.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let all = self.gate.unread.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if own > UNREAD_PER_CONNECTION {
+            self.close(CloseReason::Unread);
+        } else if all > UNREAD_MAX {
+            self.gate.close_fullest();
+        }
+        Unread { place: self.clone(), bytes }
+    }
     /// Closes the connection.
     pub fn close(&self, reason: CloseReason) {
         self.gate.close(&self.handle, reason);
@@ -289,6 +326,19 @@ impl Place {
     }
 }
 
+/// Bytes of answers that wait for a connection's peer.
+pub struct Unread {
+    place: Place,
+    bytes: usize,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.place.handle.unread.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.place.gate.unread.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// A call under way: its connection does not give way.
 pub struct Call {
     place: Place,
@@ -298,5 +348,49 @@ impl Drop for Call {
     fn drop(&mut self) {
         let gate = &self.place.gate;
         gate.lock().gate.call_ended(self.place.id, gate.began.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(count: usize) -> (Arc<PortGate>, Vec<Place>) {
+        let gate =
+            PortGate::new("test", ConnectionBounds { per_source: count, ..ConnectionBounds::of(count) }, |_| true);
+        let places = (0..count).map(|_| gate.admit(IpAddr::from([127, 0, 0, 1])).expect("there is room"));
+        let places = places.collect();
+        (gate, places)
+    }
+
+    fn closing(place: &Place) -> Option<CloseReason> {
+        place.closing(Waker::noop())
+    }
+
+    #[test]
+    fn connection_with_too_much_unread_is_closed() {
+        let (gate, places) = places(2);
+        let most = places[0].unread(UNREAD_PER_CONNECTION);
+        assert_eq!(closing(&places[0]), None);
+        drop(most);
+        assert_eq!(gate.unread(), 0);
+        let _most = places[0].unread(UNREAD_PER_CONNECTION);
+        let _more = places[0].unread(1);
+        assert_eq!((closing(&places[0]), closing(&places[1])), (Some(CloseReason::Unread), None));
+        assert_eq!((gate.unread(), gate.closed(CloseReason::Unread)), (UNREAD_PER_CONNECTION + 1, 1));
+    }
+
+    #[test]
+    fn of_all_connections_the_one_with_most_unread_is_closed() {
+        let count = UNREAD_MAX / UNREAD_PER_CONNECTION;
+        let (gate, places) = places(count + 2);
+        let _full: Vec<_> = places[1..count].iter().map(|place| place.unread(UNREAD_PER_CONNECTION - 1)).collect();
+        let _most = places[0].unread(UNREAD_PER_CONNECTION);
+        let small = 2 * count;
+        let _little = places[count].unread(small);
+        assert_eq!(closing(&places[0]), Some(CloseReason::Unread));
+        // What it had is as good as gone.
+        let _more = places[count + 1].unread(small);
+        assert_eq!(gate.closed(CloseReason::Unread), 1);
     }
 }

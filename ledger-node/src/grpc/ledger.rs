@@ -144,7 +144,8 @@ impl Ledger for LedgerService {
 
     async fn submit_stream(&self, request: Request<Streaming<Calls>>) -> Answered<Self::SubmitStreamStream> {
         self.admit(&request, Right::Order)?;
-        Ok(Response::new(SubmitFlow::new(self.api.clone(), request.into_inner())))
+        let place = caller(&request)?.place.clone();
+        Ok(Response::new(SubmitFlow::new(self.api.clone(), request.into_inner(), Some(place))))
     }
 
     async fn get_product(&self, request: Request<v1::GetProductRequest>) -> Answered<v1::GetProductResponse> {

@@ -14,24 +14,26 @@ use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 use ledger_proto::{Answers, At, Calls, Cause, DecodedCall, NotNow, Reply, status};
+use service::{Place, Unread};
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::api::Api;
 use crate::api::submit::{self, reply_of};
 use crate::door::{Answer, AnswerSink, EntryAnswers};
-use crate::limits::{ANSWERS_PER_FRAME, STREAM_CALLS_IN_FLIGHT, STREAM_FRAMES_AT_ONCE};
+use crate::limits::{ANSWER_UNREAD_BYTES, ANSWERS_PER_FRAME, STREAM_CALLS_IN_FLIGHT, STREAM_FRAMES_AT_ONCE};
 use crate::metrics::Outcomes;
 
 /// Where the doors leave the answers of one stream.
-#[derive(Default)]
 struct Mailbox {
     inner: Mutex<Inner>,
+    /// Of its connection: answers that wait here are unread as well.
+    place: Option<Place>,
 }
 
 #[derive(Default)]
 struct Inner {
-    ready: VecDeque<EntryAnswers>,
+    ready: VecDeque<(EntryAnswers, Option<Unread>)>,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -44,12 +46,14 @@ impl Mailbox {
 
 impl AnswerSink for Mailbox {
     fn answers(&self, answers: EntryAnswers) {
+        let bytes = answers.items.len() * ANSWER_UNREAD_BYTES;
+        let unread = self.place.as_ref().map(|place| place.unread(bytes));
         let waker = {
             let mut inner = self.lock();
             if inner.closed {
                 return;
             }
-            inner.ready.push_back(answers);
+            inner.ready.push_back((answers, unread));
             inner.waker.take()
         };
         if let Some(waker) = waker {
@@ -80,8 +84,8 @@ pub struct SubmitFlow<S> {
 
 impl<S: Stream<Item = Result<Calls, Status>> + Unpin> SubmitFlow<S> {
     /// Over the frames of one caller.
-    pub fn new(api: Api, calls: S) -> Self {
-        let mailbox = Arc::new(Mailbox::default());
+    pub fn new(api: Api, calls: S, place: Option<Place>) -> Self {
+        let mailbox = Arc::new(Mailbox { inner: Mutex::default(), place });
         let stopping = Box::pin(api.node.stop.clone().cancelled_owned());
         Self {
             stopping,
@@ -158,7 +162,7 @@ impl<S: Stream<Item = Result<Calls, Status>> + Unpin> SubmitFlow<S> {
         {
             let mut inner = self.mailbox.lock();
             let mut answers = 0;
-            while let Some(entry) = inner.ready.front() {
+            while let Some((entry, _)) = inner.ready.front() {
                 if answers > 0 && answers + entry.items.len() > ANSWERS_PER_FRAME {
                     break;
                 }
@@ -177,10 +181,10 @@ impl<S: Stream<Item = Result<Calls, Status>> + Unpin> SubmitFlow<S> {
         }
         let mut frame = std::mem::take(&mut self.at_once);
         if frame.is_empty() {
-            frame = Answers::with_room_for(ready.iter().map(|entry| entry.items.len()).sum());
+            frame = Answers::with_room_for(ready.iter().map(|(entry, _)| entry.items.len()).sum());
         }
         let mut outcomes = Outcomes::default();
-        for entry in ready {
+        for (entry, _unread) in ready {
             self.in_flight = self.in_flight.saturating_sub(entry.items.len());
             self.time(&entry);
             write_entry(&mut frame, &entry, &mut outcomes);
