@@ -82,11 +82,6 @@ impl ConnectionBounds {
         Self { probes: HTTP_PROBE_PLACES, ..self }
     }
 
-    /// Most connections of all kinds.
-    pub fn most(&self) -> usize {
-        self.all + self.untrusted_all + self.probes
-    }
-
     fn of_kind(&self, kind: Kind) -> usize {
         match kind {
             Kind::Trusted => self.all,
@@ -184,9 +179,10 @@ impl ConnectionGate {
             .connections
             .iter()
             .filter(|(_, one)| one.kind == Kind::Trusted && source.is_none_or(|source| one.source == source));
-        // Silent ones have been idle since their accept, so the first found has been idle longest.
-        let most_silent = source.or_else(|| self.most_silent());
-        let silent = trusted.clone().find(|(_, one)| !one.called && Some(one.source) == most_silent);
+        // The first of the source with most of them: that one has been silent longest.
+        let silent_of = |source| self.sources.get(&(Kind::Trusted, source)).map_or(0, |count| count.silent);
+        let silent = trusted.clone().filter(|(_, one)| !one.called);
+        let silent = silent.min_by_key(|(_, one)| std::cmp::Reverse(silent_of(one.source)));
         let idle = |one: &Connection| now.saturating_sub(one.idle_since);
         let idlest = || {
             let candidates = trusted.by_ref().filter(|(_, one)| one.calls == 0 && idle(one) >= IDLE_REPLACED_AFTER);
@@ -194,12 +190,6 @@ impl ConnectionGate {
                 .max_by_key(|(id, one)| (self.open_of(Kind::Trusted, one.source), idle(one), std::cmp::Reverse(**id)))
         };
         silent.or_else(idlest).map(|(id, _)| *id)
-    }
-
-    /// The source with the most connections that have never made a call.
-    fn most_silent(&self) -> Option<Source> {
-        let trusted = self.sources.iter().filter(|((kind, _), count)| *kind == Kind::Trusted && count.silent > 0);
-        trusted.max_by_key(|(_, count)| count.silent).map(|((_, source), _)| *source)
     }
 
     fn place(&mut self, source: Source, kind: Kind, closes: Option<ConnectionId>, now: Duration) -> Admitted {
@@ -251,6 +241,11 @@ impl ConnectionGate {
         self.connections.get(&id).is_some_and(|one| one.called)
     }
 
+    /// All connections.
+    pub fn all(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Connections of a kind.
     pub fn open(&self, kind: Kind) -> usize {
         let of_kind = self.sources.iter().filter(|((one, _), _)| *one == kind);
@@ -289,6 +284,16 @@ mod tests {
         assert!(other < ids[0], "the other source's is older");
         assert_eq!(gate.admit(source(3), true, s(4)).expect("one gives way").closes, Some(ids[0]));
         assert_eq!(gate.open(Kind::Trusted), 4);
+    }
+
+    #[test]
+    fn gate_full_of_many_sources_the_connection_that_is_silent_longest_gives_way() {
+        let mut gate = ConnectionGate::new(BOUNDS);
+        let ids: Vec<_> = [7, 9, 8, 6].into_iter().map(|n| let_in(&mut gate, n, 0)).collect();
+        gate.call_began(ids[0]);
+        for (newcomer, oldest) in [(10, ids[1]), (11, ids[2]), (1, ids[3])] {
+            assert_eq!(gate.admit(source(newcomer), true, s(1)).expect("one gives way").closes, Some(oldest));
+        }
     }
 
     #[test]

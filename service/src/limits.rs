@@ -39,7 +39,9 @@ pub const WRITE_STALLED_WITHIN: Duration = Duration::from_secs(30);
 pub const UNREAD_PER_CONNECTION: usize = 64 << 20;
 /// ... of all connections of a port: the connection with the most is closed.
 pub const UNREAD_MAX: usize = 256 << 20;
-/// A replaced connection's descriptor is waited for so long before the next connection is accepted.
+/// So many connections may have given way and not be gone yet: with more, the next is not accepted.
+pub const CLOSING_MAX: usize = 4;
+/// ... but for so long at most.
 pub const REPLACED_GONE_WITHIN: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (out of descriptors), so that it does not spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -2,8 +2,8 @@
 //!
 //! **What it is.** [`PortGate::accept`] gives the next connection that the gate lets in. Its
 //! [`Place`] is known to the stream and to the calls on it. A connection that has to give way is
-//! closed by its own stream, and its descriptor is waited for before the next one is accepted, so
-//! that there are never more than the bound.
+//! closed by its own stream. Few of them may be there still when the next is accepted, so that there
+//! are never many more than the bound.
 //!
 //! **Owns** the gate's lock and its clock. **Must never** hold the lock across an await, or end
 //! over one failed accept.
@@ -25,7 +25,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::gate::{ConnectionBounds, ConnectionGate, ConnectionId, Kind, Refused, Source};
 use crate::guarded::GuardedIo;
-use crate::limits::{ACCEPT_PAUSE, REFUSALS_LOGGED_EVERY, REPLACED_GONE_WITHIN, UNREAD_MAX, UNREAD_PER_CONNECTION};
+use crate::limits::{
+    ACCEPT_PAUSE, CLOSING_MAX, REFUSALS_LOGGED_EVERY, REPLACED_GONE_WITHIN, UNREAD_MAX, UNREAD_PER_CONNECTION,
+};
 
 /// Something that accepts byte streams.
 pub trait Accept: Send {
@@ -95,7 +97,6 @@ impl CloseReason {
 /// One port.
 pub struct PortGate {
     port: &'static str,
-    bounds: ConnectionBounds,
     trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
     began: Instant,
     state: Mutex<State>,
@@ -136,7 +137,7 @@ impl PortGate {
         let state = Mutex::new(State { gate, handles: BTreeMap::new(), streams: 0, refused: (0, None) });
         let closed = std::array::from_fn(|_| AtomicU64::new(0));
         let (began, gone, unread) = (Instant::now(), Notify::new(), AtomicUsize::new(0));
-        Arc::new(Self { port, bounds, trusted: Box::new(trusted), began, state, gone, unread, closed })
+        Arc::new(Self { port, trusted: Box::new(trusted), began, state, gone, unread, closed })
     }
 
     /// Its name, for logs and metrics.
@@ -182,7 +183,8 @@ impl PortGate {
         let room = async {
             loop {
                 let gone = self.gone.notified();
-                if self.lock().streams < self.bounds.most() {
+                // Places that are taken do not count: the next connection may get one of them.
+                if self.closing() < CLOSING_MAX {
                     return;
                 }
                 gone.await;
@@ -191,6 +193,12 @@ impl PortGate {
         if timeout(REPLACED_GONE_WITHIN, room).await.is_err() {
             tracing::warn!(port = self.port, "connections that were closed are still there");
         }
+    }
+
+    /// Streams that were asked to close and are there.
+    fn closing(&self) -> usize {
+        let state = self.lock();
+        state.streams - state.gate.all()
     }
 
     /// A place for a connection from an address, if it gets one.
@@ -365,6 +373,45 @@ mod tests {
 
     fn closing(place: &Place) -> Option<CloseReason> {
         place.closing(Waker::noop())
+    }
+
+    /// Gives the streams that it has, then none.
+    struct Listener(Vec<(tokio::io::DuplexStream, SocketAddr)>);
+
+    impl Accept for Listener {
+        type Io = tokio::io::DuplexStream;
+        async fn accept(&mut self) -> io::Result<(Self::Io, SocketAddr)> {
+            match self.0.pop() {
+                Some(accepted) => Ok(accepted),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomer_of_a_full_port_is_accepted_at_once_and_few_wait_to_be_gone() {
+        let gate = PortGate::new("test", ConnectionBounds::of(8), |from| from.is_loopback());
+        let from = |n: u8, source: [u8; 4]| (tokio::io::duplex(8).0, SocketAddr::from((source, n.into())));
+        let many = (0..8).map(|n| from(n, [127, 0, 0, n])).chain((0..16).map(|n| from(n, [10, 0, 0, n])));
+        let mut listener = Listener(many.collect());
+        let mut streams = Vec::new();
+        for _ in 0..24 {
+            streams.push(gate.accept(&mut listener).await);
+        }
+        let began = Instant::now();
+        // Each takes the place of one that does not go.
+        for n in 0..CLOSING_MAX {
+            listener.0.push(from(100, [127, 0, 1, n as u8]));
+            streams.push(gate.accept(&mut listener).await);
+        }
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+        listener.0.push(from(100, [127, 0, 2, 1]));
+        let next = gate.accept(&mut listener);
+        let mut next = Box::pin(next);
+        assert!(futures::poll!(next.as_mut()).is_pending(), "four are still there");
+        streams.retain(|(io, _)| io.place().closing(Waker::noop()).is_none());
+        next.await;
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
     }
 
     #[test]
