@@ -6,6 +6,7 @@
 mod bite;
 mod check;
 mod corpus;
+mod failover;
 mod list;
 mod many;
 mod meta;
@@ -27,6 +28,8 @@ const EXAMPLES: &str = "Examples:
   jepsen sim --plan shrunk.json                 run that
   jepsen check history.jsonl                    judge a journal, ours or another tool's
   jepsen real --nemesis partition-ring --minutes 5
+  jepsen failover --kills 100                   how long is a shard without answers?
+  jepsen failover --stall followers --minutes 30
   jepsen real --endpoints a:7101,b:7101,c:7101 --minutes 5";
 
 /// Tries to break Holdfast.
@@ -55,7 +58,9 @@ enum Command {
     Bite(bite::Args),
     /// Presses on real processes, or on your own cluster.
     Real(real::Args),
-    /// A node with a disk that forgets; `real` starts these.
+    /// Measures on real processes: the time without answers when leaders are killed, elections while disks stall.
+    Failover(failover::Args),
+    /// A node with a disk that forgets; `real` and `failover` start these.
     #[command(hide = true, disable_help_flag = true)]
     Node {
         /// A node's own arguments.
@@ -95,6 +100,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Corpus(args) => corpus::run(&args),
         Command::Bite(args) => bite::run(&args),
         Command::Real(args) => real::run(&args),
+        Command::Failover(args) => failover::run(&args),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,

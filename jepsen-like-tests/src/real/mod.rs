@@ -9,6 +9,7 @@
 
 pub mod campaign;
 pub mod disk;
+pub mod failover;
 pub mod field;
 pub mod knobs;
 pub mod nemesis;
