@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use jepsen_like_tests::faults::{Disks, Fault, Planned, Who};
+use jepsen_like_tests::faults::{Clients, Disks, Fault, Planned, Who};
 use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Report, Setting};
-use ledger_raft::limits::{ELECTION_MAX, FAILOVER_AGAIN, STALL_BUDGET};
+use ledger_raft::limits::{ELECTION_MAX, ELECTION_MIN, FAILOVER_AGAIN, HEARTBEAT, STALL_BUDGET};
 
 const SEEDS: [u64; 2] = [3, 7];
 const STRIKES_AT_MS: u64 = 3_000;
@@ -15,13 +15,17 @@ const SHARD: u32 = 1;
 const VOTES_MS: u64 = 100;
 
 fn run(seed: u64, fault: Fault) -> Report {
-    let faults = Some(vec![Planned { at_ms: STRIKES_AT_MS, fault }]);
+    run_all(seed, vec![Planned { at_ms: STRIKES_AT_MS, fault }])
+}
+
+fn run_all(seed: u64, faults: Vec<Planned>) -> Report {
+    let (planned, faults) = (faults.len(), Some(faults));
     let report =
         Apart { verbose: std::env::var_os("V").is_some(), ..Apart::new(PathBuf::from(env!("CARGO_BIN_EXE_jepsen"))) }
             .run(&Setting { faults, ..Setting::of(seed) });
     let report = report.expect("a process");
     assert_eq!(report.violations, vec![], "seed {seed}");
-    assert_eq!(report.struck.values().sum::<u32>(), 1, "seed {seed}");
+    assert_eq!(report.struck.values().sum::<u32>() as usize, planned, "seed {seed}");
     report
 }
 
@@ -61,13 +65,29 @@ fn lost_connections_to_a_leader_that_lives_elect_nobody() {
 }
 
 #[test]
+fn a_cut_network_that_refuses_nothing_waits_for_the_election_time() {
+    // The connections break, and the next ones are not answered: the leader may live.
+    let at_least = (ELECTION_MAX + ELECTION_MIN - 2 * HEARTBEAT).as_millis() as u64;
+    for seed in SEEDS {
+        let reset = Planned { at_ms: STRIKES_AT_MS, fault: Fault::Reset { who: Who::Leader, clients: false } };
+        let cut = Fault::Isolate { who: Who::Leader, clients: Clients::Outside, ms: 4_000 };
+        let report = run_all(seed, vec![reset, Planned { at_ms: STRIKES_AT_MS + 10, fault: cut }]);
+        let silent = without_leader(&report).expect("a new leader");
+        assert!(silent >= at_least, "seed {seed}: replaced after {silent} ms, within its lease and an election time");
+    }
+}
+
+#[test]
 fn a_disk_that_stalls_costs_no_leader_its_lease() {
+    let mut stalled_calls = 0;
     for of in [Disks::Leader, Disks::Follower, Disks::Followers] {
         for seed in SEEDS {
             let stall_ms = STALL_BUDGET.as_millis() as u64;
             let report = run(seed, Fault::DiskStall { of, stall_ms, every_ms: 1_000, ms: 4_500 });
             let elected: Vec<_> = report.elected.iter().filter(|e| e.at_ms >= STRIKES_AT_MS).collect();
             assert!(elected.is_empty(), "{of:?}, seed {seed}: {elected:?}");
+            stalled_calls += report.run.events.iter().filter(|e| e.answered_ms - e.asked_ms >= stall_ms / 2).count();
         }
     }
+    assert!(stalled_calls > 0, "no call waited for a disk");
 }

@@ -16,12 +16,15 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
 
-use crate::api::{NodeId, Role};
+use crate::api::NodeId;
 use crate::group::GroupCore;
-use crate::limits::{FAILOVER_AGAIN, FAILOVER_PROBE_WITHIN, FAILOVER_TRIES_AFTER_LEASE};
+use crate::limits::{
+    FAILOVER_AGAIN, FAILOVER_CANDIDATE_LOOKS, FAILOVER_PROBE_AGAIN, FAILOVER_PROBE_WITHIN, FAILOVER_PROBES,
+    FAILOVER_TRIES_AFTER_LEASE,
+};
 use crate::transport::link::lock;
 use crate::transport::server::Registry;
-use crate::unreadable;
+use crate::types::Vote;
 
 /// A connection from this peer is closed: looks whether its process is gone, and replaces it where it led.
 pub(crate) fn connection_closed(registry: &Arc<Registry>, peer: NodeId) {
@@ -46,32 +49,66 @@ async fn replace(registry: &Registry, peer: NodeId) {
         registry.all_groups().into_iter().filter(|core| core.status_now().leader == Some(peer)).collect();
     let addr = led.iter().find_map(|core| core.status_now().voters.get(&peer).cloned());
     let Some(addr) = addr else { return };
-    let dialled = timeout(FAILOVER_PROBE_WITHIN, registry.seams.net.connect(&addr)).await;
-    if !matches!(&dialled, Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused) {
-        return;
+    if is_gone(registry, &addr).await {
+        drop(join_all(led.iter().map(|core| stand(core, peer))).await);
     }
-    drop(join_all(led.iter().map(|core| stand(core, peer))).await);
+}
+
+/// Whether the port refuses connections. A process that ends may still have its listener when its connections are closed already: one that
+/// takes a connection is asked again.
+async fn is_gone(registry: &Registry, addr: &str) -> bool {
+    for _ in 0..FAILOVER_PROBES {
+        match timeout(FAILOVER_PROBE_WITHIN, registry.seams.net.connect(addr)).await {
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => return true,
+            Ok(_) => sleep(FAILOVER_PROBE_AGAIN).await,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Stands for election until another leads, or it is left to the election time.
 async fn stand(core: &GroupCore, gone: NodeId) {
-    let began = core.status_now();
-    let others: Vec<NodeId> = began.voters.keys().filter(|id| **id != gone).copied().collect();
+    let voters = core.status_now().voters;
+    let others: Vec<NodeId> = voters.keys().filter(|id| **id != gone).copied().collect();
     let (Some(place), Some(raft)) = (others.iter().position(|id| *id == core.node), &core.raft) else { return };
     tracing::info!(group = core.id.0, leader = gone.0, "the leader's process is gone: standing for election");
     sleep(turn(place, others.len(), core.id.0)).await;
+    let mut candidate = Candidate::default();
     for _ in 0..tries(core.tuning.election_max) {
-        let now = core.status_now();
-        let replaced = now.term != began.term || now.leader != Some(gone);
-        if replaced || now.role == Role::Leader || core.stop.is_cancelled() {
+        if core.status_now().stopped.is_some() || core.stop.is_cancelled() {
+            return;
+        }
+        // Asked behind everything that was asked before: a vote that is being saved now has been saved when this is answered.
+        let Ok(vote) = raft.with_raft_state(|state| *state.vote_ref()).await else { return };
+        if vote.committed && vote.leader_id.voted_for != gone.0 {
             return;
         }
         // Unlike the election timer, the call asks nobody whether this replica may stand.
-        let may_stand = core.gate.is_open() && unreadable::may_lead(core);
-        if may_stand && raft.trigger().elect(true).await.is_err() {
+        if candidate.is_over(&vote) && core.may_stand() && raft.trigger().elect(true).await.is_err() {
             return;
         }
         sleep(FAILOVER_AGAIN).await;
+    }
+}
+
+/// The vote of a candidate, this node or another: it is left alone for some looks, then it is lost or split.
+#[derive(Default)]
+struct Candidate {
+    vote: Option<Vote>,
+    looks: u32,
+}
+
+impl Candidate {
+    fn is_over(&mut self, vote: &Vote) -> bool {
+        if vote.committed {
+            return true;
+        }
+        if self.vote.as_ref() != Some(vote) {
+            (self.vote, self.looks) = (Some(*vote), 0);
+        }
+        self.looks += 1;
+        self.looks > FAILOVER_CANDIDATE_LOOKS
     }
 }
 
@@ -90,6 +127,7 @@ fn tries(lease: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::LeaderId;
 
     #[test]
     fn voters_stand_one_after_another_and_first_in_different_groups() {
@@ -103,6 +141,18 @@ mod tests {
             }
         }
         assert_ne!(turn(0, 2, 1), turn(0, 2, 2));
+    }
+
+    #[test]
+    fn a_candidate_is_left_alone_until_its_vote_is_lost() {
+        let vote = |term, node, committed| Vote { leader_id: LeaderId { term, voted_for: node }, committed };
+        let mut candidate = Candidate::default();
+        assert!(candidate.is_over(&vote(1, 1, true)), "the leader that is gone");
+        for _ in 0..FAILOVER_CANDIDATE_LOOKS {
+            assert!(!candidate.is_over(&vote(2, 2, false)));
+        }
+        assert!(candidate.is_over(&vote(2, 2, false)));
+        assert!(!candidate.is_over(&vote(3, 3, false)), "another one begins anew");
     }
 
     #[test]

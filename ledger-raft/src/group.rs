@@ -36,6 +36,7 @@ use crate::transport::Known;
 use crate::transport::link::{Links, lock};
 use crate::transport::pull::PullSlot;
 use crate::types::{CommittedLeaderId, Push, Runtime, Stamped, Types, position};
+use crate::unreadable;
 use crate::vote_gate::VoteGate;
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
@@ -138,6 +139,12 @@ impl GroupCore {
     /// Whether the replica was stopped, or is about to be.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled() || self.stopped_why().is_some()
+    }
+
+    /// Whether the replica may become leader: it may vote, and knows every committed entry.
+    pub(crate) fn may_stand(&self) -> bool {
+        let whole = self.store.log().damage().is_none_or(|damage| damage.emptied);
+        whole && self.gate.is_open() && unreadable::may_lead(self)
     }
 
     /// An error when this replica must not vote: it may have forgotten a vote that it gave.

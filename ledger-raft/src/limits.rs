@@ -148,6 +148,12 @@ const _: () = assert!(
 );
 /// A port that neither takes nor refuses a connection within that time says nothing about its process.
 pub const FAILOVER_PROBE_WITHIN: Duration = Duration::from_millis(100);
+/// A port that takes a connection is asked so often whether its process is gone.
+pub const FAILOVER_PROBES: u32 = 3;
+/// ... after this pause.
+pub const FAILOVER_PROBE_AGAIN: Duration = Duration::from_millis(20);
+/// A candidate's vote is left alone for so many looks: two syncs and an answer, also on a slow disk.
+pub const FAILOVER_CANDIDATE_LOOKS: u32 = 3;
 /// Once its leader's process is gone, a voter stands for election that often, until the lease is over and another leads.
 pub const FAILOVER_AGAIN: Duration = Duration::from_millis(50);
 /// A vote that is split, or lost to a voter with a longer log, is repeated that often behind the lease.

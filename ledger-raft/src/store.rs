@@ -400,6 +400,12 @@ mod tests {
         assert_eq!(began.elapsed(), std::time::Duration::ZERO);
         assert_eq!(store.ends().unwrap(), (Some(crate::types::log_id(1, 4)), Some(crate::types::log_id(1, 8))));
 
+        // A power cut before the log has written it forgets it: the entries are there again.
+        let forgotten = disk.fork();
+        let reopened = Wal::open(Arc::new(forgotten), PathBuf::from("/wal"), identity, config.clone()).await.unwrap();
+        let reopened = Store::new(reopened.group(GroupId(1)), Arc::new(Progress::new()));
+        assert_eq!(reopened.ends().unwrap(), (None, Some(crate::types::log_id(1, 8))));
+
         // What is queued behind it is durable only when the purge is.
         store.put_vote(&Vote::new(2, 1)).await.unwrap();
         assert!(began.elapsed() > std::time::Duration::ZERO);

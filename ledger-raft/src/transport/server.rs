@@ -369,11 +369,10 @@ async fn heartbeat(core: &Arc<GroupCore>, from: NodeId, body: &mut Bytes) -> io:
 async fn transfer(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
     let request = codec::take_transfer(body)?;
     checks::vote(request.from_leader(), true, from, &core.known())?;
-    if !core.gate.is_open() {
-        return Err(io::Error::other("this replica may not vote yet and cannot lead"));
-    }
-    if !unreadable::may_lead(core) {
-        return Err(io::Error::other("this replica does not know a committed entry and cannot lead"));
+    if !core.may_stand() {
+        return Err(io::Error::other(
+            "this replica cannot lead: it may not vote yet, or does not know a committed entry",
+        ));
     }
     let r = core.seeded(core.raft()?.handle_transfer_leader(request)).await.map_err(io::Error::other)?;
     let mut b = BytesMut::new();
