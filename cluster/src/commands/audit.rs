@@ -373,8 +373,9 @@ async fn read_history(client: &Client, committed: &BTreeMap<u32, u64>, books: &m
             eprintln!("reading history: {} changes so far …", books.changes());
             say_at = Instant::now() + limits::AUDIT_PROGRESS_EVERY;
         }
-        // An empty frame comes while nothing happens, so that all there was is entered.
-        if happenings.changes.is_empty() && (books.changes() > 0 || before.is_empty()) {
+        // An empty frame with times comes while nothing happens, so that all there was is entered.
+        let idle = happenings.changes.is_empty() && !happenings.shard_times.is_empty();
+        if idle && (books.changes() > 0 || before.is_empty()) {
             for (shard, time) in happenings.shard_times {
                 books.advance(shard, time);
             }

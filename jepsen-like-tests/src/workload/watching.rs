@@ -130,7 +130,7 @@ pub(crate) async fn one_watch(
     watched
 }
 
-/// Reads frames until one without changes says that there are no more now.
+/// Reads frames until one without changes says that there are no more now, and how late it is.
 async fn read(
     site: &Site,
     node: u64,
@@ -141,7 +141,8 @@ async fn read(
     let idle_ends = !request.from_now;
     let mut frames = site.ledger(node).await?.watch(request).await?.into_inner();
     while let Some(frame) = frames.message().await? {
-        if frame.changes.is_empty() && idle_ends {
+        // The first frame has no changes either: it is where the watch begins, and has no times.
+        if frame.changes.is_empty() && !frame.shard_time_ms.is_empty() && idle_ends {
             return Ok(());
         }
         let before = changes.len();
