@@ -320,6 +320,7 @@ fn prepare(
     })?;
     let mut found = recover(disk.as_ref(), &dir, identity, config.segment_bytes)?;
     let loss = record.loss(found.newest).map_err(|e| WalError::io("compare the record of segments", e))?;
+    let lost = loss.is_some();
     if let Some(why) = loss.or_else(|| found.cut.take()) {
         found.lose_all(&dir, &why);
     }
@@ -348,6 +349,7 @@ fn prepare(
         oldest: found.oldest,
         next_slot: found.next_slot,
         superseded: found.superseded,
+        lost,
         record,
     };
     let (writer, shared) = Writer::begin(disk.clone(), dir.clone(), identity, config.clone(), start, first)?;

@@ -50,6 +50,7 @@ mod index;
 mod limits;
 mod log;
 pub(crate) mod look;
+mod loss;
 mod outcome;
 mod reader;
 mod recover;

@@ -52,6 +52,8 @@ pub(crate) struct Start {
     pub(crate) next_slot: u32,
     /// Files that stand for nothing once the segment is begun: they become spares.
     pub(crate) superseded: Vec<SegmentFile>,
+    /// Every group is damaged, and no record but that of begun segments says so yet.
+    pub(crate) lost: bool,
     pub(crate) record: Arc<dyn SegmentsBegun>,
 }
 
@@ -160,6 +162,9 @@ impl Writer {
         writer
             .write_header(start.before, start.before_end)
             .map_err(|e| WalError::io(format!("begin segment {}", path.display()), e))?;
+        if start.lost {
+            writer.record_lost().map_err(|e| WalError::io(format!("record a loss in {}", path.display()), e))?;
+        }
         let generation = writer.active.generation;
         writer.record.started(generation).map_err(|e| WalError::io(format!("record segment {generation}"), e))?;
         // Not before: until then these files alone say that all before them was begun.
@@ -367,7 +372,7 @@ impl Writer {
         ended
     }
 
-    fn encode_small(&mut self, mem: &Arc<GroupMem>, kind: Kind, index: u64, body: Bytes) {
+    pub(super) fn encode_small(&mut self, mem: &Arc<GroupMem>, kind: Kind, index: u64, body: Bytes) {
         let booked = self.booked(mem);
         let state = &mut booked.state;
         state.seq += 1;
@@ -456,7 +461,7 @@ impl Writer {
         needed.unwrap_or(self.active.generation).min(self.active.generation)
     }
 
-    fn write_round(&mut self) -> io::Result<()> {
+    pub(super) fn write_round(&mut self) -> io::Result<()> {
         let oldest = self.announced();
         let bytes = self.round.finish(self.active.generation, self.next_round, self.active.next_block);
         let blocks = (bytes.len() / BLOCK_BYTES) as u32;

@@ -14,7 +14,7 @@ use ledger_raft::wal::{SegmentsBegun, Wal, WalError};
 
 /// Opens the log beside its identity file, as a node does: no crash may look like a loss of what
 /// that file says was begun.
-async fn open(disk: &SimDisk) -> Result<Wal, WalError> {
+pub(crate) async fn open(disk: &SimDisk) -> Result<Wal, WalError> {
     let io = |source| WalError::Io { what: "open the identity file".into(), source };
     let record = record(disk).map_err(io)?;
     Wal::open_recorded(Arc::new(disk.clone()), dir(), identity(), config(), Arc::new(record)).await

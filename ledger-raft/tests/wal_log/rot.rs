@@ -307,3 +307,37 @@ fn a_segment_of_another_length_than_its_header_says_is_damage() {
         }
     });
 }
+
+/// The header of a start's segment is taken for a repetition of what is known, and rot there is
+/// harmless. What that start found lost is new, and the file of begun segments says it no more.
+#[test]
+fn a_loss_that_one_start_found_outlives_any_rotten_block_of_its_segment() {
+    runtime().block_on(async {
+        let disk = SimDisk::new(2);
+        let segments = |disk: &SimDisk| {
+            let files = disk.files().into_iter();
+            files.filter(|file| file.extension().is_some_and(|end| end == "seg")).collect::<Vec<_>>()
+        };
+        let newest = |disk: &SimDisk| {
+            let generation = |file: &Path| disk.content(file).expect("file")[4];
+            segments(disk).into_iter().max_by_key(|file| generation(file)).expect("a segment")
+        };
+        for tag in 1..=2 {
+            let wal = crate::crash::open(&disk).await.expect("opens");
+            append(&wal.group(GROUPS[0]), vec![entry(tag, tag, 100)]).await.expect("told").expect("durable");
+            wal.close().await;
+        }
+        ledger_raft::seam::Disk::remove(&disk, &newest(&disk)).expect("removed");
+        drop(crate::crash::open(&disk).await.expect("opens"));
+        disk.crash(2);
+        let file = newest(&disk);
+        for block in 0..16 {
+            let copy = disk.fork();
+            copy.flip_bit(&file, block * BLOCK + 77, 1).expect("flipped");
+            let wal = crate::crash::open(&copy).await.expect("opens");
+            for id in [GROUPS[0], GroupId(77)] {
+                assert!(wal.group(id).state().damage.is_some(), "block {block}: {id:?} forgot what it lost");
+            }
+        }
+    });
+}

@@ -1,0 +1,31 @@
+//! How a start records that the log is not all that was written.
+//!
+//! **Owns** that round. **Must never** be written before the header of its segment, or after the
+//! record of begun segments. **Read next**: [`super::writer`].
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::frame::{Kind, RECORD_BYTES};
+use super::writer::Writer;
+
+impl Writer {
+    /// The marks of a loss in records that count, in a round of their own. A header that rots is taken
+    /// for one that only repeated what is known, and these marks are new.
+    pub(super) fn record_lost(&mut self) -> io::Result<()> {
+        self.round.clear();
+        let marks: Vec<_> = self.book.values().filter_map(|b| Some((b.mem.clone(), b.state.damage.clone()?))).collect();
+        for (mem, mark) in marks {
+            let body = Bytes::from(mark.file);
+            if !self.fits(RECORD_BYTES + body.len()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the segment is too small for the damage of all groups: configure larger segments",
+                ));
+            }
+            self.encode_small(&mem, Kind::Damaged, 0, body);
+        }
+        self.write_round()
+    }
+}
