@@ -12,8 +12,8 @@ use service::{ConnectionBounds, PortGate};
 
 use crate::access::Access;
 use crate::limits::{
-    DESCRIPTORS_FILES_MIN, DESCRIPTORS_FILES_PERCENT, DESCRIPTORS_KEPT, DESCRIPTORS_MIN, DESCRIPTORS_PEERS,
-    GRPC_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX,
+    DESCRIPTORS_BESIDE, DESCRIPTORS_FILES_MIN, DESCRIPTORS_FILES_PERCENT, DESCRIPTORS_KEPT, DESCRIPTORS_MIN,
+    DESCRIPTORS_PEERS, GRPC_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX,
 };
 
 /// The gates of one node.
@@ -70,7 +70,7 @@ impl Shares {
             return Err(TooFewDescriptors { limit });
         }
         let files = (limit / 100 * DESCRIPTORS_FILES_PERCENT).max(DESCRIPTORS_FILES_MIN);
-        let left = limit - files - DESCRIPTORS_PEERS - DESCRIPTORS_KEPT;
+        let left = limit - files - DESCRIPTORS_PEERS - DESCRIPTORS_KEPT - DESCRIPTORS_BESIDE;
         let at_most = |share: u64, most: usize| usize::try_from(share).unwrap_or(most).min(most);
         Ok(Self { grpc: at_most(left / 3 * 2, GRPC_CONNECTIONS_MAX), http: at_most(left / 3, HTTP_CONNECTIONS_MAX) })
     }
@@ -84,8 +84,8 @@ mod tests {
     fn shares_leave_room_for_files_peers_and_operators() {
         let shares = |limit| Shares::of(Some(limit)).map(|shares| (shares.grpc, shares.http));
         assert_eq!(shares(511), Err(TooFewDescriptors { limit: 511 }));
-        assert_eq!(shares(512), Ok((106, 53)));
-        assert_eq!(shares(1_024), Ok((284, 142)));
+        assert_eq!(shares(512), Ok((42, 21)));
+        assert_eq!(shares(1_024), Ok((220, 110)));
         assert_eq!(shares(65_536), Ok((GRPC_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX)));
         assert_eq!(Shares::of(None), Shares::of(Some(u64::MAX)));
     }

@@ -280,7 +280,13 @@ const _: () =
     assert!(WATCHES_PER_CONNECTION * (UNREAD_PER_STREAM + WATCH_FRAME_BYTES) < service::limits::UNREAD_PER_CONNECTION);
 const _: () = assert!(4 * STREAM_CALLS_IN_FLIGHT * ANSWER_UNREAD_BYTES < service::limits::UNREAD_PER_CONNECTION);
 const _: () = assert!(ledger_proto::limits::ANSWER_BYTES_MAX * 2 <= service::limits::UNREAD_PER_CONNECTION);
-const _: () = assert!(DESCRIPTORS_FILES_MIN + DESCRIPTORS_PEERS + DESCRIPTORS_KEPT < DESCRIPTORS_MIN);
+/// ... and what both ports have beside their shares: untrusted connections, and probes.
+pub const DESCRIPTORS_BESIDE: u64 = 96;
+const _: () = assert!(
+    DESCRIPTORS_BESIDE as usize == 2 * service::limits::UNTRUSTED_CONNECTIONS_MAX + service::limits::HTTP_PROBE_PLACES
+);
+const _: () =
+    assert!(DESCRIPTORS_FILES_MIN + DESCRIPTORS_PEERS + DESCRIPTORS_KEPT + DESCRIPTORS_BESIDE < DESCRIPTORS_MIN);
 const _: () = assert!(DESCRIPTORS_PEERS >= 2 * 2 * MEMBERS_MAX as u64);
 
 /// How long the allocator keeps freed pages before they go back to the system, milliseconds: longer than any lull within a sale.

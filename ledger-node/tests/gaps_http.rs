@@ -9,7 +9,7 @@ use ledger_node::limits::{HTTP_BODY_BYTES, HTTP_BODY_WITHIN};
 use ledger_node::{NodeSeams, RunningNode, serve};
 use ledger_raft::seam::{BoxIo, Net};
 use ledger_raft::seam_real::TcpNet;
-use service::limits::HTTP_HEADERS_WITHIN;
+use service::limits::{FIRST_BYTE_WITHIN, FIRST_CALL_WITHIN};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
@@ -48,7 +48,7 @@ async fn headers_that_dribble_end_the_connection() {
     };
     let (answer, ()) = tokio::join!(rest(&mut io), dribble);
     assert!(!answer.contains("200"), "{answer}");
-    assert!(began.elapsed() < 4 * HTTP_HEADERS_WITHIN, "after {:?}", began.elapsed());
+    assert!(began.elapsed() < 2 * FIRST_CALL_WITHIN, "after {:?}", began.elapsed());
     node.shutdown(Duration::from_secs(1)).await;
 }
 
@@ -71,9 +71,9 @@ async fn a_body_that_dribbles_is_answered_408_and_nothing_is_done() {
 async fn a_client_that_is_slow_but_in_time_is_answered() {
     let (node, _dir) = node().await;
     let mut io = connect(&node).await;
-    sleep(HTTP_HEADERS_WITHIN / 2).await;
+    sleep(FIRST_BYTE_WITHIN / 2).await;
     io.write_all(b"POST /v1/products HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n").await.expect("sent");
-    sleep(HTTP_HEADERS_WITHIN / 4).await;
+    sleep(FIRST_CALL_WITHIN / 4).await;
     io.write_all(b"content-type: application/json\r\ncontent-length: 4\r\n\r\n{\"").await.expect("sent");
     sleep(HTTP_BODY_WITHIN / 2).await;
     io.write_all(b"x\"").await.expect("sent");

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// What a node at that limit takes: 106 connections over gRPC and 53 over HTTP, half of them from
+/// What a node at that limit takes: 42 connections over gRPC and 21 over HTTP, half of them from
 /// one source.
 const DESCRIPTORS: u64 = 512;
 /// Streams that the scarce network accepts at once: what gRPC and its untrusted pool may take, and
@@ -152,6 +152,18 @@ async fn ended(connections: Vec<TcpStream>, wanted: usize) {
     }
 }
 
+/// Connections that the node closed for a reason.
+async fn closed(cluster: &Cluster, port: &str, reason: &str) -> u64 {
+    let page = in_time("/metrics", cluster.get(0, "/metrics")).await.text;
+    let name = "holdfast_connections_closed_total{";
+    let counts = page.lines().filter(|line| {
+        line.starts_with(name)
+            && line.contains(&format!("port=\"{port}\""))
+            && line.contains(&format!("reason=\"{reason}\""))
+    });
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
 #[tokio::test]
 async fn idle_connections_beyond_the_descriptors_seller_still_served() {
     let cluster = node().await;
@@ -161,8 +173,9 @@ async fn idle_connections_beyond_the_descriptors_seller_still_served() {
         idle.push(connect_from([127, 0, 0, 1], &address).await);
     }
     sell(&cluster, 1).await;
+    assert!(closed(&cluster, "client", "replaced").await > 0, "the seller waited until the first bytes were late");
     // One source has half of the places.
-    ended(idle, IDLE - 53).await;
+    ended(idle, IDLE - 21).await;
     sell(&cluster, 2).await;
 }
 
@@ -188,6 +201,7 @@ async fn untrusted_connections_hold_no_place() {
     }
     // A source of an untrusted network has two places, one of which is the client's above.
     ended(others, STREAMS - 1).await;
+    assert!(closed(&cluster, "client", "untrusted").await >= STREAMS as u64 - 1);
     sell(&cluster, 1).await;
 }
 
@@ -196,7 +210,8 @@ async fn livez_answers_while_every_http_place_is_taken() {
     let cluster = node().await;
     let address = cluster.http_addr(0);
     let mut working = Vec::new();
-    for _ in 0..26 {
+    // All places: one source has ten of them, and those of the other are not trusted.
+    for _ in 0..10 {
         let mut io = connect_from([127, 0, 0, 1], &address).await;
         let head = "POST /v1/products HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                     content-length: 9\r\nexpect: 100-continue\r\n\r\n";

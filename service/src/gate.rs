@@ -151,7 +151,11 @@ impl ConnectionGate {
         if !trusted {
             let room = self.open(Kind::Untrusted) < self.bounds.untrusted_all
                 && self.open_of(Kind::Untrusted, source) < self.bounds.untrusted_per_source;
-            return if room { Ok(self.place(source, Kind::Untrusted, None, now)) } else { Err(Refused::Untrusted) };
+            // Probes come from anywhere: where there are places for them, a flood of others takes none away.
+            return match room {
+                true => Ok(self.place(source, Kind::Untrusted, None, now)),
+                false => self.admit_probe(source, now).map_err(|_| Refused::Untrusted),
+            };
         }
         let own_bound = self.open_of(Kind::Trusted, source) >= self.bounds.per_source;
         if !own_bound && self.open(Kind::Trusted) < self.bounds.all {
@@ -163,14 +167,15 @@ impl ConnectionGate {
         }
     }
 
-    /// Health and metrics can be asked for however full the port is.
+    /// Health and metrics can be asked for however full the port is. Beyond its bound the oldest goes, of the source that has most.
     fn admit_probe(&mut self, source: Source, now: Duration) -> Result<Admitted, Refused> {
         if self.bounds.probes == 0 {
             return Err(Refused::Full);
         }
         let full = self.open(Kind::Probe) >= self.bounds.probes;
-        let oldest = self.connections.iter().find(|(_, one)| one.kind == Kind::Probe).map(|(id, _)| *id);
-        Ok(self.place(source, Kind::Probe, oldest.filter(|_| full), now))
+        let probes = self.connections.iter().filter(|(_, one)| one.kind == Kind::Probe);
+        let of_most = probes.max_by_key(|(id, one)| (self.open_of(Kind::Probe, one.source), std::cmp::Reverse(**id)));
+        Ok(self.place(source, Kind::Probe, of_most.map(|(id, _)| *id).filter(|_| full), now))
     }
 
     /// The connection that gives way to a newcomer: one of `source`, or of any.
@@ -359,6 +364,20 @@ mod tests {
         gate.admit(source(1), true, s(1)).expect("another");
         let third = gate.admit(source(2), true, s(1)).expect("another");
         assert_eq!((third.kind, third.closes), (Kind::Probe, Some(first.id)));
+    }
+
+    #[test]
+    fn gate_flood_of_untrusted_connections_probes_of_another_source_stay() {
+        let mut gate = ConnectionGate::new(ConnectionBounds { probes: 3, ..BOUNDS });
+        let admit = |gate: &mut ConnectionGate, n| gate.admit(source(n), false, s(0)).expect("a place");
+        for n in [1, 1, 2] {
+            assert_eq!(admit(&mut gate, n).kind, Kind::Untrusted);
+        }
+        let kept = admit(&mut gate, 9);
+        assert_eq!((kept.kind, kept.closes), (Kind::Probe, None));
+        let flood: Vec<_> = (0..6).map(|_| admit(&mut gate, 1)).collect();
+        assert!(flood.iter().all(|one| one.kind == Kind::Probe && one.closes != Some(kept.id)));
+        assert_eq!(flood[5].closes, Some(flood[3].id), "the oldest of the source with most");
     }
 
     #[test]

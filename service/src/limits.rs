@@ -26,9 +26,11 @@ pub const PROBE_CLOSED_AFTER: Duration = Duration::from_secs(5);
 pub const FIRST_BYTE_WITHIN: Duration = Duration::from_secs(5);
 /// ... and its first call so soon, both counted from the accept.
 pub const FIRST_CALL_WITHIN: Duration = Duration::from_secs(10);
-/// A client has so long for the headers of an HTTP request; also how long a connection may stay
-/// idle between two.
-pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long an HTTP connection may stay idle between two requests, and the headers of a later one
+/// may take: longer than proxies keep idle connections, which would send a request as it is
+/// closed. The first request is bounded by [`FIRST_CALL_WITHIN`], and at a bound an idle connection
+/// gives way long before.
+pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(75);
 /// A connection that made calls and has been idle for so long may lose its place to a newcomer, at
 /// a bound only.
 pub const IDLE_REPLACED_AFTER: Duration = Duration::from_secs(1);

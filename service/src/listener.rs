@@ -54,6 +54,8 @@ pub async fn serve_http<L: Accept>(
         () = shutdown => {}
         () = accepting => {}
     }
+    // Who connects from here on is refused, and asks another node.
+    drop(listener);
     stop.cancel();
     connections.close();
     connections.wait().await;

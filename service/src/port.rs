@@ -178,7 +178,7 @@ impl PortGate {
         }
     }
 
-    /// Waits until those that gave way are gone.
+    /// Waits until those that gave way are gone, where there is no room beside them.
     async fn room(&self) {
         let room = async {
             loop {
