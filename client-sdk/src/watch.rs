@@ -58,7 +58,8 @@ pub struct Happenings {
     pub changes: Vec<Happened>,
     /// To go on behind these changes.
     pub cursor: Cursor,
-    /// How current each shard's feed is: its ledger time.
+    /// How current each shard's feed is: its ledger time. Empty in the first frame of a stream, which only says where it begins: the end
+    /// of what there is so far is a frame without changes that has times.
     pub shard_times: BTreeMap<u32, LedgerTime>,
 }
 
@@ -194,7 +195,7 @@ type Rpc = ledger_proto::framed::ledger_client::LedgerClient<tonic::transport::C
 #[derive(Default)]
 struct Ends {
     places: BTreeMap<u32, v1::FeedPlace>,
-    /// Nodes that went on elsewhere, since the last frame that fitted.
+    /// Nodes that went on elsewhere, since the last frame that went on here.
     refused: u32,
 }
 
@@ -218,7 +219,6 @@ impl Ends {
             }
         }
         self.places = places;
-        self.refused = 0;
         Ok(())
     }
 }
@@ -249,7 +249,10 @@ async fn one_stream(
             Err(_) => return Ok(()),
         };
         ends.take(&frame)?;
-        *tries = 0;
+        // The first frame of a stream says where it begins, before the node knows whether it can go on from there.
+        if !frame.spans.is_empty() || !frame.changes.is_empty() || !frame.shard_time_ms.is_empty() {
+            (ends.refused, *tries) = (0, 0);
+        }
         let happenings = read(frame, cursor.as_ref())?;
         let behind = happenings.cursor.clone();
         if out.send(Ok(happenings)).await.is_err() {

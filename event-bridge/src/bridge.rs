@@ -330,6 +330,10 @@ impl Running {
 
     fn admit(&mut self, frame: Option<Result<Happenings, WatchEnded>>) -> Result<(), Ended> {
         let Happenings { changes, cursor, shard_times } = frame.ok_or(Ended::FeedGone)??;
+        // The first frame of a stream says where it begins, and nothing of how current it is.
+        if changes.is_empty() && shard_times.is_empty() {
+            return Ok(());
+        }
         // In a frame without changes: how current the slowest shard is.
         let through = shard_times.values().min().copied();
         let through = changes.iter().map(|happened| happened.time).max().or(through).unwrap_or(LedgerTime(0));

@@ -1,3 +1,5 @@
+//! What openraft hears of a follower that lacks what it acknowledged.
+
 use std::sync::Mutex;
 
 use async_trait::async_trait;
