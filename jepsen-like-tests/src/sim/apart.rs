@@ -183,28 +183,28 @@ fn read_report(from: impl Read) -> io::Result<Report> {
     let mut from = BufReader::new(from);
     let mut first = String::new();
     from.read_line(&mut first)?;
-    let told: Told = serde_json::from_str(&first)?;
+    let head: Told = serde_json::from_str(&first)?;
     let run = Run::read_events(&mut from)?;
-    let violations = told.violations.into_iter().map(|(property, what)| Violation { property: known(property), what });
+    let violations = head.violations.into_iter().map(|(property, what)| Violation { property: known(property), what });
     Ok(Report {
-        seed: told.seed,
-        nodes: told.nodes,
+        seed: head.seed,
+        nodes: head.nodes,
         run,
         violations: violations.collect(),
-        struck: told.struck,
-        plan: told.plan,
-        lost: told.lost,
-        simulated: told.simulated,
-        converged_after: told.converged_after,
-        elected: told.elected,
-        trace_digest: told.trace_digest,
-        trace_lines: told.trace_lines,
-        trace: told.trace,
+        struck: head.struck,
+        plan: head.plan,
+        lost: head.lost,
+        simulated: head.simulated,
+        converged_after: head.converged_after,
+        elected: head.elected,
+        trace_digest: head.trace_digest,
+        trace_lines: head.trace_lines,
+        trace: head.trace,
     })
 }
 
 fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
-    let told = Told {
+    let head = Told {
         seed: report.seed,
         nodes: report.nodes,
         violations: report.violations.iter().map(|v| (v.property.to_owned(), v.what.clone())).collect(),
@@ -218,7 +218,7 @@ fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         trace_lines: report.trace_lines,
         trace: report.trace.clone(),
     };
-    serde_json::to_writer(&mut *to, &told)?;
+    serde_json::to_writer(&mut *to, &head)?;
     to.write_all(b"\n")?;
     report.run.write_events(to)?;
     to.flush()

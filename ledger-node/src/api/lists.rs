@@ -148,7 +148,7 @@ impl Reader<'_> {
     {
         match self.api.forward.detached(self.within + FORWARD_GRACE, asked).await {
             Some(Ok(answer)) => Ok(answer.into_inner()),
-            Some(Err(told)) => match status::reply(&told) {
+            Some(Err(refused)) => match status::reply(&refused) {
                 Some(Reply::NotNow(why)) => Err(why),
                 _ => Err(unanswered(leader)),
             },

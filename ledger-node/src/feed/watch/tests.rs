@@ -38,12 +38,12 @@ fn at(next: u64) -> From {
 }
 
 async fn indexes(watcher: &mut Watcher, through: u64) -> Vec<u64> {
-    let mut told: Vec<u64> = Vec::new();
-    while told.last().is_none_or(|last| *last < through) {
+    let mut seen: Vec<u64> = Vec::new();
+    while seen.last().is_none_or(|last| *last < through) {
         let frame = watcher.next().await.expect("the watch goes on");
-        told.extend(frame.changes.iter().map(|told| told.position.index));
+        seen.extend(frame.changes.iter().map(|seen| seen.position.index));
     }
-    told
+    seen
 }
 
 #[tokio::test]
@@ -53,12 +53,12 @@ async fn a_slow_watcher_falls_back_from_the_ring_to_history_and_loses_nothing() 
     let (feed, _) = shard(KEEP, 1_000);
     publish(&feed, &chain, 1..=100);
     let mut watcher = begin(&feed, &From::Oldest).expect("begun");
-    let mut told = indexes(&mut watcher, 100).await;
+    let mut seen = indexes(&mut watcher, 100).await;
     publish(&feed, &chain, 101..=400);
     assert!(feed.ring.read(101, PageBounds { records: 1, bytes: 1 }).is_none(), "pushed out of the ring");
-    told.extend(indexes(&mut watcher, 400).await);
+    seen.extend(indexes(&mut watcher, 400).await);
     let want: Vec<u64> = chain.records.iter().map(|(index, _)| *index).collect();
-    assert_eq!(told, want);
+    assert_eq!(seen, want);
 }
 
 #[tokio::test]
@@ -70,8 +70,8 @@ async fn a_cursor_below_what_is_kept_is_too_old_and_names_the_oldest() {
     history.retain().expect("memory");
     let refused = begin(&feed, &at(5)).expect("well-formed").next().await;
     assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
-    let told = indexes(&mut begin(&feed, &at(70)).expect("kept"), 100).await;
-    assert_eq!(told.first(), Some(&70));
+    let seen = indexes(&mut begin(&feed, &at(70)).expect("kept"), 100).await;
+    assert_eq!(seen.first(), Some(&70));
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_gap_and_a_record_that_does_not_fit_are_not_here_and_never_passed_over
         chain.chains[100],
     );
     let mut watcher = begin(&feed, &at(15)).expect("begun");
-    assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good is told first");
+    assert_eq!(indexes(&mut watcher, 20).await, (15..=20).collect::<Vec<_>>(), "what is good comes first");
     let refused = watcher.next().await;
     assert!(matches!(refused, Err(WatchError::NotHere { .. })), "{refused:?}");
     assert!(history.coverage(1).is_gapped(), "and it is fetched again");
@@ -191,10 +191,10 @@ async fn frames_of_large_records_are_small() {
     let (mut places, mut frames) = (Vec::new(), 0);
     while places.len() < 3_000 {
         let frame = watcher.next().await.expect("the watch goes on");
-        let wire = |told: &Told| ledger_proto::feed::change_to_wire(told.position, told.time, &told.change);
-        let bytes: usize = frame.changes.iter().map(|told| prost::Message::encoded_len(&wire(told))).sum();
+        let wire = |seen: &Told| ledger_proto::feed::change_to_wire(seen.position, seen.time, &seen.change);
+        let bytes: usize = frame.changes.iter().map(|seen| prost::Message::encoded_len(&wire(seen))).sum();
         assert!((1..=WATCH_FRAME_BYTES).contains(&bytes), "{bytes}");
-        places.extend(frame.changes.iter().map(|told| told.position.place));
+        places.extend(frame.changes.iter().map(|seen| seen.position.place));
         frames += 1;
         // Where a frame ends within a record another watcher goes on.
         watcher = begin(&feed, &From::Cursor(frame.cursor)).expect("begun");

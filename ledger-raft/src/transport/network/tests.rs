@@ -127,24 +127,24 @@ async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
     let (id, sent) = follower.receives().await;
     assert_eq!(sent, [at(8)]);
     follower.answers(id, at(8)).await;
-    let told = tokio::time::timeout(COMMIT_WORD_WAITS / 2, stream.next()).await;
-    assert!(told.is_err(), "the word waits, and is not answered: {told:?}");
+    let got = tokio::time::timeout(COMMIT_WORD_WAITS / 2, stream.next()).await;
+    assert!(got.is_err(), "the word waits, and is not answered: {got:?}");
     // Nothing brings the word, so it goes by itself.
-    let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
-    assert!(told.is_err(), "the word is not answered: {told:?}");
+    let got = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+    assert!(got.is_err(), "the word is not answered: {got:?}");
     assert_eq!(follower.receives().await, (id, vec![]));
     follower.answers(id, at(8)).await;
-    let told = stream.next().await.unwrap().unwrap();
-    assert!(matches!(told, Ok(Some(matching)) if matching == at(8)), "{told:?}");
+    let got = stream.next().await.unwrap().unwrap();
+    assert!(matches!(got, Ok(Some(matching)) if matching == at(8)), "{got:?}");
 
-    // What follows with entries of its own is told apart by them.
+    // What follows with entries of its own is distinguished by them.
     requests.unbounded_send(append(at(8), &[at(9)], at(8))).unwrap();
     requests.unbounded_send(append(at(9), &[at(10)], at(8))).unwrap();
     assert!(stream.next().now_or_never().is_none());
     assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(9)], vec![at(10)]));
     follower.answers(id, at(9)).await;
-    let told = stream.next().await.unwrap().unwrap();
-    assert!(matches!(told, Ok(Some(matching)) if matching == at(9)), "{told:?}");
+    let got = stream.next().await.unwrap().unwrap();
+    assert!(matches!(got, Ok(Some(matching)) if matching == at(9)), "{got:?}");
 
     // Word that not all is committed goes at once: the answers to the rest must not wait for it.
     let now = Instant::now();
@@ -156,7 +156,7 @@ async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
     follower.answers(id, at(10)).await;
     stream.next().await.unwrap().unwrap().unwrap();
 
-    // The next entries bring a word that waits. What was answered before it is not told for it.
+    // The next entries bring a word that waits. What was answered before it is not answered for it.
     requests.unbounded_send(append(at(10), &[at(11)], at(10))).unwrap();
     requests.unbounded_send(append(at(11), &[], at(11))).unwrap();
     assert!(stream.next().now_or_never().is_none());
@@ -164,11 +164,11 @@ async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
     assert!(stream.next().now_or_never().is_none());
     assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(11)], vec![at(12)]));
     follower.answers(id, at(11)).await;
-    let told = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
-    assert!(told.is_err(), "the word was not answered: {told:?}");
+    let got = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+    assert!(got.is_err(), "the word was not answered: {got:?}");
     follower.answers(id, at(12)).await;
-    let told = stream.next().await.unwrap().unwrap();
-    assert!(matches!(told, Ok(Some(matching)) if matching == at(12)), "{told:?}");
+    let got = stream.next().await.unwrap().unwrap();
+    assert!(matches!(got, Ok(Some(matching)) if matching == at(12)), "{got:?}");
 
     // Of much the follower hears at once, to apply it meanwhile.
     let now = Instant::now();
@@ -194,8 +194,8 @@ async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
     assert_eq!((follower.receives().await.1, follower.receives().await.1), (vec![at(14)], vec![]));
     follower.answers(id, at(14)).await;
     follower.answers(id, at(14)).await;
-    let told = stream.next().await.unwrap().unwrap();
-    assert!(matches!(told, Ok(Some(matching)) if matching == at(14)), "{told:?}");
+    let got = stream.next().await.unwrap().unwrap();
+    assert!(matches!(got, Ok(Some(matching)) if matching == at(14)), "{got:?}");
     assert!(stream.next().await.is_none());
     // What the follower has acknowledged is remembered, and it is not to dispute it.
     let known = Acknowledged { leader_term: 3, last: at(14) };
