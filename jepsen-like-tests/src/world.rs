@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use ledger_node::NodeSeams;
-use ledger_node::history::{HistoryFactory, MemoryHistory};
+use ledger_node::history::MemoryHistory;
 use ledger_node::node::Node;
 use ledger_raft::disk::{SimDisk, SimDiskChange};
 use ledger_raft::seam::{Random, Seams, WallClock};
@@ -103,9 +103,15 @@ pub struct NodeWorld {
     pub clock: SimClock,
     net: SimNet,
     random: Arc<SimRandom>,
-    history: Arc<dyn HistoryFactory>,
+    history: MemoryHistory,
     running: Arc<Mutex<Option<Arc<Node>>>>,
     receiving: Receiving,
+}
+
+/// What a node's disk was at some moment.
+pub struct OlderDisk {
+    disk: SimDisk,
+    history: MemoryHistory,
 }
 
 /// The group of the snapshot that last began to arrive.
@@ -131,7 +137,7 @@ impl NodeWorld {
             net,
             clock: SimClock::default(),
             random: Arc::new(SimRandom::new(of_node)),
-            history: Arc::new(MemoryHistory::default()),
+            history: MemoryHistory::default(),
             running: Arc::default(),
             receiving,
         }
@@ -150,7 +156,19 @@ impl NodeWorld {
             random: self.random.clone(),
             disk: Arc::new(self.disk.clone()),
         };
-        NodeSeams::new(raft, self.history.clone())
+        NodeSeams::new(raft, Arc::new(self.history.clone()))
+    }
+
+    /// A copy of its disk and history as they are now.
+    pub fn fork(&self) -> OlderDisk {
+        OlderDisk { disk: self.disk.fork(), history: self.history.fork() }
+    }
+
+    /// Its disk and history are as they were then: at another place when they were `copied`, else
+    /// where they were. The process must have ended.
+    pub fn restore(&self, then: &OlderDisk, copied: bool) {
+        self.disk.restore(&then.disk, copied);
+        self.history.restore(&then.history);
     }
 
     /// The node inside, while its process runs; to choose a victim or to press a button, never to judge.

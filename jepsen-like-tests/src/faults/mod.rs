@@ -31,6 +31,10 @@
 //! | `transfer` | the leader is told to hand over | |
 //! | `snapshot` | a node is told to build a snapshot now, which lets it purge its log | |
 //! | `overtaken` | one node is cut off until the others have built snapshots and purged what it lacks; it is back, and when it begins to install one, the sender's messages to it wait and the leadership goes to another | heals, released |
+//! | `wiped` | a node loses power, and starts again without its log, without log and snapshots, or without its newest segment | repaired from peers |
+//! | `cut-short` | the same with its newest segment cut short | repaired from peers |
+//! | `copied` | the same from a copy of its directory, which may be older | repaired from peers |
+//! | `rolled-back` | the same on its disk as it was a while ago, at the place where it was: nothing on it says so | repaired from peers |
 //! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
 //!
 //! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
@@ -40,7 +44,16 @@
 //!
 //! *Who* is a node by number or, decided when it strikes, whoever leads a shard then.
 //!
-//! *What a quorum can heal.* Rot and loss together never touch more nodes of a run than may fail at once: one of three, two of five.
+//! *What a quorum can heal.* Rot and loss together never touch more nodes of a run than may fail at once: one of three, two of five. A
+//! damaged node is repaired only while every other answers, so no run has one and a `lost` one.
+//!
+//! *What may be lost.* A disk that went back as a whole is noticed by whoever remembers more. While nobody who does is reached, what was
+//! acknowledged may be lost without a word (`docs/semantics.md`, "What cannot be noticed"). So a `rolled-back` node loses power only after
+//! a second without faults, in which the others' memory of it gets to their disks, and starts only once all others serve, those that
+//! remember among them (with [`Others::LagLater`]: at first beside them, and once more when it has noticed).
+//!
+//! *What the others do* around a disk that comes back with less ([`Others`]): a loss shows only where those that know more are
+//! away, so some of these faults bring that about themselves.
 //!
 //! # A new fault
 //!
@@ -121,6 +134,10 @@ pub enum Fault {
     Transfer { shard: usize, to: usize },
     Snapshot { who: Who },
     Overtaken { node: usize, ms: u64 },
+    Wiped { node: usize, of: Wiped, others: Others, ms: u64 },
+    CutShort { node: usize, keep_percent: u64, others: Others, ms: u64 },
+    Copied { node: usize, after_ms: u64, others: Others, ms: u64 },
+    RolledBack { node: usize, after_ms: u64, others: Others, ms: u64 },
     Lost { node: usize },
 }
 
@@ -165,12 +182,27 @@ impl Fault {
             Self::Transfer { .. } => "transfer",
             Self::Snapshot { .. } => "snapshot",
             Self::Overtaken { .. } => "overtaken",
+            Self::Wiped { .. } => "wiped",
+            Self::CutShort { .. } => "cut-short",
+            Self::Copied { .. } => "copied",
+            Self::RolledBack { .. } => "rolled-back",
             Self::Lost { .. } => "lost",
         }
     }
 }
 
 impl Fault {
+    /// The node whose disk comes back with less, if that is what it is.
+    pub fn loses_on(&self) -> Option<usize> {
+        match self {
+            Self::Wiped { node, .. }
+            | Self::CutShort { node, .. }
+            | Self::Copied { node, .. }
+            | Self::RolledBack { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
     /// How long it lasts, if that is part of it.
     pub fn ms_mut(&mut self) -> Option<&mut u64> {
         match self {
@@ -196,6 +228,10 @@ impl Fault {
             | Self::ClockStrobe { ms, .. }
             | Self::ClockDrift { ms, .. }
             | Self::TimerDrift { ms, .. }
+            | Self::Wiped { ms, .. }
+            | Self::CutShort { ms, .. }
+            | Self::Copied { ms, .. }
+            | Self::RolledBack { ms, .. }
             | Self::Overtaken { ms, .. } => Some(ms),
             Self::Reset { .. }
             | Self::ClockJump { .. }
@@ -204,6 +240,33 @@ impl Fault {
             | Self::Lost { .. } => None,
         }
     }
+}
+
+/// What of a node's directory is gone when it starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wiped {
+    /// The directory of the log.
+    Log,
+    /// It and the snapshots.
+    LogAndSnapshots,
+    /// The segment of the log that was begun last.
+    NewestSegment,
+}
+
+/// What the other nodes do around a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Others {
+    /// Only what else is planned.
+    RunOn,
+    /// As many as may fail at once are cut off, and lag. Then the rest loses power with the node,
+    /// which starts again beside those that lag: a majority that lacks what was acknowledged. A node
+    /// that only others can tell of its loss starts as soon as those that know serve again.
+    Lag,
+    /// The same, but the node starts beside those that do not lag first, so that it notices its
+    /// loss, and only then once more beside those that lag.
+    LagLater,
 }
 
 /// A fault and when it strikes, in simulated milliseconds after the load began.

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::{Clients, Disks, Fault, Planned, Rotten, Who};
+use super::{Clients, Disks, Fault, Others, Planned, Rotten, Who, Wiped};
 
 /// Draws one fault of a kind.
 type Draw = fn(&mut Drawing) -> Fault;
@@ -69,9 +69,14 @@ const OVERTAKEN_KEEPS_MAX: u64 = 25;
 /// Drawn apart from the others as well, so that the other faults of a seed stay what they were; at most once a run.
 const DISK_STALL: &str = "disk-stall";
 
+/// Disks that come back with less, drawn apart as well.
+const LOSSES: [&str; 4] = ["wiped", "cut-short", "copied", "rolled-back"];
+/// So many of the runs that may have a loss do.
+const LOSS_SHARE: f64 = 0.08;
+
 /// The names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL])
+    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL]).chain(LOSSES)
 }
 
 /// Entries that the nodes of a seed's run keep behind their newest snapshot.
@@ -180,11 +185,51 @@ fn disk_stall(seed: u64, for_ms: u64) -> Option<Planned> {
     })
 }
 
+/// One loss, and in some runs another one of the same node: a damaged node is repaired only while all others answer and are whole. So a run
+/// with a loss has no node that stays away, and what rots is on the same node.
+fn losses(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Vec<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0d15_c0de);
+    if others.iter().any(|p| matches!(p.fault, Fault::Lost { .. })) || !rng.random_bool(LOSS_SHARE) {
+        return Vec::new();
+    }
+    let anybody = rng.random_range(0..nodes);
+    let rotten = others.iter().find_map(|p| match p.fault {
+        Fault::Rot { node, .. } => Some(node),
+        _ => None,
+    });
+    let node = rotten.unwrap_or(anybody);
+    let first = rng.random_range(0..(for_ms / 4).max(1));
+    let second = rng.random_bool(0.3).then(|| rng.random_range(for_ms / 2..for_ms.max(2)));
+    let times = std::iter::once(first).chain(second);
+    times.map(|at_ms| Planned { at_ms, fault: loss(rng, node) }).collect()
+}
+
+fn loss(rng: &mut SmallRng, node: usize) -> Fault {
+    let others = [Others::RunOn, Others::Lag, Others::LagLater][rng.random_range(0..3)];
+    let (ms, after_ms) = (rng.random_range(50..3_000), rng.random_range(0..2_000));
+    match rng.random_range(0..6) {
+        0 | 1 => {
+            let of = [Wiped::Log, Wiped::LogAndSnapshots, Wiped::NewestSegment][rng.random_range(0..3)];
+            Fault::Wiped { node, of, others, ms }
+        }
+        2 => Fault::CutShort { node, keep_percent: rng.random_range(0..100), others, ms },
+        3 => Fault::Copied { node, after_ms, others, ms },
+        _ => Fault::RolledBack { node, after_ms, others, ms },
+    }
+}
+
+/// Whether the plan that a seed draws has a disk that comes back with less.
+pub fn has_loss(seed: u64, nodes: usize, for_ms: u64) -> bool {
+    draw_plan(seed, nodes, for_ms).iter().any(|planned| planned.fault.loses_on().is_some())
+}
+
 /// Draws the plan of a seed, for `for_ms` of simulated time.
 pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     let mut plan = draw_kinds(seed, nodes, for_ms);
     plan.extend(overtaken(seed, nodes, for_ms));
     plan.extend(disk_stall(seed, for_ms));
+    let losses = losses(seed, nodes, for_ms, &plan);
+    plan.extend(losses);
     plan.sort_by_key(|planned| planned.at_ms);
     plan
 }
@@ -272,12 +317,37 @@ mod tests {
                     .into_iter()
                     .filter_map(|p| match p.fault {
                         Fault::Rot { node, .. } | Fault::Lost { node } => Some(node),
-                        _ => None,
+                        fault => fault.loses_on(),
                     })
                     .collect();
                 assert!(frail.len() <= may, "seed {seed}: {frail:?}");
             }
         }
+    }
+
+    /// What a damaged node needs for its repair, and what remembers a disk that went back, is there
+    /// in the end: no other node of the run forgets anything or stays away.
+    #[test]
+    fn a_disk_that_comes_back_with_less_is_the_only_one_and_all_others_come_back() {
+        let seeds = 2_000;
+        let mut with_loss = 0;
+        for seed in 0..seeds {
+            for nodes in [3, 5] {
+                let plan = draw_plan(seed, nodes, 10_000);
+                let Some(node) = plan.iter().find_map(|p| p.fault.loses_on()) else { continue };
+                with_loss += 1;
+                for Planned { fault, .. } in plan {
+                    let forgets = match fault {
+                        Fault::Rot { node, .. } => Some(node),
+                        _ => fault.loses_on(),
+                    };
+                    assert!(forgets.is_none_or(|one| one == node), "seed {seed}: {fault:?} beside a loss of {node}");
+                    assert!(!matches!(fault, Fault::Lost { .. }), "seed {seed}: {fault:?} beside a loss of {node}");
+                }
+            }
+        }
+        let share = f64::from(with_loss) / (2.0 * seeds as f64);
+        assert!((0.07..0.09).contains(&share), "{share}");
     }
 
     #[test]

@@ -53,10 +53,15 @@ fn is_once(times: &u64) -> bool {
 impl Setting {
     /// The usual run of a seed: one in eight has five nodes.
     pub fn of(seed: u64) -> Self {
+        let (nodes, load) = (if seed % 8 == 5 { 5 } else { 3 }, workload::draw(seed));
+        let load = match faults::plan::has_loss(seed, nodes, FAULTS_MS) {
+            true => workload::load::lasting(load, FAULTS_MS),
+            false => load,
+        };
         Self {
             seed,
-            nodes: if seed % 8 == 5 { 5 } else { 3 },
-            load: workload::draw(seed),
+            nodes,
+            load,
             faults_ms: FAULTS_MS,
             stretch: once(),
             faults: None,

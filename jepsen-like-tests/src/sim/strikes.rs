@@ -6,6 +6,7 @@
 //! **Owns** crashing, starting and the hands on network, disks and clocks. **Must never** judge. **Read next**: [`crate::faults`], then [`undo`].
 
 mod links;
+mod losses;
 mod rot;
 mod undo;
 
@@ -15,12 +16,14 @@ use std::time::Duration;
 use ledger_raft::NodeId;
 use ledger_raft::disk::CrashPoint;
 
+use super::SHARDS;
 use super::host::{Ended, Host};
 use super::trace::Trace;
 use crate::faults::{Clients, Disks, Fault, Planned, Who};
 use crate::net::{Network, Weather};
 use crate::world::NodeWorld;
 use links::{both_ways, ring};
+use losses::Losing;
 use undo::Undo;
 
 /// A process that ended by itself is started again after so long, as a supervisor would.
@@ -58,6 +61,10 @@ pub(super) struct Strikes {
     armed: BTreeMap<usize, Duration>,
     /// Nodes that others have overtaken: what happens when one begins to install a snapshot is still to come.
     overtaken: BTreeSet<usize>,
+    /// A disk that is about to lose something, or did: one at a time.
+    losing: Option<Losing>,
+    /// So much later than planned the faults strike, since a loss held them back.
+    held: Duration,
     crashes: u64,
     ids: u64,
 }
@@ -92,6 +99,8 @@ impl Strikes {
             stalled: Vec::new(),
             armed: BTreeMap::new(),
             overtaken: BTreeSet::new(),
+            losing: None,
+            held: Duration::ZERO,
             crashes: 0,
             ids: 0,
         }
@@ -103,25 +112,34 @@ impl Strikes {
 
     /// What is over is undone, processes that ended are started again; and while `striking`, what is due strikes.
     pub(super) fn tick(&mut self, now: Duration, striking: bool) {
-        self.now = now;
+        let passed = now - std::mem::replace(&mut self.now, now);
         let (due, later): (Vec<_>, Vec<_>) = self.undo.drain(..).partition(|(at, _)| *at <= now);
         self.undo = later;
         due.into_iter().for_each(|(_, undo)| self.undo_one(undo));
         self.stalls();
         self.power_cuts();
+        self.lose_on();
         if !striking {
             return;
         }
+        let began = *self.began.get_or_insert(now) + self.held;
+        if self.losing.as_ref().is_some_and(Losing::holds_others_back) {
+            self.held += passed;
+            return;
+        }
         self.usurp();
-        let began = *self.began.get_or_insert(now);
         while let Some(planned) = self.next.take_if(|p| began + Duration::from_millis(p.at_ms) <= now) {
             if self.strike(&planned.fault) {
-                self.trace.note(format_args!("fault {:?}", planned.fault));
-                tracing::debug!(fault = ?planned.fault, ?now, "fault");
-                *self.struck.entry(planned.fault.name().to_owned()).or_default() += 1;
+                self.has_struck(&planned.fault);
             }
             self.next = self.plan.next();
         }
+    }
+
+    fn has_struck(&mut self, fault: &Fault) {
+        self.trace.note(format_args!("fault {fault:?}"));
+        tracing::debug!(?fault, now = ?self.now, "fault");
+        *self.struck.entry(fault.name().to_owned()).or_default() += 1;
     }
 
     /// A process ended by itself.
@@ -306,9 +324,15 @@ impl Strikes {
             Fault::Transfer { shard, to } => self.transfer(shard, to),
             Fault::Snapshot { who } => self.snapshot(self.who(who)),
             Fault::Overtaken { node, ms } => self.overtake(node.min(self.nodes() - 1), ms),
+            // They strike when the disk loses something.
+            Fault::Wiped { .. } | Fault::CutShort { .. } | Fault::Copied { .. } | Fault::RolledBack { .. } => {
+                self.lose(fault);
+                false
+            }
             Fault::Lost { node } => {
                 let node = node.min(self.nodes() - 1);
-                if self.lost.contains(&node) || self.lost.len() >= (self.nodes() - 1) / 2 {
+                let no_more = self.lost.len() >= (self.nodes() - 1) / 2 || self.losing.is_some();
+                if self.lost.contains(&node) || no_more {
                     return false;
                 }
                 self.power_off(node);

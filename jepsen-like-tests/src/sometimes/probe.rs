@@ -25,10 +25,17 @@ const LINES: &[(&str, &str)] = &[
     ("the log is damaged", "rot-found"),
     ("snapshot is rotten; an older one or a peer must serve", "snapshot-rotten"),
     ("the damaged replica is repaired and votes again", "replica-repaired"),
+    ("the replica lacks what it had promised: it stops, and is repaired from its peers", "disk-went-back"),
     ("the replica was reinstalled", "replica-repaired"),
     ("the replica is quarantined", "replica-quarantined"),
     ("log disk space", "low-space"),
     ("a vote brings withheld appends along", "vote-brings-appends"),
+];
+/// What a damaged log says is missing, and the states it stands for.
+const LOSSES: &[(&str, &str)] = &[
+    ("of the log is gone", "log-lost"),
+    ("and was made with", "log-lost"),
+    ("the directory was copied", "directory-copied"),
 ];
 /// A follower begins to install a snapshot.
 const INSTALLING: &str = "a snapshot is being installed";
@@ -66,6 +73,9 @@ impl<S: Subscriber> Layer<S> for Probe {
         if let Some((_, state)) = LINES.iter().find(|(text, _)| line.message == *text) {
             reached(state);
         }
+        for (_, state) in LOSSES.iter().filter(|(text, _)| line.damage.contains(text)) {
+            reached(state);
+        }
         if line.message == ELECTED {
             ELECTIONS.with_borrow_mut(|all| all.push((elapsed(), line.group as u32, line.term)));
         }
@@ -84,14 +94,17 @@ impl<S: Subscriber> Layer<S> for Probe {
 #[derive(Default)]
 struct Line {
     message: String,
+    damage: String,
     group: u64,
     term: u64,
 }
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.message = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "damage" => self.damage = format!("{value:?}"),
+            _ => {}
         }
     }
 
@@ -145,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_line_stands_for_a_state_of_the_table() {
-        for (line, state) in LINES {
+        for (line, state) in LINES.iter().chain(LOSSES) {
             assert!(super::super::ALL.iter().any(|rare| rare.name == *state), "{line}: {state}");
         }
     }

@@ -18,6 +18,23 @@ pub struct MemoryHistory {
     disks: Arc<Mutex<BTreeMap<PathBuf, Arc<MemoryStore>>>>,
 }
 
+impl MemoryHistory {
+    /// An independent copy as it is now, with what was not synced.
+    pub fn fork(&self) -> Self {
+        let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        let copies = disks.iter().map(|(dir, store)| (dir.clone(), store.copy()));
+        Self { disks: Arc::new(Mutex::new(copies.collect())) }
+    }
+
+    /// Everything is as it was when `then` was forked from this. Histories that are open do not
+    /// notice: their process must have ended.
+    pub fn restore(&self, then: &Self) {
+        let older = then.fork();
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        *disks = std::mem::take(&mut *older.disks.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 impl HistoryFactory for MemoryHistory {
     fn open(&self, dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
         let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,6 +64,10 @@ pub(crate) struct MemoryStore {
 impl MemoryStore {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { inner: Mutex::new(Inner { present: Contents::default(), synced: Contents::default() }) })
+    }
+    fn copy(&self) -> Arc<Self> {
+        let (present, synced) = self.with(|inner| (inner.present.clone(), inner.synced.clone()));
+        Arc::new(Self { inner: Mutex::new(Inner { present, synced }) })
     }
     fn survivors(&self) -> Contents {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).synced.clone()

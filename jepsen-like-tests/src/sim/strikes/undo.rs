@@ -62,7 +62,12 @@ impl Strikes {
         self.undo.clear();
         self.armed.clear();
         self.overtaken.clear();
-        (0..self.nodes()).for_each(|node| self.undo_one(Undo::Start(node)));
+        self.stop_losing();
+        for node in 0..self.nodes() {
+            if !self.losing.as_ref().is_some_and(|losing| losing.starts_last(node)) {
+                self.undo_one(Undo::Start(node));
+            }
+        }
     }
 
     pub(super) fn undo_one(&mut self, undo: Undo) {
