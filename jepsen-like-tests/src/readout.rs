@@ -11,7 +11,8 @@ use futures::future::join_all;
 use ledger_proto::v1;
 
 use crate::checkers;
-use crate::history::{FinalDigest, FinalId, FinalLine, FinalOffer, FinalStock, Watched};
+use crate::history::{FinalDigest, FinalId, FinalLine, FinalOffer, FinalStatus, FinalStock, Watched};
+use crate::sometimes;
 use crate::workload::watching::{Begin, one_watch};
 use crate::workload::{self, Failure, Journal, Load, Site};
 
@@ -159,6 +160,38 @@ async fn log_above_its_bound(site: &Site, node: u64) -> Result<Option<String>, F
         tokio::time::sleep(PAUSE).await;
     }
     Ok(Some(format!("node {node}: the log's size is bounded by what is kept: {last:?}")))
+}
+
+/// More disks than a quorum survives have lost something: nothing is answered, and each damaged node says why. Takes down both, for the
+/// checkers to judge.
+///
+/// # Errors
+/// When a node cannot be asked.
+pub async fn stays_unavailable(
+    client: &Client,
+    site: &Site,
+    load: Load,
+    journal: &Journal,
+    damaged: &[u64],
+) -> Result<(), Failure> {
+    workload::try_all(client, site, load, journal).await;
+    for node in damaged {
+        let mut status = FinalStatus { node: *node, ready: false, says: String::new() };
+        for _ in 0..TRIES {
+            match workload::readiness(site, *node).await {
+                Ok((ready, says)) => (status.ready, status.says) = (ready, says),
+                Err(error) => status.says = error.to_string(),
+            }
+            if checkers::lost_disks::says_so(&status.says) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        journal.lock().expect("never poisoned").statuses.push(status);
+    }
+    workload::try_all(client, site, load, journal).await;
+    sometimes::reached("stayed-unavailable");
+    Ok(())
 }
 
 /// A node is ready again, once all is healed.

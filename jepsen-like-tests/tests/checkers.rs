@@ -6,7 +6,7 @@ mod made;
 mod replicas_and_feed;
 
 use jepsen_like_tests::checkers::{self, *};
-use jepsen_like_tests::history::{Answer, BEHIND, No, Op, Out, Run, State, Told, Units};
+use jepsen_like_tests::history::{Answer, BEHIND, FinalStatus, No, Op, Out, Run, State, Told, Units};
 use made::{EPOCH_MS, Made, good, plain, reserve, terms};
 
 /// A checker by its function, for messages.
@@ -33,6 +33,28 @@ fn a_journal_is_read_as_it_was_written_and_a_bad_line_is_named() {
     let lines = text.iter().filter(|b| **b == b'\n').count();
     let error = Run::read_events(&mut text.as_slice()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("line {lines}: ")), "{error}");
+}
+
+#[test]
+fn an_answer_beyond_a_quorum_and_a_damaged_node_that_does_not_say_so_are_found() {
+    let says = "shard-1-replica failed: its log is damaged: it waits for node 3";
+    let status = |node, ready, says: &str| FinalStatus { node, ready, says: says.to_owned() };
+    let beyond = |statuses: Vec<FinalStatus>| {
+        let mut made = good();
+        let last = made.run.events.iter().map(|e| e.asked_ms).max().unwrap();
+        (made.run.about.beyond_ms, made.run.about.damaged) = (Some(last + 1), vec![1, 2]);
+        made.run.statuses = statuses;
+        made
+    };
+    let both = || vec![status(1, false, says), status(2, false, says)];
+    assert_eq!(lost_disks::check(&beyond(both()).run), [""; 0]);
+    let mut answered = beyond(both());
+    answered.run.about.beyond_ms = Some(0);
+    finds(lost_disks::check, &answered.run, "no quorum is left since 0 ms");
+    finds(lost_disks::check, &beyond(vec![status(1, false, says)]).run, "node 2 lost something and does not say");
+    let ready = beyond(vec![status(1, true, says), status(2, false, "not ready")]);
+    finds(lost_disks::check, &ready.run, "node 1 lost something and calls itself ready");
+    finds(lost_disks::check, &ready.run, "node 2 lost something and says only: not ready");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jepsen_like_tests::faults::{Fault, Others, Planned, Wiped};
+use jepsen_like_tests::history::{Answer, Event};
 use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Report, Setting};
 use jepsen_like_tests::workload::{Kind, load};
@@ -54,6 +55,21 @@ fn a_segment_that_was_cut_short_is_noticed_and_repaired() {
 fn a_copied_directory_is_noticed_and_repaired() {
     for (others, after_ms) in EACH.into_iter().zip([0, 1_000, 2_000]) {
         noticed_and_repaired(&Fault::Copied { node: NODE, after_ms, others, ms: 300 }, "directory-copied");
+    }
+}
+
+/// What two of three acknowledged may exist nowhere: nothing is answered, and both say why.
+#[test]
+fn beyond_a_quorum_nothing_is_answered_and_it_is_said() {
+    for of in [Wiped::Log, Wiped::LogAndSnapshots, Wiped::NewestSegment] {
+        let fault = Fault::Beyond { nodes: vec![0, 2], of, ms: 300 };
+        let report = run(vec![Planned { at_ms: 2_000, fault }]);
+        assert_eq!(report.violations, vec![], "{of:?}");
+        assert_eq!(report.run.sometimes.get("stayed-unavailable"), Some(&1), "{of:?}");
+        let beyond_ms = report.run.about.beyond_ms.expect("it struck");
+        let asked = |e: &&Event| e.asked_ms >= beyond_ms && !e.op.is_read();
+        let (after, before): (Vec<_>, Vec<_>) = report.run.events.iter().partition(asked);
+        assert!(after.len() > 10 && before.iter().any(|e| matches!(e.answer, Answer::Ok { .. })), "{of:?}");
     }
 }
 

@@ -14,6 +14,7 @@ pub mod feed;
 pub mod general;
 pub mod hostile;
 pub mod limits;
+pub mod lost_disks;
 mod model;
 pub mod order;
 pub mod oversold;
@@ -38,7 +39,7 @@ pub struct Violation {
 pub type Checker = (&'static str, fn(&Run) -> Vec<String>);
 
 /// All of them.
-pub const ALL: [Checker; 17] = [
+pub const ALL: [Checker; 18] = [
     ("acknowledged is durable", acknowledged::check),
     ("conserved", conserved::check),
     ("never oversold", oversold::check),
@@ -56,10 +57,21 @@ pub const ALL: [Checker; 17] = [
     ("replicas agree", replicas::check),
     ("stale reads are no older than they say", stale::check),
     (HOSTILE, hostile::check),
+    (BEYOND, lost_disks::check),
 ];
 
 /// Every answer is typed.
 const HOSTILE: &str = "hostile calls are answered with an outcome or a reason";
+/// Nothing is invented.
+const BEYOND: &str = "beyond a quorum nothing is answered, and it is said why";
+/// What judges a run that ended beyond a quorum: the others compare with what is read at its end, when nothing can be read.
+const OF_BEYOND: [&str; 5] = [
+    "an id is answered once",
+    "position order agrees with real time",
+    "ledger time is within its bound",
+    "stale reads are no older than they say",
+    BEYOND,
+];
 /// What judges the whole run, hostile clients' changes too; the others explain each effect by a call in the journal.
 const OF_ALL: [&str; 4] = ["the feed is whole", "replicas agree", "ledger time is within its bound", HOSTILE];
 
@@ -71,7 +83,9 @@ pub fn check_all(run: &Run) -> Vec<Violation> {
     let run = &*whole::shard_by_shard(run);
     let others = &*hostile::others(run);
     let of = |property: &str| if OF_ALL.contains(&property) { run } else { others };
+    let judges = |(property, _): &&Checker| run.about.beyond_ms.is_none() || OF_BEYOND.contains(property);
     ALL.iter()
+        .filter(judges)
         .flat_map(|(property, check)| {
             let found = check(of(property)).into_iter().take(TOLD_MAX);
             found.map(|what| Violation { property, what })

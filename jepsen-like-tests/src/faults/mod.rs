@@ -36,6 +36,7 @@
 //! | `copied` | the same from a copy of its directory, which may be older | repaired from peers |
 //! | `rolled-back` | the same on its disk as it was a while ago, at the place where it was: nothing on it says so | repaired from peers |
 //! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
+//! | `beyond` | more nodes than may fail at once lose what `wiped` says: what they had acknowledged may exist nowhere. The last fault of its run | never: no call is answered any more, and the nodes say why |
 //!
 //! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
 //! here; a fault that made them would find errors that cannot happen. What can happen does: connections of one pair of hosts run at
@@ -139,6 +140,7 @@ pub enum Fault {
     Copied { node: usize, after_ms: u64, others: Others, ms: u64 },
     RolledBack { node: usize, after_ms: u64, others: Others, ms: u64 },
     Lost { node: usize },
+    Beyond { nodes: Vec<usize>, of: Wiped, ms: u64 },
 }
 
 /// What rots.
@@ -187,6 +189,7 @@ impl Fault {
             Self::Copied { .. } => "copied",
             Self::RolledBack { .. } => "rolled-back",
             Self::Lost { .. } => "lost",
+            Self::Beyond { .. } => "beyond",
         }
     }
 }
@@ -232,6 +235,7 @@ impl Fault {
             | Self::CutShort { ms, .. }
             | Self::Copied { ms, .. }
             | Self::RolledBack { ms, .. }
+            | Self::Beyond { ms, .. }
             | Self::Overtaken { ms, .. } => Some(ms),
             Self::Reset { .. }
             | Self::ClockJump { .. }

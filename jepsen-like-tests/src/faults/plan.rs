@@ -74,9 +74,14 @@ const LOSSES: [&str; 4] = ["wiped", "cut-short", "copied", "rolled-back"];
 /// So many of the runs that may have a loss do.
 const LOSS_SHARE: f64 = 0.08;
 
+/// Drawn apart, as the last fault of its run.
+const BEYOND: &str = "beyond";
+/// So many of the runs in which no other disk forgets or is lost.
+const BEYOND_SHARE: f64 = 0.02;
+
 /// The names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL]).chain(LOSSES)
+    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL]).chain(LOSSES).chain([BEYOND])
 }
 
 /// Entries that the nodes of a seed's run keep behind their newest snapshot.
@@ -218,9 +223,26 @@ fn loss(rng: &mut SmallRng, node: usize) -> Fault {
     }
 }
 
+/// More disks than a quorum survives, once something was acknowledged.
+fn beyond(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Option<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0be7_04d0);
+    let forgets = |fault: &Fault| matches!(fault, Fault::Rot { .. } | Fault::Lost { .. }) || fault.loses_on().is_some();
+    if others.iter().any(|p| forgets(&p.fault)) || !rng.random_bool(BEYOND_SHARE) {
+        return None;
+    }
+    let mut which: Vec<usize> = (0..nodes).collect();
+    which.shuffle(rng);
+    which.truncate(nodes / 2 + 1);
+    which.sort_unstable();
+    let of = [Wiped::Log, Wiped::LogAndSnapshots, Wiped::NewestSegment][rng.random_range(0..3)];
+    let at_ms = rng.random_range(for_ms / 4..(for_ms * 3 / 4).max(1));
+    Some(Planned { at_ms, fault: Fault::Beyond { nodes: which, of, ms: rng.random_range(50..1_000) } })
+}
+
 /// Whether the plan that a seed draws has a disk that comes back with less.
 pub fn has_loss(seed: u64, nodes: usize, for_ms: u64) -> bool {
-    draw_plan(seed, nodes, for_ms).iter().any(|planned| planned.fault.loses_on().is_some())
+    let loses = |fault: &Fault| matches!(fault, Fault::Beyond { .. }) || fault.loses_on().is_some();
+    draw_plan(seed, nodes, for_ms).iter().any(|planned| loses(&planned.fault))
 }
 
 /// Draws the plan of a seed, for `for_ms` of simulated time.
@@ -230,6 +252,10 @@ pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     plan.extend(disk_stall(seed, for_ms));
     let losses = losses(seed, nodes, for_ms, &plan);
     plan.extend(losses);
+    if let Some(last) = beyond(seed, nodes, for_ms, &plan) {
+        plan.retain(|planned| planned.at_ms < last.at_ms);
+        plan.push(last);
+    }
     plan.sort_by_key(|planned| planned.at_ms);
     plan
 }

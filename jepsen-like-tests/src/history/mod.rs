@@ -6,12 +6,13 @@
 //!
 //! | `line` | one for | fields |
 //! |---|---|---|
-//! | `run` | the run; the first line | `seed`, `epoch_ms` (ledger time at millisecond 0 of the clocks below), `clock_bound_ms` (how far ledger time may be off; absent: not judged), `remembered_max`, `history_cut` |
+//! | `run` | the run; the first line | `seed`, `epoch_ms` (ledger time at millisecond 0 of the clocks below), `clock_bound_ms` (how far ledger time may be off; absent: not judged), `remembered_max`, `history_cut`, `beyond_ms` (from then on more disks than a quorum survives had lost something; absent: never), `damaged` (the nodes of these disks) |
 //! | `op` | one call of one client | `client`, `asked_ms`, `answered_ms`, `op` and its fields ([`Op`]), `answer` and its fields ([`Answer`]) |
 //! | `watch` | one connection of one feed consumer | [`Watched`]; `changes` are [`Change`]s |
 //! | `stock` | what one node says of one product at the end | [`FinalStock`] |
 //! | `id` | what is known of one id at the end | [`FinalId`] |
 //! | `digest` | a replica's digest at an index | [`FinalDigest`] |
+//! | `status` | what one node says of itself at the end of a run with `beyond_ms` | [`FinalStatus`] |
 //! | `finding` | what a node's own audit found | `what` |
 //! | `sometimes` | a rare state that a node's log lines showed | `name`, `count` |
 //! | `hostile` | what hostile clients were answered, in sums | [`Hostile`] |
@@ -43,7 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, At, BEHIND, No, Out, State, Told, Units};
 pub use hostile::Hostile;
 pub use op::{Line, Offer, Op, Terms};
-pub use told::{Change, ChangedLine, FinalDigest, FinalId, FinalLine, FinalOffer, FinalStock, Watched};
+pub use told::{Change, ChangedLine, FinalDigest, FinalId, FinalLine, FinalOffer, FinalStatus, FinalStock, Watched};
 
 /// What a checker must know of the run itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,12 @@ pub struct About {
     pub remembered_max: Option<u64>,
     /// History was kept so short that the feed's beginning may be gone.
     pub history_cut: bool,
+    /// When more disks lost something than a quorum survives; none: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond_ms: Option<u64>,
+    /// The nodes of these disks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<u64>,
 }
 
 /// One operation of one client.
@@ -95,6 +102,8 @@ pub struct Run {
     pub ids: Vec<FinalId>,
     /// Digests at the end.
     pub digests: Vec<FinalDigest>,
+    /// What nodes say of themselves at the end.
+    pub statuses: Vec<FinalStatus>,
     /// Findings of the nodes' own audits.
     pub findings: Vec<String>,
     /// Rare states that the nodes' log lines showed ([`crate::sometimes`]).
@@ -113,6 +122,7 @@ enum OneLine {
     Stock(FinalStock),
     Id(FinalId),
     Digest(FinalDigest),
+    Status(FinalStatus),
     Finding { what: String },
     Sometimes { name: String, count: u64 },
     Hostile(Hostile),
@@ -134,6 +144,7 @@ impl Run {
         self.stock.iter().try_for_each(|s| put(OneLine::Stock(s.clone())))?;
         self.ids.iter().try_for_each(|i| put(OneLine::Id(i.clone())))?;
         self.digests.iter().try_for_each(|d| put(OneLine::Digest(d.clone())))?;
+        self.statuses.iter().try_for_each(|s| put(OneLine::Status(s.clone())))?;
         self.findings.iter().try_for_each(|f| put(OneLine::Finding { what: f.clone() }))?;
         let rare = |(name, count): (&String, &u64)| OneLine::Sometimes { name: name.clone(), count: *count };
         self.sometimes.iter().try_for_each(|of| put(rare(of)))?;
@@ -159,6 +170,7 @@ impl Run {
                 OneLine::Stock(stock) => run.stock.push(stock),
                 OneLine::Id(id) => run.ids.push(id),
                 OneLine::Digest(digest) => run.digests.push(digest),
+                OneLine::Status(status) => run.statuses.push(status),
                 OneLine::Finding { what } => run.findings.push(what),
                 OneLine::Sometimes { name, count } => *run.sometimes.entry(name).or_default() += count,
                 OneLine::Hostile(hostile) => run.hostile = Some(hostile),

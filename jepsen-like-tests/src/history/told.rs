@@ -270,6 +270,17 @@ impl FinalId {
     }
 }
 
+/// What a node says of itself at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalStatus {
+    /// Which node.
+    pub node: u64,
+    /// Whether it calls itself ready.
+    pub ready: bool,
+    /// In its own words.
+    pub says: String,
+}
+
 /// A replica's digest at an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalDigest {

@@ -38,6 +38,7 @@ use rand::seq::SliceRandom;
 
 use crate::checkers::{self, Violation};
 use crate::faults;
+use crate::history::About;
 use crate::net::{self, Network};
 use crate::readout;
 use crate::sometimes;
@@ -51,7 +52,7 @@ use trace::Trace;
 
 /// Ports of every simulated node.
 pub const CLIENT_PORT: u16 = 7101;
-const HTTP_PORT: u16 = 7102;
+pub(crate) const HTTP_PORT: u16 = 7102;
 const PEER_PORT: u16 = 7103;
 /// The whole run must end within so much simulated time, besides that in which faults strike.
 const BOUND: Duration = Duration::from_secs(232);
@@ -74,6 +75,7 @@ struct Stage(Arc<(AtomicU8, Mutex<Shared>)>);
 #[derive(Default)]
 struct Shared {
     lost: Vec<usize>,
+    beyond: Option<(Duration, Vec<usize>)>,
     healed_at: Option<Duration>,
     converged_at: Option<Duration>,
 }
@@ -161,7 +163,8 @@ fn run_here(setting: &Setting) -> Report {
     let ended = carry_out(setting, &mut strikes, &network, &stage);
     let simulated = elapsed();
     let mut run = journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    run.about = workload::about(setting.seed, setting.load);
+    let About { beyond_ms, damaged, .. } = std::mem::take(&mut run.about);
+    run.about = About { beyond_ms, damaged, ..workload::about(setting.seed, setting.load) };
     run.about.epoch_ms = EPOCH_MS;
     run.sometimes = sometimes::take();
     // Ledger time is what a quorum of clocks says, as long as a quorum of them is right.
@@ -246,7 +249,10 @@ fn carry_out(setting: &Setting, strikes: &mut Strikes, network: &Network, stage:
             Stage::HEAL => {
                 strikes.tick(now, false);
                 strikes.heal();
-                stage.with(|shared| (shared.lost, shared.healed_at) = (strikes.lost.clone(), Some(now)));
+                stage.with(|shared| {
+                    (shared.lost, shared.beyond) = (strikes.lost.clone(), strikes.beyond.clone());
+                    shared.healed_at = Some(now);
+                });
                 stage.set(Stage::HEALED);
             }
             at => strikes.tick(now, at == Stage::LOAD),
@@ -287,6 +293,14 @@ async fn drive(setting: Setting, journal: Journal, stage: Stage) -> Result<(), w
     stage.set(Stage::HEAL);
     while stage.get() != Stage::HEALED {
         tokio::time::sleep(TICK).await;
+    }
+    if let Some((at, damaged)) = stage.with(|shared| shared.beyond.clone()) {
+        let ids: Vec<u64> = damaged.iter().map(|node| *node as u64 + 1).collect();
+        readout::stays_unavailable(&client, &site, load, &journal, &ids).await?;
+        let mut run = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        (run.about.beyond_ms, run.about.damaged) = (Some(at.as_millis() as u64), ids);
+        stage.with(|shared| shared.converged_at = Some(elapsed()));
+        return Ok(());
     }
     let site = site.only(&stage.present(setting.nodes));
     readout::converged(&client, &site, load).await?;

@@ -41,6 +41,8 @@ pub(super) struct Strikes {
     pub(super) struck: BTreeMap<String, u32>,
     /// Nodes whose disk is gone for good.
     pub(super) lost: Vec<usize>,
+    /// When more nodes lost something than may fail, and which.
+    pub(super) beyond: Option<(Duration, Vec<usize>)>,
     /// What the processes that ended by themselves said, newest last.
     pub(super) last_words: Vec<String>,
     /// Nodes whose clock or timers ever were wrong.
@@ -84,6 +86,7 @@ impl Strikes {
             hosts,
             struck: BTreeMap::new(),
             lost: Vec::new(),
+            beyond: None,
             last_words: Vec::new(),
             wrong_clocks: BTreeSet::new(),
             net,
@@ -329,6 +332,7 @@ impl Strikes {
                 self.lose(fault);
                 false
             }
+            Fault::Beyond { ref nodes, of, ms } => self.lose_beyond(nodes, of, ms),
             Fault::Lost { node } => {
                 let node = node.min(self.nodes() - 1);
                 let no_more = self.lost.len() >= (self.nodes() - 1) / 2 || self.losing.is_some();

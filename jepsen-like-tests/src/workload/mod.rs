@@ -29,10 +29,10 @@ use std::time::{Duration, Instant};
 use client_sdk::Client;
 use futures::future::join_all;
 
-use crate::history::{Offer, Run};
+use crate::history::{Offer, Op, Run};
 
 pub use hostile::hostile_message;
-pub(crate) use hostile::{after_faults, ready};
+pub(crate) use hostile::{after_faults, readiness, ready};
 pub use journal::Journalled;
 pub use load::{CLOCK_BOUND_MS, Kind, Load, about, draw, longest_hold_ms, tune};
 pub use site::{Failure, Site};
@@ -72,6 +72,19 @@ pub async fn press(client: &Client, site: &Site, seed: u64, load: Load, journal:
         done.send_replace(true);
     };
     tokio::join!(asking, join_all(watchers));
+}
+
+/// One delivery of each product and one look at it: what a cluster that serves would answer.
+pub async fn try_all(client: &Client, site: &Site, load: Load, journal: &Journal) {
+    let number = load.clients + 2 + journal.lock().expect("never poisoned").events.len() as u32;
+    let mut asking = Journalled::new(client, site, journal, load, 0, number);
+    for sku in products(load) {
+        let offer = Offer::plain(&sku);
+        let reference = asking.name("try");
+        let _told = asking.receive(&offer, 1, &reference).await;
+        let op = Op::ReadOffer { offer, stale: false };
+        drop(asking.ask(op, client.stock(sku.as_str())).await);
+    }
 }
 
 /// Goods that come from time to time, in a load that says so.

@@ -57,8 +57,7 @@ pub(crate) fn reserve(id: &str, quantity: u32, key: &str, hold_ms: u64) -> Op {
 impl Made {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        let about =
-            About { seed: 1, epoch_ms: EPOCH_MS, clock_bound_ms: Some(500), remembered_max: None, history_cut: false };
+        let about = About { seed: 1, epoch_ms: EPOCH_MS, clock_bound_ms: Some(500), ..About::default() };
         let watched = |node| Watched {
             consumer: 0,
             node,

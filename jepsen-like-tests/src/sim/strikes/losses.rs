@@ -123,6 +123,22 @@ impl Strikes {
         });
     }
 
+    /// More nodes than may fail lose something, at once, and nothing else strikes any more.
+    pub(super) fn lose_beyond(&mut self, nodes: &[usize], of: Wiped, ms: u64) -> bool {
+        let nodes: Vec<usize> = nodes.iter().copied().filter(|node| *node < self.nodes()).collect();
+        if self.losing.is_some() || self.beyond.is_some() {
+            return false;
+        }
+        for node in &nodes {
+            self.power_off(*node);
+            wipe(&self.worlds[*node].disk, of);
+            self.until(ms, Undo::Start(*node));
+        }
+        self.beyond = Some((self.now, nodes));
+        self.plan = Vec::new().into_iter();
+        true
+    }
+
     /// The loss under way goes on.
     pub(super) fn lose_on(&mut self) {
         let Some(mut losing) = self.losing.take() else { return };

@@ -372,6 +372,13 @@ pub(crate) async fn ready(site: &super::Site, node: u64) -> Result<(), super::Fa
     if page.status == 200 { Ok(()) } else { Err(page.body.into()) }
 }
 
+/// Whether a node of the simulation calls itself ready, and what it says.
+pub(crate) async fn readiness(site: &super::Site, node: u64) -> Result<(bool, String), super::Failure> {
+    let address = format!("n{node}:{}", crate::sim::HTTP_PORT);
+    let page = web::ask(site.dial(&address).await?, &web::get("/readyz?verbose")).await?;
+    Ok((page.status == 200, page.body))
+}
+
 /// The bytes of a message of that name as a hostile client makes it out of a seed.
 pub fn hostile_message(seed: u64, name: &str) -> Vec<u8> {
     let mut rng = SmallRng::seed_from_u64(seed);
