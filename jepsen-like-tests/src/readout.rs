@@ -31,23 +31,54 @@ const AT_ONCE: usize = 64;
 /// # Errors
 /// When it never is.
 pub async fn init_cluster(site: &Site, shards: u32) -> Result<(), Failure> {
-    let member =
-        |(node, client): &(u64, String)| v1::Member { node: *node, client: client.clone(), ..Default::default() };
-    let members: Vec<_> = site.nodes().iter().map(member).collect();
     let mut last = String::new();
     for _ in 0..TRIES {
-        let request = v1::InitRequest { members: members.clone(), shards, replicas: 0 };
-        let done = match site.admin(site.node(0)).await {
-            Ok(mut admin) => admin.init(request).await.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match done {
-            Ok(_) => return Ok(()),
-            Err(error) => last = error,
+        match init_once(site, shards, site.node(0)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error.to_string(),
         }
         tokio::time::sleep(PAUSE).await;
     }
     Err(format!("the cluster was never initialised: {last}").into())
+}
+
+/// `cluster init` through one node, once.
+///
+/// # Errors
+/// Why it is not begun.
+pub async fn init_once(site: &Site, shards: u32, through: u64) -> Result<(), Failure> {
+    let mut admin = site.admin(through).await?;
+    admin.init(init_request(site, shards)).await?;
+    Ok(())
+}
+
+fn init_request(site: &Site, shards: u32) -> v1::InitRequest {
+    let member =
+        |(node, client): &(u64, String)| v1::Member { node: *node, client: client.clone(), ..Default::default() };
+    v1::InitRequest { members: site.nodes().iter().map(member).collect(), shards, replicas: 0 }
+}
+
+/// Takes down what nodes say that run on an empty disk.
+pub async fn stay_out(site: &Site, journal: &Journal, emptied: &[u64]) {
+    for node in emptied {
+        let mut found = (false, String::new());
+        for _ in 0..TRIES {
+            match workload::readiness(site, *node).await {
+                Ok(status) => found = status,
+                // It may have just been started.
+                Err(error) => found.1 = error.to_string(),
+            }
+            if checkers::lost_disks::is_outside(&found.1) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let (ready, says) = found;
+        let mut run = journal.lock().expect("never poisoned");
+        run.statuses.push(FinalStatus { node: *node, ready, says });
+        run.about.emptied.push(*node);
+        sometimes::reached("stayed-out");
+    }
 }
 
 /// The SDK's client, asked for until a node answers.

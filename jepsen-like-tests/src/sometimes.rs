@@ -76,6 +76,7 @@ pub const ALL: &[Rare] = &[
     rare("directory-copied", 0, "the directory was found at another place than it had"),
     rare("disk-went-back", 0, "a disk was older than what others remembered of it"),
     rare("stayed-unavailable", 0, "more disks than a quorum survives had lost something, and nothing was answered"),
+    rare("stayed-out", 0, "a node on an empty disk was refused by the others"),
     rare("snapshot-rotten", 0, "a snapshot was rotten, and an older one or a peer served"),
     rare("replica-repaired", 0, "a damaged or lost replica was rebuilt from its peers"),
     rare("replica-quarantined", 0, "a replica was outvoted and stopped"),

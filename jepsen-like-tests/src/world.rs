@@ -164,6 +164,12 @@ impl NodeWorld {
         OlderDisk { disk: self.disk.fork(), history: self.history.fork() }
     }
 
+    /// Its disk is replaced by an empty one. The process must have ended.
+    pub fn empty(&self) {
+        self.disk.wipe();
+        self.history.restore(&MemoryHistory::default());
+    }
+
     /// Its disk and history are as they were then: at another place when they were `copied`, else
     /// where they were. The process must have ended.
     pub fn restore(&self, then: &OlderDisk, copied: bool) {

@@ -58,6 +58,18 @@ fn an_answer_beyond_a_quorum_and_a_damaged_node_that_does_not_say_so_are_found()
 }
 
 #[test]
+fn a_node_that_takes_part_on_an_empty_disk_is_found() {
+    let mut made = good();
+    made.run.about.emptied = vec![3];
+    finds(lost_disks::check, &made.run, "node 3 came back on an empty disk");
+    let says = "[-]serving failed: the node is not part of a cluster yet".to_owned();
+    made.run.statuses = vec![FinalStatus { node: 3, ready: false, says }];
+    assert_eq!(lost_disks::check(&made.run), [""; 0]);
+    made.run.statuses[0] = FinalStatus { node: 3, ready: true, says: "ready".to_owned() };
+    finds(lost_disks::check, &made.run, "node 3 came back on an empty disk");
+}
+
+#[test]
 fn a_lost_reserve_is_found() {
     let mut made = good();
     made.final_id("b").state = "unknown".into();

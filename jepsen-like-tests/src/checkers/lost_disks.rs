@@ -1,3 +1,5 @@
+//! A disk that forgot is not believed: a node on an empty one stays out, since the others know another disk under its id.
+//!
 //! Beyond what a quorum survives nothing is invented: once more disks than may fail have lost something, no call is answered but stale reads,
 //! and each of their nodes says what it lost and what it waits for.
 //!
@@ -12,10 +14,19 @@ const DAMAGED: &str = "damaged";
 /// ... and its repair, while it cannot begin.
 const WAITS: &str = "waits";
 
-/// Answers after the loss, and damaged nodes that do not say so.
+/// What a node says that belongs to no cluster.
+const OUTSIDE: &str = "not part of a cluster";
+
+/// Nodes on empty disks that take part; answers after a loss beyond a quorum, and damaged nodes that do not say so.
 pub fn check(run: &Run) -> Vec<String> {
-    let Some(beyond_ms) = run.about.beyond_ms else { return Vec::new() };
     let mut wrong = Vec::new();
+    for node in &run.about.emptied {
+        let status = run.statuses.iter().find(|status| status.node == *node);
+        if status.is_none_or(|status| status.ready || !is_outside(&status.says)) {
+            wrong.push(format!("node {node} came back on an empty disk and does not stay out: {status:?}"));
+        }
+    }
+    let Some(beyond_ms) = run.about.beyond_ms else { return wrong };
     for event in run.events.iter().filter(|e| !e.op.is_stale_read() && matches!(e.answer, Answer::Ok { .. })) {
         let from_ms = beyond_ms + if event.op.is_read() { LEASE_MS } else { 0 };
         if event.asked_ms >= from_ms {
@@ -34,6 +45,11 @@ pub fn check(run: &Run) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// Whether a node says that it belongs to no cluster.
+pub(crate) fn is_outside(text: &str) -> bool {
+    text.contains(OUTSIDE)
 }
 
 /// Whether a node names its damage, and what its repair waits for.

@@ -63,7 +63,7 @@ pub const ALL: [Checker; 18] = [
 /// Every answer is typed.
 const HOSTILE: &str = "hostile calls are answered with an outcome or a reason";
 /// Nothing is invented.
-const BEYOND: &str = "beyond a quorum nothing is answered, and it is said why";
+const BEYOND: &str = "a disk that forgot is not believed";
 /// What judges a run that ended beyond a quorum: the others compare with what is read at its end, when nothing can be read.
 const OF_BEYOND: [&str; 5] = [
     "an id is answered once",

@@ -36,6 +36,7 @@
 //! | `copied` | the same from a copy of its directory, which may be older | repaired from peers |
 //! | `rolled-back` | the same on its disk as it was a while ago, at the place where it was: nothing on it says so | repaired from peers |
 //! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
+//! | `emptied` | a node's disk is replaced by an empty one, and an operator repeats `cluster init`: no member takes the new disk for the one it knows | never: the node stays out |
 //! | `beyond` | more nodes than may fail at once lose what `wiped` says: what they had acknowledged may exist nowhere. The last fault of its run | never: no call is answered any more, and the nodes say why |
 //!
 //! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
@@ -140,6 +141,7 @@ pub enum Fault {
     Copied { node: usize, after_ms: u64, others: Others, ms: u64 },
     RolledBack { node: usize, after_ms: u64, others: Others, ms: u64 },
     Lost { node: usize },
+    Emptied { node: usize, ms: u64 },
     Beyond { nodes: Vec<usize>, of: Wiped, ms: u64 },
 }
 
@@ -189,6 +191,7 @@ impl Fault {
             Self::Copied { .. } => "copied",
             Self::RolledBack { .. } => "rolled-back",
             Self::Lost { .. } => "lost",
+            Self::Emptied { .. } => "emptied",
             Self::Beyond { .. } => "beyond",
         }
     }
@@ -235,6 +238,7 @@ impl Fault {
             | Self::CutShort { ms, .. }
             | Self::Copied { ms, .. }
             | Self::RolledBack { ms, .. }
+            | Self::Emptied { ms, .. }
             | Self::Beyond { ms, .. }
             | Self::Overtaken { ms, .. } => Some(ms),
             Self::Reset { .. }

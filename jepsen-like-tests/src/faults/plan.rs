@@ -79,9 +79,14 @@ const BEYOND: &str = "beyond";
 /// So many of the runs in which no other disk forgets or is lost.
 const BEYOND_SHARE: f64 = 0.02;
 
+/// Drawn apart.
+const EMPTIED: &str = "emptied";
+/// So many of the runs in which no other disk forgets or is lost.
+const EMPTIED_SHARE: f64 = 0.01;
+
 /// The names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL]).chain(LOSSES).chain([BEYOND])
+    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL]).chain(LOSSES).chain([BEYOND, EMPTIED])
 }
 
 /// Entries that the nodes of a seed's run keep behind their newest snapshot.
@@ -223,11 +228,26 @@ fn loss(rng: &mut SmallRng, node: usize) -> Fault {
     }
 }
 
+/// Whether a disk of the plan forgets something, or is lost.
+fn has_lost_disk(plan: &[Planned]) -> bool {
+    let forgets = |fault: &Fault| matches!(fault, Fault::Rot { .. } | Fault::Lost { .. } | Fault::Beyond { .. });
+    plan.iter().any(|p| forgets(&p.fault) || p.fault.loses_on().is_some())
+}
+
+/// A node that stays out like one that is lost.
+fn emptied(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Option<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0e3b_71ed);
+    if has_lost_disk(others) || !rng.random_bool(EMPTIED_SHARE) {
+        return None;
+    }
+    let (at_ms, node) = (rng.random_range(0..(for_ms * 3 / 4).max(1)), rng.random_range(0..nodes));
+    Some(Planned { at_ms, fault: Fault::Emptied { node, ms: rng.random_range(50..2_000) } })
+}
+
 /// More disks than a quorum survives, once something was acknowledged.
 fn beyond(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Option<Planned> {
     let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0be7_04d0);
-    let forgets = |fault: &Fault| matches!(fault, Fault::Rot { .. } | Fault::Lost { .. }) || fault.loses_on().is_some();
-    if others.iter().any(|p| forgets(&p.fault)) || !rng.random_bool(BEYOND_SHARE) {
+    if has_lost_disk(others) || !rng.random_bool(BEYOND_SHARE) {
         return None;
     }
     let mut which: Vec<usize> = (0..nodes).collect();
@@ -256,6 +276,8 @@ pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
         plan.retain(|planned| planned.at_ms < last.at_ms);
         plan.push(last);
     }
+    let emptied = emptied(seed, nodes, for_ms, &plan);
+    plan.extend(emptied);
     plan.sort_by_key(|planned| planned.at_ms);
     plan
 }

@@ -6,13 +6,13 @@
 //!
 //! | `line` | one for | fields |
 //! |---|---|---|
-//! | `run` | the run; the first line | `seed`, `epoch_ms` (ledger time at millisecond 0 of the clocks below), `clock_bound_ms` (how far ledger time may be off; absent: not judged), `remembered_max`, `history_cut`, `beyond_ms` (from then on more disks than a quorum survives had lost something; absent: never), `damaged` (the nodes of these disks) |
+//! | `run` | the run; the first line | `seed`, `epoch_ms` (ledger time at millisecond 0 of the clocks below), `clock_bound_ms` (how far ledger time may be off; absent: not judged), `remembered_max`, `history_cut`, `beyond_ms` (from then on more disks than a quorum survives had lost something; absent: never), `damaged` (the nodes of these disks), `emptied` (nodes whose disk was replaced by an empty one) |
 //! | `op` | one call of one client | `client`, `asked_ms`, `answered_ms`, `op` and its fields ([`Op`]), `answer` and its fields ([`Answer`]) |
 //! | `watch` | one connection of one feed consumer | [`Watched`]; `changes` are [`Change`]s |
 //! | `stock` | what one node says of one product at the end | [`FinalStock`] |
 //! | `id` | what is known of one id at the end | [`FinalId`] |
 //! | `digest` | a replica's digest at an index | [`FinalDigest`] |
-//! | `status` | what one node says of itself at the end of a run with `beyond_ms` | [`FinalStatus`] |
+//! | `status` | what one node that is `damaged` or `emptied` says of itself at the end | [`FinalStatus`] |
 //! | `finding` | what a node's own audit found | `what` |
 //! | `sometimes` | a rare state that a node's log lines showed | `name`, `count` |
 //! | `hostile` | what hostile clients were answered, in sums | [`Hostile`] |
@@ -68,6 +68,9 @@ pub struct About {
     /// The nodes of these disks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<u64>,
+    /// Nodes whose disk was replaced by an empty one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub emptied: Vec<u64>,
 }
 
 /// One operation of one client.

@@ -75,6 +75,7 @@ struct Stage(Arc<(AtomicU8, Mutex<Shared>)>);
 #[derive(Default)]
 struct Shared {
     lost: Vec<usize>,
+    emptied: Vec<usize>,
     beyond: Option<(Duration, Vec<usize>)>,
     healed_at: Option<Duration>,
     converged_at: Option<Duration>,
@@ -98,7 +99,8 @@ impl Stage {
 
     /// The nodes that are there to the end.
     fn present(&self, nodes: usize) -> Vec<usize> {
-        self.with(|shared| (0..nodes).filter(|node| !shared.lost.contains(node)).collect())
+        let there = |shared: &Shared, node: &usize| !shared.lost.contains(node) && !shared.emptied.contains(node);
+        self.with(|shared| (0..nodes).filter(|node| there(shared, node)).collect())
     }
 }
 
@@ -163,8 +165,8 @@ fn run_here(setting: &Setting) -> Report {
     let ended = carry_out(setting, &mut strikes, &network, &stage);
     let simulated = elapsed();
     let mut run = journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let About { beyond_ms, damaged, .. } = std::mem::take(&mut run.about);
-    run.about = About { beyond_ms, damaged, ..workload::about(setting.seed, setting.load) };
+    let About { beyond_ms, damaged, emptied, .. } = std::mem::take(&mut run.about);
+    run.about = About { beyond_ms, damaged, emptied, ..workload::about(setting.seed, setting.load) };
     run.about.epoch_ms = EPOCH_MS;
     run.sometimes = sometimes::take();
     // Ledger time is what a quorum of clocks says, as long as a quorum of them is right.
@@ -251,6 +253,7 @@ fn carry_out(setting: &Setting, strikes: &mut Strikes, network: &Network, stage:
                 strikes.heal();
                 stage.with(|shared| {
                     (shared.lost, shared.beyond) = (strikes.lost.clone(), strikes.beyond.clone());
+                    shared.emptied = strikes.emptied.clone();
                     shared.healed_at = Some(now);
                 });
                 stage.set(Stage::HEALED);
@@ -302,6 +305,9 @@ async fn drive(setting: Setting, journal: Journal, stage: Stage) -> Result<(), w
         stage.with(|shared| shared.converged_at = Some(elapsed()));
         return Ok(());
     }
+    let emptied: Vec<u64> =
+        stage.with(|shared| shared.emptied.clone()).into_iter().map(|node| node as u64 + 1).collect();
+    readout::stay_out(&site, &journal, &emptied).await;
     let site = site.only(&stage.present(setting.nodes));
     readout::converged(&client, &site, load).await?;
     stage.with(|shared| shared.converged_at = Some(elapsed()));

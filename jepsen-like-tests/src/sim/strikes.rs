@@ -16,9 +16,9 @@ use std::time::Duration;
 use ledger_raft::NodeId;
 use ledger_raft::disk::CrashPoint;
 
-use super::SHARDS;
 use super::host::{Ended, Host};
 use super::trace::Trace;
+use super::{CLIENT_PORT, SHARDS};
 use crate::faults::{Clients, Disks, Fault, Planned, Who};
 use crate::net::{Network, Weather};
 use crate::world::NodeWorld;
@@ -41,6 +41,8 @@ pub(super) struct Strikes {
     pub(super) struck: BTreeMap<String, u32>,
     /// Nodes whose disk is gone for good.
     pub(super) lost: Vec<usize>,
+    /// Nodes that run on an empty disk that no member knows.
+    pub(super) emptied: Vec<usize>,
     /// When more nodes lost something than may fail, and which.
     pub(super) beyond: Option<(Duration, Vec<usize>)>,
     /// What the processes that ended by themselves said, newest last.
@@ -86,6 +88,7 @@ impl Strikes {
             hosts,
             struck: BTreeMap::new(),
             lost: Vec::new(),
+            emptied: Vec::new(),
             beyond: None,
             last_words: Vec::new(),
             wrong_clocks: BTreeSet::new(),
@@ -333,10 +336,10 @@ impl Strikes {
                 false
             }
             Fault::Beyond { ref nodes, of, ms } => self.lose_beyond(nodes, of, ms),
+            Fault::Emptied { node, ms } => self.empty(node.min(self.nodes() - 1), ms),
             Fault::Lost { node } => {
                 let node = node.min(self.nodes() - 1);
-                let no_more = self.lost.len() >= (self.nodes() - 1) / 2 || self.losing.is_some();
-                if self.lost.contains(&node) || no_more {
+                if self.lost.contains(&node) || !self.may_lose_a_node() {
                     return false;
                 }
                 self.power_off(node);
@@ -345,6 +348,11 @@ impl Strikes {
                 true
             }
         }
+    }
+
+    /// Whether a quorum goes on without one node more, and nobody waits for a repair.
+    fn may_lose_a_node(&self) -> bool {
+        self.lost.len() + self.emptied.len() < (self.nodes() - 1) / 2 && self.losing.is_none()
     }
 
     fn crash(&mut self, who: Who, ms: u64, then: impl FnOnce(usize) -> Undo) -> bool {

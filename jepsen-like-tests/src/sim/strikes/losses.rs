@@ -14,8 +14,10 @@ use ledger_raft::disk::SimDisk;
 
 use super::links::both_ways;
 use super::undo::Undo;
-use super::{SHARDS, Strikes};
+use super::{CLIENT_PORT, SHARDS, Strikes};
 use crate::faults::{Fault, Others, Wiped};
+use crate::readout;
+use crate::workload::Site;
 use crate::world::OlderDisk;
 
 /// Without a fault, everything is acknowledged, replicated and on disk within this.
@@ -32,6 +34,10 @@ const RESTARTS: Duration = Duration::from_millis(50);
 const ALONE_MIN: Duration = Duration::from_millis(2_000);
 /// So long nothing strikes once all run again.
 const CALM: Duration = Duration::from_millis(1_000);
+
+/// An operator repeats `cluster init` so often.
+const INITS: u64 = 3;
+const INIT_EVERY_MS: u64 = 1_000;
 
 const WAL: &str = "/data/wal";
 const SNAPSHOTS: &str = "/data/snapshots";
@@ -108,7 +114,8 @@ impl Strikes {
             _ => return,
         };
         let node = node.min(self.nodes() - 1);
-        if self.losing.is_some() || !self.lost.is_empty() || !self.hosts[node].is_running() {
+        if self.losing.is_some() || !self.lost.is_empty() || !self.emptied.is_empty() || !self.hosts[node].is_running()
+        {
             return;
         }
         self.losing = Some(Losing {
@@ -137,6 +144,33 @@ impl Strikes {
         self.beyond = Some((self.now, nodes));
         self.plan = Vec::new().into_iter();
         true
+    }
+
+    /// A node starts on an empty disk, and an operator repeats `cluster init`.
+    pub(super) fn empty(&mut self, node: usize, ms: u64) -> bool {
+        if !self.may_lose_a_node() || !self.lost.is_empty() || !self.hosts[node].is_running() {
+            return false;
+        }
+        self.power_off(node);
+        self.worlds[node].empty();
+        self.emptied.push(node);
+        self.until(ms, Undo::Start(node));
+        for times in 1..=INITS {
+            self.until(ms + times * INIT_EVERY_MS, Undo::Init);
+        }
+        true
+    }
+
+    /// Every node is asked to begin the cluster once more.
+    pub(super) fn init_again(&self) {
+        let site = Site::simulated(self.nodes(), CLIENT_PORT);
+        self.hosts[self.nodes()].inside(async move {
+            for (node, _) in site.nodes() {
+                if let Err(error) = readout::init_once(&site, SHARDS, *node).await {
+                    tracing::debug!(node, %error, "the cluster is not begun again");
+                }
+            }
+        });
     }
 
     /// The loss under way goes on.

@@ -25,6 +25,8 @@ pub(super) enum Undo {
     Space(usize),
     Clock(usize),
     Timer(usize),
+    /// An operator repeats `cluster init`.
+    Init,
     /// A node is told to build a snapshot.
     Snapshot(usize),
     Strobe {
@@ -96,6 +98,7 @@ impl Strikes {
             }
             Undo::Space(node) => self.worlds[node].disk.set_capacity(ROOMY),
             Undo::Clock(node) => self.worlds[node].clock.mend(),
+            Undo::Init => self.init_again(),
             Undo::Snapshot(node) => drop(self.snapshot(node)),
             Undo::Timer(node) => self.hosts[node].drift(0),
             Undo::Stall { until, .. } if self.now >= until => {}

@@ -13,7 +13,7 @@ use prost_reflect::prost::Message;
 use super::call::{self, Fate};
 use super::judge::{self, Sent};
 use super::values::SKUS;
-use super::{methods, sequences};
+use super::{methods, peers, sequences};
 use crate::workload::{Failure, Site};
 
 /// Methods of the Admin service that change nothing.
@@ -36,7 +36,7 @@ enum Must {
 /// When the node cannot be reached.
 pub(crate) async fn after_faults(site: &Site, node: u64) -> Result<Vec<String>, Failure> {
     let mut channel = site.channel(node).await?;
-    let mut wrong = Vec::new();
+    let mut wrong: Vec<String> = peers::greet(site, node).await?.into_iter().collect();
     for (what, method, message, tags, must) in everything() {
         let streaming = method.is_server_streaming() && !method.is_client_streaming();
         let body = call::framed(&[message]);

@@ -12,6 +12,7 @@ mod call;
 mod judge;
 mod mangle;
 mod methods;
+mod peers;
 mod sequences;
 mod values;
 mod web;
