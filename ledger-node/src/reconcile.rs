@@ -75,7 +75,7 @@ async fn run_shard(
     initialised: &mut BTreeSet<u32>,
 ) -> io::Result<()> {
     if node.shard(wanted.shard).is_none() {
-        start_shard(node, running, wanted.shard).await?;
+        start_shard(node, running, wanted.shard, &founders(placement, wanted)).await?;
     }
     // Exactly one node begins a group: two first memberships would be two groups.
     if wanted.replicas.first() == Some(&running.stamp.node) && !initialised.contains(&wanted.shard) {
@@ -139,8 +139,13 @@ async fn propose_first(node: &Node, running: &Running) -> io::Result<()> {
     Ok(())
 }
 
-fn voter(member: &MemberEntry) -> (NodeId, String) {
+pub(crate) fn voter(member: &MemberEntry) -> (NodeId, String) {
     (NodeId(member.node), member.peer.clone())
+}
+
+/// The first voters of a shard.
+fn founders(placement: &Placement, wanted: &ShardPlacement) -> BTreeMap<NodeId, String> {
+    wanted.replicas.iter().filter_map(|&n| placement.member(n)).map(voter).collect()
 }
 
 async fn begin_shard(running: &Running, placement: &Placement, wanted: &ShardPlacement) -> io::Result<()> {
@@ -148,16 +153,20 @@ async fn begin_shard(running: &Running, placement: &Placement, wanted: &ShardPla
     if group.status().stopped.is_some() || group.is_initialized().await {
         return Ok(());
     }
-    let voters: BTreeMap<_, _> = wanted.replicas.iter().filter_map(|&n| placement.member(n)).map(voter).collect();
-    group.initialize(voters).await
+    group.initialize(founders(placement, wanted)).await
 }
 
-async fn start_shard(node: &Arc<Node>, running: &Running, id: u32) -> io::Result<()> {
+async fn start_shard(
+    node: &Arc<Node>,
+    running: &Running,
+    id: u32,
+    founders: &BTreeMap<NodeId, String>,
+) -> io::Result<()> {
     let sabotage = node.seams().sabotage.clone();
     #[cfg(holdfast_known_bad)]
     let sabotage = crate::shard::machine::by_wall_clock(node.seams().raft.clock.clone(), sabotage);
     let state = ShardState::new(id, running.stamp.incarnation, running.history.clone(), sabotage);
-    let group = running.raft.start_group(GroupId(id), node.machine(state.clone())).await?;
+    let group = running.raft.start_group(GroupId(id), founders, node.machine(state.clone())).await?;
     let shard = Shard::new(state, node.door_bounds(), group);
     let mut shards = node.shards();
     shards.push(shard.clone());

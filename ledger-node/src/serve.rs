@@ -233,7 +233,8 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
         }
     };
     let machine = MetaMachine::new(node.placement.clone());
-    let meta = match raft.start_group(META_GROUP, machine).await {
+    let founders = stamp.members.iter().map(reconcile::voter).collect();
+    let meta = match raft.start_group(META_GROUP, &founders, machine).await {
         Ok(meta) => meta,
         Err(source) => {
             raft.shutdown(Duration::ZERO).await;

@@ -35,7 +35,7 @@ use crate::store::Store;
 use crate::transport::Known;
 use crate::transport::link::{Links, lock};
 use crate::transport::pull::PullSlot;
-use crate::types::{CommittedLeaderId, Push, Runtime, Stamped, Types, position};
+use crate::types::{CommittedLeaderId, Membership, Push, Runtime, Stamped, Types, position};
 use crate::unreadable;
 use crate::vote_gate::VoteGate;
 
@@ -61,6 +61,8 @@ pub(crate) struct GroupCore {
     pub(crate) links: Arc<Links>,
     /// None when the replica was stopped before it began: quarantined, or its log is damaged.
     pub(crate) raft: Option<Raft>,
+    /// The first voters of the group. They stand for the members while the replica has none.
+    pub(crate) founders: Membership,
     pub(crate) store: Store,
     pub(crate) memory: Arc<Memory>,
     pub(crate) progress: Arc<Progress>,

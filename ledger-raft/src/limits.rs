@@ -20,6 +20,13 @@ pub const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
 pub const REMEMBERED_ASK_AGAIN: Duration = Duration::from_millis(100);
 /// ... and once it may.
 pub const REMEMBERED_ASK_LATE: Duration = Duration::from_secs(1);
+/// A replica begins a group once a majority of its founders has answered; it is tried again after
+/// that. Longer than the longest pause between dials and one question.
+pub const FOUNDERS_WITHIN: Duration = Duration::from_secs(2);
+const _: () = assert!(
+    FOUNDERS_WITHIN.as_millis()
+        > REDIAL_MAX.as_millis() + REMEMBERED_WITHIN.as_millis() + REMEMBERED_ASK_AGAIN.as_millis()
+);
 /// A peer tells its term within that; a repair that hears nothing by then names it as missing.
 pub const TERM_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before voters that came during a repair are asked again.

@@ -26,7 +26,7 @@ use crate::group::GroupCore;
 use crate::identity::IdentityFile;
 use crate::leading::best_heir;
 use crate::limits::{
-    ADDRESS_BYTES_MAX, APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM, MEMBERS_MAX,
+    ADDRESS_BYTES_MAX, APPEND_BYTES_SOFT, ASK_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEAD_ROOM, FOUNDERS_WITHIN, MEMBERS_MAX,
 };
 use crate::reads;
 use crate::repair::{self, Marks, Quarantine};
@@ -37,7 +37,7 @@ use crate::transport::frame::Kind;
 use crate::transport::handshake::Identity;
 use crate::transport::link::Links;
 use crate::transport::server::{Registry, serve};
-use crate::types::{Peer, position};
+use crate::types::{Membership, Peer, position};
 use crate::upkeep;
 use crate::wal::{Wal, WalConfig, WalIdentity, WalUsage};
 
@@ -151,17 +151,25 @@ impl RaftNode {
     }
 
     /// Starts a group: restores `machine` from the newest good snapshot and the log. Not yet a member of anything until
-    /// [`Group::initialize`] ran on one of its members, once. A quarantined or damaged replica is returned stopped, with the
+    /// [`Group::initialize`] ran on one of its members, once. `founders` are the first voters of the
+    /// group, by address: a replica without members does not know whether it had some, and votes
+    /// once a majority of these remembers nothing of it. A quarantined or damaged replica is returned stopped, with the
     /// reason in its status; [`Self::reinstall`] repairs it.
     ///
     /// # Errors
-    /// The disk's; or the group runs already.
-    pub async fn start_group<M: StateMachine>(&self, group: GroupId, machine: M) -> io::Result<Group> {
+    /// The disk's; or the group runs already, or has more founders than members may be.
+    pub async fn start_group<M: StateMachine>(
+        &self,
+        group: GroupId,
+        founders: &BTreeMap<NodeId, String>,
+        machine: M,
+    ) -> io::Result<Group> {
         let ground = &self.inner.ground;
         if ground.registry.group(group).is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("group {} runs already", group.0)));
         }
-        let core = start::start(ground, group, Box::new(machine)).await?;
+        check_members(founders)?;
+        let core = start::start(ground, group, voters(founders)?, Box::new(machine)).await?;
         let mut groups = ground.registry.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.insert(group, core.clone());
         Ok(Group { core, snapshots_dir: ground.snapshots_dir.clone() })
@@ -215,12 +223,13 @@ impl RaftNode {
             old.progress.retire().await?;
         }
         if let Err(error) = repair::prepare(ground, group, from).await {
-            if let Some(old) = old {
+            if let Some(old) = &old {
                 old.repair_waits(error.to_string());
             }
             return Err(error);
         }
-        let core = start::start(ground, group, Box::new(machine)).await?;
+        let founders = old.map(|old| old.founders.clone()).unwrap_or_default();
+        let core = start::start(ground, group, founders, Box::new(machine)).await?;
         let mut groups = ground.registry.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.insert(group, core.clone());
         Ok(Group { core, snapshots_dir: ground.snapshots_dir.clone() })
@@ -295,6 +304,16 @@ fn check_members(members: &BTreeMap<NodeId, String>) -> io::Result<()> {
     members.values().try_for_each(|addr| check_address(addr))
 }
 
+/// All of these as voters.
+fn voters(members: &BTreeMap<NodeId, String>) -> io::Result<Membership> {
+    if members.is_empty() {
+        return Ok(Membership::default());
+    }
+    let nodes: BTreeMap<u64, Peer> = members.iter().map(|(id, addr)| (id.0, Peer { addr: addr.clone() })).collect();
+    let wrong = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("founders: {e}"));
+    Membership::new(vec![nodes.keys().copied().collect()], nodes).map_err(wrong)
+}
+
 fn check_address(addr: &str) -> io::Result<()> {
     if addr.len() <= ADDRESS_BYTES_MAX {
         return Ok(());
@@ -327,15 +346,18 @@ impl Group {
         self.core.id
     }
 
-    /// Makes these nodes (id → peer address) the first voters. Idempotent for the same members.
+    /// Makes these nodes (id → peer address) the first voters, once a majority of the founders has
+    /// said that this replica did not forget to have begun. Idempotent for the same members.
     ///
     /// # Errors
-    /// The group has other members already; or there are more than [`MEMBERS_MAX`], or an address
+    /// The group has other members already; or not enough founders answered within
+    /// [`FOUNDERS_WITHIN`], and it may be tried again; or there are more than [`MEMBERS_MAX`], or an address
     /// is longer than [`ADDRESS_BYTES_MAX`].
     pub async fn initialize(&self, voters: BTreeMap<NodeId, String>) -> io::Result<()> {
         let raft = self.core.raft()?;
         check_members(&voters)?;
         if !self.is_initialized().await {
+            self.core.gate.remembered(FOUNDERS_WITHIN).await?;
             let members: BTreeMap<u64, Peer> =
                 voters.iter().map(|(id, addr)| (id.0, Peer { addr: addr.clone() })).collect();
             if let Err(e) = self.core.seeded(raft.initialize(members)).await

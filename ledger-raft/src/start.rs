@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::transport::network::{GroupNetwork, meta_of};
 use crate::transport::pull::PullSlot;
 use crate::transport::server::Registry;
-use crate::types::Runtime;
+use crate::types::{Membership, Runtime};
 use crate::unreadable;
 use crate::vote_gate::{self, VoteGate, is_alone, membership};
 use crate::wal::{Damage, GroupLog, Wal};
@@ -167,7 +167,12 @@ async fn drop_contradicted(store: &Store, snapshots: &SnapshotStore, group: Grou
 }
 
 /// Starts one group, or a stopped stand-in that says why.
-pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMachine>) -> io::Result<Arc<GroupCore>> {
+pub(crate) async fn start(
+    ground: &Ground,
+    id: GroupId,
+    founders: Membership,
+    machine: Box<dyn StateMachine>,
+) -> io::Result<Arc<GroupCore>> {
     let registry = &ground.registry;
     let (seams, me) = (registry.seams.clone(), registry.me);
     let log = ground.wal.group(id);
@@ -213,7 +218,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         None => VoteGate::new(repairing.is_none(), false),
         Some(raft) => {
             raft.runtime_config().elect(false);
-            let members = membership(raft).await.unwrap_or_default();
+            let members = membership(raft, &founders).await.unwrap_or_default();
             VoteGate::new(repairing.is_none(), is_alone(me.node, &members))
         }
     };
@@ -229,6 +234,7 @@ pub(crate) async fn start(ground: &Ground, id: GroupId, machine: Box<dyn StateMa
         seams,
         links: registry.links.clone(),
         raft,
+        founders,
         store,
         memory,
         progress,

@@ -2,7 +2,8 @@
 //!
 //! **What it is.** A replica under repair has forgotten votes that it may have given. One that has
 //! just started does not know whether its disk went back: it asks the other voters what they
-//! remember of it, and votes once those that answered are a quorum with it.
+//! remember of it, and votes once those that answered are a quorum with it. A replica without
+//! members may have had some: it asks the founders of its group.
 //!
 //! **Owns** these two reasons and the question. **Must never** open before a quorum was heard.
 //! **Read next**: [`crate::memory`], [`crate::repair`].
@@ -11,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::watch;
 
 use crate::api::NodeId;
 use crate::codec::malformed;
@@ -27,13 +30,13 @@ use crate::{repair, unreadable};
 #[derive(Debug)]
 pub(crate) struct VoteGate {
     repaired: AtomicBool,
-    remembered: AtomicBool,
+    remembered: watch::Sender<bool>,
 }
 
 impl VoteGate {
     /// Of a replica under repair or not, with voters to ask or none.
     pub(crate) fn new(repaired: bool, remembered: bool) -> Self {
-        Self { repaired: AtomicBool::new(repaired), remembered: AtomicBool::new(remembered) }
+        Self { repaired: AtomicBool::new(repaired), remembered: watch::Sender::new(remembered) }
     }
 
     /// Whether no repair is under way.
@@ -43,7 +46,22 @@ impl VoteGate {
 
     /// Whether a quorum has said what it remembers.
     pub(crate) fn is_remembered(&self) -> bool {
-        self.remembered.load(Ordering::Acquire)
+        *self.remembered.borrow()
+    }
+
+    /// Waits until a quorum has said what it remembers.
+    ///
+    /// # Errors
+    /// Not within this time.
+    pub(crate) async fn remembered(&self, within: Duration) -> io::Result<()> {
+        let mut remembered = self.remembered.subscribe();
+        match tokio::time::timeout(within, remembered.wait_for(|remembered| *remembered)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no majority of the voters has said yet that this replica's disk did not go back",
+            )),
+        }
     }
 
     /// Whether the replica may vote and, if it can decode what is committed, lead.
@@ -65,22 +83,26 @@ fn apply(core: &GroupCore) {
     }
 }
 
-/// The membership that the replica has begun with, or got since.
-pub(crate) async fn membership(raft: &Raft) -> Option<Membership> {
-    raft.with_raft_state(|state| state.membership_state.effective().membership().clone()).await.ok()
+/// The membership that the replica has begun with, or got since. Without one the founders' stands
+/// for it: the disk may be older than the replica's first entry.
+pub(crate) async fn membership(raft: &Raft, founders: &Membership) -> Option<Membership> {
+    let own = raft.with_raft_state(|state| state.membership_state.effective().membership().clone()).await.ok()?;
+    Some(if own.voter_ids().next().is_some() { own } else { founders.clone() })
 }
 
-/// Whether there is no other voter that could remember anything.
+/// Whether this replica is a voter, and there is no other that could remember anything.
 pub(crate) fn is_alone(me: NodeId, members: &Membership) -> bool {
-    members.voter_ids().all(|voter| voter == me.0)
+    members.voter_ids().collect::<BTreeSet<_>>() == BTreeSet::from([me.0])
 }
 
-/// Whether these voters, with this replica, are a majority of each configuration.
+/// Whether these voters, with this replica, are a majority of each configuration. Without any nobody
+/// is known who would have to be asked.
 fn is_quorum(me: NodeId, configs: &[BTreeSet<u64>], heard: &BTreeSet<u64>) -> bool {
-    configs.iter().all(|config| {
+    let has_majority = |config: &BTreeSet<u64>| {
         let there = config.iter().filter(|voter| **voter == me.0 || heard.contains(voter)).count();
         there > config.len() / 2
-    })
+    };
+    !configs.is_empty() && configs.iter().all(has_majority)
 }
 
 /// Asks the other voters what this replica acknowledged at most, until each has answered once: a
@@ -94,7 +116,7 @@ async fn ask_all(core: Arc<GroupCore>) {
     // Whether each that answered is whole.
     let mut answered: BTreeMap<u64, bool> = BTreeMap::new();
     loop {
-        let Some(members) = membership(raft).await else { return };
+        let Some(members) = membership(raft, &core.founders).await else { return };
         let open = core.gate.is_remembered();
         let due = |voter: &u64| match answered.get(voter) {
             None => true,
@@ -121,7 +143,7 @@ async fn ask_all(core: Arc<GroupCore>) {
         }
         let heard = answered.iter().filter(|(_, whole)| **whole).map(|(voter, _)| *voter).collect();
         if !open && is_quorum(core.node, members.get_joint_config(), &heard) {
-            core.gate.remembered.store(true, Ordering::Release);
+            core.gate.remembered.send_replace(true);
             apply(&core);
             tracing::debug!(group = core.id.0, ?heard, "the replica votes: others remember no more than it has");
             continue;
@@ -164,6 +186,7 @@ fn take_answer(body: &mut Bytes) -> io::Result<(bool, Option<Acknowledged>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Peer;
 
     #[test]
     fn a_quorum_of_each_configuration_must_have_answered() {
@@ -176,7 +199,20 @@ mod tests {
         assert!(!is_quorum(me, &joint, &config(&[2, 3])), "nobody of the new one");
         assert!(is_quorum(me, &joint, &config(&[2, 5])));
         assert!(is_quorum(me, &[config(&[1])], &config(&[])), "one voter alone");
+        assert!(!is_quorum(me, &[], &config(&[2, 3])), "nobody is known to be a voter");
         assert!(!is_quorum(me, &[config(&[2, 3, 4])], &config(&[2])), "a learner counts for nothing");
+    }
+
+    #[test]
+    fn a_replica_is_alone_only_as_the_one_voter_that_it_knows() {
+        let of = |ids: &[u64]| {
+            let nodes: BTreeMap<u64, Peer> = ids.iter().map(|id| (*id, Peer::default())).collect();
+            Membership::new(vec![ids.iter().copied().collect()], nodes).expect("members")
+        };
+        assert!(is_alone(NodeId(1), &of(&[1])));
+        assert!(!is_alone(NodeId(1), &of(&[1, 2])));
+        assert!(!is_alone(NodeId(1), &of(&[2])), "it is no voter");
+        assert!(!is_alone(NodeId(1), &Membership::default()), "it may have forgotten them");
     }
 
     #[test]

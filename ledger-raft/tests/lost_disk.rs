@@ -154,17 +154,17 @@ async fn a_group_that_comes_after_all_others_were_repaired_begins_whole() {
     c.up(2).await;
     let node = c.nodes[&2].node.clone();
     node.has_all_of(&[G]).await.expect("nothing to do while the group is damaged");
-    let early = node.start_group(GroupId(6), Shared::default()).await.expect("started");
+    let early = node.start_group(GroupId(6), &c.addrs, Shared::default()).await.expect("started");
     assert!(early.status().stopped.is_some(), "it may have been there before");
     c.reinstall(2).await;
     let at = c.propose(b"after").await;
     c.agree(at.index).await;
     c.until(2, "is repaired", |s| s.stopped.is_none() && !s.repairing).await;
     node.has_all_of(&[G]).await.expect("the log takes it");
-    let group = node.start_group(later, Shared::default()).await.expect("started");
+    let group = node.start_group(later, &c.addrs, Shared::default()).await.expect("started");
     assert_eq!(group.status().stopped, None);
     c.kill(2);
     c.up(2).await;
-    let group = c.nodes[&2].node.start_group(later, Shared::default()).await.expect("started");
+    let group = c.nodes[&2].node.start_group(later, &c.addrs, Shared::default()).await.expect("started");
     assert_eq!(group.status().stopped, None, "after a restart");
 }

@@ -3,9 +3,12 @@
 
 mod common;
 
-use common::{Cluster, tuning};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::{Cluster, PATIENCE, tuning};
 use ledger_raft::disk::SimDisk;
-use ledger_raft::{NodeId, Role};
+use ledger_raft::{NodeId, RaftTuning, Role};
 
 const WENT_BACK: &str = "the disk went back";
 
@@ -23,6 +26,26 @@ async fn with_an_older_disk() -> (Cluster, u64, SimDisk) {
         c.agree(at.index).await;
     }
     (c, node, older)
+}
+
+/// Nobody stands by itself while a test lasts: the first leader does at the founding, and others by
+/// a transfer.
+fn without_elections() -> RaftTuning {
+    RaftTuning { election_min: 2 * PATIENCE, election_max: 2 * PATIENCE + Duration::from_millis(1), ..tuning() }
+}
+
+/// Three founders. The disk returned is that of one of them before the group began; then all are
+/// down.
+async fn with_a_disk_from_before_the_group(node: u64) -> (Cluster, SimDisk) {
+    let mut c = Cluster::founders(3, without_elections(), BTreeMap::new()).await;
+    c.kill(node);
+    let older = c.disks[&node].fork();
+    c.up(node).await;
+    c.initialize(1).await.expect("begun");
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    (1..=3).for_each(|id| c.kill(id));
+    (c, older)
 }
 
 fn others(c: &Cluster, node: u64) -> Vec<u64> {
@@ -164,4 +187,27 @@ async fn nodes_that_all_restart_elect_one_of_them() {
     let at = c.propose(b"with two of three").await;
     c.up(3).await;
     assert_eq!(c.agree(at.index).await.count, 2);
+}
+
+/// Its own log names nobody whom it could ask: the founders are known from elsewhere.
+#[tokio::test]
+async fn a_disk_from_before_the_group_began_is_noticed_by_a_founder() {
+    let (mut c, older) = with_a_disk_from_before_the_group(2).await;
+    c.disks[&2].restore(&older, false);
+    c.up(2).await;
+    c.up(3).await;
+    is_marked(&c, 2).await;
+}
+
+#[tokio::test]
+async fn a_disk_from_before_the_group_began_begins_no_second_group() {
+    let (mut c, older) = with_a_disk_from_before_the_group(1).await;
+    c.disks[&1].restore(&older, false);
+    c.up(1).await;
+    let alone = c.initialize(1).await.expect_err("nobody else is there").to_string();
+    assert!(alone.contains("no majority"), "{alone}");
+    c.up(3).await;
+    is_marked(&c, 1).await;
+    let refused = c.initialize(1).await.expect_err("it had begun").to_string();
+    assert!(refused.contains(WENT_BACK), "{refused}");
 }

@@ -252,6 +252,13 @@ impl Cluster {
     }
 
     pub(crate) async fn start_with(n: u64, tuning: RaftTuning, tunings: BTreeMap<u64, RaftTuning>) -> Self {
+        let c = Self::founders(n, tuning, tunings).await;
+        c.initialize(1).await.unwrap();
+        c
+    }
+
+    /// `n` nodes that wait for their first members.
+    pub(crate) async fn founders(n: u64, tuning: RaftTuning, tunings: BTreeMap<u64, RaftTuning>) -> Self {
         let mut c = Self {
             tuning,
             tunings,
@@ -274,9 +281,12 @@ impl Cluster {
         for id in 1..=n {
             c.up(id).await;
         }
-        let voters = c.addrs.clone();
-        c.nodes[&1].group.initialize(voters).await.unwrap();
         c
+    }
+
+    /// One of the nodes begins the group with all of them.
+    pub(crate) async fn initialize(&self, id: u64) -> io::Result<()> {
+        self.nodes[&id].group.initialize(self.addrs.clone()).await
     }
 
     pub(crate) async fn open(&self, id: u64, cluster: [u8; 16]) -> (tokio::runtime::Runtime, io::Result<RaftNode>) {
@@ -324,8 +334,8 @@ impl Cluster {
         let state = Shared(Arc::default(), Arc::default(), self.new_builds.contains(&id), Arc::default());
         let started = match node {
             Ok(node) => {
-                let (n, s) = (node.clone(), state.clone());
-                let group = runtime.spawn(async move { n.start_group(G, s).await }).await.unwrap();
+                let (n, s, founders) = (node.clone(), state.clone(), self.addrs.clone());
+                let group = runtime.spawn(async move { n.start_group(G, &founders, s).await }).await.unwrap();
                 group.map(|group| (node, group))
             }
             Err(e) => Err(e),

@@ -37,8 +37,9 @@ async fn alone(seams: Seams, dir: PathBuf, tuning: RaftTuning) -> RaftNode {
 }
 
 async fn lead(node: &RaftNode, id: GroupId, machine: impl StateMachine) -> Group {
-    let group = node.start_group(id, machine).await.expect("start");
-    group.initialize(BTreeMap::from([(NodeId(1), node.peer_addr().to_string())])).await.expect("members");
+    let founders = BTreeMap::from([(NodeId(1), node.peer_addr().to_string())]);
+    let group = node.start_group(id, &founders, machine).await.expect("start");
+    group.initialize(founders).await.expect("members");
     let mut status = group.watch();
     let led = status.wait_for(|s| s.role == Role::Leader && s.clock_sure);
     tokio::time::timeout(PATIENCE, led).await.expect("in time").expect("runs");
