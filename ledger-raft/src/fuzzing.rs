@@ -21,6 +21,7 @@ use crate::seam::{BoxIo, Disk};
 use crate::snapshot::{SnapshotBody, SnapshotStore};
 use crate::transport::frame::{FrameReader, Kind, Outgoing};
 use crate::transport::handshake::{self, Identity, Members};
+use crate::vote_gate::Answer;
 use crate::wal;
 use crate::{DiskId, GroupId, NodeId};
 
@@ -59,12 +60,13 @@ pub fn peer_frames(bytes: &[u8]) {
 
 /// A body, read as each of these.
 fn bodies(body: Bytes) {
-    let tries: [fn(&mut Bytes) -> io::Result<()>; 10] = [
+    let tries: [fn(&mut Bytes) -> io::Result<()>; 11] = [
         |b| codec::take_vote_request(b).map(drop),
         |b| codec::take_vote_response(b).map(drop),
         |b| codec::take_transfer(b).map(drop),
         |b| codec::take_append(b).map(drop),
         |b| AcknowledgedBy::take(b).map(drop),
+        |b| Answer::take(b).map(drop),
         |b| codec::take_append_response(b).map(drop),
         |b| codec::take_stream_answer(b).map(drop),
         |b| codec::take_stored_membership(b).map(drop),

@@ -20,6 +20,12 @@ pub const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
 pub const REMEMBERED_ASK_AGAIN: Duration = Duration::from_millis(100);
 /// ... and once it may.
 pub const REMEMBERED_ASK_LATE: Duration = Duration::from_secs(1);
+/// Once a quorum has answered, the others have so long to answer, too: several round trips. A host
+/// that is silent delays a vote by no more than that, and an election takes longer.
+pub const REMEMBERED_GRACE: Duration = Duration::from_millis(50);
+/// So often the replica that asks looks whether its members have changed.
+pub const REMEMBERED_LOOK: Duration = Duration::from_secs(1);
+const _: () = assert!(REMEMBERED_GRACE.as_millis() * 4 < ELECTION_MIN.as_millis());
 /// A replica begins a group once a majority of its founders has answered; it is tried again after
 /// that. Longer than the longest pause between dials and one question.
 pub const FOUNDERS_WITHIN: Duration = Duration::from_secs(2);
@@ -46,7 +52,7 @@ pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_SOFT + (1 << 2
 pub const ASK_BYTES_MAX: usize = 4 << 20;
 
 /// Version of the frames between peers and of their bodies; peers of another one are refused.
-pub const PEER_PROTOCOL: u16 = 3;
+pub const PEER_PROTOCOL: u16 = 4;
 
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.

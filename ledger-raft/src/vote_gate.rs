@@ -5,7 +5,11 @@
 //! remember of it, and votes once those that answered are a quorum with it. A replica without
 //! members may have had some: it asks the founders of its group.
 //!
-//! **Owns** these two reasons and the question. **Must never** open before a quorum was heard.
+//! Votes that the disk forgot are not given again either: the answers name the terms that others
+//! know, and the replica saves a vote in the latest of them before it votes.
+//!
+//! **Owns** these two reasons and the question. **Must never** open before a quorum was heard, or
+//! with a vote in an earlier term than those that were heard.
 //! **Read next**: [`crate::memory`], [`crate::repair`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,15 +19,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::raft::VoteRequest;
+use openraft::vote::RaftVote;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::NodeId;
-use crate::codec::malformed;
+use crate::codec::{self, malformed};
 use crate::group::{GroupCore, Raft};
-use crate::limits::{REMEMBERED_ASK_AGAIN, REMEMBERED_ASK_LATE, REMEMBERED_WITHIN};
+use crate::limits::{
+    INDEX_MAX, REMEMBERED_ASK_AGAIN, REMEMBERED_ASK_LATE, REMEMBERED_GRACE, REMEMBERED_LOOK, REMEMBERED_WITHIN,
+    TERM_MAX,
+};
 use crate::memory::Acknowledged;
 use crate::transport::frame::Kind;
-use crate::types::Membership;
+use crate::types::{LeaderId, Membership, Vote, log_id};
 use crate::{repair, unreadable};
 
 /// What holds a replica back from voting.
@@ -105,6 +117,54 @@ fn is_quorum(me: NodeId, configs: &[BTreeSet<u64>], heard: &BTreeSet<u64>) -> bo
     !configs.is_empty() && configs.iter().all(has_majority)
 }
 
+/// What a voter says of the replica that asks, and of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// It has forgotten nothing: it is neither damaged nor under repair.
+    whole: bool,
+    /// The vote that it has given last.
+    vote: Option<Vote>,
+    /// What the replica acknowledged at most.
+    remembered: Option<Acknowledged>,
+}
+
+impl Answer {
+    /// whole 1, vote present 1, acknowledgement present 1, then the vote and the acknowledgement.
+    fn put(&self, out: &mut impl BufMut) {
+        for present in [self.whole, self.vote.is_some(), self.remembered.is_some()] {
+            out.put_u8(u8::from(present));
+        }
+        self.vote.iter().for_each(|vote| codec::put_vote(out, vote));
+        self.remembered.iter().for_each(|one| one.put(out));
+    }
+
+    pub(crate) fn take(body: &mut impl Buf) -> io::Result<Self> {
+        let mut flag = || match body.try_get_u8() {
+            Ok(flag @ (0 | 1)) => Ok(flag == 1),
+            _ => Err(malformed("acknowledgements")),
+        };
+        let (whole, has_vote, is_remembered) = (flag()?, flag()?, flag()?);
+        let vote = if has_vote { Some(codec::take_vote(body)?) } else { None };
+        let remembered = if is_remembered { Some(Acknowledged::take(body)?) } else { None };
+        Ok(Self { whole, vote, remembered })
+    }
+}
+
+/// Answers a replica that has just started.
+pub(crate) fn answer(core: &GroupCore, from: NodeId) -> io::Result<Bytes> {
+    let whole = core.store.log().damage().is_none() && core.gate.is_repaired();
+    if !whole {
+        core.vote_declined();
+    }
+    // It is there: who is about to ask it waits for no pause between dials.
+    core.links.to(from, "").control.is_back();
+    // A vote that cannot be read is damage.
+    let vote = core.store.vote().ok().flatten();
+    let mut b = BytesMut::new();
+    Answer { whole, vote, remembered: core.memory.of(from) }.put(&mut b);
+    Ok(b.freeze())
+}
+
 /// Asks the other voters what this replica acknowledged at most, until each has answered once: a
 /// late answer may still find that the disk went back.
 pub(crate) async fn ask(core: Arc<GroupCore>) {
@@ -113,74 +173,101 @@ pub(crate) async fn ask(core: Arc<GroupCore>) {
 
 async fn ask_all(core: Arc<GroupCore>) {
     let Some(raft) = &core.raft else { return };
-    // Whether each that answered is whole.
-    let mut answered: BTreeMap<u64, bool> = BTreeMap::new();
+    let mut answered: BTreeMap<u64, Answer> = BTreeMap::new();
+    let mut asking = FuturesUnordered::new();
+    let mut asked: BTreeSet<u64> = BTreeSet::new();
+    let mut open_at: Option<Instant> = None;
     loop {
         let Some(members) = membership(raft, &core.founders).await else { return };
         let open = core.gate.is_remembered();
-        let due = |voter: &u64| match answered.get(voter) {
-            None => true,
+        for voter in members.voter_ids().filter(|voter| *voter != core.node.0) {
             // One that was damaged may be whole again.
-            Some(whole) => !whole && !open,
-        };
-        let voters: BTreeSet<u64> = members.voter_ids().filter(|voter| *voter != core.node.0 && due(voter)).collect();
-        if voters.is_empty() && open {
+            let is_due = answered.get(&voter).is_none_or(|answer| !answer.whole && !open);
+            if is_due && asked.insert(voter) {
+                let addr = members.get_node(&voter).map(|peer| peer.addr.clone()).unwrap_or_default();
+                asking.push(ask_until_answered(&core, voter, addr, answered.contains_key(&voter)));
+            }
+        }
+        if open && asking.is_empty() {
             return;
         }
-        let asked = voters.iter().map(|voter| {
-            let addr = members.get_node(voter).map(|peer| peer.addr.clone()).unwrap_or_default();
-            ask_one(&core, *voter, addr)
-        });
-        for (voter, answer) in futures::future::join_all(asked).await {
-            let Ok((whole, remembered)) = answer else { continue };
-            if let Some(remembered) = remembered
-                && core.memory.hear_of_me(&remembered).is_err()
-            {
-                let _why = repair::went_back(&core, &remembered);
-                return;
+        let whole = answered.iter().filter(|(_, answer)| answer.whole).map(|(voter, _)| *voter).collect();
+        let now = Instant::now();
+        let mut until = now + REMEMBERED_LOOK;
+        if !open && is_quorum(core.node, members.get_joint_config(), &whole) {
+            let due = *open_at.get_or_insert(now + REMEMBERED_GRACE);
+            if asking.is_empty() || now >= due {
+                if take_vote(&core, raft, &answered).await {
+                    core.gate.remembered.send_replace(true);
+                    apply(&core);
+                    let group = core.id.0;
+                    tracing::debug!(group, heard = ?whole, "the replica votes: others remember no more than it has");
+                }
+                continue;
             }
-            answered.insert(voter, whole);
+            until = due;
         }
-        let heard = answered.iter().filter(|(_, whole)| **whole).map(|(voter, _)| *voter).collect();
-        if !open && is_quorum(core.node, members.get_joint_config(), &heard) {
-            core.gate.remembered.send_replace(true);
-            apply(&core);
-            tracing::debug!(group = core.id.0, ?heard, "the replica votes: others remember no more than it has");
+        if asking.is_empty() {
+            tokio::time::sleep_until(until).await;
             continue;
         }
-        tokio::time::sleep(if open { REMEMBERED_ASK_LATE } else { REMEMBERED_ASK_AGAIN }).await;
+        let Ok(Some((voter, answer))) = tokio::time::timeout_at(until, asking.next()).await else { continue };
+        asked.remove(&voter);
+        if let Some(remembered) = &answer.remembered
+            && core.memory.hear_of_me(remembered).is_err()
+        {
+            let _why = repair::went_back(&core, remembered);
+            return;
+        }
+        answered.insert(voter, answer);
     }
 }
 
-async fn ask_one(core: &GroupCore, voter: u64, addr: String) -> (u64, io::Result<(bool, Option<Acknowledged>)>) {
-    let link = core.links.to(NodeId(voter), &addr).control;
-    let asked = link.call(Kind::Acknowledgements, core.id.0, Bytes::new(), REMEMBERED_WITHIN).await;
-    (voter, asked.and_then(|mut body| take_answer(&mut body)))
+/// Asks a voter again and again. One that has `answered` already is asked after a pause.
+async fn ask_until_answered(core: &GroupCore, voter: u64, addr: String, answered: bool) -> (u64, Answer) {
+    let mut pause = answered;
+    loop {
+        if pause {
+            let open = core.gate.is_remembered();
+            tokio::time::sleep(if open { REMEMBERED_ASK_LATE } else { REMEMBERED_ASK_AGAIN }).await;
+        }
+        pause = true;
+        let link = core.links.to(NodeId(voter), &addr).control;
+        let body = link.call(Kind::Acknowledgements, core.id.0, Bytes::new(), REMEMBERED_WITHIN).await;
+        if let Ok(answer) = body.and_then(|mut body| Answer::take(&mut body)) {
+            return (voter, answer);
+        }
+    }
 }
 
-/// What this replica remembers of the one that asks: whole 1, present 1, then the acknowledgement.
-pub(crate) fn answer(core: &GroupCore, from: NodeId) -> Bytes {
-    let whole = core.store.log().damage().is_none() && core.gate.is_repaired();
-    if !whole {
-        core.vote_declined();
+/// Saves a vote in the latest term that the others know, so that none is given a second time in a
+/// term of which the disk may have forgotten it. Whether it is saved, or a later one is.
+///
+/// A candidate saves its own vote before it asks for another, so each vote of this replica was given
+/// in a term that its candidate knows. It goes to this replica itself: no candidate gets it, and a
+/// leader of that term is followed all the same.
+async fn take_vote(core: &GroupCore, raft: &Raft, answered: &BTreeMap<u64, Answer>) -> bool {
+    let heard = latest_term(answered.values());
+    let Ok(own) = core.store.vote() else { return false };
+    if own.map_or(0, |vote| vote.leader_id.term) >= heard || crate::bad!("forgotten-vote-given-again") {
+        return true;
     }
-    let remembered = core.memory.of(from);
-    let mut b = BytesMut::new();
-    b.put_u8(u8::from(whole));
-    b.put_u8(u8::from(remembered.is_some()));
-    remembered.into_iter().for_each(|one| one.put(&mut b));
-    b.freeze()
+    let vote = Vote::from_leader_id(LeaderId { term: heard, voted_for: core.node.0 }, false);
+    let mut request = VoteRequest::new(vote, Some(log_id(TERM_MAX, INDEX_MAX)));
+    // A leader of an earlier term does not hold it up by its lease.
+    request.leadership_transfer = true;
+    match core.seeded(raft.vote(request)).await {
+        Ok(response) => {
+            tracing::info!(group = core.id.0, term = heard, "the replica votes in no term that others know already");
+            response.vote.leader_id.term >= heard
+        }
+        Err(_ended) => false,
+    }
 }
 
-fn take_answer(body: &mut Bytes) -> io::Result<(bool, Option<Acknowledged>)> {
-    let wrong = |_| malformed("acknowledgements");
-    let whole = body.try_get_u8().map_err(wrong)?;
-    let present = body.try_get_u8().map_err(wrong)?;
-    match (whole, present) {
-        (0 | 1, 0) => Ok((whole == 1, None)),
-        (0 | 1, 1) => Ok((whole == 1, Some(Acknowledged::take(body)?))),
-        _ => Err(malformed("acknowledgements")),
-    }
+/// The latest term in which one of these has voted.
+fn latest_term<'a>(answers: impl Iterator<Item = &'a Answer>) -> u64 {
+    answers.filter_map(|answer| answer.vote).map(|vote| vote.leader_id.term).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -215,13 +302,27 @@ mod tests {
         assert!(!is_alone(NodeId(1), &Membership::default()), "it may have forgotten them");
     }
 
+    /// Golden bytes: a change here is a new peer protocol.
     #[test]
-    fn an_answer_that_is_none_is_malformed() {
-        let take = |bytes: &'static [u8]| take_answer(&mut Bytes::from_static(bytes));
-        assert_eq!(take(&[1, 0]).expect("nothing remembered"), (true, None));
-        assert_eq!(take(&[0, 0]).expect("damaged"), (false, None));
-        for bad in [&[][..], &[1], &[2, 0], &[1, 2], &[1, 1], &[1, 1, 0, 0, 0]] {
-            assert!(take(bad).is_err(), "{bad:?}");
+    fn an_answer_keeps_its_bytes_and_what_is_none_is_malformed() {
+        let vote = Vote::from_leader_id(LeaderId { term: 9, voted_for: 3 }, true);
+        let one = Acknowledged { leader_term: 7, last: log_id(6, 5) };
+        let both = Answer { whole: true, vote: Some(vote), remembered: Some(one) };
+        let mut bytes = BytesMut::new();
+        both.put(&mut bytes);
+        let mut golden = [0; 51];
+        golden[..3].fill(1);
+        (golden[3], golden[11], golden[19], golden[27], golden[35], golden[43]) = (9, 3, 1, 7, 6, 5);
+        assert_eq!(bytes[..], golden);
+        assert_eq!(Answer::take(&mut &bytes[..]).expect("whole"), both);
+        for cut in 0..bytes.len() {
+            assert!(Answer::take(&mut &bytes[..cut]).is_err(), "cut at {cut}");
         }
+        let nothing = Answer { whole: false, vote: None, remembered: None };
+        assert_eq!(Answer::take(&mut &[0, 0, 0][..]).expect("damaged"), nothing);
+        for bad in [[2, 0, 0], [1, 2, 0], [1, 0, 2]] {
+            assert!(Answer::take(&mut &bad[..]).is_err(), "{bad:?}");
+        }
+        assert_eq!(latest_term([both, nothing].iter()), 9);
     }
 }

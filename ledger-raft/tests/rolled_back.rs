@@ -4,10 +4,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use common::{Cluster, PATIENCE, tuning};
 use ledger_raft::disk::SimDisk;
+use ledger_raft::limits::REMEMBERED_WITHIN;
 use ledger_raft::{NodeId, RaftTuning, Role};
 
 const WENT_BACK: &str = "the disk went back";
@@ -210,4 +212,44 @@ async fn a_disk_from_before_the_group_began_begins_no_second_group() {
     is_marked(&c, 1).await;
     let refused = c.initialize(1).await.expect_err("it had begun").to_string();
     assert!(refused.contains(WENT_BACK), "{refused}");
+}
+
+/// A vote that the disk forgot was given in a term that its candidate knows.
+#[tokio::test]
+async fn no_vote_is_given_in_a_term_that_others_have_voted_in() {
+    let mut c = Cluster::start(3, without_elections()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    c.kill(2);
+    let term = c.nodes[&1].group.status().term;
+    c.nodes[&1].group.transfer_leader(NodeId(3), PATIENCE).await.expect("transferred");
+    c.kill(1);
+    c.kill(3);
+    c.up(3).await;
+    c.up(2).await;
+    // No leader and no candidate tells it.
+    let status = c.until(2, "has a vote in the later term", |s| s.term > term).await;
+    assert_eq!((status.leader, status.stopped), (None, None));
+    c.kill(2);
+    c.up(2).await;
+    assert!(c.nodes[&2].group.status().term > term, "it is saved");
+}
+
+/// A host without power refuses no connection: whoever asks it waits for a time-out.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a real port that nobody answers on")]
+async fn a_host_that_is_silent_does_not_delay_the_first_vote() {
+    let mut shortest = Duration::MAX;
+    // A busy machine may delay some of them.
+    for _ in 0..5 {
+        let mut c = Cluster::founders(3, tuning(), BTreeMap::new()).await;
+        (1..=3).for_each(|id| c.kill(id));
+        let _silent = TcpListener::bind(&c.addrs[&NodeId(3)]).expect("the port is free");
+        c.up(2).await;
+        let begun = Instant::now();
+        c.up(1).await;
+        c.initialize(1).await.expect("two of three answer");
+        shortest = shortest.min(begun.elapsed());
+    }
+    assert!(shortest < REMEMBERED_WITHIN, "{shortest:?}");
 }

@@ -209,6 +209,16 @@ impl Link {
         }
     }
 
+    /// The peer has just been heard from: the next question dials without a pause.
+    pub(crate) fn is_back(&self) {
+        self.state.send_if_modified(|state| {
+            if let State::Down { until, .. } = state {
+                *until = None;
+            }
+            false
+        });
+    }
+
     async fn dial(self: Arc<Self>) {
         let addr = lock(&self.addr).clone();
         let dialled = tokio::select! {

@@ -251,7 +251,7 @@ impl Served {
             Kind::TransferLeader => transfer(&core, self.peer, &mut body).await,
             Kind::ReadIndex => Ok(u64_bytes(reads::for_peer(&core).await?)),
             Kind::Term => Ok(repair::answer(&core)),
-            Kind::Acknowledgements => Ok(vote_gate::answer(&core, self.peer)),
+            Kind::Acknowledgements => vote_gate::answer(&core, self.peer),
             Kind::EntryHash => unreadable::answer(&core, &mut body),
             Kind::SnapshotOffer => take_offer(&self.registry, (self.peer, self.from), &core, &mut body).await,
             Kind::SnapshotFind => find_snapshot(&core, &mut body).await,
