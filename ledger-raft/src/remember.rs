@@ -92,6 +92,11 @@ impl Memory {
         lock(&self.by).of(node)
     }
 
+    /// Whether this replica's log has lost nothing, as far as it knows.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.log.damage().is_none()
+    }
+
     /// Gives all of it to `read`, which must not wait.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&AcknowledgedBy) -> T) -> T {
         read(&lock(&self.by))
@@ -102,5 +107,65 @@ impl Memory {
         let mut bytes = BytesMut::with_capacity(by.bytes());
         by.put(&mut bytes);
         self.log.save_acknowledged(Bytes::from(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::api::GroupId;
+    use crate::disk::SimDisk;
+    use crate::machine::Progress;
+    use crate::seam::Disk;
+    use crate::types::log_id;
+    use crate::wal::{Wal, WalConfig, WalEntry, WalIdentity};
+
+    const CLUSTER: [u8; 16] = [1; 16];
+    const G: GroupId = GroupId(1);
+
+    async fn open(disk: &SimDisk) -> (Wal, Arc<Memory>) {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let identity = WalIdentity { cluster: CLUSTER, incarnation: 1, node: NodeId(1) };
+        let config = WalConfig { segment_bytes: 1 << 20, low_space_bytes: 0, ..WalConfig::default() };
+        let wal = Wal::open(disk.clone(), "/wal".into(), identity, config).await.expect("opened");
+        disk.create_dir_all(Path::new("/s")).expect("created");
+        let snapshots = SnapshotStore::open(disk, Path::new("/s"), CLUSTER, G).expect("opened");
+        let store = Store::new(wal.group(G), Arc::new(Progress::new()));
+        let memory = Memory::new(NodeId(1), &store, &snapshots);
+        (wal, memory)
+    }
+
+    /// A disk that is slower than the others: its answer comes when the leader writes no more.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_member_acknowledges_late_is_saved_though_nothing_else_is_written() {
+        let disk = SimDisk::new(1);
+        let (wal, memory) = open(&disk).await;
+        let (done, durable) = tokio::sync::oneshot::channel();
+        let entry = WalEntry { index: 1, head: Bytes::from_static(b"h"), data: Bytes::new() };
+        let appended = wal.group(G).append(vec![entry], Box::new(|written| drop(done.send(written))));
+        appended.expect("taken");
+        durable.await.expect("answered").expect("durable");
+        let quiet = Duration::from_secs(10);
+        for index in [1, 2] {
+            // Time stands still but for this.
+            tokio::time::sleep(quiet).await;
+            let before = wal.syncs();
+            memory.has_acknowledged(NodeId(2), 1, log_id(1, index));
+            memory.has_acknowledged(NodeId(3), 1, log_id(1, index));
+            tokio::time::sleep(quiet).await;
+            assert_eq!(wal.syncs(), before + 1, "one for both, and then rest");
+            memory.has_acknowledged(NodeId(2), 1, log_id(1, index));
+            tokio::time::sleep(quiet).await;
+            assert_eq!(wal.syncs(), before + 1, "it is no news");
+        }
+        disk.crash(1);
+        let (_wal, memory) = open(&disk).await;
+        for node in [2, 3] {
+            let last = memory.of(NodeId(node)).expect("saved").last;
+            assert_eq!(last, log_id(1, 2), "node {node}");
+        }
     }
 }

@@ -307,12 +307,15 @@ impl GroupLog {
         self.save_lazily(|m| (m.committed, m.lazy.committed) = (Some(committed), true));
     }
 
-    /// Saves what the members acknowledged with whatever is written next; costs no sync of its own.
+    /// Saves what the members acknowledged with whatever is written next, or with a marker of its own
+    /// when nothing is: others may count on this memory. While the log is written to, it costs no
+    /// sync of its own.
     pub(crate) fn save_acknowledged(&self, acknowledged: Bytes) {
         if acknowledged.len() > BLOB_BYTES_MAX {
             return;
         }
         self.save_lazily(|m| (m.acknowledged, m.lazy.acknowledged) = (Some(acknowledged), true));
+        self.log.shared.hurry();
     }
 
     fn save_lazily(&self, change: impl FnOnce(&mut MemState)) {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Op {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) ops: Vec<Op>,
-    /// Groups whose committed position waits for a ride.
+    /// Groups that save something with whatever is written next.
     pub(crate) lazy: Vec<Arc<GroupMem>>,
     pub(crate) closing: bool,
     /// The off-path allocation of a spare has ended.
@@ -61,6 +61,10 @@ pub(crate) struct Shared {
     files: Mutex<Arc<Files>>,
     condvar: Condvar,
     notify: Notify,
+    /// Nothing is due: the writer sleeps until it is woken, and writes nothing until then.
+    resting: AtomicBool,
+    /// Something was saved lazily that has to be on the disk soon.
+    hurried: AtomicBool,
     pub(crate) syncs: AtomicU64,
     /// Bytes of all segment files, spares included.
     pub(crate) file_bytes: AtomicU64,
@@ -78,6 +82,8 @@ impl Shared {
             files: Mutex::new(Arc::new(files)),
             condvar: Condvar::new(),
             notify: Notify::new(),
+            resting: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
             carried_bytes: AtomicU64::new(0),
@@ -121,6 +127,29 @@ impl Shared {
         }
     }
 
+    /// What waits lazily is to be written soon, though nothing else may come: wakes a writer that
+    /// rests. One that is busy takes it along.
+    pub(crate) fn hurry(&self) {
+        self.hurried.store(true, Ordering::SeqCst);
+        if self.resting.load(Ordering::SeqCst) {
+            // The writer is between its last look and its sleep no longer.
+            drop(self.queue());
+            self.wake();
+        }
+    }
+
+    /// Whether there was haste since the last call. Asked before the queue is emptied: what is
+    /// hurried later is seen by the next call.
+    pub(crate) fn take_hurry(&self) -> bool {
+        self.hurried.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether the writer may sleep. `rests`: it writes nothing by itself.
+    fn may_sleep(&self, q: &Queue, rests: bool) -> bool {
+        self.resting.store(rests, Ordering::SeqCst);
+        q.is_idle() && !(rests && self.hurried.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn wake(&self) {
         self.condvar.notify_one();
         self.notify.notify_one();
@@ -151,9 +180,9 @@ impl Shared {
     }
 
     /// Blocks until something waits or the time is up.
-    pub(crate) fn wait(&self, at_most: Option<Duration>) {
+    pub(crate) fn wait(&self, at_most: Option<Duration>, rests: bool) {
         let q = self.queue();
-        if !q.is_idle() {
+        if !self.may_sleep(&q, rests) {
             return;
         }
         // A spurious wake-up costs one empty poll.
@@ -164,8 +193,8 @@ impl Shared {
     }
 
     /// The same for the inline writer.
-    pub(crate) async fn wait_inline(&self, at_most: Option<Duration>) {
-        if !self.queue().is_idle() {
+    pub(crate) async fn wait_inline(&self, at_most: Option<Duration>, rests: bool) {
+        if !self.may_sleep(&self.queue(), rests) {
             return;
         }
         match at_most {

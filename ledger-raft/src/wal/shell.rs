@@ -44,12 +44,14 @@ impl Shell {
 
     /// Moves what waits into the writer; says whether to go on.
     fn gather(&mut self, now: Duration) -> bool {
+        let hurry = self.shared.take_hurry();
         let mut q = self.shared.queue();
         let (mut ops, mut lazy) = (mem::take(&mut q.ops), mem::take(&mut q.lazy));
         let (spare, carried) = (q.spare.take(), q.carried.take());
         let closing = q.closing;
         drop(q);
         self.writer.submit(&mut ops, &mut lazy);
+        self.writer.hurry(hurry);
         // The emptied list goes back, so that callers do not grow a new one every round.
         let mut q = self.shared.queue();
         if q.ops.is_empty() {
@@ -72,7 +74,7 @@ impl Shell {
             self.allocate_aside(begun.elapsed());
             self.read_aside(begun.elapsed());
             if !self.writer.has_work() {
-                self.shared.wait(self.writer.wake_in(begun.elapsed()));
+                self.shared.wait(self.writer.wake_in(begun.elapsed()), self.writer.rests());
             }
         }
         self.end();
@@ -127,7 +129,7 @@ impl Shell {
             if self.writer.has_work() {
                 tokio::task::yield_now().await;
             } else {
-                self.shared.wait_inline(self.writer.wake_in(begun.elapsed())).await;
+                self.shared.wait_inline(self.writer.wake_in(begun.elapsed()), self.writer.rests()).await;
             }
         }
         self.end();

@@ -86,6 +86,8 @@ pub(crate) struct Writer {
     pub(super) recount: bool,
     waiting: Waiting,
     lazy: Vec<Arc<GroupMem>>,
+    /// Something in `lazy` may have to be written soon.
+    hurried: bool,
     pub(super) round: Round,
     riding: Vec<Told>,
     pub(super) carry: Carry,
@@ -144,6 +146,7 @@ impl Writer {
             recount: true,
             waiting: Waiting::default(),
             lazy: Vec::new(),
+            hurried: false,
             round: Round::new(),
             riding: Vec::new(),
             carry: Carry::new(),
@@ -181,6 +184,16 @@ impl Writer {
     pub(crate) fn submit(&mut self, ops: &mut Vec<Op>, lazy: &mut Vec<Arc<GroupMem>>) {
         self.waiting.pending.extend(ops.drain(..));
         self.lazy.append(lazy);
+    }
+
+    /// What members acknowledged waits among the lazy, and has to be written soon.
+    pub(crate) fn hurry(&mut self, hurried: bool) {
+        self.hurried |= hurried;
+    }
+
+    /// Whether no marker is due: nothing is written until something else is.
+    pub(crate) fn rests(&self) -> bool {
+        self.unproved_since.is_none()
     }
 
     /// Whether polling again would do something now.
@@ -228,6 +241,10 @@ impl Writer {
 
     fn poll_round(&mut self, now: Duration) -> io::Result<bool> {
         self.round.clear();
+        if mem::take(&mut self.hurried) && self.rests() && self.lazy.iter().any(|mem| mem.lock().lazy.acknowledged) {
+            // The next marker brings it: what is heard together is written together.
+            self.unproved_since = Some(now);
+        }
         self.announce_oldest();
         let mut rolled = false;
         loop {
