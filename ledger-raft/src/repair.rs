@@ -409,12 +409,14 @@ pub(crate) fn went_back(core: &Arc<GroupCore>, remembered: &Acknowledged) -> io:
     let error = io::Error::other(why.clone());
     if core.stopped_why().is_none() && core.store.log().lacks(&why) {
         tracing::error!(group = core.id.0, %why, "the replica lacks what it had promised: it stops, and is repaired from its peers");
+        vote_gate::apply(core);
         tokio::spawn(stop_for_damage(core.clone(), why));
     }
     error
 }
 
-/// Records the damage, so that a restart knows it too, and stops the replica.
+/// Records the damage, so that a restart knows it too, and stops the replica. Where the disk stalls,
+/// [`mod@crate::upkeep`] stops it first.
 async fn stop_for_damage(core: Arc<GroupCore>, why: String) {
     if !crate::bad!("damage-not-recorded")
         && let Err(e) = core.store.log().record_damage(&why).await

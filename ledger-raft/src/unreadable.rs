@@ -28,6 +28,7 @@ use crate::machine::Machine;
 use crate::repair::{self, Marks, Quarantine};
 use crate::transport::frame::Kind;
 use crate::types::{Stamped, position};
+use crate::vote_gate;
 
 /// The entry that applying does not get past.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,10 +221,7 @@ fn publish(core: &GroupCore, now: Option<&Obstacle>, before: Option<&Obstacle>) 
             tracing::warn!(group = core.id.0, index, "applying goes on after the entry that could not be decoded");
         }
     }
-    let may_lead = now.is_none_or(|found| found.cause.kind == UnreadableKind::Malformed);
-    if let Some(raft) = &core.raft {
-        raft.runtime_config().elect(may_lead && core.gate.is_open());
-    }
+    vote_gate::apply(core);
     let halted = now.map(Obstacle::why);
     core.status.send_modify(|s| {
         s.apply_halted = halted;

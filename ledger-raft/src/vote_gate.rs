@@ -34,9 +34,9 @@ use crate::limits::{
     TERM_MAX,
 };
 use crate::memory::Acknowledged;
+use crate::repair;
 use crate::transport::frame::Kind;
 use crate::types::{LeaderId, Membership, Vote, log_id};
-use crate::{repair, unreadable};
 
 /// What holds a replica back from voting.
 #[derive(Debug)]
@@ -89,9 +89,9 @@ pub(crate) fn repaired(core: &GroupCore) {
 }
 
 /// Lets openraft campaign, or not.
-fn apply(core: &GroupCore) {
+pub(crate) fn apply(core: &GroupCore) {
     if let Some(raft) = &core.raft {
-        raft.runtime_config().elect(core.gate.is_open() && unreadable::may_lead(core));
+        raft.runtime_config().elect(core.may_stand());
     }
 }
 

@@ -253,3 +253,22 @@ async fn a_host_that_is_silent_does_not_delay_the_first_vote() {
     }
     assert!(shortest < REMEMBERED_WITHIN, "{shortest:?}");
 }
+
+#[tokio::test]
+async fn a_replica_that_went_back_stops_though_its_disk_stalls() {
+    let (mut c, node, older) = with_an_older_disk().await;
+    (1..=3).for_each(|id| c.kill(id));
+    c.disks[&node].restore(&older, false);
+    c.up(node).await;
+    // From here on nothing becomes durable while the test lasts.
+    c.disks[&node].set_latency(10 * PATIENCE);
+    for id in others(&c, node) {
+        c.up(id).await;
+    }
+    is_marked(&c, node).await;
+    c.disks[&node].set_latency(Duration::ZERO);
+    let at = c.propose(b"by the two others").await;
+    for id in others(&c, node) {
+        c.until(id, "applied", |s| s.applied_index >= at.index).await;
+    }
+}

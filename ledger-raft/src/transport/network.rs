@@ -102,14 +102,23 @@ impl PeerNetwork {
         self.links.control.call(kind, self.group, body, option.soft_ttl()).await
     }
 
+    /// All votes are asked for here. A replica whose log has lost something takes none, also when it
+    /// learns that while it asks.
     async fn ask_vote(
         &self,
         kind: Kind,
         r: VoteRequest<Types>,
         o: &RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let damaged = || unreachable(&io::Error::other("this replica's log is damaged: it asks for no vote"));
+        if !self.memory.is_whole() {
+            return Err(damaged());
+        }
         let body = bytes_of(|b| codec::put_vote_request(b, &r));
         let answer = self.control(kind, body, o).await.and_then(|mut a| codec::take_vote_response(&mut a));
+        if !self.memory.is_whole() {
+            return Err(damaged());
+        }
         answer.and_then(|a| checks::vote_answer(a, r.vote.leader_id.term)).map_err(|e| unreachable(&e))
     }
 }

@@ -17,7 +17,7 @@ use crate::transport::frame::{FrameReader, SendQueue, start_writer};
 use crate::transport::handshake::{Identity, Members, receive};
 use crate::transport::link::lock;
 use crate::types::log_id;
-use crate::wal::{Wal, WalConfig, WalIdentity};
+use crate::wal::{GroupLog, Wal, WalConfig, WalIdentity};
 
 /// One connection, to be had once; and a world in which nothing moves.
 struct OneLine(Mutex<Option<BoxIo>>);
@@ -51,6 +51,16 @@ struct Follower {
 }
 
 impl Follower {
+    /// The next question, pings apart.
+    async fn question(&mut self) -> Frame {
+        loop {
+            let frame = self.frames.next().await.unwrap().expect("the line stays open");
+            if frame.kind != Kind::Ping {
+                return frame;
+            }
+        }
+    }
+
     /// The next request: the id of its stream, and its entries.
     async fn receives(&mut self) -> (u64, Vec<LogId>) {
         loop {
@@ -80,8 +90,14 @@ fn append(prev: LogId, entries: &[LogId], commit: LogId) -> AppendEntriesRequest
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
+/// Node 1's network to node 2, and the other end of it.
+struct Line {
+    network: PeerNetwork,
+    memory: Arc<Memory>,
+    log: GroupLog,
+}
+
+async fn line() -> (Line, impl Future<Output = Follower>) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let disk: Arc<dyn crate::seam::Disk> = Arc::new(SimDisk::new(1));
     let net = Arc::new(OneLine(Mutex::new(Some(Box::new(near)))));
@@ -108,11 +124,45 @@ async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
     let store = Store::new(wal.group(crate::api::GroupId(1)), Arc::new(Progress::new()));
     let memory = Memory::new(me.node, &store, &snapshots);
     let links = Arc::new(Links::new(me, members, seams.clone(), CancellationToken::new()));
-    let mut network = GroupNetwork { group: 1, links, snapshots, memory: memory.clone(), seams }.client(
-        2,
-        &Peer { addr: "far:1".into() },
-        false,
-    );
+    let group = GroupNetwork { group: 1, links, snapshots, memory: memory.clone(), seams };
+    let network = group.client(2, &Peer { addr: "far:1".into() }, false);
+    (Line { network, memory, log: store.log().clone() }, follower)
+}
+
+/// A replica that finds its log damaged while it stands may not become leader by votes that are on
+/// their way.
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_log_is_damaged_asks_for_no_vote_and_takes_none() {
+    let request = || VoteRequest::new(Vote::new(4, 1), Some(log_id(3, 8)));
+    let option = || RPCOption::new(Duration::from_secs(1));
+    let (mut line, follower) = line().await;
+    let mut granted = BytesMut::new();
+    codec::put_vote_response(&mut granted, &VoteResponse::new(Vote::new(4, 1), Some(log_id(3, 8)), true));
+    let (log, answer) = (line.log.clone(), granted.freeze());
+    let grants = async move {
+        let mut follower = follower.await;
+        for damaged in [false, true] {
+            let asked = follower.question().await;
+            assert_eq!(asked.kind, Kind::Vote);
+            assert!(!damaged || log.lacks("it went back"), "it is news");
+            follower.queue.send(Outgoing::new(Kind::Answer, 1, asked.id, answer.clone())).await.unwrap();
+        }
+        follower
+    };
+    let votes = async {
+        assert!(line.network.vote(request(), option()).await.is_ok_and(|answer| answer.vote_granted));
+        assert!(line.network.vote(request(), option()).await.is_err(), "damaged while it asked");
+        assert!(line.network.vote(request(), option()).await.is_err(), "damaged before");
+        assert!(line.network.pre_vote(request(), option()).await.is_err());
+    };
+    let ((), mut follower) = tokio::join!(votes, grants);
+    let next = tokio::time::timeout(Duration::from_secs(2), follower.question()).await;
+    assert!(next.is_err(), "nothing more was asked: {next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_told_when_it_can_be_taken_for_nothing_later() {
+    let (Line { mut network, memory, .. }, follower) = line().await;
 
     let (requests, input) = fmpsc::unbounded();
     let option = RPCOption::new(Duration::from_secs(1));
