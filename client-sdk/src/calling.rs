@@ -278,7 +278,12 @@ impl Pursuit {
                 if self.hints <= limits::HINTS_MAX { Duration::ZERO } else { self.pause(client) }
             }
             (
-                Cause::NotLeader | Cause::SlotElsewhere | Cause::NotServing | Cause::ClockUnsure | Cause::Diverged,
+                Cause::NotLeader
+                | Cause::SlotElsewhere
+                | Cause::NotServing
+                | Cause::NoQuorum
+                | Cause::ClockUnsure
+                | Cause::Diverged,
                 ..,
             ) => {
                 routes.heard.want_routing();

@@ -288,7 +288,11 @@ where
                     Code::PermissionDenied => return no(Why::PermissionDenied(status.message().to_owned())),
                     _ => {
                         client.routes().heard.want_routing();
-                        last.message = status.to_string();
+                        // What a node answered about the shard explains more than a broken
+                        // connection.
+                        if last.cause == Cause::Unreachable {
+                            last.message = status.to_string();
+                        }
                     }
                 },
             },

@@ -7,6 +7,7 @@
 //! **Must never** look at stock, wait for more calls to come (no linger), or turn *unknown* into *no*.
 //! **Read next**: [`crate::shard`], which applies the entries.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use ledger_core::types::LedgerTime;
 use ledger_core::{Command, Outcome, Position};
 use ledger_proto::Invalid;
 use ledger_proto::v1::NotNowCode;
+use ledger_raft::NoQuorum;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -47,7 +49,7 @@ pub struct NodeNotNow {
     /// The leader's client address, for [`NotNowCode::NotLeader`], when known.
     pub leader: Option<Arc<str>>,
     /// For people.
-    pub message: &'static str,
+    pub message: Cow<'static, str>,
 }
 
 /// What became of one call.
@@ -331,7 +333,7 @@ impl Queue {
                 code: NotNowCode::Diverged,
                 retry_ms: limits::RETRY_UNWELL_MS,
                 leader: None,
-                message: "no majority of the shard's replicas agrees on its state",
+                message: Cow::Borrowed("no majority of the shard's replicas agrees on its state"),
             });
         }
         self.shut.clone()
@@ -345,12 +347,18 @@ impl NodeNotNow {
             code: NotNowCode::NotServing,
             retry_ms: limits::RETRY_ELECTION_MS,
             leader: None,
-            message: "the node is starting or stopping",
+            message: Cow::Borrowed("the node is starting or stopping"),
         }
     }
     /// The queue is full, or the deadline passed in it.
     pub fn overloaded(message: &'static str) -> Self {
+        let message = Cow::Borrowed(message);
         Self { code: NotNowCode::Overloaded, retry_ms: limits::RETRY_OVERLOADED_MS, leader: None, message }
+    }
+    /// Too few replicas of the shard are reached.
+    pub fn no_quorum(shard: u32, why: &NoQuorum) -> Self {
+        let message = Cow::Owned(format!("shard {shard} has {why}"));
+        Self { code: NotNowCode::NoQuorum, retry_ms: limits::RETRY_UNWELL_MS, leader: None, message }
     }
     /// Another node leads, or none just now.
     pub fn not_leader(leader: Option<Arc<str>>) -> Self {
@@ -358,7 +366,7 @@ impl NodeNotNow {
             Some(_) => (0, "another node leads the shard"),
             None => (limits::RETRY_ELECTION_MS, "an election is under way: retry here, soon"),
         };
-        Self { code: NotNowCode::NotLeader, retry_ms, leader, message }
+        Self { code: NotNowCode::NotLeader, retry_ms, leader, message: Cow::Borrowed(message) }
     }
 }
 

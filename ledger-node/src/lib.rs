@@ -12,6 +12,7 @@ pub mod config;
 pub mod data_dir;
 pub mod digest;
 pub mod door;
+mod elsewhere;
 pub mod feed;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod node;
 mod peers;
 mod placement;
+mod readiness;
 mod reconcile;
 mod repairs;
 pub mod serve;

@@ -40,6 +40,14 @@ pub const RETRY_UNWELL_MS: u32 = 500;
 pub const TICK_AFTER_DUE: Duration = Duration::from_millis(10);
 /// How often an idle leader looks whether something is due at all; also bounds how late it learns of a new due instant.
 pub const TICK_LOOK: Duration = Duration::from_millis(25);
+/// How often a queue that takes no calls looks whether its shard has a quorum, and a queue in which
+/// nothing waits whether it takes calls.
+pub const QUORUM_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A replica that was not current for that long makes its node unready. Replicas learn how current
+/// they are once a second.
+pub const READY_AGE_MAX: Duration = Duration::from_secs(5);
+/// What a node waits for is logged when it changes, and again that often.
+pub const WAITING_LOGGED_EVERY: Duration = Duration::from_secs(30);
 /// How long the node's own commands (ticks, slots, settings) wait for their answer.
 pub const OWN_COMMAND_WITHIN: Duration = Duration::from_secs(5);
 /// How often the leader compares digests with the other replicas.

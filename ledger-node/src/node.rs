@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use ledger_core::limits::SLOTS;
 use ledger_core::types::Slot;
+use ledger_proto::NotNow;
 use ledger_raft::identity::IdentityFile;
 use ledger_raft::seam::Seams;
 use ledger_raft::{Group, NodeId, RaftNode};
@@ -19,11 +20,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::submit::not_now_of;
 use crate::audit::Audits;
 use crate::config::NodeConfig;
 use crate::data_dir::{DataDir, Ports, Stamp};
 use crate::digest::DigestCounts;
-use crate::door::DoorBounds;
+use crate::door::{DoorBounds, NodeNotNow};
+use crate::elsewhere::Elsewhere;
 use crate::gates::Gates;
 use crate::history::{History, HistoryFactory};
 use crate::limits;
@@ -180,8 +183,12 @@ pub struct Node {
     running: RwLock<Option<Arc<Running>>>,
     pub(crate) placement: watch::Sender<Option<Arc<Placement>>>,
     table: RwLock<Arc<ShardTable>>,
-    /// Leaders of shards without a replica here, as peers say.
-    pub(crate) leaders_elsewhere: Mutex<BTreeMap<u32, NodeId>>,
+    /// Shards without a replica here, as peers say.
+    pub(crate) elsewhere: Mutex<BTreeMap<u32, Elsewhere>>,
+    /// Replicas that are to run here and do not, and why.
+    pub(crate) not_run: Mutex<BTreeMap<u32, String>>,
+    /// What the node waits for, if it does not run all that it should.
+    waiting_for: watch::Sender<Option<String>>,
     /// Wakes the reconciler.
     pub(crate) kick: Notify,
     /// Serializes init and join.
@@ -217,7 +224,9 @@ impl Node {
             running: RwLock::new(None),
             placement: watch::Sender::new(None),
             table: RwLock::new(Arc::new(ShardTable::new(None, Vec::new()))),
-            leaders_elsewhere: Mutex::new(BTreeMap::new()),
+            elsewhere: Mutex::default(),
+            not_run: Mutex::default(),
+            waiting_for: watch::Sender::new(None),
             kick: Notify::new(),
             joining: tokio::sync::Mutex::new(()),
             fatal: watch::Sender::new(None),
@@ -301,12 +310,39 @@ impl Node {
         let placement = self.placement.borrow();
         placement.as_ref()?.member(node.0).map(|member| member.client.as_str().into())
     }
-    /// Who leads a shard, as far as known here.
+    /// Who leads a shard, as far as known here. A leader that is silent for a moment is still
+    /// named; nobody is while the shard has no quorum.
     pub fn leader_of(&self, shard: u32) -> Option<NodeId> {
         match self.shard(shard) {
-            Some(here) => here.status().leader,
-            None => lock(&self.leaders_elsewhere).get(&shard).copied(),
+            Some(here) => {
+                let status = here.status();
+                status.leader.filter(|_| status.no_quorum.is_none())
+            }
+            None => lock(&self.elsewhere).get(&shard).and_then(|known| known.leader),
         }
+    }
+    /// Who is missing, while a shard has no quorum as far as known here.
+    pub fn no_quorum_of(&self, shard: u32) -> Option<NotNow> {
+        let why = match self.shard(shard) {
+            Some(here) => here.status().no_quorum?,
+            None => lock(&self.elsewhere).get(&shard)?.no_quorum(self.config.raft.no_quorum_after())?,
+        };
+        Some(not_now_of(&NodeNotNow::no_quorum(shard, &why)))
+    }
+    /// What the node waits for before it runs all that it should; none when it does.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.waiting_for.borrow().clone()
+    }
+    /// What it waits for, watched.
+    pub fn watch_waiting_for(&self) -> watch::Receiver<Option<String>> {
+        self.waiting_for.subscribe()
+    }
+    pub(crate) fn wait_for(&self, what: Option<String>) {
+        self.waiting_for.send_if_modified(|present| {
+            let changes = *present != what;
+            *present = what;
+            changes
+        });
     }
     /// The client address of the node that leads a shard, as far as known here (for shards without a replica here too).
     pub fn leader_addr_of(&self, shard: u32) -> Option<Arc<str>> {

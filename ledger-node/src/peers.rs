@@ -212,7 +212,7 @@ fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Byte
         }
         Question::Leaders => {
             let leaders: Vec<_> =
-                node.shards().iter().filter_map(|s| s.status().leader.map(|leader| (s.id(), leader))).collect();
+                node.shards().iter().filter_map(|s| Some((s.id(), node.leader_of(s.id())?))).collect();
             Ok(encode_leaders(&leaders))
         }
         // Answered before: it may wait.

@@ -10,32 +10,73 @@ use std::io;
 use std::sync::Arc;
 
 use ledger_raft::{GroupId, NodeId, Role};
+use tokio::time::Instant;
 
-use crate::digest;
 use crate::door::Pump;
 use crate::history::backfill;
 use crate::limits;
 use crate::meta::{self, MemberEntry, MetaCommand, Placed, Placement, ShardPlacement};
 use crate::node::{Node, NodeState, Running, ShardTable, lock};
-use crate::peers::{self, Question};
+use crate::peers::Question;
 use crate::placement::plan;
 use crate::shard::{Shard, ShardState};
-use crate::steward;
+use crate::{digest, elsewhere, steward};
 
 /// Runs until the node stops.
 pub(crate) async fn run(node: Arc<Node>, running: Arc<Running>) {
     let mut placement = node.placement.subscribe();
     let mut initialised = BTreeSet::new();
+    let mut log = WaitingLog::default();
     loop {
-        if let Err(error) = step(&node, &running, &mut initialised).await {
-            tracing::warn!(%error, "the node does not yet run what the placement asks for; trying again");
-        }
+        let step = step(&node, &running, &mut initialised).await;
+        log.note(&node, waits_for(&node, &running, step));
         tokio::select! {
             () = node.stop.cancelled() => return,
             _ = placement.changed() => {}
             () = node.kick.notified() => {}
             () = tokio::time::sleep(limits::RECONCILE_EVERY) => {}
         }
+    }
+}
+
+/// What the node waits for after a step, and whether that is worth a line in the log.
+fn waits_for(node: &Node, running: &Running, step: io::Result<()>) -> Option<(String, bool)> {
+    if let Err(error) = step {
+        return Some((error.to_string(), true));
+    }
+    if node.placement().is_some() {
+        return None;
+    }
+    let meta = running.meta().status();
+    Some(match (meta.stopped, meta.no_quorum, meta.leader) {
+        (Some(why), ..) => (format!("the meta group, whose replica here is stopped: {why}"), true),
+        (None, Some(lost), _) => (format!("a quorum of the meta group: {}", lost.who()), true),
+        (None, None, Some(leader)) => {
+            (format!("the placement, from the meta group's leader, node {}", leader.0), false)
+        }
+        (None, None, None) => ("the first election in the meta group".to_owned(), false),
+    })
+}
+
+/// What was logged of what the node waits for.
+#[derive(Default)]
+struct WaitingLog(Option<(String, Instant)>);
+
+impl WaitingLog {
+    fn note(&mut self, node: &Node, waits: Option<(String, bool)>) {
+        let now = Instant::now();
+        let is_new = |what: &str| {
+            self.0.as_ref().is_none_or(|(before, at)| before != what || now - *at >= limits::WAITING_LOGGED_EVERY)
+        };
+        match &waits {
+            Some((what, true)) if is_new(what) => {
+                tracing::warn!(waiting_for = %what, "the node does not yet run what the placement asks for; trying again");
+                self.0 = Some((what.clone(), now));
+            }
+            Some(_) => {}
+            None => self.0 = None,
+        }
+        node.wait_for(waits.map(|(what, _)| what));
     }
 }
 
@@ -55,11 +96,15 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     let mut failed = Ok(());
     for wanted in placement.shards.iter().filter(|shard| shard.replicas.contains(&me)) {
         let done = run_shard(node, running, &placement, wanted, initialised).await;
+        match &done {
+            Ok(()) => drop(lock(&node.not_run).remove(&wanted.shard)),
+            Err(why) => drop(lock(&node.not_run).insert(wanted.shard, why.to_string())),
+        }
         failed = failed.and(done.map_err(|e| io::Error::new(e.kind(), format!("shard {}: {e}", wanted.shard))));
     }
     refresh_table(node, &placement);
     node.set_state(NodeState::Serving);
-    ask_leaders_elsewhere(node, &placement, me).await;
+    elsewhere::ask(node, &placement, me).await;
     let here = placement.shards.iter().filter(|shard| shard.replicas.contains(&me)).map(|shard| GroupId(shard.shard));
     let all: Vec<GroupId> = here.chain([meta::META_GROUP]).collect();
     failed = failed.and(running.raft.has_all_of(&all).await);
@@ -256,20 +301,6 @@ fn refresh_table(node: &Node, placement: &Placement) {
     });
     if !in_line {
         node.set_table(ShardTable::new(Some(placement), table.shards().to_vec()));
-    }
-}
-
-/// Learns who leads the shards that have no replica here.
-async fn ask_leaders_elsewhere(node: &Node, placement: &Placement, me: u64) {
-    let elsewhere: Vec<_> = placement.shards.iter().filter(|shard| !shard.replicas.contains(&me)).collect();
-    let mut asked = BTreeSet::new();
-    for shard in elsewhere {
-        for &replica in shard.replicas.iter().filter(|&&replica| asked.insert(replica)) {
-            let Ok(answer) = node.ask(NodeId(replica), &Question::Leaders).await else { continue };
-            for (id, leader) in peers::decode_leaders(answer).unwrap_or_default() {
-                lock(&node.leaders_elsewhere).insert(id, leader);
-            }
-        }
     }
 }
 

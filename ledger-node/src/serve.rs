@@ -200,6 +200,7 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
 /// Runs as what the stamp says: opens the log and history, starts the meta group and the tasks.
 pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), StartError> {
     node.set_state(NodeState::Starting);
+    node.wait_for(Some("its log, which is being read".to_owned()));
     let config = node.config();
     let dir = config.data_dir.clone();
     let log = |source| StartError::Log { dir: dir.clone(), source };

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use ledger_core::types::LedgerTime;
 use ledger_proto::v1;
-use ledger_raft::{NodeId, Role};
+use ledger_raft::{MissingVoter, NodeId, Role};
 
 use crate::limits;
 use crate::meta::{MemberEntry, Placement};
 use crate::node::{AdminError, Node, lock};
+use crate::readiness;
 use crate::shard::Shard;
 
 impl Node {
@@ -68,6 +69,8 @@ impl Node {
             rss_bytes,
             log: running.as_ref().map(|r| log_usage(&r.raft.wal_usage())),
             behaviour_max: ledger_core::limits::BEHAVIOUR_VERSION_MAX.into(),
+            waiting_for: self.waiting_for().unwrap_or_default(),
+            failed_checks: readiness::checks(self).into_iter().filter_map(failed_check).collect(),
         }
     }
 
@@ -156,7 +159,20 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         apply_halted: status.apply_halted.unwrap_or_default(),
         entries_refused: status.entries_refused,
         snapshot_failure: status.snapshot_failure.unwrap_or_default(),
+        leader_heard_ms: status.leader_heard_ms,
+        age_ms: status.quorum_age_ms,
+        no_quorum_for_ms: status.no_quorum.as_ref().map(|lost| lost.for_ms),
+        missing: status.no_quorum.into_iter().flat_map(|lost| lost.missing).map(missing_replica).collect(),
     }
+}
+
+fn missing_replica(missing: MissingVoter) -> v1::MissingReplica {
+    v1::MissingReplica { node: missing.node.0, why: missing.why, for_ms: missing.for_ms }
+}
+
+fn failed_check(check: readiness::Check) -> Option<v1::FailedCheck> {
+    let readiness::Check { name, failed, counts } = check;
+    Some(v1::FailedCheck { name, why: failed?, warning: !counts })
 }
 
 fn log_usage(usage: &ledger_raft::wal::WalUsage) -> v1::LogUsage {

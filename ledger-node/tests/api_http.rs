@@ -255,8 +255,8 @@ async fn health_says_what_is_missing_and_metrics_count() {
     let (leader, _) = cluster.leader(1).await;
     cluster.post(leader, "/v1/reservations", &one_shoe()).await;
     cluster.post(leader, "/v1/reservations", &one_shoe()).await;
-    let ready = cluster.get(leader, "/readyz?verbose").await;
-    assert!(ready.status == 200 && ready.text.contains("[+]shard-1-leader ok"), "{ready:?}");
+    let ready = cluster.readiness(leader, "ready", |status, _| status == 200).await;
+    assert!(ready.contains("[+]shard-1-leader ok") && ready.contains("[+]shard-1-age ok"), "{ready}");
     let page = cluster.get(leader, "/metrics").await;
     let values = ledger_node::metrics::values(&page.text);
     assert_eq!(values.get("holdfast_answers_total{outcome=\"ok\"}"), Some(&1.0), "{}", page.text);

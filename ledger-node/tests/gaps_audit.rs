@@ -94,8 +94,7 @@ async fn a_node_whose_units_sum_beyond_64_bits_is_ready_and_has_figures() {
     let cluster = Cluster::of(common::Shape { nodes: 1, shards: 1, replicas: 0 }, |_, _, _| {}).await;
     decide(&cluster, PRODUCTS, |n| create(&format!("shoe-{n}"))).await;
     decide(&cluster, PRODUCTS, |n| receive(&format!("shoe-{n}"), 1 << 48, "r1")).await;
-    let ready = cluster.get(0, "/readyz?verbose").await;
-    assert_eq!(ready.status, 200, "{}", ready.text);
+    cluster.ready(0).await;
     let status = cluster.admin(0).await.node_status(v1::NodeStatusRequest {}).await.expect("answered").into_inner();
     let available = status.shards[0].totals.and_then(|t| t.balance).expect("totals").available;
     assert_eq!(available, u64::MAX, "the most that the figure can say");

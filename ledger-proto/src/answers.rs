@@ -129,6 +129,7 @@ pub fn not_now_to_wire(not_now: &NotNow) -> v1::NotNow {
         Cause::Diverged => v1::NotNowCode::Diverged,
         Cause::RateLimited => v1::NotNowCode::RateLimited,
         Cause::SweepPending => v1::NotNowCode::SweepPending,
+        Cause::NoQuorum => v1::NotNowCode::NoQuorum,
         Cause::Other => v1::NotNowCode::Unspecified,
     };
     v1::NotNow {
@@ -154,6 +155,7 @@ pub fn not_now_from_wire(wire: v1::NotNow) -> NotNow {
         v1::NotNowCode::Diverged => Cause::Diverged,
         v1::NotNowCode::RateLimited => Cause::RateLimited,
         v1::NotNowCode::SweepPending => Cause::SweepPending,
+        v1::NotNowCode::NoQuorum => Cause::NoQuorum,
     };
     let leader = Some(wire.leader).filter(|leader| !leader.is_empty());
     NotNow { cause, message: wire.message, retry_ms: wire.retry_ms, leader }

@@ -75,6 +75,8 @@ pub enum Cause {
     RateLimited,
     /// An order's hold is due; the next entries decide what becomes of it.
     SweepPending,
+    /// Too few replicas of the shard are reached; the message names those missing.
+    NoQuorum,
     /// No node could be reached within the deadline, and nothing was sent. Only callers say this.
     Unreachable,
     /// A newer node's cause that this build does not know.

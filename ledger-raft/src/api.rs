@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::limits::{ELECTION_MAX, ELECTION_MIN, HEARTBEAT};
+use crate::limits::{ELECTION_MAX, ELECTION_MIN, HEARTBEAT, NO_QUORUM_AFTER_ELECTIONS};
+use crate::quorum::NoQuorum;
 
 /// A node of the cluster; never reused once lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -143,6 +144,9 @@ pub enum ProposeError {
         /// Who leads, when known; none means an election is under way: retry here, soon.
         leader: Option<NodeId>,
     },
+    /// Nothing happened: this replica leads, and no quorum has acknowledged it for long.
+    #[error("{0}")]
+    NoQuorum(NoQuorum),
     /// Nothing happened: no fresh quorum of clock readings, so nothing may be stamped.
     #[error("the leader has no quorum of clock readings within its bound")]
     ClockUnsure,
@@ -228,6 +232,12 @@ pub struct GroupStatus {
     /// Milliseconds since this replica was current, as far as it knows: since a quorum last followed this leader, or the leader whose word
     /// is applied here, counted from a moment before it was said. None: not known.
     pub quorum_age_ms: Option<u64>,
+    /// Milliseconds since this replica last heard a leader or, where it leads, since a quorum last
+    /// acknowledged it. None: never since the start. `leader` may name one that is long gone.
+    pub leader_heard_ms: Option<u64>,
+    /// The group has had no quorum for [`RaftTuning::no_quorum_after`], as far as this replica can
+    /// tell.
+    pub no_quorum: Option<NoQuorum>,
     /// Leader only: whether its clock may stamp.
     pub clock_sure: bool,
     /// Why the replica is stopped, if it is.
@@ -298,6 +308,17 @@ impl Default for RaftTuning {
 }
 
 impl RaftTuning {
+    /// A leader that was heard within that time is there: the longest time after which a follower
+    /// that hears nothing stands for election, and a heartbeat.
+    pub fn leader_heard_within(&self) -> Duration {
+        self.election_max + self.heartbeat
+    }
+
+    /// Where no leader was heard for that long, elections were lost, too: the group has no quorum.
+    pub fn no_quorum_after(&self) -> Duration {
+        self.election_max * NO_QUORUM_AFTER_ELECTIONS
+    }
+
     /// A follower that acknowledged something within that time needs no heartbeat.
     pub(crate) fn heartbeat_min(&self) -> Duration {
         self.heartbeat / 2

@@ -26,6 +26,7 @@ use crate::clock::ClockQuorum;
 use crate::currency::{Currency, Moment, Word};
 use crate::limits::STATUS_EVERY;
 use crate::machine::{Machine, Progress};
+use crate::quorum::{self, NoQuorum};
 use crate::reads::ReadAsked;
 use crate::remember::Memory;
 use crate::seam::Seams;
@@ -73,6 +74,8 @@ pub(crate) struct GroupCore {
     pub(crate) moments: Mutex<BTreeMap<NodeId, Moment>>,
     /// Tells this run of the replica from those before.
     pub(crate) run: u64,
+    /// When a leader was last heard: this group's elapsed time, and one; none yet: zero.
+    pub(crate) heard: AtomicU64,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
     /// What the repair of a stopped replica waits for.
@@ -214,7 +217,8 @@ impl GroupCore {
         match self.stopped_why() {
             Some(why) => {
                 let awaits_build = self.progress.awaits_build().is_some();
-                GroupStatus { role: Role::Stopped, stopped: Some(why), awaits_build, clock_sure: false, ..status }
+                let (role, stopped) = (Role::Stopped, Some(why));
+                GroupStatus { role, stopped, awaits_build, clock_sure: false, no_quorum: None, ..status }
             }
             None => status,
         }
@@ -262,8 +266,17 @@ impl GroupCore {
             return Err(ProposeError::TooLarge { bytes: data.len(), bytes_max: self.entry_bytes_max });
         }
         // A core that has ended is not asked: openraft would wait for its task, and a wait that is given up half-way spoils the next one.
-        if let Err(fatal) = &raft.metrics().borrow_watched().running_state {
-            return Err(ProposeError::Stopped { why: fatal.to_string() });
+        let metrics = raft.metrics();
+        {
+            let metrics = metrics.borrow_watched();
+            if let Err(fatal) = &metrics.running_state {
+                return Err(ProposeError::Stopped { why: fatal.to_string() });
+            }
+            // What is taken now would wait for a quorum, and its caller could not tell whether it
+            // happens.
+            if let Some(why) = self.no_quorum(&metrics).filter(|_| metrics.state == ServerState::Leader) {
+                return Err(ProposeError::NoQuorum(why));
+            }
         }
         if *self.low_space.borrow() {
             return Err(ProposeError::LowSpace);
@@ -350,6 +363,8 @@ impl GroupCore {
             voters,
             matched: m.replication.iter().flatten().map(|(id, at)| (NodeId(*id), index(at))).collect(),
             quorum_age_ms: self.age_ms(m),
+            leader_heard_ms: self.leader_heard_ms(m),
+            no_quorum: if stopped.is_some() { None } else { self.no_quorum(m) },
             clock_sure,
             awaits_build: stopped.is_some() && self.progress.awaits_build().is_some(),
             stopped,
@@ -365,7 +380,10 @@ impl GroupCore {
     /// term yet: until then it does not know all that leaders before it have committed.
     fn word(m: &Metrics) -> Option<Word> {
         let committed = m.cluster_committed.as_ref().map(position).filter(|at| at.term == m.current_term)?;
-        let quorum_age_ms = m.last_quorum_acked.as_ref()?.elapsed().as_millis() as u64;
+        let quorum_age_ms = match leads_alone(m) {
+            true => 0,
+            false => m.last_quorum_acked.as_ref()?.elapsed().as_millis() as u64,
+        };
         (m.state == ServerState::Leader).then_some(Word { quorum_age_ms, committed: committed.index, after: None })
     }
 
@@ -375,6 +393,38 @@ impl GroupCore {
         let word = Self::word(&metrics)?;
         lock(&self.currency).heard(word, self.progress.applied().index, Instant::now());
         Some(word)
+    }
+
+    /// A leader was heard: it sent something in the present term, or this replica was elected.
+    pub(crate) fn hear_leader(&self) {
+        self.heard.fetch_max(self.elapsed_ms() + 1, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since a leader was heard or, where this replica leads, since a quorum
+    /// acknowledged it.
+    fn leader_heard_ms(&self, m: &Metrics) -> Option<u64> {
+        if leads_alone(m) {
+            return Some(0);
+        }
+        let heard = self.heard.load(Ordering::Relaxed);
+        let heard = (heard > 0).then(|| (self.elapsed_ms() + 1).saturating_sub(heard));
+        match &m.last_quorum_acked {
+            Some(acked) if m.state == ServerState::Leader => Some(acked.elapsed().as_millis() as u64),
+            _ => heard,
+        }
+    }
+
+    /// Who is missing, once the group has had no quorum for long. A group that has not begun misses
+    /// nobody.
+    fn no_quorum(&self, m: &Metrics) -> Option<NoQuorum> {
+        let silent = Duration::from_millis(self.leader_heard_ms(m).unwrap_or_else(|| self.elapsed_ms()));
+        let too_long = self.tuning.no_quorum_after();
+        let members = m.membership_config.membership();
+        if silent < too_long || members.voter_ids().next().is_none() {
+            return None;
+        }
+        let others = members.voter_ids().map(NodeId).filter(|id| *id != self.node);
+        quorum::judge(silent, too_long, others.map(|id| (id, self.links.fault(self.id, id))))
     }
 
     fn age_ms(&self, m: &Metrics) -> Option<u64> {
@@ -418,6 +468,11 @@ impl GroupCore {
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("not within {within:?}"))),
         }
     }
+}
+
+/// Whether this replica leads and is the only voter: it is a quorum.
+fn leads_alone(m: &Metrics) -> bool {
+    m.state == ServerState::Leader && m.membership_config.membership().voter_ids().all(|id| id == m.id)
 }
 
 fn role_of(s: ServerState) -> Role {

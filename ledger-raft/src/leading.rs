@@ -94,6 +94,7 @@ fn follow_leadership(core: &GroupCore, server: &mut ServerMetrics) -> bool {
         Some(clock) if same_term => clock.set_voters(voters),
         _ => {
             tracing::debug!(group = core.id.0, term, "leading a new term");
+            core.hear_leader();
             let (bound, fresh) = (core.tuning.clock_bound, core.tuning.clock_fresh);
             let clock = ClockQuorum::new(core.node.0, voters, bound, fresh, CLOCK_ROUND_TRIP_MAX);
             *stamper = Stamper { term: Some(term), clock: Some(clock), sure_until_ms: 0 };

@@ -34,6 +34,7 @@ mod group;
 mod leading;
 mod machine;
 mod memory;
+mod quorum;
 mod reads;
 mod remember;
 mod repair;
@@ -48,3 +49,4 @@ mod vote_gate;
 
 pub use api::*;
 pub use node::{AddressPolicy, Group, PeerEntry, PeerHandler, RaftNode, RaftNodeConfig};
+pub use quorum::{MissingVoter, NoQuorum};

@@ -149,6 +149,15 @@ pub const HEARTBEAT: Duration = Duration::from_millis(100);
 pub const ELECTION_MIN: Duration = Duration::from_millis(400);
 /// Longest election time, and the lease that followers give a leader. A killed leader is replaced when it is over.
 pub const ELECTION_MAX: Duration = Duration::from_millis(600);
+/// A group has no quorum once no leader was heard for so many of the longest election times: the
+/// lease of the last leader, an election, and one more for a vote that was split.
+pub const NO_QUORUM_AFTER_ELECTIONS: u32 = 3;
+/// What was last found out about the way to a peer says nothing about it any more after that time.
+/// A candidate asks all voters within an election time, and a redial is due after [`REDIAL_MAX`].
+pub const PEER_FAULT_FRESH: Duration = Duration::from_secs(5);
+/// A peer that answers on an open connection is heard at least that often; one that is not does not
+/// answer.
+pub const PEER_SILENT_AFTER: Duration = Duration::from_secs(2);
 /// A disk that stalls for that long costs no leader its lease.
 pub const STALL_BUDGET: Duration = Duration::from_millis(300);
 /// What is left for the network and for processes that wait for a processor.
@@ -207,6 +216,8 @@ pub const APPLY_READ_ENTRIES: u64 = 256;
 /// Status is published at most that often for mere progress; changes of role, leader and members are never held back.
 pub const STATUS_EVERY: Duration = Duration::from_millis(10);
 
+const _: () = assert!(PEER_SILENT_AFTER.as_millis() >= 2 * PING_EVERY.as_millis());
+const _: () = assert!(PEER_FAULT_FRESH.as_millis() > 2 * REDIAL_MAX.as_millis());
 const _: () = assert!(ENTRY_HEAD_ROOM >= crate::codec::ENTRY_HEAD_BYTES);
 const _: () = assert!((ENTRY_BYTES_MAX + ENTRY_HEAD_ROOM) as u64 * ENTRIES_PER_SEGMENT_MIN <= SEGMENT_BYTES_FLOOR);
 const _: () = assert!(SEGMENT_BYTES_FLOOR.is_multiple_of(4096) && SEGMENT_BYTES_FLOOR < SEGMENT_BYTES_MAX);

@@ -243,6 +243,7 @@ pub(crate) async fn start(
         currency: Mutex::default(),
         moments: Mutex::default(),
         run: seed,
+        heard: AtomicU64::new(0),
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
         repair_waits_for: Mutex::new(None),

@@ -91,6 +91,34 @@ async fn a_dead_leader_is_ridden_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_without_a_quorum_is_looked_for_elsewhere_and_the_outcome_names_who_is_missing() {
+    const WHY: &str = "shard 1 has no quorum (for 3.0 s): node 2 is unreachable: refused (for 3.1 s)";
+    let lost = || not_now(ledger_proto::NotNow::new(Cause::NoQuorum, WHY, 500));
+    let net = Net::new(move |node, _, _| if node == "n3:1" { Act::Answer(held()) } else { lost() });
+    let client = net.client().await;
+    let began = Instant::now();
+    let waiting = tokio::spawn(reserve_later(&client));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    *net.leader.lock().unwrap() = 3;
+    assert!(waiting.await.unwrap().is_ok(), "another node leads by now");
+    assert!(began.elapsed() < Duration::from_millis(500), "took {:?}", began.elapsed());
+
+    let net = Net::new(move |_, _, _| lost());
+    let client = net.client().await;
+    let Outcome::NotNow(NotNow { cause, message, retry_after }) = reserve(&client, client.mint_for(&sku())).await
+    else {
+        panic!("nothing happened")
+    };
+    assert_eq!((cause, message.as_str(), retry_after), (Cause::NoQuorum, WHY, Duration::from_millis(500)));
+    assert!(net.calls().len() < 100, "it pauses: {} calls", net.calls().len());
+}
+
+fn reserve_later(client: &Client) -> impl Future<Output = Outcome<client_sdk::Reservation>> + use<> {
+    let client = client.clone();
+    async move { reserve(&client, client.mint_for(&sku())).await }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_leader_leads_to_another_node_and_the_deadline_holds() {
     let net = Net::new(|node, _, _| if node == "n1:1" { Act::Silence } else { Act::Answer(held()) });
     let client = net.client().await;

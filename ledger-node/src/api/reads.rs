@@ -137,6 +137,9 @@ impl<'a> Reader<'a> {
         match shard.read_index(self.within).await {
             Ok(_) => Ok(confirmed),
             Err(ReadError::NoLeader { .. }) => {
+                if let Some(why) = self.api.node.no_quorum_of(shard.id()) {
+                    return Err(why);
+                }
                 let mut why = NotNow::new(Cause::NotLeader, "no leader confirmed the read", RETRY_ELECTION_MS);
                 why.leader = self.api.node.leader_addr_of(shard.id()).map(|addr| addr.to_string());
                 Err(why)
@@ -309,7 +312,11 @@ pub fn not_here(api: &Api, shard: u32, error: &HistoryError) -> NotNow {
     why
 }
 
+/// The shard has no replica here: who leads it, or who is missing.
 pub(super) fn elsewhere(api: &Api, shard: u32) -> NotNow {
+    if let Some(why) = api.node.no_quorum_of(shard) {
+        return why;
+    }
     let leader = api.node.leader_addr_of(shard).map(|addr| addr.to_string());
     let mut why = NotNow::not_leader(leader);
     why.message = format!("shard {shard} has no replica on this node; ask a node that has one");

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Api;
+use super::reads::elsewhere;
 use crate::door::{Answer, AnswerSink, EntryAnswers, NodeNotNow, PendingCall, TaggedAnswer};
 use crate::shard::Shard;
 
@@ -99,17 +100,21 @@ pub async fn submit(api: &Api, calls: Vec<DecodedCall>, cap: Option<Duration>, f
     let mut away = Vec::new();
     let mut gathered = Vec::new();
     for (shard, calls) in sorted.here {
-        let leader = (!forwarded && !shard.leads()).then(|| api.node.leader_addr_of(shard.id())).flatten();
-        match leader {
-            Some(leader) => away.push((leader, calls)),
-            // Not led here and no leader known: the door says so.
-            None => gathered.push(gather(&shard, calls)),
+        // The queue takes them, or says why not.
+        if forwarded || shard.leads() {
+            gathered.push(gather(&shard, calls));
+            continue;
+        }
+        match (api.node.leader_addr_of(shard.id()), api.node.no_quorum_of(shard.id())) {
+            (Some(leader), _) => away.push((leader, calls)),
+            (None, Some(why)) => groups.push(answered(&calls, &Reply::NotNow(why))),
+            (None, None) => gathered.push(gather(&shard, calls)),
         }
     }
     for (shard, calls) in sorted.elsewhere {
         match shard.and_then(|shard| api.node.leader_addr_of(shard)) {
             Some(leader) if !forwarded => away.push((leader, calls)),
-            leader => groups.push(not_here(&calls, leader)),
+            _ => groups.push(not_here(api, shard, &calls)),
         }
     }
     let away = away.into_iter().map(|(leader, calls)| api.forward.submit(leader, calls));
@@ -127,9 +132,17 @@ pub async fn submit_one(api: &Api, call: DecodedCall, cap: Option<Duration>, for
     answers.next().unwrap_or_else(|| (None, Reply::Unknown("the node gave no answer".to_owned())))
 }
 
-/// The slot's owner has no replica here.
-pub fn not_here(calls: &[PendingCall], leader: Option<Arc<str>>) -> Group {
-    let reply = Reply::NotNow(NotNow::not_leader(leader.map(|leader| leader.to_string())));
+/// The slot's owner has no replica here, or the slot has no owner yet.
+pub fn not_here(api: &Api, shard: Option<u32>, calls: &[PendingCall]) -> Group {
+    let why = match shard {
+        Some(shard) => elsewhere(api, shard),
+        None => NotNow::not_leader(None),
+    };
+    answered(calls, &Reply::NotNow(why))
+}
+
+/// The same answer to all; nothing reached a log.
+fn answered(calls: &[PendingCall], reply: &Reply) -> Group {
     Group { at: None, items: calls.iter().map(|call| Item { tag: call.tag, place: 0, reply: reply.clone() }).collect() }
 }
 
@@ -197,7 +210,7 @@ pub fn reply_of(answer: Answer) -> Reply {
 pub fn not_now_of(why: &NodeNotNow) -> NotNow {
     answers::not_now_from_wire(v1::NotNow {
         code: why.code.into(),
-        message: why.message.to_owned(),
+        message: why.message.clone().into_owned(),
         retry_ms: why.retry_ms,
         leader: why.leader.as_deref().unwrap_or_default().to_owned(),
     })
@@ -207,6 +220,5 @@ pub fn not_now_of(why: &NodeNotNow) -> NotNow {
 pub(super) fn not_reached(calls: &[PendingCall], leader: &str, why: &str) -> Group {
     let mut not_now = NotNow::new(Cause::NotLeader, format!("the leader at {leader} took nothing: {why}"), 50);
     not_now.leader = Some(leader.to_owned());
-    let reply = Reply::NotNow(not_now);
-    Group { at: None, items: calls.iter().map(|call| Item { tag: call.tag, place: 0, reply: reply.clone() }).collect() }
+    answered(calls, &Reply::NotNow(not_now))
 }

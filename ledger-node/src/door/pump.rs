@@ -3,6 +3,7 @@
 //! **Owns** entries in flight and their callers' deadlines. **Must never** wait for more calls to come, or forget a caller:
 //! every call taken from the queue is answered exactly once. **Read next**: [`crate::shard`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -124,7 +125,10 @@ impl Pump {
                     // Natural batching: let every caller that is ready now get its call in, then take all of it.
                     tokio::task::yield_now().await;
                 }
-                () = &mut timer => self.expire(Instant::now()),
+                () = &mut timer => {
+                    self.expire(Instant::now());
+                    self.look_again();
+                }
             }
             self.launch();
             if let Some(at) = self.next_scan()
@@ -132,7 +136,7 @@ impl Pump {
             {
                 timer.as_mut().reset(at);
             } else if timer.is_elapsed() {
-                timer.as_mut().reset(Instant::now() + limits::OWN_COMMAND_WITHIN);
+                timer.as_mut().reset(Instant::now() + limits::QUORUM_LOOK_EVERY);
             }
             self.note_settled();
         }
@@ -141,13 +145,24 @@ impl Pump {
 
     /// Opens or shuts the door as the role says; a shut one answers what waits.
     fn follow_role(&mut self) {
-        let shut = {
-            let status = self.status.borrow_and_update();
-            match (&status.stopped, status.role) {
-                (Some(_), _) => Some(NodeNotNow::not_leader(None)),
-                (None, Role::Leader) => None,
-                (None, _) => Some(NodeNotNow::not_leader(status.leader.and_then(|leader| (self.address_of)(leader)))),
-            }
+        let status = self.status.borrow_and_update().clone();
+        self.shut_as(&status);
+    }
+
+    /// A status is published when something changes, and a leader that falls silent changes
+    /// nothing.
+    fn look_again(&self) {
+        if self.door.lock().shut.is_some() {
+            self.shut_as(&self.group.status());
+        }
+    }
+
+    fn shut_as(&self, status: &GroupStatus) {
+        let shut = match (&status.stopped, status.role, &status.no_quorum) {
+            (Some(_), ..) => Some(NodeNotNow::not_leader(None)),
+            (None, Role::Leader, _) => None,
+            (None, _, Some(why)) => Some(NodeNotNow::no_quorum(self.group.id().0, why)),
+            (None, ..) => Some(NodeNotNow::not_leader(status.leader.and_then(|leader| (self.address_of)(leader)))),
         };
         let mut queue = self.door.lock();
         queue.shut = shut;
@@ -276,12 +291,14 @@ impl Pump {
 
     fn answer_for(&self, error: &ProposeError) -> Answer {
         let unwell = |code, message| {
+            let message = Cow::Borrowed(message);
             Answer::NotNow(NodeNotNow { code, retry_ms: limits::RETRY_UNWELL_MS, leader: None, message })
         };
         match error {
             ProposeError::NotLeader { leader, .. } => {
                 Answer::NotNow(NodeNotNow::not_leader(leader.and_then(|leader| (self.address_of)(leader))))
             }
+            ProposeError::NoQuorum(why) => Answer::NotNow(NodeNotNow::no_quorum(self.group.id().0, why)),
             ProposeError::ClockUnsure => {
                 unwell(NotNowCode::ClockUnsure, "the leader has no quorum of clock readings within its bound")
             }

@@ -145,8 +145,7 @@ impl<S: Stream<Item = Result<Calls, Status>> + Unpin> SubmitFlow<S> {
             self.at_once.push(item.tag, &item.reply);
         }
         for (shard, calls) in sorted.elsewhere {
-            let leader = shard.and_then(|shard| self.api.node.leader_addr_of(shard));
-            for item in submit::not_here(&calls, leader).items {
+            for item in submit::not_here(&self.api, shard, &calls).items {
                 self.at_once.push(item.tag, &item.reply);
             }
         }

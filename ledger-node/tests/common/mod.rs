@@ -1,6 +1,7 @@
 //! Nodes in one process, on loopback: three on real disks in temporary directories, unless a test asks for others.
 
 pub mod clients;
+pub mod net;
 
 use std::path::Path;
 use std::sync::Arc;

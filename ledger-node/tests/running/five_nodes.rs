@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::collections::BTreeSet;
 
 use ledger_core::types::Slot;
-use ledger_proto::{Cause, v1};
+use ledger_proto::{Cause, Reply, v1};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -91,6 +91,41 @@ async fn a_node_without_a_replica_names_the_leader_of_the_moment() {
         if round == 0 {
             cluster.stop(leader).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn with_three_of_five_dead_a_reserve_names_who_is_missing() {
+    let (mut cluster, shard, with, without) = stocked(5).await;
+    let dead = [with[0], with[1], without[0]];
+    for i in dead {
+        cluster.stop(i).await;
+    }
+    for (n, through) in [with[2], without[1]].into_iter().enumerate() {
+        let command = reserve("shoe", mint("shoe", n as u64), 60_000);
+        let until = Instant::now() + PATIENCE;
+        let why = loop {
+            match cluster.submit(through, &command, 2_000).await {
+                Reply::NotNow(why) if why.cause == Cause::NoQuorum => break why,
+                early @ (Reply::NotNow(_) | Reply::Unknown(_)) => {
+                    assert!(Instant::now() < until, "through node {}: still {early:?}", through + 1);
+                }
+                other => panic!("through node {}: {other:?}", through + 1),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(why.message.starts_with(&format!("shard {shard} has no quorum (for ")), "{why:?}");
+        for missing in &with[..2] {
+            assert!(why.message.contains(&format!("node {} ", missing + 1)), "node {}: {why:?}", missing + 1);
+        }
+        assert_eq!((why.leader, why.retry_ms >= 100), (None, true), "nobody leads, and there is no hurry");
+        // A read says the same.
+        let why = cluster.read(through, "shoe").await.expect_err("no quorum confirms it");
+        assert_eq!(why.cause, Cause::NoQuorum, "{why:?}");
+        let body = json!({"lines": [{"sku": "shoe", "quantity": 1}], "hold_ms": 60_000});
+        let key = format!("idempotency-key: {}", mint("shoe", 10 + n as u64));
+        let answer = cluster.http(through, "POST", "/v1/reservations", &[&key], &body.to_string()).await;
+        assert_eq!((answer.status, answer.problem()), (503, "no-quorum".to_owned()), "{answer:?}");
     }
 }
 

@@ -10,4 +10,5 @@ mod five_nodes;
 mod init;
 mod lost_log;
 mod low_space;
+mod readiness;
 mod through;

@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, closed, start_writer};
 use super::handshake::{Identity, Lane, Members, greet};
-use crate::api::NodeId;
-use crate::limits::{CONNECT_WITHIN, REDIAL_MAX, REDIAL_MIN, STREAM_IN_FLIGHT_MAX};
+use crate::api::{GroupId, NodeId};
+use crate::limits::{
+    CONNECT_WITHIN, PEER_FAULT_FRESH, PEER_SILENT_AFTER, REDIAL_MAX, REDIAL_MIN, STREAM_IN_FLIGHT_MAX,
+};
 use crate::seam::Seams;
 
 /// Locks, and goes on after a panic elsewhere: what the locks of this crate guard is whole between statements.
@@ -35,10 +37,18 @@ pub(crate) struct Connection {
     pub(crate) queue: SendQueue,
     waiters: Mutex<BTreeMap<u64, Waiter>>,
     next_id: AtomicU64,
+    since: Instant,
+    /// Milliseconds from `since` until the peer last sent something.
+    heard_ms: AtomicU64,
     stop: CancellationToken,
 }
 
 impl Connection {
+    /// For how long the peer has sent nothing.
+    fn silent(&self) -> Duration {
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
+    }
+
     fn register(&self, waiter: Waiter) -> io::Result<u64> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         lock(&self.waiters).insert(id, waiter);
@@ -83,6 +93,7 @@ impl Connection {
                 () = self.stop.cancelled() => return Ok(()),
                 f = frames.next() => match f? { Some(f) => f, None => return Ok(()) },
             };
+            self.heard_ms.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
             match frame.kind {
                 Kind::Pong => {}
                 Kind::Answer | Kind::Failed => {
@@ -134,6 +145,38 @@ enum State {
     Up(Arc<Connection>),
 }
 
+/// What keeps a peer from answering, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) why: String,
+    pub(crate) lasts: Duration,
+}
+
+/// Something that went wrong since a moment, and again at a later one.
+struct Trouble {
+    since: Instant,
+    seen: Instant,
+    why: String,
+}
+
+impl Trouble {
+    /// It goes on, or begins.
+    fn note(trouble: &mut Option<Self>, why: String) {
+        let now = Instant::now();
+        // What nobody looked at for long may have been well in between.
+        let since = trouble.take().filter(Self::is_fresh).map_or(now, |before| before.since);
+        *trouble = Some(Self { since, seen: now, why });
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.seen.elapsed() < PEER_FAULT_FRESH
+    }
+
+    fn fault(&self, what: &str) -> Option<Fault> {
+        self.is_fresh().then(|| Fault { why: format!("{what}: {}", self.why), lasts: self.since.elapsed() })
+    }
+}
+
 /// One lane to one peer.
 pub(crate) struct Link {
     me: Identity,
@@ -144,6 +187,8 @@ pub(crate) struct Link {
     addr: Mutex<String>,
     state: watch::Sender<State>,
     failures: AtomicU64,
+    /// Since when there is no connection, where one was asked for.
+    unreached: Mutex<Option<Trouble>>,
     stop: CancellationToken,
 }
 
@@ -158,6 +203,7 @@ impl Link {
             addr: Mutex::new(addr.to_owned()),
             state: watch::Sender::new(State::Down { until: None, why: "not connected yet".into() }),
             failures: AtomicU64::new(0),
+            unreached: Mutex::default(),
             stop: all.stop.clone(),
         })
     }
@@ -231,6 +277,7 @@ impl Link {
         match dialled {
             Ok(c) => {
                 self.failures.store(0, Ordering::Relaxed);
+                *lock(&self.unreached) = None;
                 self.state.send_replace(State::Up(c));
             }
             Err(e) => {
@@ -238,6 +285,7 @@ impl Link {
                 if e.kind() == io::ErrorKind::PermissionDenied && failures == 0 {
                     tracing::warn!(peer = self.to.0, %addr, error = %e, "peer refused the connection");
                 }
+                Trouble::note(&mut lock(&self.unreached), format!("{addr}: {e}"));
                 let until = Some(Instant::now() + self.pause(failures));
                 self.state.send_replace(State::Down { until, why: format!("peer {} at {addr}: {e}", self.to.0) });
             }
@@ -250,7 +298,18 @@ impl Link {
         base / 2 + Duration::from_millis(jitter)
     }
 
-    async fn try_dial(&self, addr: &str) -> io::Result<Arc<Connection>> {
+    /// What keeps the peer from answering here.
+    fn fault(&self) -> Option<Fault> {
+        match &*self.state.borrow() {
+            State::Up(connection) if !connection.stop.is_cancelled() => {
+                let lasts = connection.silent();
+                (lasts >= PEER_SILENT_AFTER).then(|| Fault { why: "does not answer".to_owned(), lasts })
+            }
+            _ => lock(&self.unreached).as_ref()?.fault("is unreachable"),
+        }
+    }
+
+    async fn try_dial(self: &Arc<Self>, addr: &str) -> io::Result<Arc<Connection>> {
         let disk = self
             .members
             .disk_of(self.to)
@@ -264,10 +323,12 @@ impl Link {
             queue: start_writer(write, stop.clone(), true),
             waiters: Mutex::new(BTreeMap::new()),
             next_id: AtomicU64::new(1),
+            since: Instant::now(),
+            heard_ms: AtomicU64::new(0),
             stop: stop.clone(),
         });
-        let reader = connection.clone();
-        let (peer, lane) = (self.to.0, self.lane);
+        let (reader, link) = (connection.clone(), self.clone());
+        let (peer, lane, addr) = (self.to.0, self.lane, addr.to_owned());
         tokio::spawn(async move {
             if let Err(e) = reader.clone().read_loop(FrameReader::new(read)).await {
                 if e.kind() == io::ErrorKind::InvalidData {
@@ -276,6 +337,7 @@ impl Link {
                     tracing::debug!(peer, ?lane, error = %e, "peer connection lost");
                 }
             }
+            Trouble::note(&mut lock(&link.unreached), format!("{addr}: the connection was lost"));
             stop.cancel();
             // Everyone who waits learns by the dropped sender.
             lock(&reader.waiters).clear();
@@ -312,12 +374,35 @@ pub(crate) struct Links {
     peers: Mutex<BTreeMap<NodeId, PeerLinks>>,
     /// This node's address, as the members of its groups know it.
     own_addr: Mutex<String>,
+    /// Voters that answered a candidate of this node and gave no answer about the vote, by group.
+    declined: Mutex<BTreeMap<(u32, NodeId), Trouble>>,
     stop: CancellationToken,
 }
 
 impl Links {
     pub(crate) fn new(me: Identity, members: Arc<Members>, seams: Seams, stop: CancellationToken) -> Self {
-        Self { me, members, seams, peers: Mutex::new(BTreeMap::new()), own_addr: Mutex::default(), stop }
+        let (own_addr, declined) = (Mutex::default(), Mutex::default());
+        Self { me, members, seams, peers: Mutex::new(BTreeMap::new()), own_addr, declined, stop }
+    }
+
+    /// A candidate of this node asked a voter: it answered, or named why it does not vote.
+    pub(crate) fn note_vote(&self, group: u32, voter: NodeId, answer: &io::Result<Bytes>) {
+        let mut declined = lock(&self.declined);
+        match answer {
+            Err(why) if why.kind() == io::ErrorKind::Other => {
+                let mut trouble = declined.remove(&(group, voter));
+                Trouble::note(&mut trouble, why.to_string());
+                declined.extend(trouble.map(|trouble| ((group, voter), trouble)));
+            }
+            _ => drop(declined.remove(&(group, voter))),
+        }
+    }
+
+    /// What keeps a voter of a group from answering, as far as is known here.
+    pub(crate) fn fault(&self, group: GroupId, voter: NodeId) -> Option<Fault> {
+        let link = lock(&self.peers).get(&voter).map(|links| links.control.clone());
+        let declined = || lock(&self.declined).get(&(group.0, voter))?.fault("gives no vote");
+        link.and_then(|link| link.fault()).or_else(declined)
     }
 
     pub(crate) fn own_addr(&self) -> String {

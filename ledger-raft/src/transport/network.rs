@@ -115,10 +115,12 @@ impl PeerNetwork {
             return Err(damaged());
         }
         let body = bytes_of(|b| codec::put_vote_request(b, &r));
-        let answer = self.control(kind, body, o).await.and_then(|mut a| codec::take_vote_response(&mut a));
+        let answer = self.control(kind, body, o).await;
         if !self.memory.is_whole() {
             return Err(damaged());
         }
+        self.all.note_vote(self.group, self.target, &answer);
+        let answer = answer.and_then(|mut a| codec::take_vote_response(&mut a));
         answer.and_then(|a| checks::vote_answer(a, r.vote.leader_id.term)).map_err(|e| unreachable(&e))
     }
 }

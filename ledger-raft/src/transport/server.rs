@@ -300,6 +300,7 @@ impl Served {
                     .and_then(|()| repair::remembers(&core, &by, request.vote.leader_id.term))
                 {
                     Ok(()) => {
+                        hear(&core, request.vote.leader_id.term);
                         lock(&asked).push_back(request.vote.leader_id.term);
                         Some((request, rx))
                     }
@@ -354,6 +355,7 @@ async fn heartbeat(core: &Arc<GroupCore>, from: NodeId, body: &mut Bytes) -> io:
     checks::append(&request, from, &core.known())?;
     let asked = checks::Asked::of(&request);
     repair::remembers(core, &by, asked.term)?;
+    hear(core, asked.term);
     let r = core.raft()?.append_entries(request).await.map_err(io::Error::other)?;
     let matching = match &r {
         AppendEntriesResponse::Success => asked.last,
@@ -364,6 +366,13 @@ async fn heartbeat(core: &Arc<GroupCore>, from: NodeId, body: &mut Bytes) -> io:
     let mut b = BytesMut::new();
     codec::put_append_response(&mut b, &r);
     Ok(b.freeze())
+}
+
+/// A leader of the present term sent something; one of an earlier term leads nobody.
+fn hear(core: &GroupCore, term: u64) {
+    if term >= core.known().term {
+        core.hear_leader();
+    }
 }
 
 async fn transfer(core: &GroupCore, from: NodeId, body: &mut Bytes) -> io::Result<Bytes> {
