@@ -58,6 +58,8 @@ pub const POLL: Duration = Duration::from_millis(25);
 pub const LOG_TAIL_LINES: usize = 20;
 /// How long replicas may take to catch up at the end of a demo or bench.
 pub const CATCH_UP_WITHIN: Duration = Duration::from_secs(20);
+/// A replica that was last current so long ago is shown with its age.
+pub const AGE_SHOWN_MS: u64 = 5_000;
 /// A watch that has said nothing for so long while it should be read to its end has failed.
 pub const FEED_SILENT_MAX: Duration = Duration::from_secs(10);
 pub use auditor::limits::FINDINGS_MAX;

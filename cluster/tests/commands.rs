@@ -11,6 +11,9 @@ struct Hand {
     endpoints: String,
 }
 
+/// Replicas learn within some seconds of their start how current they are.
+const HEALTHY_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+
 impl Hand {
     fn run(&self, args: &[&str]) -> Output {
         Command::new(LEDGERCTL).env("HOLDFAST_ENDPOINTS", &self.endpoints).args(args).output().expect("ledgerctl runs")
@@ -38,7 +41,10 @@ async fn the_verbs_do_what_they_say_and_are_safe_to_repeat() {
     let mut cluster = DevCluster::start(program, dir.path(), 3, 2, &[]).await.unwrap_or_else(|e| panic!("{e}"));
     let hand = Hand { endpoints: cluster.endpoints().join(",") };
 
-    assert_eq!(hand.ok(&["status"])["healthy"], true);
+    let until = tokio::time::Instant::now() + HEALTHY_WITHIN;
+    while hand.json(&["status"]).0["healthy"] != true {
+        assert!(tokio::time::Instant::now() < until, "{:#}", hand.json(&["status"]).0);
+    }
     for again in [false, true] {
         hand.ok(&["product", "create", "mug", "--units", "100", "--ref", "first"]);
         assert_eq!(hand.ok(&["receive", "mug", "50", "--ref", "second"])["replayed"], again);

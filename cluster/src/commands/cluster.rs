@@ -72,7 +72,8 @@ struct StatusDoc {
     cluster: Option<String>,
     nodes: Vec<NodeDoc>,
     shards: Vec<ShardDoc>,
-    /// Every shard has a leader, nothing lags far, no digest differs, every node answers.
+    /// Every node answers and is ready: each of its replicas hears a leader and was current a
+    /// moment ago. No digest differs.
     healthy: bool,
     problems: Vec<String>,
 }
@@ -105,6 +106,12 @@ struct ShardDoc {
     committed: u64,
     /// By node: entries behind the leader's commit.
     lag: BTreeMap<u64, u64>,
+    /// By node: milliseconds since its replica knew that it had all that was committed; null: not
+    /// known.
+    age_ms: BTreeMap<u64, Option<u64>>,
+    /// By node: milliseconds since its replica heard the leader (the leader: a quorum); null: never
+    /// since the node's start.
+    leader_heard_ms: BTreeMap<u64, Option<u64>>,
     slots: u32,
     products: u64,
     available: u64,
@@ -150,6 +157,7 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
     let mut problems = Vec::new();
     let mut cluster = None;
     let mut nodes = Vec::new();
+    let mut unready = Vec::new();
     let mut shards: BTreeMap<u32, Vec<(u64, v1::ShardStatus)>> = BTreeMap::new();
     let mut digests: DigestsTold = BTreeMap::new();
     for (node, (answer, told)) in link.nodes.iter().zip(answers) {
@@ -159,9 +167,10 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
                     cluster = Some(hex(&status.cluster));
                 }
                 if status.state != "serving" {
-                    problems.push(format!("node {} is {}", status.node, status.state));
+                    problems.push(format!("node {} is {}{}", status.node, status.state, waits(&status)));
                 }
                 meta_problems(&status, &mut problems);
+                unready.push((status.node, status.failed_checks.clone()));
                 for one in told {
                     digests.entry((one.shard, one.index)).or_default().push((status.node, one.value.to_vec()));
                 }
@@ -194,7 +203,26 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
     }
     let shards: Vec<ShardDoc> =
         shards.into_iter().map(|(shard, replicas)| shard_document(shard, &replicas, &digests, &mut problems)).collect();
+    for (node, checks) in unready {
+        readiness_problems(node, &checks, &mut problems);
+    }
     StatusDoc { cluster, nodes, shards, healthy: problems.is_empty(), problems }
+}
+
+fn waits(status: &v1::NodeStatusResponse) -> String {
+    match status.waiting_for.as_str() {
+        "" => String::new(),
+        what => format!(", and waits for {what}"),
+    }
+}
+
+/// Why a node is not ready, as far as no other problem says it already.
+fn readiness_problems(node: u64, checks: &[v1::FailedCheck], problems: &mut Vec<String>) {
+    for check in checks.iter().filter(|check| !check.warning && check.name != "serving") {
+        if !problems.iter().any(|problem| problem.contains(&check.why)) {
+            problems.push(format!("node {node} is not ready: {}: {}", check.name, check.why));
+        }
+    }
 }
 
 /// The group of members, shards and settings: without it nothing of those changes.
@@ -238,8 +266,11 @@ fn shard_document(
     problems: &mut Vec<String>,
 ) -> ShardDoc {
     let leader = replicas.iter().filter(|(_, s)| s.role == "leader").max_by_key(|(_, s)| s.term);
-    if leader.is_none() {
-        problems.push(format!("shard {shard} has no leader"));
+    let lost = replicas.iter().filter(|(_, s)| s.no_quorum_for_ms.is_some()).max_by_key(|(_, s)| s.no_quorum_for_ms);
+    match (leader, lost) {
+        (_, Some((node, s))) => problems.push(no_quorum(shard, *node, s)),
+        (None, None) => problems.push(format!("shard {shard} has no leader")),
+        (Some(_), None) => {}
     }
     for (node, s) in replicas.iter().filter(|(_, s)| !s.stopped.is_empty()) {
         problems.push(format!("shard {shard} is stopped on node {node}: {}", s.stopped));
@@ -278,6 +309,8 @@ fn shard_document(
         term: replicas.iter().map(|(_, s)| s.term).max().unwrap_or(0),
         committed,
         lag: replicas.iter().map(|(node, s)| (*node, committed.saturating_sub(s.applied_index))).collect(),
+        age_ms: replicas.iter().map(|(node, s)| (*node, s.age_ms)).collect(),
+        leader_heard_ms: replicas.iter().map(|(node, s)| (*node, s.leader_heard_ms)).collect(),
         slots: replicas.first().map_or(0, |(_, s)| s.slots.iter().map(|r| r.to - r.from + 1).sum()),
         products: totals.products,
         available: balance.available,
@@ -286,6 +319,16 @@ fn shard_document(
         digest_index: shared.map(|((_, index), _)| *index).max(),
         digests_agree: differing.is_none(),
     }
+}
+
+/// What the replica says that has missed a leader for the longest time.
+fn no_quorum(shard: u32, node: u64, status: &v1::ShardStatus) -> String {
+    let seconds = |ms: u64| format!("for {}.{} s", ms / 1_000, ms % 1_000 / 100);
+    let one = |m: &v1::MissingReplica| format!("node {} {} ({})", m.node, m.why, seconds(m.for_ms));
+    let missing: Vec<String> = status.missing.iter().map(one).collect();
+    let missing = if missing.is_empty() { "it reaches every other voter".to_owned() } else { missing.join(", ") };
+    let lasts = seconds(status.no_quorum_for_ms.unwrap_or(0));
+    format!("shard {shard} has no quorum ({lasts}, as node {node} says): {missing}")
 }
 
 fn status_text(status: &StatusDoc) -> String {
@@ -321,7 +364,12 @@ fn status_text(status: &StatusDoc) -> String {
             "DIGESTS",
         ],
         status.shards.iter().map(|s| {
-            let lag: Vec<String> = s.lag.iter().map(|(node, lag)| format!("{node}:{lag}")).collect();
+            let late = |node: &u64| match s.age_ms.get(node).copied().flatten() {
+                Some(ms) if ms >= limits::AGE_SHOWN_MS => format!(" ({} s old)", ms / 1_000),
+                Some(_) => String::new(),
+                None => " (of unknown age)".to_owned(),
+            };
+            let lag: Vec<String> = s.lag.iter().map(|(node, lag)| format!("{node}:{lag}{}", late(node))).collect();
             [
                 num(s.shard),
                 maybe(s.leader.map(|l| l.to_string())),
