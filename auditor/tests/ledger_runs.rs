@@ -46,13 +46,23 @@ fn reason() -> Reason {
 
 impl Run {
     fn of_units(units: i64) -> Self {
-        let mut run = Self { ledger: Ledger::new(1, 1), books: Books::new(), audited: true, now: START_MS };
+        let mut run = Self {
+            ledger: Ledger::new(1, 1, ledger_core::IndexSeed(7)),
+            books: Books::new(),
+            audited: true,
+            now: START_MS,
+        };
         run.set_up(units);
         run
     }
     /// Its history begins after the product was made.
     fn cut(units: i64) -> Self {
-        let mut run = Self { ledger: Ledger::new(1, 1), books: Books::new(), audited: false, now: START_MS };
+        let mut run = Self {
+            ledger: Ledger::new(1, 1, ledger_core::IndexSeed(7)),
+            books: Books::new(),
+            audited: false,
+            now: START_MS,
+        };
         run.books.history_is_cut();
         run.set_up(units);
         run.audited = true;

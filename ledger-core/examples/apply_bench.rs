@@ -59,7 +59,8 @@ struct Shape {
 impl Bench {
     fn new(shape: Shape, units: i64) -> Self {
         let skus: Vec<Sku> = (0..shape.products).map(|n| Sku::new(format!("{{hot}}-{n:05}")).expect("a SKU")).collect();
-        let mut bench = Self { ledger: Ledger::new(1, 1), index: 0, now: START_MS, next_id: 0, skus };
+        let mut bench =
+            Self { ledger: Ledger::new(1, 1, ledger_core::IndexSeed(7)), index: 0, now: START_MS, next_id: 0, skus };
         let all = (Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"));
         bench.apply(vec![Command::OwnSlots { generation: 1, ranges: vec![all] }]);
         let policy = Policy { per_key_max: shape.limit.then_some(4), hold_ms_default: 600_000, ..Policy::default() };
@@ -256,7 +257,7 @@ fn freeze(count: u64) {
     frozen.write(&mut bytes).expect("memory takes bytes");
     let wrote = began.elapsed();
     let began = Cpu::now();
-    let thawed = Ledger::thaw(&mut bytes.as_slice()).expect("own state thaws");
+    let thawed = Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7)).expect("own state thaws");
     println!(
         "written in {:.0} ms ({} B each), thawed in {:.0} ms to {:?}",
         wrote.as_secs_f64() * 1e3,

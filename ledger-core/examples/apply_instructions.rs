@@ -44,7 +44,7 @@ fn main() {
     let (slot, offer) = (Slot::of(&sku), OfferKey { sku: sku.clone(), sale: None });
     let all = (Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"));
     let policy = Policy { per_key_max: (carries == "limits").then_some(4), ..Policy::default() };
-    let mut shard = Shard { ledger: Ledger::new(1, 1), index: 0 };
+    let mut shard = Shard { ledger: Ledger::new(1, 1, ledger_core::IndexSeed(7)), index: 0 };
     for command in [
         Command::OwnSlots { generation: 1, ranges: vec![all] },
         Command::CreateProduct { sku: sku.clone(), policy },

@@ -371,7 +371,7 @@ mod tests {
         ];
         let payment = ProviderId::new("p").expect("an id");
         let paid = vec![Command::RecordFact { id, fact: Fact::Paid { payment, amount } }];
-        let mut ledger = Ledger::new(1, 1);
+        let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
         ledger.apply(1, 1, &Entry { stamp: LedgerTime(1_000_000), commands: begin });
         ledger.apply(1, 2, &Entry { stamp: LedgerTime(1_010_000), commands: paid });
         let linked = ledger.order(id).and_then(|order| order.linked).expect("paid late, and given stock anew");

@@ -52,7 +52,7 @@ pub fn entries(mut bytes: &[u8]) {
 
 /// A ledger that owns all slots and has goods.
 fn stocked() -> Ledger {
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
     let slot = |n| Slot::new(n).expect("a slot");
     let mut commands = vec![Command::OwnSlots { generation: 1, ranges: vec![(slot(0), slot(limits::SLOTS - 1))] }];
     for text in ["a", "{q}a", "{q}b"] {
@@ -77,7 +77,7 @@ fn whole(ledger: &mut Ledger) {
     assert!(findings.is_empty(), "{findings}");
     let mut bytes = Vec::new();
     ledger.freeze().write(&mut bytes).expect("a buffer takes all");
-    let mut copy = Ledger::thaw(&mut bytes.as_slice()).expect("a snapshot of ours can be read");
+    let mut copy = Ledger::thaw(&mut bytes.as_slice(), crate::IndexSeed(7)).expect("a snapshot of ours can be read");
     assert_eq!(copy.digest().value, ledger.digest().value, "the copy is another ledger");
 }
 
@@ -89,7 +89,7 @@ pub fn record(bytes: &[u8]) {
 /// A snapshot, as it is and with the checksums of its frames made right.
 pub fn snapshot(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), with_right_sums(bytes)] {
-        if let Ok(mut ledger) = Ledger::thaw(&mut bytes.as_slice()) {
+        if let Ok(mut ledger) = Ledger::thaw(&mut bytes.as_slice(), crate::IndexSeed(7)) {
             let _found = ledger.audit();
             ledger.totals();
             let mut again = Vec::new();

@@ -15,6 +15,7 @@ use crate::order::{OrderPage, OrderView, Phase, QueueStats};
 use crate::outcome::Outcome;
 use crate::state::State;
 use crate::state::ids::Found;
+use crate::state::seed::IndexSeed;
 use crate::types::{LedgerTime, OfferKey, ReservationId, SaleId, Sku, Slot};
 use crate::view::{Audit, IdView, OfferView, ProductView, Totals};
 
@@ -69,9 +70,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger that owns no slot yet.
-    pub fn new(incarnation: u64, shard: u32) -> Self {
-        Self::of(State::new(incarnation, shard))
+    /// An empty ledger that owns no slot yet. The seed must be random where callers choose names.
+    pub fn new(incarnation: u64, shard: u32, seed: IndexSeed) -> Self {
+        Self::of(State::new(incarnation, shard, seed))
     }
     fn of(state: State) -> Self {
         Self { state, scratch: Scratch::default() }
@@ -204,8 +205,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`CodecError`]; never panics on any bytes.
-    pub fn thaw(from: &mut dyn io::Read) -> Result<Self, CodecError> {
-        crate::snapshot::read(from).map(Self::of)
+    pub fn thaw(from: &mut dyn io::Read, seed: IndexSeed) -> Result<Self, CodecError> {
+        crate::snapshot::read(from, seed).map(Self::of)
     }
 }
 

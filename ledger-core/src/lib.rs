@@ -37,4 +37,5 @@ pub use change::{Change, ChangeKind};
 pub use command::{Command, Entry};
 pub use ledger::{Applied, Ledger, Position};
 pub use outcome::{NotNow, Outcome, Refusal, Settled};
+pub use state::seed::IndexSeed;
 pub use types::*;

@@ -22,7 +22,7 @@ struct Shard {
 
 impl Shard {
     fn new() -> Self {
-        let mut shard = Self { ledger: Ledger::new(1, 1), index: 0, now: START_MS };
+        let mut shard = Self { ledger: Ledger::new(1, 1, ledger_core::IndexSeed(7)), index: 0, now: START_MS };
         let all = (Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"));
         shard.ok(vec![Command::OwnSlots { generation: 1, ranges: vec![all] }]);
         shard
@@ -45,7 +45,8 @@ impl Shard {
         assert_eq!(self.ledger.audit().findings, [], "audit");
         let mut bytes = Vec::new();
         self.ledger.freeze().write(&mut bytes).expect("memory takes bytes");
-        let mut copy = Ledger::thaw(&mut bytes.as_slice()).expect("a healthy state is read back");
+        let mut copy =
+            Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7)).expect("a healthy state is read back");
         assert_eq!(copy.digest(), self.ledger.digest());
         assert_eq!(copy.totals(), self.ledger.totals());
         copy

@@ -22,7 +22,7 @@ fn decode(bytes: &[u8]) -> Result<Vec<Command>, CodecError> {
 
 /// The records that a ledger writes for a day.
 fn records() -> Vec<Bytes> {
-    let mut ledger = Ledger::new(3, 9);
+    let mut ledger = Ledger::new(3, 9, ledger_core::IndexSeed(7));
     let day = arbitrary::a_day();
     day.iter().zip(1..).filter_map(|(entry, index)| ledger.apply(1, index, entry).record).collect()
 }
@@ -75,7 +75,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode(&bytes);
         let _ = decode_record(&bytes);
-        let _ = Ledger::thaw(&mut bytes.as_slice());
+        let _ = Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7));
     }
 
     #[test]
@@ -163,7 +163,7 @@ fn the_day_has_every_kind_of_change() {
 /// A state cut anywhere, or with any one byte changed, is refused: its digest is checked.
 #[test]
 fn a_damaged_state_does_not_thaw() {
-    let mut ledger = Ledger::new(3, 9);
+    let mut ledger = Ledger::new(3, 9, ledger_core::IndexSeed(7));
     for (entry, index) in arbitrary::a_day().iter().zip(1..) {
         let applied = ledger.apply(1, index, entry);
         // All but the last, which must be told as an attempt.
@@ -173,17 +173,21 @@ fn a_damaged_state_does_not_thaw() {
     }
     let mut whole = Vec::new();
     ledger.freeze().write(&mut whole).expect("memory takes bytes");
-    let mut thawed = Ledger::thaw(&mut whole.as_slice()).expect("whole state thaws");
+    let mut thawed = Ledger::thaw(&mut whole.as_slice(), ledger_core::IndexSeed(7)).expect("whole state thaws");
     assert_eq!(thawed.digest(), ledger.digest());
     for cut in 0..whole.len() {
-        assert!(Ledger::thaw(&mut &whole[..cut]).is_err(), "{cut} of {} bytes thaw", whole.len());
+        assert!(
+            Ledger::thaw(&mut &whole[..cut], ledger_core::IndexSeed(7)).is_err(),
+            "{cut} of {} bytes thaw",
+            whole.len()
+        );
     }
     for at in 0..whole.len() {
         for flip in [0x01, 0x80] {
             let mut bytes = whole.clone();
             bytes[at] ^= flip;
             assert!(
-                Ledger::thaw(&mut bytes.as_slice()).is_err(),
+                Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7)).is_err(),
                 "byte {at} changed by {flip:#x}, and the state thaws"
             );
         }

@@ -54,7 +54,7 @@ fn declared_lengths_are_checked_before_they_are_believed() {
         lie_everywhere("an entry", &encode_entry(&commands), decode);
     }
 
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, ledger_core::IndexSeed(7));
     for (entry, index) in arbitrary::a_day().iter().zip(1..) {
         if let Some(record) = ledger.apply(1, index, entry).record {
             lie_everywhere("a record", &record, |bytes| drop(decode_record(bytes)));
@@ -62,7 +62,7 @@ fn declared_lengths_are_checked_before_they_are_believed() {
     }
     let mut state = Vec::new();
     ledger.freeze().write(&mut state).expect("memory takes bytes");
-    lie_everywhere("a state", &state, |mut bytes| drop(Ledger::thaw(&mut bytes)));
+    lie_everywhere("a state", &state, |mut bytes| drop(Ledger::thaw(&mut bytes, ledger_core::IndexSeed(7))));
     too_large_is_said_before_it_is_read();
     another_format_is_not_measured_by_the_bounds_of_this_one();
 }

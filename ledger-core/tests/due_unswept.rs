@@ -142,7 +142,7 @@ fn last_lease_lost_before_the_hold_is_due_parks_the_order() {
 #[test]
 fn late_payment_at_the_end_of_time_is_decided() {
     let sku = Sku::new("console").expect("a SKU");
-    let (mut ledger, mut index) = (Ledger::new(1, 1), 0);
+    let (mut ledger, mut index) = (Ledger::new(1, 1, ledger_core::IndexSeed(7)), 0);
     let mut apply = |command: Command| {
         index += 1;
         let applied = ledger.apply(1, index, &Entry { stamp: LedgerTime(u64::MAX), commands: vec![command] });

@@ -10,7 +10,7 @@ use ledger_core::{Command, Entry, Ledger};
 const BEGIN: u64 = 1_700_000_000_000;
 
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, ledger_core::IndexSeed(7));
     let (sku, slot) = (Sku::new("mug").expect("a sku"), |n| Slot::new(n).expect("a slot"));
     let offer = OfferKey { sku: sku.clone(), sale: None };
     let line = Line { offer: offer.clone(), quantity: Quantity::new(2).expect("two") };
@@ -62,7 +62,8 @@ fn a_refused_entry_passes_time_as_a_tick_does_and_says_what_it_was() {
     assert_eq!(refused.products(None, 9), ticked.products(None, 9));
     let mut bytes = Vec::new();
     refused.freeze().write(&mut bytes).expect("written to memory");
-    let restored = Ledger::thaw(&mut bytes.as_slice()).expect("a snapshot, its digest the one written");
+    let restored =
+        Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7)).expect("a snapshot, its digest the one written");
     assert_eq!(restored.chain(), refused.chain());
 }
 

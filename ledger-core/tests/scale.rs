@@ -36,7 +36,8 @@ impl Shop {
     }
 
     fn of(sku: Sku, units: u64) -> Self {
-        let mut shop = Self { ledger: Ledger::new(1, 1), index: 0, now: START_MS, sku, changes_max: 0 };
+        let mut shop =
+            Self { ledger: Ledger::new(1, 1, ledger_core::IndexSeed(7)), index: 0, now: START_MS, sku, changes_max: 0 };
         let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
         shop.apply(vec![Command::OwnSlots { generation: 1, ranges: all }]);
         shop.apply(vec![Command::CreateProduct { sku: shop.sku.clone(), policy: Policy::default() }]);
@@ -247,7 +248,8 @@ fn a_frozen_state_stays_what_it_was() {
     let mut bytes = Vec::new();
     told("writing the frozen one", || frozen.write(&mut bytes)).expect("memory takes bytes");
     println!("{} bytes, {} a hold", bytes.len(), bytes.len() as u64 / (HOLDS / 2));
-    let mut thawed = told("thawing it", || Ledger::thaw(&mut bytes.as_slice())).expect("own state thaws");
+    let mut thawed =
+        told("thawing it", || Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7))).expect("own state thaws");
     assert_eq!(thawed.digest(), digest, "the state as of the freeze");
     let half = HOLDS / 2;
     let balance = thawed.offer(&shop.offer()).expect("known").balance;

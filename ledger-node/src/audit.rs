@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use auditor::{Books, Finding};
 use ledger_core::ledger::{Digest, Frozen};
 use ledger_core::view::Totals;
-use ledger_core::{Ledger, Position, codec};
+use ledger_core::{IndexSeed, Ledger, Position, codec};
 use ledger_proto::v1;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
@@ -126,6 +126,7 @@ struct Taken {
     digest: Digest,
     in_place: Vec<Finding>,
     frozen: Frozen,
+    index_seed: IndexSeed,
     shard: u32,
     history: Arc<dyn History>,
 }
@@ -142,6 +143,7 @@ impl Taken {
             digest: ledger.digest(),
             in_place: in_place.into_iter().map(found).collect(),
             frozen: ledger.freeze(),
+            index_seed: shard.index_seed(),
             shard: shard.id(),
             history: shard.history().clone(),
         }
@@ -149,7 +151,7 @@ impl Taken {
 
     /// Audits a copy that went through the snapshot's bytes, and history; answers how many changes that had.
     fn findings(self) -> (Vec<Finding>, u64) {
-        let Self { index, totals, in_place: mut findings, frozen, shard, history, .. } = self;
+        let Self { index, totals, in_place: mut findings, frozen, index_seed, shard, history, .. } = self;
         let mut bytes = Vec::new();
         let written = frozen.write(&mut bytes);
         // While the view lives, every write of the shard to a chunk for the first time copies that chunk.
@@ -159,7 +161,7 @@ impl Taken {
             findings.push(broken(format!("the state cannot be written: {error}")));
             return (findings, 0);
         }
-        let copy = match Ledger::thaw(&mut bytes.as_slice()) {
+        let copy = match Ledger::thaw(&mut bytes.as_slice(), index_seed) {
             Ok(copy) => copy,
             Err(error) => {
                 findings.push(broken(format!("the state written cannot be read back: {error}")));

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use ledger_core::IndexSeed;
 use ledger_raft::{GroupId, NodeId, Role};
 use tokio::time::Instant;
 
@@ -210,7 +211,9 @@ async fn start_shard(
     let sabotage = node.seams().sabotage.clone();
     #[cfg(holdfast_known_bad)]
     let sabotage = crate::shard::machine::by_wall_clock(node.seams().raft.clock.clone(), sabotage);
-    let state = ShardState::new(id, running.stamp.incarnation, running.history.clone(), sabotage);
+    let drawn = [node.seams().raft.random.next_u64(), node.seams().raft.random.next_u64()];
+    let seed = IndexSeed(u128::from(drawn[0]) << 64 | u128::from(drawn[1]));
+    let state = ShardState::new(id, running.stamp.incarnation, seed, running.history.clone(), sabotage);
     let group = running.raft.start_group(GroupId(id), founders, node.machine(state.clone())).await?;
     let shard = Shard::new(state, node.door_bounds(), group);
     let mut shards = node.shards();

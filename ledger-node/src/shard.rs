@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ledger_core::types::LedgerTime;
-use ledger_core::{Ledger, Position};
+use ledger_core::{IndexSeed, Ledger, Position};
 use ledger_raft::{Group, GroupStatus, ReadError, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ pub struct AppliedTo {
 pub(crate) struct ShardState {
     pub(crate) id: u32,
     pub(crate) incarnation: u64,
+    /// Of the indexes of every ledger that this replica builds.
+    pub(crate) index_seed: IndexSeed,
     pub(crate) ledger: Mutex<Ledger>,
     pub(crate) applied: watch::Sender<AppliedTo>,
     pub(crate) feed: Arc<FeedRing>,
@@ -61,11 +63,18 @@ pub struct Shard {
 }
 
 impl ShardState {
-    pub(crate) fn new(id: u32, incarnation: u64, history: Arc<dyn History>, sabotage: Option<Sabotage>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: u32,
+        incarnation: u64,
+        index_seed: IndexSeed,
+        history: Arc<dyn History>,
+        sabotage: Option<Sabotage>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             incarnation,
-            ledger: Mutex::new(Ledger::new(incarnation, id)),
+            index_seed,
+            ledger: Mutex::new(Ledger::new(incarnation, id, index_seed)),
             applied: watch::Sender::default(),
             feed: Arc::new(FeedRing::new(id)),
             history,
@@ -128,6 +137,10 @@ impl Shard {
     /// The newest records in memory, for watchers.
     pub fn feed(&self) -> &Arc<FeedRing> {
         &self.state.feed
+    }
+    /// What the indexes of its ledgers are hashed with.
+    pub(crate) fn index_seed(&self) -> IndexSeed {
+        self.state.index_seed
     }
     /// This node's history (of all its shards; ask by [`Self::id`]).
     pub fn history(&self) -> &Arc<dyn History> {

@@ -34,7 +34,8 @@ impl Shop {
         let sku = Sku::new("console").expect("a SKU");
         let plain = OfferKey { sku: sku.clone(), sale: None };
         let sale = OfferKey { sku: sku.clone(), sale: Some(SaleId::new("flash").expect("a sale")) };
-        let mut shop = Self { ledger: Ledger::new(1, 1), index: 0, now: START_MS, made: 0, plain, sale };
+        let mut shop =
+            Self { ledger: Ledger::new(1, 1, crate::IndexSeed(7)), index: 0, now: START_MS, made: 0, plain, sale };
         let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
         let limited = Policy { per_key_max: Some(1_000_000), ..Policy::default() };
         let receive = |offer: &OfferKey| Command::Receive {

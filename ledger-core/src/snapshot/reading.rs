@@ -3,6 +3,7 @@
 //! **Owns** every check of a snapshot's bytes. **Must never** let a reference point nowhere. **Read next**: [`crate::audit`].
 
 use super::*;
+use crate::state::seed::IndexSeed;
 
 type Read<T> = Result<T, CodecError>;
 fn wrong(why: impl ToString) -> CodecError {
@@ -17,7 +18,7 @@ struct Reading {
 }
 
 /// Reads a snapshot.
-pub(crate) fn read(from: &mut dyn io::Read) -> Read<State> {
+pub(crate) fn read(from: &mut dyn io::Read, seed: IndexSeed) -> Read<State> {
     let mut magic = [0; 8];
     from.read_exact(&mut magic).map_err(wrong)?;
     if magic[..7] != MAGIC[..7] {
@@ -26,7 +27,7 @@ pub(crate) fn read(from: &mut dyn io::Read) -> Read<State> {
     if magic[7] != MAGIC[7] {
         return Err(CodecError::UnknownVersion { what: WHAT, got: magic[7].into(), known: MAGIC[7].into() });
     }
-    let mut reading = Reading { state: State::new(0, 0), keys: Vec::new() };
+    let mut reading = Reading { state: State::new(0, 0, seed), keys: Vec::new() };
     let mut last = 0;
     let mut frame = Vec::new();
     loop {
@@ -462,7 +463,7 @@ impl Reading {
             return Err(wrong(format!("its digest is {now:x?}, written was {written:x?}")));
         }
         if crate::bad!("forget-ids-after-restart") {
-            self.state.ids = crate::state::ids::IdIndex::new();
+            self.state.ids = crate::state::ids::IdIndex::new(self.state.hash.clone());
         }
         Ok(self.state)
     }

@@ -199,7 +199,7 @@ impl Shop {
 fn restored(ledger: &mut Ledger) -> Ledger {
     let mut bytes = Vec::new();
     ledger.freeze().write(&mut bytes).expect("memory takes bytes");
-    Ledger::thaw(&mut bytes.as_slice()).expect("a healthy state is read back")
+    Ledger::thaw(&mut bytes.as_slice(), crate::IndexSeed(7)).expect("a healthy state is read back")
 }
 
 /// Slabs in which a place is free just now.
@@ -244,7 +244,7 @@ fn framed(magic: &[u8], payloads: &[Vec<u8>]) -> Vec<u8> {
 /// As many as fit a frame would add up to more than a counter has.
 #[test]
 fn a_kept_count_that_is_there_again_is_refused() {
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
     let apply = |ledger: &mut Ledger, index: u64, stamp: u64, commands: Vec<Command>| {
         ledger.apply(1, index, &Entry { stamp: LedgerTime(stamp), commands })
     };
@@ -267,14 +267,14 @@ fn a_kept_count_that_is_there_again_is_refused() {
     let most = [&[0, 0, 253][..], &limits::UNITS_MAX.to_le_bytes()].concat();
     *kept = [&[super::KEPT][..], &most.repeat(1 << 16)].concat();
     assert!(kept.len() <= limits::SNAPSHOT_FRAME_BYTES_MAX);
-    let why = Ledger::thaw(&mut framed(&magic, &payloads).as_slice()).err().expect("refused");
+    let why = Ledger::thaw(&mut framed(&magic, &payloads).as_slice(), crate::IndexSeed(7)).err().expect("refused");
     assert!(why.to_string().contains("kept count is there twice"), "{why}");
 }
 
 /// A claim takes suspects in turn with the others, and expects an order behind each.
 #[test]
 fn payments_without_an_order_in_the_suspect_lane_are_refused() {
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
     let apply = |ledger: &mut Ledger, index: u64, commands: Vec<Command>| {
         ledger.apply(1, index, &Entry { stamp: LedgerTime(START_MS), commands })
     };
@@ -290,7 +290,7 @@ fn payments_without_an_order_in_the_suspect_lane_are_refused() {
     ledger.state.change_order(at, |order| order.suspect = true);
     let mut bytes = Vec::new();
     ledger.freeze().write(&mut bytes).expect("memory takes bytes");
-    let why = Ledger::thaw(&mut bytes.as_slice()).err().expect("refused");
+    let why = Ledger::thaw(&mut bytes.as_slice(), crate::IndexSeed(7)).err().expect("refused");
     assert!(why.to_string().contains("does not fit itself"), "{why}");
 }
 
@@ -300,7 +300,7 @@ fn a_state_with_free_places_in_every_slab_goes_on_as_its_copy_does() {
     for seed in 1..=SEEDS {
         println!("seed {seed}");
         let mut shop = Shop::new(seed);
-        let mut original = Ledger::new(1, 1);
+        let mut original = Ledger::new(1, 1, crate::IndexSeed(7));
         let setup = Entry { stamp: LedgerTime(START_MS), commands: Shop::setup() };
         original.apply(1, 1, &setup);
         let mut copy = restored(&mut original);

@@ -2,9 +2,8 @@
 //!
 //! **Owns** where a record is found. **Must never** be iterated for a decision. **Read next**: [`super::places`], [`super::memory`].
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::places::Places;
+use super::seed::IndexHash;
 
 /// Sub-tables: one that grows moves a thousandth of the ids.
 const TABLES: usize = 1_024;
@@ -38,19 +37,20 @@ impl Found {
 }
 
 pub(crate) struct IdIndex {
+    hash: IndexHash,
     places: Places,
     len: usize,
 }
 
-/// The hash of an id, as the index wants it.
-#[inline]
-pub(crate) fn id_hash(id: &[u8; 16]) -> u64 {
-    xxh3_64(id)
-}
-
 impl IdIndex {
-    pub(crate) fn new() -> Self {
-        Self { places: Places::new(TABLES), len: 0 }
+    pub(crate) fn new(hash: IndexHash) -> Self {
+        Self { hash, places: Places::new(TABLES), len: 0 }
+    }
+
+    /// The hash of an id, for [`Self::touch`] and [`Self::likely`].
+    #[inline]
+    pub(crate) fn hash(&self, id: &[u8; 16]) -> u64 {
+        self.hash.of(id)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -60,7 +60,7 @@ impl IdIndex {
     /// Finds an id's record; `id_of` reads the id of a candidate.
     #[inline]
     pub(crate) fn find(&self, id: &[u8; 16], id_of: impl Fn(Found) -> [u8; 16]) -> Option<Found> {
-        self.places.find(id_hash(id), |place| id_of(Found::untagged(place)) == *id).map(Found::untagged)
+        self.places.find(self.hash.of(id), |place| id_of(Found::untagged(place)) == *id).map(Found::untagged)
     }
 
     /// Reads the word at which looking for a hash begins.
@@ -78,12 +78,12 @@ impl IdIndex {
     /// Adds an id that is not in it.
     #[inline]
     pub(crate) fn insert(&mut self, id: &[u8; 16], found: Found) {
-        self.places.insert(id_hash(id), found.tagged());
+        self.places.insert(self.hash.of(id), found.tagged());
         self.len += 1;
     }
 
     pub(crate) fn remove(&mut self, id: &[u8; 16], found: Found) {
-        self.places.remove(id_hash(id), found.tagged());
+        self.places.remove(self.hash.of(id), found.tagged());
         self.len -= 1;
     }
 }

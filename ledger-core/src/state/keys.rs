@@ -7,11 +7,11 @@
 //! **Read next**: [`super::offers`].
 
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::due::{ByDeadline, add_units, take_units};
 use super::places::Places;
 use super::records::NONE;
+use super::seed::IndexHash;
 use super::slab::{FrozenSlab, Placed, Slab};
 use crate::types::LimitKey;
 
@@ -253,6 +253,7 @@ impl FrozenKeys {
 }
 
 pub(crate) struct Keys {
+    hash: IndexHash,
     records: Slab<KeyRecord>,
     /// Places by text.
     index: Places,
@@ -267,12 +268,6 @@ pub(crate) struct Keys {
     ended_offers: Vec<bool>,
     /// Where dropping stands: (places of keys, places of further counts) still to look at.
     to_drop: (u32, u32),
-}
-
-/// The hash of a key's text, as the index wants it.
-#[inline]
-pub(crate) fn text_hash(text: &LimitKey) -> u64 {
-    xxh3_64(text.as_str().as_bytes())
 }
 
 /// A key that was looked up.
@@ -290,13 +285,14 @@ impl Looked {
     }
 }
 
-fn pair_hash(key: u32, offer: u32) -> u64 {
-    xxh3_64(&(u64::from(key) << 32 | u64::from(offer)).to_le_bytes())
+fn pair_hash(hash: &IndexHash, key: u32, offer: u32) -> u64 {
+    hash.of(&(u64::from(key) << 32 | u64::from(offer)).to_le_bytes())
 }
 
 impl Keys {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(hash: IndexHash) -> Self {
         Self {
+            hash,
             records: Slab::new(),
             index: Places::new(TABLES),
             more: Slab::new(),
@@ -358,6 +354,12 @@ impl Keys {
         self.records.get(key).text.as_ref().expect("a carried key has its text")
     }
 
+    /// The hash of a key's text, for [`Self::touch`] and [`Self::likely`].
+    #[inline]
+    pub(crate) fn hash(&self, text: &LimitKey) -> u64 {
+        self.hash.of(text.as_str().as_bytes())
+    }
+
     #[inline]
     fn lookup(&self, text: &LimitKey, hash: u64) -> Option<u32> {
         self.index.find(hash, |at| self.records.get(at).text.as_ref().is_some_and(|t| t == text))
@@ -366,7 +368,7 @@ impl Keys {
     /// Looks a key up, once for all that is asked of it.
     #[inline]
     pub(crate) fn find(&self, text: &LimitKey) -> Looked {
-        let hash = text_hash(text);
+        let hash = self.hash(text);
         Looked { hash, place: self.lookup(text, hash) }
     }
 
@@ -431,7 +433,7 @@ impl Keys {
         if record.carried > 0 || record.more > 0 || record.first.offer != NONE {
             return;
         }
-        let hash = text_hash(record.text.as_ref().expect("present"));
+        let hash = self.hash.of(record.text.as_ref().expect("present").as_str().as_bytes());
         self.index.remove(hash, key);
         self.records.remove(key);
     }
@@ -452,7 +454,7 @@ impl Keys {
             let m = self.more.get(at);
             m.key == key && m.count.offer == offer
         };
-        self.more_index.find(pair_hash(key, offer), is_it).copied()
+        self.more_index.find(pair_hash(&self.hash, key, offer), is_it).copied()
     }
 
     fn count_mut(&mut self, key: u32, offer: u32) -> &mut Count {
@@ -477,10 +479,10 @@ impl Keys {
         }
         record.more += 1;
         let at = self.more.insert(MoreCount { key, count });
-        let records = &self.more;
-        self.more_index.insert_unique(pair_hash(key, offer), at, |&at| {
+        let (records, hash) = (&self.more, &self.hash);
+        self.more_index.insert_unique(pair_hash(hash, key, offer), at, |&at| {
             let m = records.get(at);
-            pair_hash(m.key, m.count.offer)
+            pair_hash(hash, m.key, m.count.offer)
         });
         &mut self.more.get_mut(at).count
     }
@@ -567,7 +569,7 @@ impl Keys {
             if !self.more.get(at).count.is_zero() {
                 return;
             }
-            let entry = self.more_index.find_entry(pair_hash(key, offer), |&a| a == at);
+            let entry = self.more_index.find_entry(pair_hash(&self.hash, key, offer), |&a| a == at);
             entry.unwrap_or_else(|_| panic!("count {at} is not indexed")).remove();
             self.more.remove(at);
             self.records.get_mut(key).more -= 1;
@@ -606,10 +608,11 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::seed::IndexSeed;
 
     /// A key in one offer, with holds of 1, 2, 3 … units until 100, 110, 120 …
     fn holding(holds: u64) -> (Keys, u32) {
-        let mut keys = Keys::new();
+        let mut keys = Keys::new(IndexHash::new(IndexSeed(1)));
         keys.add_offer(false);
         let text = LimitKey::new("buyer").expect("a key");
         let looked = keys.find(&text);
@@ -651,6 +654,35 @@ mod tests {
             keys.unhold(key, 0, 500, u32::MAX);
             keys.unhold(key, 0, 500, 4);
             assert_eq!(keys.used(key, 0, 0), before);
+        }
+    }
+
+    /// Keys whose hash without a secret stands in one table, in one eighth of it: as anybody can find who knows the hash.
+    fn chosen_keys(count: usize) -> Vec<LimitKey> {
+        let hash = |text: &str| xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+        let chosen = |text: &String| (hash(text) >> 40) & 1_023 == 7 && (hash(text) as u32) >> 29 == 3;
+        let keys = (0..).map(|n: u64| format!("k{n:x}")).filter(chosen).take(count);
+        keys.map(|text| LimitKey::new(text).expect("a key")).collect()
+    }
+
+    #[test]
+    fn keys_chosen_to_collide_stand_in_short_runs() {
+        let chosen = chosen_keys(500);
+        let longest_run = |index: &mut Places, hash: &dyn Fn(&LimitKey) -> u64| {
+            (0..).zip(&chosen).for_each(|(place, key)| index.insert(hash(key), place));
+            index.longest_run()
+        };
+        let unkeyed = |key: &LimitKey| xxhash_rust::xxh3::xxh3_64(key.as_str().as_bytes());
+        let run = longest_run(&mut Keys::new(IndexHash::new(IndexSeed(1))).index, &unkeyed);
+        assert!(run >= 400, "the keys were chosen well: {run}");
+        for seed in 1..20 {
+            let mut keys = Keys::new(IndexHash::new(IndexSeed(seed)));
+            for text in &chosen {
+                let looked = keys.find(text);
+                keys.carry(text, looked);
+            }
+            let run = keys.index.longest_run();
+            assert!(run <= 16, "seed {seed}: {run} in one run");
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod orders;
 pub(crate) mod places;
 pub(crate) mod records;
 pub(crate) mod references;
+pub(crate) mod seed;
 pub(crate) mod slab;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,11 +33,12 @@ use crate::ledger::{Digest, Position};
 use crate::limits;
 use crate::types::{LedgerTime, ReservationId, SaleId, ShardSettings, Sku, Slot};
 use due::DueQueue;
-use ids::{Found, IdIndex, id_hash};
-use keys::{Keys, text_hash};
+use ids::{Found, IdIndex};
+use keys::Keys;
 use offers::OfferSums;
 use orders::Orders;
 use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, UnknownName, UsedReference};
+use seed::{IndexHash, IndexSeed};
 use slab::Slab;
 
 /// Lines of a reservation, copied out.
@@ -69,6 +71,7 @@ pub(crate) struct State {
     /// Orders, and the queues derived from them.
     pub(crate) orders: Orders,
     // derived
+    pub(crate) hash: IndexHash,
     pub(crate) owned: Vec<bool>,
     pub(crate) sums: Vec<OfferSums>,
     pub(crate) by_sku: BTreeMap<Sku, u32>,
@@ -87,7 +90,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(incarnation: u64, shard: u32) -> Self {
+    pub(crate) fn new(incarnation: u64, shard: u32, seed: IndexSeed) -> Self {
+        let hash = IndexHash::new(seed);
         Self {
             position: Position { incarnation, shard, ..Position::default() },
             time: 0,
@@ -105,7 +109,7 @@ impl State {
             refused: Slab::new(),
             unknown_names: Slab::new(),
             references: Slab::new(),
-            keys: Keys::new(),
+            keys: Keys::new(hash.clone()),
             orders: Orders::new(),
             owned: vec![false; usize::from(limits::SLOTS)],
             sums: Vec::new(),
@@ -114,11 +118,12 @@ impl State {
             offer_index: HashTable::new(),
             reference_index: HashTable::new(),
             return_index: HashTable::new(),
-            ids: IdIndex::new(),
+            ids: IdIndex::new(hash.clone()),
             expiry: DueQueue::new(),
             edges: BTreeSet::new(),
             first_deadlines: BTreeSet::new(),
             memory: memory::Memory::new(),
+            hash,
             digest: crate::digest::Running::default(),
         }
     }
@@ -163,12 +168,12 @@ impl State {
         let (mut new, mut known) = (SmallVec::<[u64; 64]>::new(), SmallVec::<[u64; 64]>::new());
         let mut keys = SmallVec::<[u64; 64]>::new();
         for command in commands {
-            let id = command.reservation().map(|id| id_hash(id.as_bytes()));
+            let id = command.reservation().map(|id| self.ids.hash(id.as_bytes()));
             match command {
                 // Nearly always its id is nowhere yet.
                 Command::Reserve { keys: asked, .. } | Command::PlaceOrder { reserve: Some((asked, _)), .. } => {
                     new.extend(id);
-                    asked.iter().for_each(|key| keys.push(text_hash(key)));
+                    asked.iter().for_each(|key| keys.push(self.keys.hash(key)));
                 }
                 _ => known.extend(id),
             }

@@ -8,11 +8,11 @@
 //! **Read next**: [`super::memory`].
 
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::State;
 use super::due::{ByDeadline, add_units, take_units};
 use super::records::{NONE, Offer, Product};
+use super::seed::IndexHash;
 use crate::outcome::{Balance, SoldOut};
 use crate::types::{LedgerTime, OfferKey};
 
@@ -90,15 +90,16 @@ fn exact(swept: i64, due: u64) -> u64 {
 
 /// The hash of an offer's key in the offers' index.
 #[inline]
-pub(crate) fn offer_hash(offer: &OfferKey) -> u64 {
-    let seed = offer.sale.as_ref().map_or(0, |sale| xxh3_64_with_seed(sale.as_str().as_bytes(), 1));
-    xxh3_64_with_seed(offer.sku.as_str().as_bytes(), seed)
+fn offer_hash(hash: &IndexHash, offer: &OfferKey) -> u64 {
+    let sku = hash.of(offer.sku.as_str().as_bytes());
+    // An odd factor: a sale that is named as its product does not cancel it out.
+    offer.sale.as_ref().map_or(sku, |sale| sku ^ hash.of(sale.as_str().as_bytes()).wrapping_mul(5))
 }
 
 impl State {
     #[inline]
     pub(crate) fn find_offer(&self, offer: &OfferKey) -> Option<u32> {
-        self.offer_index.find(offer_hash(offer), |&at| self.offers.get(at).key == *offer).copied()
+        self.offer_index.find(offer_hash(&self.hash, offer), |&at| self.offers.get(at).key == *offer).copied()
     }
 
     pub(crate) fn find_product(&self, offer: &OfferKey) -> Option<u32> {
@@ -113,8 +114,8 @@ impl State {
         assert_eq!(at as usize, self.sums.len(), "offers are never removed");
         self.sums.push(OfferSums::new(&key));
         self.keys.add_offer(ended);
-        let offers = &self.offers;
-        self.offer_index.insert_unique(offer_hash(&key), at, |&at| offer_hash(&offers.get(at).key));
+        let (offers, hash) = (&self.offers, &self.hash);
+        self.offer_index.insert_unique(offer_hash(hash, &key), at, |&at| offer_hash(hash, &offers.get(at).key));
         self.put_edge(at, edge.filter(|_| !ended));
         if ended {
             let plain = self.products.get(product).plain;

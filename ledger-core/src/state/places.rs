@@ -52,6 +52,13 @@ impl Places {
     /// Takes a place out.
     ///
     /// # Panics
+    /// The most words that one look-up may have to walk over.
+    #[cfg(test)]
+    pub(crate) fn longest_run(&self) -> usize {
+        let run = |table: &Table| table.words.split(|&word| word == FREE).map(<[u64]>::len).max();
+        self.tables.iter().filter_map(run).max().unwrap_or(0)
+    }
+
     /// If it is not under the hash.
     pub(crate) fn remove(&mut self, hash: u64, place: u32) {
         let table = self.table(hash);

@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::State;
 use super::records::UsedReference;
+use super::seed::IndexHash;
 use crate::types::{Reference, Sku};
 
 fn name_of(sku: &Sku, reference: &Reference) -> [u64; 2] {
@@ -19,6 +20,18 @@ fn name_of(sku: &Sku, reference: &Reference) -> [u64; 2] {
     [name as u64, (name >> 64) as u64]
 }
 
+/// Names and fingerprints are hashes without a secret, so that replicas agree on them; where they stand in an index is not.
+fn name_hash(hash: &IndexHash, [low, high]: [u64; 2]) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&low.to_le_bytes());
+    bytes[8..].copy_from_slice(&high.to_le_bytes());
+    hash.of(&bytes)
+}
+
+fn fingerprint_hash(hash: &IndexHash, fingerprint: u64) -> u64 {
+    hash.of(&fingerprint.to_le_bytes())
+}
+
 impl State {
     /// What the product's reference was used for.
     pub(crate) fn find_reference(&self, sku: &Sku, reference: &Reference) -> Option<UsedReference> {
@@ -26,7 +39,8 @@ impl State {
             return None;
         }
         let name = name_of(sku, reference);
-        let found = self.reference_index.find(name[0], |&at| self.references.get(at).name == name)?;
+        let found =
+            self.reference_index.find(name_hash(&self.hash, name), |&at| self.references.get(at).name == name)?;
         Some(*self.references.get(*found))
     }
 
@@ -36,7 +50,7 @@ impl State {
             let used = self.references.get(at);
             used.fingerprint == fingerprint && used.name == name_of(&self.products.get(used.product).sku, reference)
         };
-        let found = self.return_index.find(fingerprint, is_it)?;
+        let found = self.return_index.find(fingerprint_hash(&self.hash, fingerprint), is_it)?;
         Some(self.references.get(*found).units)
     }
 
@@ -56,10 +70,12 @@ impl State {
     pub(crate) fn add_reference(&mut self, used: UsedReference) {
         let at = self.references.insert(used);
         self.digest_reference(&used);
-        let references = &self.references;
-        self.reference_index.insert_unique(used.name[0], at, |&at| references.get(at).name[0]);
+        let (references, hash) = (&self.references, &self.hash);
+        let of_name = |&at: &u32| name_hash(hash, references.get(at).name);
+        self.reference_index.insert_unique(name_hash(hash, used.name), at, of_name);
         if used.units > 0 {
-            self.return_index.insert_unique(used.fingerprint, at, |&at| references.get(at).fingerprint);
+            let of_return = |&at: &u32| fingerprint_hash(hash, references.get(at).fingerprint);
+            self.return_index.insert_unique(fingerprint_hash(hash, used.fingerprint), at, of_return);
         }
     }
 }

@@ -32,8 +32,9 @@ pub(crate) struct Beside {
 impl Beside {
     pub(crate) fn new() -> Self {
         Self {
-            ledger: Ledger::new(1, 7),
-            twin: Ledger::new(1, 7),
+            ledger: Ledger::new(1, 7, ledger_core::IndexSeed(7)),
+            // Another seed: replicas have different ones, and must agree.
+            twin: Ledger::new(1, 7, ledger_core::IndexSeed(u128::MAX / 3)),
             model: Model::new(),
             feed: Feed::default(),
             index: 0,
@@ -202,7 +203,7 @@ impl Beside {
         let before = self.ledger.digest();
         let mut bytes = Vec::new();
         self.ledger.freeze().write(&mut bytes).expect("memory takes bytes");
-        let mut thawed = Ledger::thaw(&mut bytes.as_slice()).expect("own state thaws");
+        let mut thawed = Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(8)).expect("own state thaws");
         assert_eq!(thawed.digest(), before, "digest after thaw");
         assert_eq!(thawed.position(), self.ledger.position(), "position after thaw");
         assert_eq!(thawed.chain(), self.ledger.chain(), "chain after thaw");

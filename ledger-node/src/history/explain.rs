@@ -219,7 +219,7 @@ mod tests {
         fn new() -> Self {
             let history: std::sync::Arc<dyn History> =
                 KeptHistory::inline(MemoryStore::new(), KEEP).expect("an empty store");
-            let ledger = Ledger::new(1, 1);
+            let ledger = Ledger::new(1, 1, ledger_core::IndexSeed(7));
             history.begin(1, 0, ledger.chain());
             let mut shard = Self { ledger, history, index: 0 };
             let all = (Slot::new(0).expect("a slot"), Slot::new(4_095).expect("a slot"));

@@ -163,7 +163,7 @@ fn a_reader_that_a_restored_state_overtakes_is_handed_nothing_that_state_does_no
 /// The records of a replica that went another way behind index 20: entry 21 changed nothing there, so that all behind it differ. With them
 /// comes the chain value at index 30.
 fn of_another_way() -> (Vec<(u64, Bytes)>, u128) {
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, ledger_core::IndexSeed(7));
     let (mut records, mut chain) = (Vec::new(), 0);
     for index in (1..=30).filter(|index| *index != 21) {
         let applied = ledger.apply(1, index, &entry_of(1, index));

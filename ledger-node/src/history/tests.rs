@@ -33,7 +33,7 @@ pub(crate) fn entry_of(shard: u32, index: u64) -> Entry {
 }
 
 pub(crate) fn chain_of(shard: u32, entries: u64) -> Chain {
-    let mut ledger = Ledger::new(1, shard);
+    let mut ledger = Ledger::new(1, shard, ledger_core::IndexSeed(7));
     let mut out = Chain { records: Vec::new(), chains: vec![ledger.chain()] };
     for index in 1..=entries {
         let applied = ledger.apply(1, index, &entry_of(shard, index));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use ledger_core::codec::CodecError;
 use ledger_core::ledger::{Applied, Frozen};
 use ledger_core::types::LedgerTime;
-use ledger_core::{Entry, Ledger, Outcome, Position, Refusal};
+use ledger_core::{Entry, IndexSeed, Ledger, Outcome, Position, Refusal};
 use ledger_raft::{
     ApplyOutcome, LogPosition, Reply, SnapshotChecker, SnapshotView, StateMachine, Unreadable, UnreadableKind,
 };
@@ -49,7 +49,7 @@ impl ShardMachine {
 /// Before the first entry after no snapshot: history learns from where on entries follow, and what a replica before left is replaced.
 fn begin(state: &ShardState, ledger: &mut Ledger, before: u64) {
     if ledger.position().index > before {
-        state.replace(ledger, Ledger::new(state.incarnation, state.id));
+        state.replace(ledger, Ledger::new(state.incarnation, state.id, state.index_seed));
     }
     state.history.begin(state.id, before, ledger.chain());
 }
@@ -131,12 +131,18 @@ impl StateMachine for ShardMachine {
         let through = ledger.position().index;
         let frozen = ledger.freeze();
         drop(ledger);
-        Box::new(FrozenShard { frozen, history: self.state.history.clone(), shard: self.state.id, through })
+        Box::new(FrozenShard {
+            frozen,
+            index_seed: self.state.index_seed,
+            history: self.state.history.clone(),
+            shard: self.state.id,
+            through,
+        })
     }
 
     fn install(&mut self, at: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
         let state = &*self.state;
-        let thawed = Ledger::thaw(bytes).map_err(|e| unreadable_snapshot(&e))?;
+        let thawed = Ledger::thaw(bytes, state.index_seed).map_err(|e| unreadable_snapshot(&e))?;
         let found = thawed.position();
         if (found.incarnation, found.shard) != (state.incarnation, state.id) && found.index > 0 {
             let why = format!(
@@ -162,6 +168,7 @@ impl StateMachine for ShardMachine {
 /// A frozen ledger on its way into a snapshot file.
 struct FrozenShard {
     frozen: Frozen,
+    index_seed: IndexSeed,
     history: Arc<dyn History>,
     shard: u32,
     through: u64,
@@ -179,7 +186,8 @@ impl SnapshotView for FrozenShard {
 
     /// Builds a whole ledger and drops it: as much memory again as the ledger has, for as long as the snapshot is read.
     fn checker(&self) -> SnapshotChecker {
-        Box::new(|bytes| Ledger::thaw(bytes).map(drop).map_err(|e| unreadable_snapshot(&e)))
+        let seed = self.index_seed;
+        Box::new(move |bytes| Ledger::thaw(bytes, seed).map(drop).map_err(|e| unreadable_snapshot(&e)))
     }
 }
 
@@ -195,7 +203,7 @@ mod tests {
     fn state() -> Arc<ShardState> {
         let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: u64::MAX };
         let history = MemoryHistory::default().open(std::path::Path::new("node"), keep).expect("memory");
-        ShardState::new(1, 1, history, None)
+        ShardState::new(1, 1, IndexSeed(7), history, None)
     }
 
     fn sku() -> Sku {

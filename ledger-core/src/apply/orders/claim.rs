@@ -198,7 +198,7 @@ mod tests {
     fn order_without_an_epoch_left_is_parked_and_not_claimed() {
         let sku = Sku::new("console").expect("a SKU");
         let id = ReservationId::from_parts(Slot::of(&sku), 0, 1);
-        let (mut ledger, mut index) = (Ledger::new(1, 1), 0);
+        let (mut ledger, mut index) = (Ledger::new(1, 1, crate::IndexSeed(7)), 0);
         let mut apply = |ledger: &mut Ledger, stamp: u64, command: Command| {
             index += 1;
             let entry = Entry { stamp: LedgerTime(stamp), commands: vec![command] };

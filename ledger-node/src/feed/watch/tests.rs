@@ -176,7 +176,7 @@ async fn a_cursor_that_does_not_name_a_shard_begins_at_its_first_record_or_is_to
 
 #[tokio::test]
 async fn frames_of_large_records_are_small() {
-    let mut ledger = Ledger::new(1, 1);
+    let mut ledger = Ledger::new(1, 1, ledger_core::IndexSeed(7));
     let large = |n: u32| {
         let sku = Sku::new(format!("{n:0>64}")).expect("a SKU");
         Command::CreateProduct { sku, policy: Policy::default() }
