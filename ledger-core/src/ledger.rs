@@ -12,7 +12,7 @@ use crate::codec::{CodecError, decode_entry, entry_hash};
 use crate::command::Entry;
 use crate::limits;
 use crate::order::{OrderPage, OrderView, Phase, QueueStats};
-use crate::outcome::Outcome;
+use crate::outcome::{Bound, Outcome};
 use crate::state::State;
 use crate::state::ids::Found;
 use crate::state::seed::IndexSeed;
@@ -192,6 +192,17 @@ impl Ledger {
     /// Sums, kept as it goes.
     pub fn totals(&self) -> Totals {
         self.state.totals()
+    }
+    /// How many records of each bounded kind there are, and may be.
+    pub fn records(&self) -> [(Bound, u64, u64); 4] {
+        let (state, bounds) = (&self.state, &self.state.bounds);
+        let (orders, len) = (&state.orders.queues, |len: usize| len as u64);
+        [
+            (Bound::Products, len(state.products.len()), len(bounds.products)),
+            (Bound::References, len(state.references.len()), len(bounds.references)),
+            (Bound::UnknownPayments, len(orders.unfinished_strays()), len(bounds.unknown_payments)),
+            (Bound::OpenOrders, orders.open, bounds.open_orders),
+        ]
     }
     /// Recomputes every invariant from scratch.
     pub fn audit(&self) -> Audit {

@@ -107,6 +107,17 @@ pub const RETAIN_MS_MIN: u64 = ID_AHEAD_MS_MAX + FORGET_GUARD_MS + 2_048;
 pub const IDLE_TICKS_PER_RETENTION: u64 = 4;
 /// References one product may ever use (forty bytes each, kept as long as the product).
 pub const REFERENCES_PER_PRODUCT_MAX: u64 = 1_000_000;
+/// References of a shard: they are remembered as long as their products, 40 bytes each.
+pub const REFERENCES_MAX: usize = 64_000_000;
+/// Products of a shard: they are never removed.
+pub const PRODUCTS_MAX: usize = 1 << 20;
+/// Ids known by payments alone, of which money must still go back or be given to an order. A fact about money is never forgotten, so a
+/// new one waits until operators have decided about others.
+pub const UNKNOWN_PAYMENTS_MAX: usize = 65_536;
+/// Orders that are not done. A new one waits until workers or operators have brought others to their end.
+pub const ORDERS_OPEN_MAX: u64 = 8_000_000;
+/// When to ask again for what one of these bounds refused: somebody must act first.
+pub const RECORDS_RETRY_MS: u64 = 60_000;
 /// Bytes of a record at which its entry decides no further command: they are *not now*. Some commands cause hundreds of times their own bytes: a payment in a hundred
 /// bytes sells sixteen lines. Even a full sweep of holds of [`LINES_MAX`] lines with the longest names stays below it.
 pub const RECORD_FULL_BYTES: usize = 28 << 20;

@@ -392,6 +392,10 @@ pub enum Bound {
     OffersPerProduct,
     ReferencesPerProduct,
     PaymentsPerOrder,
+    Products,
+    References,
+    UnknownPayments,
+    OpenOrders,
 }
 
 impl std::fmt::Display for Bound {
@@ -401,6 +405,10 @@ impl std::fmt::Display for Bound {
             Self::OffersPerProduct => "offers per product",
             Self::ReferencesPerProduct => "references per product",
             Self::PaymentsPerOrder => "payments per order",
+            Self::Products => "products per shard",
+            Self::References => "references per shard",
+            Self::UnknownPayments => "payments without an order per shard",
+            Self::OpenOrders => "open orders per shard",
         })
     }
 }
@@ -424,6 +432,13 @@ pub enum NotNow {
     /// or so many holds are due that none is added before some are swept. Retry after this many
     /// milliseconds.
     SweepPending {
+        /// Milliseconds to wait.
+        retry_ms: u64,
+    },
+    /// The shard has as many records of a kind as it may have, and none of them may be forgotten.
+    RecordsFull {
+        /// Of what.
+        what: Bound,
         /// Milliseconds to wait.
         retry_ms: u64,
     },

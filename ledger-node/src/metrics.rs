@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ledger_core::command::Verb;
-use ledger_core::outcome::Outcome;
+use ledger_core::outcome::{Bound, Outcome};
 use ledger_proto::{DecodedCall, Reply};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -310,6 +310,21 @@ impl NodeMetrics {
         self.total("holdfast_unencodable_total", &labels, load(&counts.unencodable));
         self.total("holdfast_expired_waiting_total", &labels, load(&counts.expired_waiting));
         self.total("holdfast_expired_in_flight_total", &labels, load(&counts.expired_in_flight));
+        for (kind, count, most) in shard.with_ledger(|ledger| ledger.records()) {
+            let kind = match kind {
+                Bound::Products => "products",
+                Bound::References => "references",
+                Bound::UnknownPayments => "unknown_payments",
+                Bound::OpenOrders => "open_orders",
+                Bound::UnitsPerProduct
+                | Bound::OffersPerProduct
+                | Bound::ReferencesPerProduct
+                | Bound::PaymentsPerOrder => continue,
+            };
+            let labels = [("shard", shard.id().to_string()), ("kind", kind.to_owned())];
+            self.gauge("holdfast_records", &labels, count as f64);
+            self.gauge("holdfast_records_max", &labels, most as f64);
+        }
         let history = shard.history().coverage(shard.id());
         let behind = history.applied.saturating_sub(history.written);
         self.gauge("holdfast_history_behind_entries", &labels, behind as f64);

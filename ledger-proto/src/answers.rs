@@ -130,6 +130,7 @@ pub fn not_now_to_wire(not_now: &NotNow) -> v1::NotNow {
         Cause::RateLimited => v1::NotNowCode::RateLimited,
         Cause::SweepPending => v1::NotNowCode::SweepPending,
         Cause::NoQuorum => v1::NotNowCode::NoQuorum,
+        Cause::RecordsFull => v1::NotNowCode::RecordsFull,
         Cause::Other => v1::NotNowCode::Unspecified,
     };
     v1::NotNow {
@@ -156,6 +157,7 @@ pub fn not_now_from_wire(wire: v1::NotNow) -> NotNow {
         v1::NotNowCode::RateLimited => Cause::RateLimited,
         v1::NotNowCode::SweepPending => Cause::SweepPending,
         v1::NotNowCode::NoQuorum => Cause::NoQuorum,
+        v1::NotNowCode::RecordsFull => Cause::RecordsFull,
     };
     let leader = Some(wire.leader).filter(|leader| !leader.is_empty());
     NotNow { cause, message: wire.message, retry_ms: wire.retry_ms, leader }

@@ -187,11 +187,15 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
     })
 }
 
-const BOUNDS: [(Bound, &str); 4] = [
+const BOUNDS: [(Bound, &str); 8] = [
     (Bound::UnitsPerProduct, "units per product"),
     (Bound::OffersPerProduct, "offers per product"),
     (Bound::ReferencesPerProduct, "references per product"),
     (Bound::PaymentsPerOrder, "payments per order"),
+    (Bound::Products, "products per shard"),
+    (Bound::References, "references per shard"),
+    (Bound::UnknownPayments, "payments without an order per shard"),
+    (Bound::OpenOrders, "open orders per shard"),
 ];
 
 fn bound_name(bound: Bound) -> &'static str {

@@ -77,6 +77,8 @@ pub enum Cause {
     SweepPending,
     /// Too few replicas of the shard are reached; the message names those missing.
     NoQuorum,
+    /// The shard has as many records of a kind as it may have; somebody must bring some to their end.
+    RecordsFull,
     /// No node could be reached within the deadline, and nothing was sent. Only callers say this.
     Unreachable,
     /// A newer node's cause that this build does not know.
@@ -125,6 +127,11 @@ impl From<outcome::NotNow> for NotNow {
             outcome::NotNow::SweepPending { retry_ms } => Self::new(
                 Cause::SweepPending,
                 "the order's hold is due; what becomes of it is being decided",
+                ms(retry_ms),
+            ),
+            outcome::NotNow::RecordsFull { what, retry_ms } => Self::new(
+                Cause::RecordsFull,
+                format!("the shard has as many {what} as it may have; an operator must bring some to their end"),
                 ms(retry_ms),
             ),
         }

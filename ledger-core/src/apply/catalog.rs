@@ -40,6 +40,10 @@ impl Deciding<'_> {
                 Err(Refusal::AlreadyExists.into())
             };
         }
+        let max = self.state.bounds.products;
+        if self.state.products.len() >= max {
+            return Err(Refusal::TooMany { what: Bound::Products, max: max as u64 }.into());
+        }
         let product = self.state.products.insert(Product {
             sku: sku.clone(),
             slot: Slot::of(sku),

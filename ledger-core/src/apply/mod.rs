@@ -11,6 +11,8 @@ mod cost;
 mod holds;
 mod normal;
 mod orders;
+#[cfg(test)]
+mod record_bounds;
 mod refusals;
 mod reserve;
 mod returns;

@@ -8,8 +8,7 @@ use super::holds::{asked_of, counted_keys, must_have_line};
 use super::normal::normalise;
 use super::{Deciding, Verdict, said_lines};
 use crate::codec::changes::{Links, Said};
-use crate::limits;
-use crate::outcome::{Bound, Refusal, Settled, Status};
+use crate::outcome::{Refusal, Settled, Status};
 use crate::state::records::LineRecord;
 use crate::types::{Line, Reference, ReservationId, Sku};
 
@@ -59,10 +58,7 @@ impl Deciding<'_> {
             return Err(Refusal::AlreadyReturned.into());
         }
         let products: SmallVec<[u32; 2]> = skus.iter().map(|sku| self.state.by_sku[sku]).collect();
-        if products.iter().any(|&p| !self.state.room_for_reference(p)) {
-            let max = limits::REFERENCES_PER_PRODUCT_MAX;
-            return Err(Refusal::TooMany { what: Bound::ReferencesPerProduct, max }.into());
-        }
+        self.state.must_have_room_for_references(&products)?;
         self.state.digest_reservation(at, false);
         for line in &mut sold {
             line.returned += asked_of(asked.as_ref(), line).unwrap_or(line.sold - line.returned);

@@ -53,10 +53,7 @@ impl Deciding<'_> {
     }
 
     fn must_have_room(&self, at: u32) -> Result<(), Refusal> {
-        if self.state.room_for_reference(self.state.offers.get(at).product) {
-            return Ok(());
-        }
-        Err(Refusal::TooMany { what: Bound::ReferencesPerProduct, max: limits::REFERENCES_PER_PRODUCT_MAX })
+        self.state.must_have_room_for_references(&[self.state.offers.get(at).product])
     }
 
     pub(super) fn receive(&mut self, offer: &OfferKey, units: Units, reference: &Reference) -> Verdict {

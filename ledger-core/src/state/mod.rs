@@ -46,6 +46,26 @@ pub(crate) type LineList = SmallVec<[LineRecord; 2]>;
 /// Limit keys of a reservation, copied out.
 pub(crate) type KeyList = SmallVec<[u32; 4]>;
 
+/// How many records of a kind there may be. Tests have smaller ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordBounds {
+    pub(crate) products: usize,
+    pub(crate) references: usize,
+    pub(crate) unknown_payments: usize,
+    pub(crate) open_orders: u64,
+}
+
+impl Default for RecordBounds {
+    fn default() -> Self {
+        Self {
+            products: limits::PRODUCTS_MAX,
+            references: limits::REFERENCES_MAX,
+            unknown_payments: limits::UNKNOWN_PAYMENTS_MAX,
+            open_orders: limits::ORDERS_OPEN_MAX,
+        }
+    }
+}
+
 /// The state.
 pub(crate) struct State {
     // primary: the shard
@@ -70,6 +90,8 @@ pub(crate) struct State {
     pub(crate) keys: Keys,
     /// Orders, and the queues derived from them.
     pub(crate) orders: Orders,
+    /// The same on all replicas.
+    pub(crate) bounds: RecordBounds,
     // derived
     pub(crate) hash: IndexHash,
     pub(crate) owned: Vec<bool>,
@@ -123,6 +145,7 @@ impl State {
             edges: BTreeSet::new(),
             first_deadlines: BTreeSet::new(),
             memory: memory::Memory::new(),
+            bounds: RecordBounds::default(),
             hash,
             digest: crate::digest::Running::default(),
         }

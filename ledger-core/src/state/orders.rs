@@ -292,6 +292,11 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
+    /// Ids known by payments alone that are not done.
+    pub(crate) fn unfinished_strays(&self) -> usize {
+        self.strays.len() - self.stray_done.len()
+    }
+
     /// The first lease or delay: when it ends, and whose it is.
     pub(crate) fn first_wake(&self) -> Option<(u64, u32)> {
         self.wakes.first_key_value().map(|(&(at, _), &order)| (at, order))

@@ -8,6 +8,8 @@ use xxhash_rust::xxh3::Xxh3;
 use super::State;
 use super::records::UsedReference;
 use super::seed::IndexHash;
+use crate::limits;
+use crate::outcome::{Bound, Refusal};
 use crate::types::{Reference, Sku};
 
 fn name_of(sku: &Sku, reference: &Reference) -> [u64; 2] {
@@ -54,9 +56,20 @@ impl State {
         Some(self.references.get(*found).units)
     }
 
-    /// Whether the product can take one more reference.
-    pub(crate) fn room_for_reference(&self, product: u32) -> bool {
-        u64::from(self.products.get(product).references) < crate::limits::REFERENCES_PER_PRODUCT_MAX
+    /// Whether products can take one more reference each.
+    ///
+    /// # Errors
+    /// One has all it may have, or the shard.
+    pub(crate) fn must_have_room_for_references(&self, products: &[u32]) -> Result<(), Refusal> {
+        let max = limits::REFERENCES_PER_PRODUCT_MAX;
+        if products.iter().any(|&product| u64::from(self.products.get(product).references) >= max) {
+            return Err(Refusal::TooMany { what: Bound::ReferencesPerProduct, max });
+        }
+        let max = self.bounds.references;
+        if self.references.len() + products.len() > max {
+            return Err(Refusal::TooMany { what: Bound::References, max: max as u64 });
+        }
+        Ok(())
     }
 
     /// Remembers a use. The caller has seen that it is new.

@@ -83,6 +83,9 @@ pub(crate) fn outcome(names: &Names, o: &Outcome) -> String {
         Outcome::NotNow(NotNow::SweepPending { retry_ms }) => {
             format!("not now: sweep pending, retry in {}", span(*retry_ms as i64))
         }
+        Outcome::NotNow(NotNow::RecordsFull { what, retry_ms }) => {
+            format!("not now: as many {what} as there may be, retry in {}", span(*retry_ms as i64))
+        }
     }
 }
 

@@ -101,6 +101,7 @@ impl Problem {
             Cause::Diverged => (StatusCode::SERVICE_UNAVAILABLE, "diverged"),
             Cause::SweepPending => (StatusCode::SERVICE_UNAVAILABLE, "sweep-pending"),
             Cause::NoQuorum => (StatusCode::SERVICE_UNAVAILABLE, "no-quorum"),
+            Cause::RecordsFull => (StatusCode::SERVICE_UNAVAILABLE, "records-full"),
             Cause::NotServing | Cause::Unreachable | Cause::Other => (StatusCode::SERVICE_UNAVAILABLE, "not-serving"),
         };
         let mut problem = Self::new(status, kind, why.message.clone()).with("retry_ms", why.retry_ms);

@@ -184,8 +184,16 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         3 => Refusal::NoSuchLine { offer },
         _ => Refusal::MoreThanLine { offer, has },
     });
-    let bound =
-        prop_oneof![Just(Bound::UnitsPerProduct), Just(Bound::OffersPerProduct), Just(Bound::ReferencesPerProduct)];
+    let bound = prop::sample::select(vec![
+        Bound::UnitsPerProduct,
+        Bound::OffersPerProduct,
+        Bound::ReferencesPerProduct,
+        Bound::PaymentsPerOrder,
+        Bound::Products,
+        Bound::References,
+        Bound::UnknownPayments,
+        Bound::OpenOrders,
+    ]);
     prop_oneof![
         4 => simple,
         4 => numbered,
@@ -204,6 +212,7 @@ pub(crate) fn any_reply() -> impl Strategy<Value = Reply> {
         Cause::SlotElsewhere,
         Cause::IdTooFarAhead,
         Cause::MemoryFull,
+        Cause::RecordsFull,
         Cause::Overloaded,
         Cause::ClockUnsure,
         Cause::LowSpace,

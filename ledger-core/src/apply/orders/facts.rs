@@ -40,6 +40,9 @@ impl Deciding<'_> {
     /// A payment for an id that has no order here: an operator must look at it. Whatever else the id names (a live hold, one that ended, one that
     /// is forgotten, or nothing) is left as it is; an order that is placed under it later takes the payment over.
     fn stray(&mut self, id: ReservationId, payment: &ProviderId, amount: Money) -> Verdict {
+        if self.state.orders.queues.unfinished_strays() >= self.state.bounds.unknown_payments {
+            return Err(records_full(Bound::UnknownPayments).into());
+        }
         let mut cold = Cold { parked: Some(ParkReason::UnknownOrder), ..Cold::default() };
         cold.seal(Default::default(), Default::default());
         cold.payments.push(due(payment, amount));
@@ -282,6 +285,11 @@ fn unsell(order: &mut Order) {
         Phase::Parked => order.parked_from = Some(Phase::Refunded),
         _ => order.phase = Some(Phase::Refunded),
     }
+}
+
+/// There may be no more of a kind until some of them have come to their end.
+pub(super) fn records_full(what: Bound) -> NotNow {
+    NotNow::RecordsFull { what, retry_ms: limits::RECORDS_RETRY_MS }
 }
 
 fn due(payment: &ProviderId, amount: Money) -> Payment {

@@ -8,12 +8,13 @@ use smallvec::SmallVec;
 
 use super::super::reserve::Asked;
 use super::super::{Deciding, No, Verdict};
+use super::facts::records_full;
 use crate::codec::changes::{Links, OnProducts, Said};
 use crate::codec::orders::Told;
 use crate::command::{LimitKeys, Lines};
 use crate::limits;
 use crate::order::{OrderDetails, Phase};
-use crate::outcome::{NotNow, Refusal, Status};
+use crate::outcome::{Bound, NotNow, Refusal, Status};
 use crate::state::ids::Found;
 use crate::state::keys::Looked;
 use crate::state::orders::{Cold, Order};
@@ -55,6 +56,7 @@ impl Deciding<'_> {
             return Err(no);
         }
         self.sweep_must_keep_up()?;
+        self.must_have_room_for_order()?;
         self.must_have_room_for_stray(id)?;
         let keys = self.carry(keys, &looked);
         self.take(id, fingerprint, &keys, &lines, hold_ms);
@@ -86,6 +88,7 @@ impl Deciding<'_> {
             return Err(Refusal::NotHeld { status }.into());
         }
         self.must_not_be_longer(&r, details.pay_within_ms)?;
+        self.must_have_room_for_order()?;
         self.must_have_room_for_stray(id)?;
         self.state.digest_reservation(at, false);
         let deadline = self.state.time.saturating_add(details.pay_within_ms);
@@ -119,6 +122,13 @@ impl Deciding<'_> {
             self.take_over(at, &stray);
         }
         self.order_brief(at, false)
+    }
+
+    fn must_have_room_for_order(&self) -> Result<(), NotNow> {
+        match self.state.orders.queues.open < self.state.bounds.open_orders {
+            true => Ok(()),
+            false => Err(records_full(Bound::OpenOrders)),
+        }
     }
 
     /// Each order that takes payments over tells of all of them: a bounded number an entry.
