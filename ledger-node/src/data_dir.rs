@@ -149,6 +149,39 @@ pub enum DataDirError {
     },
 }
 
+/// What [`moved`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Whose directory it is.
+    pub node: u64,
+    /// What of its place was another one; none: it lies where it was.
+    pub difference: Option<&'static str>,
+}
+
+/// Records that the directory of a node that does not run was moved here by a copy. Its caller
+/// vouches that the copy is whole, that nothing was written to the original since, and that the
+/// original is not used any more. Without this a start takes it for a copy that may lack what the
+/// node acknowledged, and the node is repaired from its peers.
+///
+/// # Errors
+/// The directory is in use, or not a node's.
+pub fn moved(disk: Arc<dyn Disk>, dir: &Path) -> Result<Moved, DataDirError> {
+    let io = |source| DataDirError::Io { dir: dir.to_owned(), source };
+    // A directory that is not there must not be made by a look.
+    if !disk.exists(&dir.join(STAMP)) {
+        return Err(io(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no {STAMP}: this is no node's directory"),
+        )));
+    }
+    let (locked, stamp) = DataDir::open(disk.clone(), dir, None)?;
+    let stamp = stamp.ok_or_else(|| io(io::ErrorKind::NotFound.into()))?;
+    let other = |why: &str| DataDirError::OtherDisk { dir: dir.to_owned(), why: why.to_owned() };
+    let identity = IdentityFile::open(disk, dir).map_err(io)?.ok_or_else(|| other("is gone, or cannot be read"))?;
+    locked.claim(&identity, &stamp)?;
+    Ok(Moved { node: stamp.node, difference: identity.vouch_for_place().map_err(io)? })
+}
+
 /// A locked data directory.
 pub struct DataDir {
     disk: Arc<dyn Disk>,
@@ -375,6 +408,32 @@ mod tests {
         drop(opened);
         assert_eq!(open(dir.path(), Some(2)).unwrap().1, Some(stamp(2)));
         assert!(matches!(open(dir.path(), Some(5)), Err(DataDirError::OtherNode { found: 2, wanted: 5, .. })));
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_by_a_copy_is_whole_once_somebody_vouches_for_it() {
+        use ledger_raft::disk::SimDisk;
+        use ledger_raft::wal::SegmentsBegun as _;
+        let disk = SimDisk::new(1);
+        let (path, random) = (Path::new("/d"), ledger_raft::seam_real::SystemRandom);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        assert!(moved(shared.clone(), path).is_err(), "there is no node");
+        let (opened, _) = DataDir::open(shared.clone(), path, None).expect("opened");
+        let id = opened.identity(None, &random).expect("made").disk_id();
+        let written = Stamp { disks: [(2, id)].into(), ..stamp(2) };
+        opened.stamp(&written).expect("stamped");
+        opened.identity(Some(&written), &random).expect("claimed").started(1).expect("recorded");
+        assert!(matches!(moved(shared.clone(), path), Err(DataDirError::InUse { .. })), "the node runs");
+        drop(opened);
+        assert_eq!(moved(shared.clone(), path).expect("looked at"), Moved { node: 2, difference: None });
+        disk.restore(&disk.fork(), true);
+        let found = || {
+            let (opened, stamp) = DataDir::open(shared.clone(), path, None).expect("opened");
+            opened.identity(stamp.as_ref(), &random).expect("there").loss(1).expect("judged")
+        };
+        assert!(found().is_some_and(|why| why.contains("copied")));
+        assert!(moved(shared.clone(), path).expect("recorded").difference.is_some());
+        assert_eq!(found(), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::api::{DiskId, NodeId};
 use crate::limits::IDENTITY_SLOT_BYTES;
 use crate::seam::{Disk, DiskFile, Place};
-use crate::wal::{SegmentsBegun, WalIdentity};
+use crate::wal::{GENERATION_MAX, SegmentsBegun, WalIdentity};
 
 /// The file's name in the data directory.
 pub const IDENTITY_FILE: &str = "holdfast.identity";
@@ -97,6 +97,10 @@ impl Slot {
         }
         let u64_at = |at| u64::from_le_bytes(take(bytes, at));
         let u32_at = |at| u32::from_le_bytes(take(bytes, at));
+        // Nothing here writes a segment of a number beyond it.
+        if u32_at(72) > GENERATION_MAX {
+            return Ok(None);
+        }
         let node = NodeId(u64_at(24));
         let owner = WalIdentity { cluster: take(bytes, 32), incarnation: u64_at(48), node };
         let known = u32_at(80);
@@ -154,13 +158,11 @@ impl IdentityFile {
         if file.len()? < 2 * IDENTITY_SLOT_BYTES as u64 {
             return Ok(None);
         }
-        let mut newest: Option<Slot> = None;
-        for at in 0..2 {
+        let read = |slot: u64| {
             let mut bytes = vec![0u8; IDENTITY_SLOT_BYTES];
-            file.read_at(at * IDENTITY_SLOT_BYTES as u64, &mut bytes)?;
-            let slot = Slot::decode(&bytes)?;
-            newest = newest.into_iter().chain(slot).max_by_key(|slot| slot.sequence);
-        }
+            file.read_at(slot * IDENTITY_SLOT_BYTES as u64, &mut bytes).map(|()| bytes)
+        };
+        let newest = newest_of([read(0), read(1)])?;
         // What is read may be in the page cache only, left by a process that was killed before its
         // sync.
         file.sync()?;
@@ -206,6 +208,21 @@ impl IdentityFile {
         }
     }
 
+    /// Records, durably, that the directory lies where it is now: somebody vouches that it is the
+    /// whole of what was moved, and that the original is not used any more. Answers what of its place
+    /// was another one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn vouch_for_place(&self) -> io::Result<Option<&'static str>> {
+        let place = self.disk.place_of(&self.path)?;
+        let difference = place.difference(&self.slot().place);
+        if difference.is_some() {
+            self.write(|slot| slot.place = place)?;
+        }
+        Ok(difference)
+    }
+
     fn slot(&self) -> Slot {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,6 +235,28 @@ impl IdentityFile {
         write_slot(self.file.as_ref(), &next)?;
         *slot = next;
         Ok(())
+    }
+}
+
+/// The slot that counts. A sector that cannot be read is one that is rotten: the other slot is there
+/// for that.
+///
+/// # Errors
+/// Neither says anything, and one could not be read; `Unsupported` when another build wrote one.
+fn newest_of(slots: [io::Result<Vec<u8>>; 2]) -> io::Result<Option<Slot>> {
+    let (mut newest, mut unreadable): (Option<Slot>, Option<io::Error>) = (None, None);
+    for (number, read) in slots.into_iter().enumerate() {
+        match read {
+            Ok(bytes) => newest = newest.into_iter().chain(Slot::decode(&bytes)?).max_by_key(|slot| slot.sequence),
+            Err(error) => {
+                tracing::error!(slot = number, %error, "a part of {IDENTITY_FILE} cannot be read");
+                unreadable = Some(error);
+            }
+        }
+    }
+    match unreadable {
+        Some(error) if newest.is_none() => Err(error),
+        _ => Ok(newest),
     }
 }
 
@@ -417,5 +456,49 @@ mod tests {
         assert!(copied.loss(1).expect("judged").is_some_and(|why| why.contains("copied")));
         copied.started(2).expect("recorded");
         assert_eq!(open(&disk).expect("there").loss(2).expect("judged"), None, "it lives here from now on");
+    }
+
+    #[test]
+    fn a_moved_directory_that_somebody_vouches_for_is_whole_unless_its_log_is_not() {
+        let disk = SimDisk::new(1);
+        create(&disk).expect("created").started(3).expect("recorded");
+        disk.restore(&disk.fork(), true);
+        let moved = open(&disk).expect("there");
+        assert_eq!(moved.vouch_for_place().expect("written"), Some("another time of creation"));
+        assert_eq!(moved.vouch_for_place().expect("known"), None);
+        let again = open(&disk).expect("there");
+        assert_eq!(again.loss(3).expect("judged"), None);
+        assert!(again.loss(2).expect("judged").is_some_and(|why| why.contains("the end of the log is gone")));
+    }
+
+    #[test]
+    fn an_inode_that_a_mount_changed_is_no_copy_where_the_time_of_creation_is_known() {
+        let place = |inode, born_ns| Place { inode: Some(inode), born_ns, file_system: Some([1; 16]) };
+        assert_eq!(place(1, Some(7)).difference(&place(2, Some(7))), None);
+        assert_eq!(place(1, Some(7)).difference(&place(1, Some(8))), Some("another time of creation"));
+        assert_eq!(place(1, None).difference(&place(2, Some(7))), Some("another inode"));
+        assert_eq!(place(1, None).difference(&place(1, None)), None);
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_read_leaves_the_other() {
+        let slot = Slot {
+            sequence: 2,
+            owner: Some(OWNER),
+            disk: ID,
+            begun: 4,
+            rejoined: false,
+            handed_out: true,
+            place: Place::default(),
+        };
+        let unreadable = || Err(io::Error::other("a bad sector"));
+        assert_eq!(newest_of([unreadable(), Ok(slot.encode())]).expect("one is whole"), Some(slot));
+        assert_eq!(newest_of([Ok(slot.encode()), unreadable()]).expect("one is whole"), Some(slot));
+        assert!(newest_of([unreadable(), unreadable()]).is_err(), "nobody knows what it said");
+        let empty = || Ok(vec![0; IDENTITY_SLOT_BYTES]);
+        assert!(newest_of([unreadable(), empty()]).is_err(), "it may have said something");
+        assert_eq!(newest_of([empty(), empty()]).expect("readable"), None);
+        let beyond = Slot { begun: GENERATION_MAX + 1, ..slot };
+        assert_eq!(newest_of([Ok(beyond.encode()), empty()]).expect("readable"), None, "nothing here writes that");
     }
 }

@@ -72,15 +72,17 @@ pub struct Place {
 
 impl Place {
     /// What differs between two places, in words. What one of them does not know differs from
-    /// nothing.
+    /// nothing. A copy is always created anew, so that the inode matters only where the system does
+    /// not say when: some network file systems number their files anew at each mount.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         fn differs<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.zip(b).is_some_and(|(a, b)| a != b)
         }
         match () {
             () if differs(self.file_system, other.file_system) => Some("another file system"),
-            () if differs(self.inode, other.inode) => Some("another inode"),
             () if differs(self.born_ns, other.born_ns) => Some("another time of creation"),
+            () if self.born_ns.and(other.born_ns).is_some() => None,
+            () if differs(self.inode, other.inode) => Some("another inode"),
             () => None,
         }
     }

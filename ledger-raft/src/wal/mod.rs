@@ -65,4 +65,5 @@ mod writer;
 
 pub use error::{Damage, WalError};
 pub use group::{AppendDone, GroupLog, GroupLogState, WalEntry};
+pub(crate) use limits::GENERATION_MAX;
 pub use log::{SegmentsBegun, Wal, WalConfig, WalIdentity, WalUsage};
