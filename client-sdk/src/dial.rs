@@ -30,6 +30,22 @@ pub(crate) struct Dial {
     pub(crate) user_agent: String,
 }
 
+/// How many bytes a node may send before they are read: on one stream, and on all of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    stream: u32,
+    connection: u32,
+}
+
+impl Windows {
+    /// Of calls: whole frames of answers.
+    pub(crate) const CALLS: Self =
+        Self { stream: wire::STREAM_WINDOW_BYTES, connection: wire::CONNECTION_WINDOW_BYTES };
+    /// Of watches: a frame and the next of each. A consumer that pauses holds no more.
+    pub(crate) const WATCHES: Self =
+        Self { stream: limits::WATCH_STREAM_WINDOW, connection: limits::WATCH_CONNECTION_WINDOW };
+}
+
 /// TCP without delay; the name is resolved anew at each connect.
 pub(crate) fn tcp() -> Connector {
     Arc::new(|uri: Uri| {
@@ -64,15 +80,20 @@ pub(crate) fn address(endpoint: &str) -> Result<String, ConnectError> {
 impl Dial {
     /// A client that connects when it is first used, and again after the connection broke, as its
     /// gate allows.
-    pub(crate) fn channel(&self, address: &str, gate: &Arc<DialGate>) -> Result<Channel, ConnectError> {
+    pub(crate) fn channel(
+        &self,
+        address: &str,
+        gate: &Arc<DialGate>,
+        windows: Windows,
+    ) -> Result<Channel, ConnectError> {
         let bad = |_| ConnectError::BadEndpoint { endpoint: address.to_owned() };
         let (connector, gate) = (self.connector.clone(), gate.clone());
         Ok(Endpoint::from(uri(address)?)
             .user_agent(self.user_agent.as_str())
             .map_err(bad)?
             .connect_timeout(limits::CONNECT_TIMEOUT)
-            .initial_stream_window_size(wire::STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(wire::CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(windows.stream)
+            .initial_connection_window_size(windows.connection)
             .http2_keep_alive_interval(limits::KEEPALIVE_EVERY)
             .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)

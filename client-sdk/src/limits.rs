@@ -77,6 +77,10 @@ pub const STOCK_BREAKER: BreakerNumbers =
 pub const WATCH_FRAMES: usize = 16;
 /// Nodes that may answer one after the other that a watch does not go on behind its cursor, before it ends: more than replicas a shard has.
 pub const WATCH_REFUSALS_MAX: u32 = 8;
+/// HTTP/2's window of one watch: a frame and the next.
+pub const WATCH_STREAM_WINDOW: u32 = 128 << 10;
+/// ... and of all watches of a client on one node: so many that none waits for one that is not read.
+pub const WATCH_CONNECTION_WINDOW: u32 = 256 * WATCH_STREAM_WINDOW;
 /// A watch that hears nothing for so long asks another node; a node sends a frame every second even when nothing happens.
 pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(15);
 

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use crate::backoff::DialGate;
 use crate::builder::ConnectError;
 use crate::chance::Chance;
-use crate::dial::Dial;
+use crate::dial::{Dial, Windows};
 use crate::lane::{self, Lane};
 use crate::limits;
 use crate::routes::Heard;
@@ -29,6 +29,7 @@ pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) rpc: LedgerClient<Channel>,
     pub(crate) orders: OrdersClient<Channel>,
+    pub(crate) watches: Watches,
     lanes: Vec<Arc<Lane>>,
     turn: AtomicUsize,
     /// When it may be dialled.
@@ -40,6 +41,23 @@ pub(crate) struct Node {
     stale: Arc<Reads>,
 }
 
+/// The connection of a node's watches. It is not the one of calls: what a watch has received and its
+/// consumer has not taken must not hold back answers.
+#[derive(Clone)]
+pub(crate) struct Watches {
+    pub(crate) rpc: LedgerClient<Channel>,
+    /// When it may be dialled.
+    pub(crate) gate: Arc<DialGate>,
+}
+
+impl Watches {
+    fn new(address: &str, dial: &Dial, chance: &Arc<Chance>) -> Result<Self, ConnectError> {
+        let gate = DialGate::new(chance);
+        let channel = dial.channel(address, &gate, Windows::WATCHES)?;
+        Ok(Self { rpc: LedgerClient::new(channel).max_decoding_message_size(wire::ANSWER_BYTES_MAX), gate })
+    }
+}
+
 impl Node {
     pub(crate) fn new(
         address: &str,
@@ -49,7 +67,8 @@ impl Node {
         chance: &Arc<Chance>,
     ) -> Result<Arc<Self>, ConnectError> {
         let gate = DialGate::new(chance);
-        let channel = dial.channel(address, &gate)?;
+        let channel = dial.channel(address, &gate, Windows::CALLS)?;
+        let watches = Watches::new(address, dial, chance)?;
         let rpc = LedgerClient::new(channel.clone()).max_decoding_message_size(wire::ANSWER_BYTES_MAX);
         let orders = OrdersClient::new(channel).max_decoding_message_size(wire::ANSWER_BYTES_MAX);
         let mut lanes = Vec::with_capacity(streams);
@@ -65,7 +84,7 @@ impl Node {
         let reads = Reads::new(&rpc, v1::Consistency::Linearizable);
         let stale = Reads::new(&rpc, v1::Consistency::Stale);
         let turn = AtomicUsize::new(0);
-        Ok(Arc::new(Self { address: address.to_owned(), rpc, orders, lanes, turn, gate, tasks, reads, stale }))
+        Ok(Arc::new(Self { address: address.to_owned(), rpc, orders, watches, lanes, turn, gate, tasks, reads, stale }))
     }
 
     /// The lane whose turn it is.

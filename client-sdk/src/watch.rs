@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use crate::limits;
+use crate::node::Watches;
 use crate::routes::Routes;
 
 /// Where a consumer is in the feed; opaque. Store it with what you made of the changes before it.
@@ -160,10 +161,10 @@ async fn follow(routes: &Routes, mut cursor: Option<Cursor>, skus: Vec<Sku>, out
             from_now: cursor.is_none(),
             skus: skus.clone(),
         };
-        let ended = match routes.with(None, tries, |node| node.rpc.clone()) {
+        let ended = match routes.with(None, tries, |node| node.watches.clone()) {
             None => Ok(()),
-            Some(mut rpc) => tokio::select! {
-                ended = one_stream(&mut rpc, request, &mut cursor, &mut ends, &mut tries, &out) => ended,
+            Some(mut node) => tokio::select! {
+                ended = one_stream(&mut node, request, &mut cursor, &mut ends, &mut tries, &out) => ended,
                 () = out.closed() => return,
             },
         };
@@ -188,8 +189,6 @@ async fn follow(routes: &Routes, mut cursor: Option<Cursor>, skus: Vec<Sku>, out
         }
     }
 }
-
-type Rpc = ledger_proto::framed::ledger_client::LedgerClient<tonic::transport::Channel>;
 
 /// Where the frames so far ended in each shard, as far as nodes said so.
 #[derive(Default)]
@@ -229,15 +228,18 @@ fn elsewhere(shard: u32, at: &str) -> WatchEnded {
 
 /// Follows one stream until it breaks (`Ok`) or the watch ends (`Err`).
 async fn one_stream(
-    rpc: &mut Rpc,
+    node: &mut Watches,
     request: v1::WatchRequest,
     cursor: &mut Option<Cursor>,
     ends: &mut Ends,
     tries: &mut u32,
     out: &Out,
 ) -> Result<(), WatchEnded> {
-    let mut frames = match rpc.watch(request).await {
-        Ok(frames) => frames.into_inner(),
+    let mut frames = match node.rpc.watch(request).await {
+        Ok(frames) => {
+            node.gate.answered();
+            frames.into_inner()
+        }
         Err(status) => return definite(&status),
     };
     loop {

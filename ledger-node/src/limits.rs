@@ -197,8 +197,12 @@ pub const WATCH_FRAMES_WAITING: usize = 1;
 pub const WATCH_UNREAD_WITHIN: Duration = Duration::from_secs(10);
 /// Watches of one connection.
 pub const WATCHES_PER_CONNECTION: usize = 256;
-/// Watches of one source; also what another node passes on of shards that have no replica there.
+/// Watches of one source; also what another node passes on of shards that have no replica there: to
+/// those the bound of a connection does not apply, as they share one.
 pub const WATCHES_PER_SOURCE: usize = 512;
+/// Watches of one source that need other nodes, as shards have no replica here: another node counts
+/// this one's as of one source, and several callers share them.
+pub const WATCHES_AWAY_PER_SOURCE: usize = WATCHES_PER_SOURCE / 4;
 /// Watches of one node: each costs a frame in memory when its caller does not read.
 pub const WATCHES_MAX: usize = 2_048;
 /// When to come back for a watch beyond the bounds.
@@ -221,8 +225,8 @@ const _: () = assert!(FEED_RING_BYTES < HISTORY_BACKLOG_BYTES_MAX);
 
 // ---------------------------------------------------------------- gRPC and HTTP
 
-/// Connections to other nodes' client ports; more nodes than that are not in a cluster.
-pub const FORWARD_CHANNELS_MAX: usize = 64;
+/// Nodes to which connections are kept for what is passed on; more than that are not in a cluster.
+pub const FORWARD_NODES_MAX: usize = 64;
 /// A connection to the leader that takes longer failed.
 pub const FORWARD_CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// A forwarded call is waited for that much longer than its deadline: the leader says what it was then.
@@ -249,11 +253,21 @@ pub const GRPC_RESETS_LOCAL_MAX: usize = 1_024;
 /// Bytes of one stream's answers that wait for its caller before the next is made: a watch holds a
 /// frame more.
 pub const UNREAD_PER_STREAM: usize = 128 << 10;
+/// What a part of an answer takes besides its bytes, here and in HTTP/2's queue.
+pub const PART_BYTES: usize = 512;
+/// A message of a request that began must go on within that.
+pub const REQUEST_GOES_ON_WITHIN: Duration = Duration::from_secs(30);
 /// What an answer counts that waits to be packed into a frame: about what it takes in memory.
 pub const ANSWER_UNREAD_BYTES: usize = 192;
-/// Calls passed on to other nodes at once, those included that nobody waits for any more; beyond
-/// them callers are turned away.
-pub const FORWARDED_AT_ONCE: usize = 4_096;
+/// Bytes of calls on their way to one other node, those included that nobody waits for any more;
+/// beyond them callers are turned away.
+pub const FORWARDED_BYTES_MAX: usize = 64 << 20;
+/// What each of them counts at least: 4,096 calls at once.
+pub const FORWARDED_CALL_BYTES: usize = 16 << 10;
+/// HTTP/2's window of a watch on another node: a frame and the next.
+pub const WATCH_STREAM_WINDOW: u32 = 128 << 10;
+/// ... and of all of them: none waits for another that is not read.
+pub const WATCH_CONNECTION_WINDOW: u32 = WATCHES_PER_SOURCE as u32 * WATCH_STREAM_WINDOW;
 /// Bytes of headers of one gRPC call.
 pub const GRPC_HEADER_BYTES: u32 = 16 << 10;
 /// How long a linearizable read waits for the leader's word when its caller names no time.
@@ -284,10 +298,11 @@ pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 // A client that reads is never closed: neither with as many watches as it may have, nor with all
 // calls of a stream answered at once, nor with the largest answer.
-const _: () =
-    assert!(WATCHES_PER_CONNECTION * (UNREAD_PER_STREAM + WATCH_FRAME_BYTES) < service::limits::UNREAD_PER_CONNECTION);
-const _: () = assert!(4 * STREAM_CALLS_IN_FLIGHT * ANSWER_UNREAD_BYTES < service::limits::UNREAD_PER_CONNECTION);
-const _: () = assert!(ledger_proto::limits::ANSWER_BYTES_MAX * 2 <= service::limits::UNREAD_PER_CONNECTION);
+const _: () = assert!(
+    WATCHES_PER_CONNECTION * (UNREAD_PER_STREAM + WATCH_FRAME_BYTES) < service::limits::BUFFERED_PER_CONNECTION
+);
+const _: () = assert!(4 * STREAM_CALLS_IN_FLIGHT * ANSWER_UNREAD_BYTES < service::limits::BUFFERED_PER_CONNECTION);
+const _: () = assert!(ledger_proto::limits::ANSWER_BYTES_MAX * 2 <= service::limits::BUFFERED_PER_CONNECTION);
 /// ... and what both ports have beside their shares: untrusted connections, and probes.
 pub const DESCRIPTORS_BESIDE: u64 = 96;
 const _: () = assert!(

@@ -248,7 +248,7 @@ impl NodeMetrics {
         for (kind, name) in [(Kind::Trusted, "trusted"), (Kind::Untrusted, "untrusted"), (Kind::Probe, "probe")] {
             self.gauge("holdfast_connections", &[port.clone(), ("kind", name.to_owned())], gate.open(kind) as f64);
         }
-        self.gauge("holdfast_unread_bytes", std::slice::from_ref(&port), gate.unread() as f64);
+        self.gauge("holdfast_buffered_bytes", std::slice::from_ref(&port), gate.buffered() as f64);
         for reason in CloseReason::ALL {
             let labels = [port.clone(), ("reason", reason.label().to_owned())];
             self.total("holdfast_connections_closed_total", &labels, gate.closed(reason));

@@ -15,8 +15,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::limits::{
-    CONNECTIONS_PER_SOURCE_PERCENT, HTTP_PROBE_PLACES, IDLE_REPLACED_AFTER, UNTRUSTED_CONNECTIONS_MAX,
-    UNTRUSTED_PER_SOURCE_MAX,
+    CALLS_MAX, CALLS_PER_SOURCE_MAX, CONNECTIONS_PER_SOURCE_PERCENT, HTTP_PROBE_PLACES, IDLE_REPLACED_AFTER,
+    UNTRUSTED_CONNECTIONS_MAX, UNTRUSTED_PER_SOURCE_MAX,
 };
 
 /// Where connections come from, as far as bounds tell apart: an IPv4 address, or the network of an
@@ -62,6 +62,10 @@ pub struct ConnectionBounds {
     pub untrusted_per_source: usize,
     /// Beyond `all`, for health and metrics.
     pub probes: usize,
+    /// Calls under way on all connections.
+    pub calls_all: usize,
+    /// ... of one source.
+    pub calls_per_source: usize,
 }
 
 impl ConnectionBounds {
@@ -73,6 +77,8 @@ impl ConnectionBounds {
             untrusted_all: UNTRUSTED_CONNECTIONS_MAX,
             untrusted_per_source: UNTRUSTED_PER_SOURCE_MAX,
             probes: 0,
+            calls_all: CALLS_MAX,
+            calls_per_source: CALLS_PER_SOURCE_MAX,
         }
     }
 
@@ -102,6 +108,15 @@ pub struct Admitted {
     pub closes: Option<ConnectionId>,
 }
 
+/// Too many calls are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallsFull {
+    /// As many as are allowed.
+    pub most: usize,
+    /// To the caller's address; otherwise to all together.
+    pub of_source: bool,
+}
+
 /// Why a connection was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -126,6 +141,8 @@ struct Count {
     open: usize,
     /// Those that have never made a call.
     silent: usize,
+    /// Calls under way on them.
+    calls: usize,
 }
 
 /// The connections of one port.
@@ -134,13 +151,14 @@ pub struct ConnectionGate {
     bounds: ConnectionBounds,
     connections: BTreeMap<ConnectionId, Connection>,
     sources: BTreeMap<(Kind, Source), Count>,
+    calls: usize,
     next: u64,
 }
 
 impl ConnectionGate {
     /// Without connections.
     pub fn new(bounds: ConnectionBounds) -> Self {
-        Self { bounds, connections: BTreeMap::new(), sources: BTreeMap::new(), next: 0 }
+        Self { bounds, connections: BTreeMap::new(), sources: BTreeMap::new(), calls: 0, next: 0 }
     }
 
     /// A connection came.
@@ -211,28 +229,49 @@ impl ConnectionGate {
     }
 
     /// A call began.
-    pub fn call_began(&mut self, id: ConnectionId) {
-        let Some(one) = self.connections.get_mut(&id) else { return };
-        one.calls += 1;
+    ///
+    /// # Errors
+    /// It is one too many, and does not count.
+    pub fn call_began(&mut self, id: ConnectionId) -> Result<(), CallsFull> {
+        let Some(one) = self.connections.get_mut(&id) else { return Ok(()) };
+        let Some(count) = self.sources.get_mut(&(one.kind, one.source)) else { return Ok(()) };
         if !one.called {
             one.called = true;
-            if let Some(count) = self.sources.get_mut(&(one.kind, one.source)) {
-                count.silent -= 1;
-            }
+            count.silent -= 1;
         }
+        if count.calls >= self.bounds.calls_per_source {
+            return Err(CallsFull { most: self.bounds.calls_per_source, of_source: true });
+        }
+        if self.calls >= self.bounds.calls_all {
+            return Err(CallsFull { most: self.bounds.calls_all, of_source: false });
+        }
+        one.calls += 1;
+        count.calls += 1;
+        self.calls += 1;
+        Ok(())
     }
 
     /// A call ended, and its answer was handed to the connection.
     pub fn call_ended(&mut self, id: ConnectionId, now: Duration) {
         let Some(one) = self.connections.get_mut(&id) else { return };
-        one.calls = one.calls.saturating_sub(1);
         one.idle_since = now;
+        if one.calls == 0 {
+            return;
+        }
+        one.calls -= 1;
+        self.calls -= 1;
+        if let Some(count) = self.sources.get_mut(&(one.kind, one.source)) {
+            count.calls -= 1;
+        }
     }
 
     /// A connection ended. One that gave way has ended already.
     pub fn closed(&mut self, id: ConnectionId) {
         let Some(one) = self.connections.remove(&id) else { return };
+        let calls = one.calls as usize;
+        self.calls -= calls;
         if let Some(count) = self.sources.get_mut(&(one.kind, one.source)) {
+            count.calls -= calls;
             count.open -= 1;
             count.silent -= usize::from(!one.called);
             if count.open == 0 {
@@ -266,8 +305,15 @@ impl ConnectionGate {
 mod tests {
     use super::*;
 
-    const BOUNDS: ConnectionBounds =
-        ConnectionBounds { all: 4, per_source: 3, untrusted_all: 3, untrusted_per_source: 2, probes: 0 };
+    const BOUNDS: ConnectionBounds = ConnectionBounds {
+        all: 4,
+        per_source: 3,
+        untrusted_all: 3,
+        untrusted_per_source: 2,
+        probes: 0,
+        calls_all: 5,
+        calls_per_source: 3,
+    };
 
     fn source(n: u8) -> Source {
         IpAddr::from([10, 0, 0, n]).into()
@@ -295,7 +341,7 @@ mod tests {
     fn gate_full_of_many_sources_the_connection_that_is_silent_longest_gives_way() {
         let mut gate = ConnectionGate::new(BOUNDS);
         let ids: Vec<_> = [7, 9, 8, 6].into_iter().map(|n| let_in(&mut gate, n, 0)).collect();
-        gate.call_began(ids[0]);
+        gate.call_began(ids[0]).expect("there is room");
         for (newcomer, oldest) in [(10, ids[1]), (11, ids[2]), (1, ids[3])] {
             assert_eq!(gate.admit(source(newcomer), true, s(1)).expect("one gives way").closes, Some(oldest));
         }
@@ -305,7 +351,7 @@ mod tests {
     fn gate_source_at_bound_takes_its_own_and_other_source_admitted() {
         let mut gate = ConnectionGate::new(BOUNDS);
         let ids: Vec<_> = (0..3).map(|now| let_in(&mut gate, 1, now)).collect();
-        gate.call_began(ids[0]);
+        gate.call_began(ids[0]).expect("there is room");
         assert_eq!(gate.admit(source(1), true, s(3)).expect("its own gives way").closes, Some(ids[1]));
         let_in(&mut gate, 2, 4);
     }
@@ -314,7 +360,7 @@ mod tests {
     fn gate_connection_with_a_call_under_way_never_gives_way() {
         let mut gate = ConnectionGate::new(BOUNDS);
         for id in (0..4).map(|n| let_in(&mut gate, n, 0)).collect::<Vec<_>>() {
-            gate.call_began(id);
+            gate.call_began(id).expect("there is room");
         }
         assert_eq!(gate.admit(source(9), true, s(100)), Err(Refused::Full));
     }
@@ -324,12 +370,12 @@ mod tests {
         let mut gate = ConnectionGate::new(BOUNDS);
         let ids: Vec<_> = (0..4).map(|n| let_in(&mut gate, n, 0)).collect();
         for &id in &ids[..3] {
-            gate.call_began(id);
+            gate.call_began(id).expect("there is room");
         }
         gate.call_ended(ids[1], s(10));
         let silent = gate.admit(source(9), true, s(20)).expect("the silent one gives way");
         assert_eq!(silent.closes, Some(ids[3]));
-        gate.call_began(silent.id);
+        gate.call_began(silent.id).expect("there is room");
         gate.call_ended(ids[0], Duration::from_millis(20_500));
         assert_eq!(gate.admit(source(9), true, s(21)).expect("idle longest").closes, Some(ids[1]));
         newest_calls(&mut gate);
@@ -339,7 +385,7 @@ mod tests {
 
     /// The newest connection makes a call that does not end.
     fn newest_calls(gate: &mut ConnectionGate) {
-        gate.call_began(ConnectionId(gate.next - 1));
+        gate.call_began(ConnectionId(gate.next - 1)).expect("there is room");
     }
 
     #[test]
@@ -357,7 +403,7 @@ mod tests {
         let mut gate = ConnectionGate::new(ConnectionBounds { probes: 2, ..BOUNDS });
         for n in 0..4 {
             let id = let_in(&mut gate, n, 0);
-            gate.call_began(id);
+            gate.call_began(id).expect("there is room");
         }
         let first = gate.admit(source(1), true, s(1)).expect("a place for probes");
         assert_eq!((first.kind, first.closes), (Kind::Probe, None));
@@ -397,5 +443,29 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+
+    #[test]
+    fn calls_are_bounded_by_source_and_in_all() {
+        let mut gate = ConnectionGate::new(BOUNDS);
+        let (a, b, c) = (let_in(&mut gate, 1, 0), let_in(&mut gate, 1, 0), let_in(&mut gate, 2, 0));
+        for id in [a, a, b] {
+            gate.call_began(id).expect("there is room");
+        }
+        assert_eq!(gate.call_began(b), Err(CallsFull { most: 3, of_source: true }));
+        gate.call_began(c).expect("there is room");
+        gate.call_began(c).expect("there is room");
+        assert_eq!(gate.call_began(c), Err(CallsFull { most: 5, of_source: false }));
+        // A call that ends makes room, and so does a connection that ends with its calls; once.
+        gate.call_ended(a, Duration::ZERO);
+        gate.call_began(b).expect("there is room");
+        gate.closed(c);
+        gate.call_ended(c, Duration::ZERO);
+        let d = let_in(&mut gate, 3, 0);
+        gate.call_began(d).expect("there is room");
+        gate.call_began(d).expect("there is room");
+        assert_eq!(gate.call_began(d), Err(CallsFull { most: 5, of_source: false }));
+        [a, b, d].into_iter().for_each(|id| gate.closed(id));
+        assert_eq!((gate.calls, gate.sources.len()), (0, 0));
     }
 }

@@ -107,6 +107,10 @@ impl<Io> GuardedIo<Io> {
         if self.stalled && self.stall.as_mut().is_some_and(|stall| stall.as_mut().poll(cx).is_ready()) {
             self.place.0.close(CloseReason::WriteStalled);
         }
+        // Looked at whenever the connection moves: HTTP/2 pings it, however silent its streams are.
+        if self.place.0.is_stuck() {
+            self.place.0.close(CloseReason::Buffered);
+        }
         match self.place.0.closing(cx.waker()) {
             None => Ok(()),
             Some(reason) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason.label())),
@@ -234,7 +238,7 @@ mod tests {
         let (mut client, mut io) = connect(&gate, HERE);
         client.write_all(b"x").await.expect("sent");
         io.read_exact(&mut [0]).await.expect("read");
-        drop(io.place().call());
+        drop(io.place().call().expect("one call"));
         let day = Duration::from_secs(86_400);
         assert!(tokio::time::timeout(day, io.read(&mut [0])).await.is_err(), "it may be idle");
     }
@@ -245,7 +249,7 @@ mod tests {
         let (mut client, mut io) = connect(&gate, [10, 0, 0, 1]);
         client.write_all(b"x").await.expect("sent");
         io.read_exact(&mut [0]).await.expect("read");
-        let _call = io.place().call();
+        let _call = io.place().call().expect("one call");
         assert_eq!(closes(&mut io).await, (UNTRUSTED_WITHIN, "time_over".to_owned()));
     }
 
@@ -264,7 +268,7 @@ mod tests {
     async fn peer_that_takes_nothing_is_closed() {
         let gate = gate(1);
         let (_client, mut io) = connect(&gate, HERE);
-        let _call = io.place().call();
+        let _call = io.place().call().expect("one call");
         io.wait_for(Due::Nothing);
         let began = Instant::now();
         let error = io.write_all(&[0; 1_000]).await.expect_err("nobody reads");

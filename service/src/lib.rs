@@ -16,6 +16,6 @@ pub mod limits;
 pub mod listener;
 pub mod port;
 
-pub use gate::{ConnectionBounds, Kind, Source};
+pub use gate::{CallsFull, ConnectionBounds, Kind, Source};
 pub use listener::serve_http;
-pub use port::{Accept, Call, Place, PortGate, Unread};
+pub use port::{Accept, Buffered, Call, Place, PortGate};

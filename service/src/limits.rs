@@ -36,11 +36,19 @@ pub const HTTP_HEADERS_WITHIN: Duration = Duration::from_secs(75);
 pub const IDLE_REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// A connection whose peer takes nothing for so long is closed.
 pub const WRITE_STALLED_WITHIN: Duration = Duration::from_secs(30);
-/// Bytes of answers that one connection's peer has not taken yet; beyond them the connection is
-/// closed. More than any client that reads lets gather.
-pub const UNREAD_PER_CONNECTION: usize = 64 << 20;
-/// ... of all connections of a port: the connection with the most is closed.
-pub const UNREAD_MAX: usize = 256 << 20;
+/// Bytes buffered for one connection: answers that its peer has not taken, and requests that it has
+/// not finished. Beyond them the connection is closed. More than any client that reads lets gather.
+pub const BUFFERED_PER_CONNECTION: usize = 64 << 20;
+/// ... for all connections of a port: of the source with the most, the connection with the most is
+/// closed.
+pub const BUFFERED_MAX: usize = 256 << 20;
+/// A connection of whose buffered bytes none was taken, and no request went on, for so long is
+/// closed: its peer answers pings, and reads nothing.
+pub const BUFFERED_WITHIN: Duration = Duration::from_secs(30);
+/// Calls under way on one port: each costs a stream's state, and what its request needs.
+pub const CALLS_MAX: usize = 16_384;
+/// ... of one source.
+pub const CALLS_PER_SOURCE_MAX: usize = 8_192;
 /// So many connections may have given way and not be gone yet: with more, the next is not accepted.
 pub const CLOSING_MAX: usize = 4;
 /// ... but for so long at most.
@@ -53,6 +61,7 @@ pub const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 pub const DESCRIPTORS_WANTED: u64 = 65_536;
 
 const _: () = assert!(FIRST_BYTE_WITHIN.as_millis() <= FIRST_CALL_WITHIN.as_millis());
-const _: () = assert!(UNREAD_PER_CONNECTION * 2 <= UNREAD_MAX);
+const _: () = assert!(BUFFERED_PER_CONNECTION * 2 <= BUFFERED_MAX);
+const _: () = assert!(CALLS_PER_SOURCE_MAX * 2 <= CALLS_MAX);
 const _: () = assert!(PROBE_WITHIN.as_millis() < PROBE_CLOSED_AFTER.as_millis());
 const _: () = assert!(UNTRUSTED_PER_SOURCE_MAX <= UNTRUSTED_CONNECTIONS_MAX);

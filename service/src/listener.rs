@@ -68,7 +68,8 @@ where
     let place = io.place().clone();
     let probe = place.kind() == Kind::Probe;
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let call = place.call();
+        // One call a connection at a time: there are fewer connections than calls may be under way.
+        let call = place.call().ok();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         if probe {

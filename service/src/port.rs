@@ -23,10 +23,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::gate::{ConnectionBounds, ConnectionGate, ConnectionId, Kind, Refused, Source};
+use crate::gate::{CallsFull, ConnectionBounds, ConnectionGate, ConnectionId, Kind, Refused, Source};
 use crate::guarded::GuardedIo;
 use crate::limits::{
-    ACCEPT_PAUSE, CLOSING_MAX, REFUSALS_LOGGED_EVERY, REPLACED_GONE_WITHIN, UNREAD_MAX, UNREAD_PER_CONNECTION,
+    ACCEPT_PAUSE, BUFFERED_MAX, BUFFERED_PER_CONNECTION, BUFFERED_WITHIN, CLOSING_MAX, REFUSALS_LOGGED_EVERY,
+    REPLACED_GONE_WITHIN,
 };
 
 /// Something that accepts byte streams.
@@ -58,8 +59,8 @@ pub enum CloseReason {
     TimeOver,
     /// Its peer took nothing of what was written.
     WriteStalled,
-    /// Its peer left too many answers unread.
-    Unread,
+    /// Its peer left too many answers unread or requests unfinished, or some for too long.
+    Buffered,
     /// Every place was taken by a connection that works.
     Full,
     /// It came from an untrusted network, and its places were taken.
@@ -74,7 +75,7 @@ impl CloseReason {
         Self::FirstCallLate,
         Self::TimeOver,
         Self::WriteStalled,
-        Self::Unread,
+        Self::Buffered,
         Self::Full,
         Self::Untrusted,
     ];
@@ -87,7 +88,7 @@ impl CloseReason {
             Self::FirstCallLate => "first_call_late",
             Self::TimeOver => "time_over",
             Self::WriteStalled => "write_stalled",
-            Self::Unread => "unread",
+            Self::Buffered => "buffered",
             Self::Full => "full",
             Self::Untrusted => "untrusted",
         }
@@ -102,8 +103,8 @@ pub struct PortGate {
     state: Mutex<State>,
     /// A stream was dropped.
     gone: Notify,
-    /// Bytes of answers that wait for their connections' peers.
-    unread: AtomicUsize,
+    /// Bytes buffered for all connections.
+    buffered: AtomicUsize,
     closed: [AtomicU64; CloseReason::ALL.len()],
 }
 
@@ -117,13 +118,29 @@ struct State {
 }
 
 /// What a connection's stream and its place share.
-#[derive(Default)]
 struct Handle {
+    source: Source,
     /// A [`CloseReason`], or 0.
     closing: AtomicU8,
     called: AtomicBool,
-    unread: AtomicUsize,
+    buffered: AtomicUsize,
+    /// When something that was buffered was taken, or went on, or the first of it came:
+    /// milliseconds since the gate began.
+    progressed_ms: AtomicU64,
     waker: AtomicWaker,
+}
+
+impl Handle {
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            closing: AtomicU8::new(0),
+            called: AtomicBool::new(false),
+            buffered: AtomicUsize::new(0),
+            progressed_ms: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+        }
+    }
 }
 
 impl PortGate {
@@ -136,8 +153,8 @@ impl PortGate {
         let gate = ConnectionGate::new(bounds);
         let state = Mutex::new(State { gate, handles: BTreeMap::new(), streams: 0, refused: (0, None) });
         let closed = std::array::from_fn(|_| AtomicU64::new(0));
-        let (began, gone, unread) = (Instant::now(), Notify::new(), AtomicUsize::new(0));
-        Arc::new(Self { port, trusted: Box::new(trusted), began, state, gone, unread, closed })
+        let (began, gone, buffered) = (Instant::now(), Notify::new(), AtomicUsize::new(0));
+        Arc::new(Self { port, trusted: Box::new(trusted), began, state, gone, buffered, closed })
     }
 
     /// Its name, for logs and metrics.
@@ -155,9 +172,14 @@ impl PortGate {
         self.closed[reason as usize - 1].load(Ordering::Relaxed)
     }
 
-    /// Bytes of answers that wait for the peers of this port's connections.
-    pub fn unread(&self) -> usize {
-        self.unread.load(Ordering::Relaxed)
+    /// Bytes buffered for this port's connections: answers that wait for their peers, and unfinished
+    /// requests.
+    pub fn buffered(&self) -> usize {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
     }
 
     /// The next connection that is let in. Others are closed before a byte of theirs is read.
@@ -208,7 +230,7 @@ impl PortGate {
         match state.gate.admit(source, trusted, self.began.elapsed()) {
             Ok(admitted) => {
                 state.streams += 1;
-                let handle = Arc::<Handle>::default();
+                let handle = Arc::new(Handle::of(source));
                 state.handles.insert(admitted.id, handle.clone());
                 let replaced = admitted.closes.and_then(|closes| state.handles.remove(&closes));
                 drop(state);
@@ -247,16 +269,23 @@ impl PortGate {
         }
     }
 
-    /// Closes the connection with the most unread, unless those that close already are enough.
+    /// Closes the connection with the most buffered, of the source with the most: many connections
+    /// of one host with little each must not have one of another closed. Unless those that close
+    /// already are enough.
     fn close_fullest(&self) {
-        let unread = |handle: &Handle| handle.unread.load(Ordering::Relaxed);
         let state = self.lock();
+        let (mut of_source, mut all) = (BTreeMap::<Source, usize>::new(), 0);
         let staying = state.handles.values().filter(|handle| handle.closing.load(Ordering::Acquire) == 0);
-        if staying.clone().map(|handle| unread(handle)).sum::<usize>() <= UNREAD_MAX {
+        let staying: Vec<_> = staying.map(|handle| (handle.buffered.load(Ordering::Relaxed), handle)).collect();
+        for (bytes, handle) in &staying {
+            *of_source.entry(handle.source).or_default() += bytes;
+            all += bytes;
+        }
+        if all <= BUFFERED_MAX {
             return;
         }
-        if let Some(fullest) = staying.max_by_key(|handle| unread(handle)) {
-            self.close(fullest, CloseReason::Unread);
+        if let Some((_, fullest)) = staying.iter().max_by_key(|(bytes, one)| (of_source[&one.source], *bytes)) {
+            self.close(fullest, CloseReason::Buffered);
         }
     }
 
@@ -293,22 +322,40 @@ impl Place {
         self.id
     }
     /// A call begins; it ends when what is returned is dropped.
-    pub fn call(&self) -> Call {
-        self.gate.lock().gate.call_began(self.id);
+    ///
+    /// # Errors
+    /// Too many are under way. The connection has called all the same.
+    pub fn call(&self) -> Result<Call, CallsFull> {
+        let began = self.gate.lock().gate.call_began(self.id);
         self.handle.called.store(true, Ordering::Release);
-        Call { place: self.clone() }
+        began.map(|()| Call { place: self.clone() })
     }
-    /// So many bytes of answers wait for the peer, until what is returned is dropped. A connection
-    /// with too many is closed.
-    pub fn unread(&self, bytes: usize) -> Unread {
-        let own = self.handle.unread.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let all = self.gate.unread.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if own > UNREAD_PER_CONNECTION {
-            self.close(CloseReason::Unread);
-        } else if all > UNREAD_MAX {
+    /// So many bytes are buffered for the connection, until what is returned is dropped: an answer
+    /// that waits for the peer, or the beginning of a request. A connection with too many is closed.
+    pub fn buffer(&self, bytes: usize) -> Buffered {
+        self.add_buffered(bytes);
+        Buffered { place: self.clone(), bytes }
+    }
+    fn add_buffered(&self, bytes: usize) {
+        let before = self.handle.buffered.fetch_add(bytes, Ordering::Relaxed);
+        let all = self.gate.buffered.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if before == 0 {
+            self.progressed();
+        }
+        if before + bytes > BUFFERED_PER_CONNECTION {
+            self.close(CloseReason::Buffered);
+        } else if all > BUFFERED_MAX {
             self.gate.close_fullest();
         }
-        Unread { place: self.clone(), bytes }
+    }
+    fn progressed(&self) {
+        self.handle.progressed_ms.store(self.gate.now_ms(), Ordering::Relaxed);
+    }
+    /// Whether something is buffered and its peer has taken none of it for too long.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let progressed = || self.handle.progressed_ms.load(Ordering::Relaxed);
+        self.handle.buffered.load(Ordering::Relaxed) > 0
+            && u128::from(self.gate.now_ms().saturating_sub(progressed())) >= BUFFERED_WITHIN.as_millis()
     }
     /// Closes the connection.
     pub fn close(&self, reason: CloseReason) {
@@ -334,16 +381,26 @@ impl Place {
     }
 }
 
-/// Bytes of answers that wait for a connection's peer.
-pub struct Unread {
+/// Bytes buffered for a connection.
+pub struct Buffered {
     place: Place,
     bytes: usize,
 }
 
-impl Drop for Unread {
+impl Buffered {
+    /// More of the same request came.
+    pub fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.place.progressed();
+        self.place.add_buffered(bytes);
+    }
+}
+
+impl Drop for Buffered {
     fn drop(&mut self) {
-        self.place.handle.unread.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.place.gate.unread.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.place.progressed();
+        self.place.handle.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.place.gate.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -414,30 +471,64 @@ mod tests {
         assert_eq!(began.elapsed(), std::time::Duration::ZERO);
     }
 
-    #[test]
-    fn connection_with_too_much_unread_is_closed() {
+    #[tokio::test]
+    async fn connection_with_too_much_buffered_is_closed() {
         let (gate, places) = places(2);
-        let most = places[0].unread(UNREAD_PER_CONNECTION);
+        let most = places[0].buffer(BUFFERED_PER_CONNECTION);
         assert_eq!(closing(&places[0]), None);
         drop(most);
-        assert_eq!(gate.unread(), 0);
-        let _most = places[0].unread(UNREAD_PER_CONNECTION);
-        let _more = places[0].unread(1);
-        assert_eq!((closing(&places[0]), closing(&places[1])), (Some(CloseReason::Unread), None));
-        assert_eq!((gate.unread(), gate.closed(CloseReason::Unread)), (UNREAD_PER_CONNECTION + 1, 1));
+        assert_eq!(gate.buffered(), 0);
+        let mut most = places[0].buffer(BUFFERED_PER_CONNECTION - 1);
+        most.grow(1);
+        assert_eq!(closing(&places[0]), None);
+        most.grow(1);
+        assert_eq!((closing(&places[0]), closing(&places[1])), (Some(CloseReason::Buffered), None));
+        assert_eq!((gate.buffered(), gate.closed(CloseReason::Buffered)), (BUFFERED_PER_CONNECTION + 1, 1));
+        drop(most);
+        assert_eq!(gate.buffered(), 0);
     }
 
-    #[test]
-    fn of_all_connections_the_one_with_most_unread_is_closed() {
-        let count = UNREAD_MAX / UNREAD_PER_CONNECTION;
-        let (gate, places) = places(count + 2);
-        let _full: Vec<_> = places[1..count].iter().map(|place| place.unread(UNREAD_PER_CONNECTION - 1)).collect();
-        let _most = places[0].unread(UNREAD_PER_CONNECTION);
-        let small = 2 * count;
-        let _little = places[count].unread(small);
-        assert_eq!(closing(&places[0]), Some(CloseReason::Unread));
-        // What it had is as good as gone.
-        let _more = places[count + 1].unread(small);
-        assert_eq!(gate.closed(CloseReason::Unread), 1);
+    #[tokio::test]
+    async fn of_the_source_with_most_buffered_the_fullest_connection_is_closed() {
+        let gate = PortGate::new("test", ConnectionBounds::of(64), |_| true);
+        let connect = |n: u8| gate.admit(IpAddr::from([10, 0, 0, n])).expect("there is room");
+        // One connection of one host, the fullest of all.
+        let seller = connect(1);
+        let _seller = seller.buffer(32 << 20);
+        // Many of another, each with less; one has a little more than the others.
+        let flood: Vec<_> = (0..28).map(|_| connect(2)).collect();
+        let each = 8 << 20;
+        let mut held: Vec<_> = flood.iter().map(|place| place.buffer(each)).collect();
+        held.push(flood[3].buffer(1));
+        assert_eq!(gate.closed(CloseReason::Buffered), 1);
+        assert_eq!((closing(&seller), closing(&flood[3])), (None, Some(CloseReason::Buffered)));
+        // What that one had is as good as gone.
+        held.push(flood[5].buffer(each));
+        assert_eq!((gate.closed(CloseReason::Buffered), closing(&flood[5])), (1, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn buffered_bytes_that_nobody_takes_are_noticed() {
+        let (_gate, places) = places(1);
+        let stuck = || places[0].is_stuck();
+        let step = BUFFERED_WITHIN / 2;
+        let (first, mut second) = (places[0].buffer(10), places[0].buffer(10));
+        tokio::time::advance(step).await;
+        // What is taken, or goes on, starts the time anew.
+        drop(first);
+        tokio::time::advance(step).await;
+        assert!(!stuck());
+        second.grow(1);
+        tokio::time::advance(step).await;
+        assert!(!stuck());
+        // More that waits does not.
+        let third = places[0].buffer(10);
+        tokio::time::advance(step).await;
+        assert!(stuck());
+        drop((second, third));
+        tokio::time::advance(10 * step).await;
+        assert!(!stuck(), "nothing waits");
+        let _late = places[0].buffer(10);
+        assert!(!stuck(), "it came just now");
     }
 }

@@ -29,13 +29,17 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn bounds() -> impl Strategy<Value = ConnectionBounds> {
-    (1..8usize, 1..8usize, 0..4usize, 1..3usize, 0..3usize).prop_map(
-        |(all, per_source, untrusted_all, untrusted_per_source, probes)| ConnectionBounds {
-            all,
-            per_source,
-            untrusted_all,
-            untrusted_per_source,
-            probes,
+    (1..8usize, 1..8usize, 0..4usize, 1..3usize, 0..3usize, 1..12usize, 1..8usize).prop_map(
+        |(all, per_source, untrusted_all, untrusted_per_source, probes, calls_all, calls_per_source)| {
+            ConnectionBounds {
+                all,
+                per_source,
+                untrusted_all,
+                untrusted_per_source,
+                probes,
+                calls_all,
+                calls_per_source,
+            }
         },
     )
 }
@@ -90,8 +94,15 @@ proptest! {
             match event {
                 Event::Came { source, trusted } => came(&mut gate, &bounds, &mut seen, (source, trusted), now),
                 Event::Began(n) => if let Some(id) = chosen(n, &seen) {
-                    gate.call_began(id);
-                    seen.get_mut(&id).expect("chosen of them").calls += 1;
+                    let source = seen[&id].source;
+                    let all: u32 = seen.values().map(|one| one.calls).sum();
+                    let own: u32 = seen.values().filter(|one| one.source == source).map(|one| one.calls).sum();
+                    // As if no kind had its own count: the bound of a source may come later than that.
+                    let room = (all as usize) < bounds.calls_all && (own as usize) < bounds.calls_per_source;
+                    let began = gate.call_began(id);
+                    prop_assert!(began.is_ok() || !room, "{:?}", began);
+                    prop_assert!(began.is_err() || (all as usize) < bounds.calls_all);
+                    seen.get_mut(&id).expect("chosen of them").calls += u32::from(began.is_ok());
                 },
                 Event::Ended(n) => if let Some(id) = chosen(n, &seen).filter(|id| seen[id].calls > 0) {
                     gate.call_ended(id, now);

@@ -1,6 +1,7 @@
 //! Passing calls on to a shard's leader, once.
 //!
-//! **What it is.** One kept connection to each node's client port, opened when first needed, through the network seam.
+//! **What it is.** Two kept connections to each node's client port, opened when first needed, through the network seam: one for calls and
+//! one for watches, so that a watch that nobody reads holds back no answer.
 //!
 //! **Owns** those connections and the mark on forwarded calls. **Must never** forward what carries the mark, or call it *no* when
 //! a connection broke after something was sent.
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use ledger_core::LedgerTime;
-use ledger_proto::limits::{CALLS_PER_FRAME_MAX, FRAME_BYTES_MAX};
+use ledger_proto::limits::{
+    ANSWER_BYTES_MAX, CALLS_PER_FRAME_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES,
+};
 use ledger_proto::v1::ledger_client::LedgerClient;
 use ledger_proto::{At, Cause, Invalid, NotNow, Reply, answers, calls, names, status, v1};
 use ledger_raft::seam::Net;
@@ -25,7 +28,8 @@ use tonic::transport::{Channel, Endpoint};
 use super::submit::{Group, Item, not_reached};
 use crate::door::PendingCall;
 use crate::limits::{
-    FORWARD_CHANNELS_MAX, FORWARD_CONNECT_WITHIN, FORWARD_GRACE, FORWARDED_AT_ONCE, RETRY_OVERLOADED_MS, SHARDS_MAX,
+    FORWARD_CONNECT_WITHIN, FORWARD_GRACE, FORWARD_NODES_MAX, FORWARDED_BYTES_MAX, FORWARDED_CALL_BYTES,
+    RETRY_OVERLOADED_MS, SHARDS_MAX, WATCH_CONNECTION_WINDOW, WATCH_STREAM_WINDOW,
 };
 
 /// Marks a call that another node passed on.
@@ -63,49 +67,74 @@ pub fn marked_shards<T>(request: &tonic::Request<T>) -> Result<Option<Vec<u32>>,
 #[derive(Clone)]
 pub struct Forwarder {
     net: Arc<dyn Net>,
-    channels: Arc<Mutex<BTreeMap<Arc<str>, Channel>>>,
-    /// Permits of calls on their way.
+    others: Arc<Mutex<BTreeMap<Arc<str>, Other>>>,
+}
+
+/// Another node.
+#[derive(Clone)]
+struct Other {
+    calls: Channel,
+    watches: Channel,
+    /// A permit for each KiB of calls on their way there.
     room: Arc<Semaphore>,
 }
 
 impl Forwarder {
     /// Over a network.
     pub fn new(net: Arc<dyn Net>) -> Self {
-        Self { net, channels: Arc::default(), room: Arc::new(Semaphore::new(FORWARDED_AT_ONCE)) }
+        Self { net, others: Arc::default() }
     }
 
-    /// The connection to a node's client port; opened by its first use, opened anew after it broke.
-    pub fn channel(&self, addr: &Arc<str>) -> Option<Channel> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(addr) {
-            return Some(channel.clone());
+    /// What is kept of the node at an address; none when the address is none.
+    fn other(&self, addr: &Arc<str>) -> Option<Other> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = others.get(addr) {
+            return Some(other.clone());
         }
-        if channels.len() >= FORWARD_CHANNELS_MAX {
-            channels.clear();
+        if others.len() >= FORWARD_NODES_MAX {
+            others.clear();
         }
+        let other = Other {
+            calls: self.channel_with(addr, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)?,
+            watches: self.channel_with(addr, WATCH_STREAM_WINDOW, WATCH_CONNECTION_WINDOW)?,
+            room: Arc::new(Semaphore::new(FORWARDED_BYTES_MAX >> 10)),
+        };
+        others.insert(addr.clone(), other.clone());
+        Some(other)
+    }
+
+    /// A connection that is opened by its first use, and anew after it broke.
+    fn channel_with(&self, addr: &Arc<str>, stream_window: u32, connection_window: u32) -> Option<Channel> {
         let (net, target) = (self.net.clone(), addr.clone());
         let connect = tower::service_fn(move |_: http::Uri| {
             let (net, target) = (net.clone(), target.clone());
             async move { net.connect(&target).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_shared(format!("http://{addr}"))
-            .ok()?
+        let endpoint = Endpoint::from_shared(format!("http://{addr}")).ok()?;
+        let channel = endpoint
             .connect_timeout(FORWARD_CONNECT_WITHIN)
             .tcp_nodelay(true)
-            .initial_stream_window_size(ledger_proto::limits::STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(ledger_proto::limits::CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .connect_with_connector_lazy(connect);
-        channels.insert(addr.clone(), channel.clone());
         Some(channel)
     }
 
-    /// A client of a node's Ledger service; none when the address is none.
+    /// The connection to a node's client port, for calls.
+    pub fn channel(&self, addr: &Arc<str>) -> Option<Channel> {
+        Some(self.other(addr)?.calls)
+    }
+
+    /// A client of a node's Ledger service, for calls; none when the address is none.
     pub fn ledger(&self, addr: &Arc<str>) -> Option<LedgerClient<Channel>> {
-        let client = LedgerClient::new(self.channel(addr)?);
-        let most = ledger_proto::limits::ANSWER_BYTES_MAX;
-        Some(client.max_decoding_message_size(most).max_encoding_message_size(most))
+        Some(client(self.other(addr)?.calls))
+    }
+
+    /// A client of a node's Ledger service, for watches.
+    pub fn watches(&self, addr: &Arc<str>) -> Option<LedgerClient<Channel>> {
+        Some(client(self.other(addr)?.watches))
     }
 
     /// Passes calls on, in their order; every call gets an answer.
@@ -121,16 +150,20 @@ impl Forwarder {
         groups
     }
 
-    /// Awaits a call to another node; none when it took longer than `within`. The call goes on when
+    /// Awaits a call of so many bytes to the node at an address; none when it took longer than `within`. The call goes on when
     /// its caller goes away: all callers share one connection to the node, and one who cancels many
     /// calls must not have it closed for resetting streams.
     pub async fn detached<T: Send + 'static>(
         &self,
+        addr: &Arc<str>,
+        bytes: usize,
         within: Duration,
         call: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
     ) -> Option<Result<T, tonic::Status>> {
-        let Ok(permit) = self.room.clone().try_acquire_owned() else {
-            let why = "too many calls are on their way to other nodes";
+        let kib = u32::try_from(bytes.max(FORWARDED_CALL_BYTES).div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let permit = self.other(addr).and_then(|other| other.room.try_acquire_many_owned(kib).ok());
+        let Some(permit) = permit else {
+            let why = format!("too many calls are on their way to the node at {addr}");
             return Some(Err(status::not_now(NotNow::new(Cause::Overloaded, why, RETRY_OVERLOADED_MS))));
         };
         let call = tokio::spawn(async move {
@@ -150,12 +183,17 @@ impl Forwarder {
             return vec![not_reached(pending, leader, "it is no address")];
         };
         let within = latest.saturating_duration_since(now) + FORWARD_GRACE;
-        match self.detached(within, async move { client.submit_batch(request).await }).await {
+        let bytes = request.get_ref().encoded_len();
+        match self.detached(leader, bytes, within, async move { client.submit_batch(request).await }).await {
             Some(Ok(answered)) => complete(pending, groups_of(answered.into_inner())),
             Some(Err(status)) => vec![broken(pending, leader, &status)],
             None => vec![unknown(pending, "the leader did not answer in time")],
         }
     }
+}
+
+fn client(channel: Channel) -> LedgerClient<Channel> {
+    LedgerClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX).max_encoding_message_size(ANSWER_BYTES_MAX)
 }
 
 /// The next frame of calls to pass on, and how many it carries: at least one. Each call has its
@@ -260,9 +298,10 @@ mod tests {
     async fn call_passed_on_goes_on_without_its_caller_and_too_many_are_turned_away() {
         let forward = Forwarder::new(Arc::new(NoNet));
         let day = Duration::from_secs(86_400);
+        let (one, two): (Arc<str>, Arc<str>) = ("node-1:1".into(), "node-2:1".into());
         let (answer, answered) = tokio::sync::oneshot::channel();
         let (sent, mut arrived) = tokio::sync::mpsc::channel(1);
-        let mut caller = Box::pin(forward.detached(day, async move {
+        let mut caller = Box::pin(forward.detached(&one, FORWARDED_CALL_BYTES, day, async move {
             sent.send(answered.await.unwrap_or(0)).await.map_err(|_| tonic::Status::cancelled("nobody waits"))
         }));
         assert!(timeout(Duration::from_millis(1), caller.as_mut()).await.is_err(), "the other node is slow");
@@ -271,13 +310,24 @@ mod tests {
         assert_eq!(arrived.recv().await, Some(7));
         tokio::task::yield_now().await;
 
-        let waits = || forward.detached(day, std::future::pending::<Result<(), tonic::Status>>());
-        let mut callers: Vec<_> = (0..FORWARDED_AT_ONCE).map(|_| Box::pin(waits())).collect();
+        let waits =
+            || forward.detached(&one, FORWARDED_CALL_BYTES, day, std::future::pending::<Result<(), tonic::Status>>());
+        let mut callers: Vec<_> = (0..FORWARDED_BYTES_MAX / FORWARDED_CALL_BYTES).map(|_| Box::pin(waits())).collect();
         for caller in &mut callers {
             assert!(futures::poll!(caller.as_mut()).is_pending());
         }
         let turned_away = waits().await.expect("at once").expect_err("no room");
         assert!(matches!(status::reply(&turned_away), Some(Reply::NotNow(why)) if why.cause == Cause::Overloaded));
+        let large = 1 << 20;
+        let mut to_two = Vec::new();
+        for _ in 0..FORWARDED_BYTES_MAX / large {
+            let waits = forward.detached(&two, large, day, std::future::pending::<Result<(), tonic::Status>>());
+            to_two.push(Box::pin(waits));
+            let call = to_two.last_mut().expect("just made");
+            assert!(futures::poll!(call.as_mut()).is_pending(), "another node has room of its own");
+        }
+        let more = forward.detached(&two, 1, day, std::future::pending::<Result<(), tonic::Status>>());
+        assert!(more.await.is_some(), "bytes count as well");
         drop(callers);
         assert!(waits().await.is_some(), "the calls go on, and so they count");
     }

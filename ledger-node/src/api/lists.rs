@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 use super::Api;
 use super::forward::mark_shards;
 use super::reads::{Consistency, ReadFailure, Reader, elsewhere};
-use crate::limits::{FORWARD_GRACE, RETRY_ELECTION_MS};
+use crate::limits::{FORWARD_GRACE, FORWARDED_CALL_BYTES, RETRY_ELECTION_MS};
 use crate::shard::Shard;
 
 /// Shards with a replica here, and those without by the client address of their leader.
@@ -140,13 +140,14 @@ impl Reader<'_> {
     /// What the other node answered in time; its own *not now* is passed through.
     async fn answered<T>(
         &self,
-        leader: &str,
+        leader: &Arc<str>,
         asked: impl Future<Output = Result<tonic::Response<T>, Status>> + Send + 'static,
     ) -> Result<T, NotNow>
     where
         T: Send + 'static,
     {
-        match self.api.forward.detached(self.within + FORWARD_GRACE, asked).await {
+        let within = self.within + FORWARD_GRACE;
+        match self.api.forward.detached(leader, FORWARDED_CALL_BYTES, within, asked).await {
             Some(Ok(answer)) => Ok(answer.into_inner()),
             Some(Err(refused)) => match status::reply(&refused) {
                 Some(Reply::NotNow(why)) => Err(why),

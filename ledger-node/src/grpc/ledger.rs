@@ -9,12 +9,13 @@ use futures::Stream;
 use ledger_core::types::{OfferKey, SaleId, Sku};
 use ledger_proto::framed::ledger_server::Ledger;
 use ledger_proto::limits::{OFFERS_PER_READ_MAX, page_size};
-use ledger_proto::{Answers, Calls, DecodedCall, Invalid, OneCall, Why, feed, names, status, v1, views};
+use ledger_proto::{Answers, Calls, DecodedCall, Invalid, NotNow, OneCall, Why, feed, names, status, v1, views};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Caller;
 use super::stream::SubmitFlow;
 use super::watch;
+use super::watch_places::Asked;
 use crate::access::Right;
 use crate::api::forward::{FORWARDED, marked_shards};
 use crate::api::reads::{AsOf, Consistency, ReadFailure, Reader};
@@ -35,6 +36,11 @@ impl LedgerService {
     /// Over a node.
     pub fn new(api: Api) -> Self {
         Self { api }
+    }
+
+    fn watch_refused(&self, why: NotNow) -> Status {
+        self.api.metrics.watches_refused.increment(1);
+        status::not_now(why)
     }
 
     /// The one gate of every call.
@@ -240,10 +246,11 @@ impl Ledger for LedgerService {
         self.admit(&request, Right::Read)?;
         let only = marked_shards(&request).map_err(status::invalid)?;
         let place = caller(&request)?.place.clone();
-        let place = self.api.watches.take(&place).map_err(|why| {
-            self.api.metrics.watches_refused.increment(1);
-            status::not_now(why)
-        })?;
+        let asked = if only.is_some() { Asked::PassedOn } else { Asked::Here };
+        let mut place = self.api.watches.take(&place, asked).map_err(|why| self.watch_refused(why))?;
+        if watch::needs_others(&self.api, only.as_deref()).map_err(status::not_now)? {
+            place.needs_others().map_err(|why| self.watch_refused(why))?;
+        }
         let sources = watch::begin(&self.api, request.get_ref(), only.as_deref()).await?;
         Ok(Response::new(Box::pin(watch::start(&self.api, sources, place))))
     }

@@ -1,13 +1,13 @@
-//! Calls and their unread answers, as the port's gate counts them.
+//! Calls, their unread answers and their unfinished requests, as the port's gate counts them.
 //!
 //! **What it is.** A layer around the services. A call begins with its headers and ends when the
 //! body of its answer is dropped; a connection with a call under way keeps its place. Each part of
-//! an answer counts as unread until HTTP/2 has written it. A stream makes no more while much of it
-//! is unread.
+//! an answer counts as buffered until HTTP/2 has written it, and so does the beginning of a message
+//! until the whole of it came. A stream makes no more answers while much of them is unread.
 //!
-//! **Owns** when a call begins and ends, and the bound of one stream. **Must never** look into a
+//! **Owns** when a call begins and ends, and the bounds of one stream. **Must never** look into a
 //! message, or cost a command anything: the parts are frames. **Read next**: [`super::connection`],
-//! [`service::port`].
+//! [`super::request`], [`service::port`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,15 +15,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::future::{FutureExt as _, Map};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Either, Ready, ready as at_once};
 use futures::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, SizeHint};
-use service::{Call, Place, Unread};
+use ledger_proto::{Cause, NotNow, status};
+use service::{Buffered, Call, CallsFull, Place};
 use tower::{Layer, Service};
 
 use super::connection::Caller;
-use crate::limits::UNREAD_PER_STREAM;
+use super::request::Incoming;
+use crate::limits::{PART_BYTES, RETRY_OVERLOADED_MS, UNREAD_PER_STREAM};
 
 /// Meters the calls of every service behind it.
 #[derive(Debug, Clone, Copy)]
@@ -42,28 +45,47 @@ pub(super) struct Meter<S> {
     inner: S,
 }
 
-type Answered<B, E> = Result<Response<Metered<B>>, E>;
+/// tonic's body, of requests and of answers.
+type Bytestream = tonic::body::Body;
 
-impl<S, A, B> Service<Request<A>> for Meter<S>
+impl<S> Service<Request<Bytestream>> for Meter<S>
 where
-    S: Service<Request<A>, Response = Response<B>>,
+    S: Service<Request<Bytestream>, Response = Response<Bytestream>>,
+    S::Future: Send + 'static,
 {
-    type Response = Response<Metered<B>>;
+    type Response = Response<Metered<Bytestream>>;
     type Error = S::Error;
-    type Future = Map<S::Future, Box<dyn FnOnce(Result<Response<B>, S::Error>) -> Answered<B, S::Error> + Send>>;
+    type Future = Either<Ready<Result<Self::Response, S::Error>>, BoxFuture<'static, Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<A>) -> Self::Future {
-        let place = request.extensions().get::<Caller>().map(|caller| caller.place.clone());
-        let call = place.as_ref().map(Place::call);
-        let answered = move |answer: Result<Response<B>, S::Error>| {
-            answer.map(|answer| answer.map(|body| Metered::new(body, place, call)))
+    fn call(&mut self, request: Request<Bytestream>) -> Self::Future {
+        let Some(place) = request.extensions().get::<Caller>().map(|caller| caller.place.clone()) else {
+            // Of no connection: in tests.
+            let answered = |answer: Response<Bytestream>| answer.map(|body| Metered::new(body, None, None));
+            return Either::Right(self.inner.call(request).map(move |answer| answer.map(answered)).boxed());
         };
-        self.inner.call(request).map(Box::new(answered))
+        match place.call() {
+            Ok(call) => {
+                let request = request.map(|body| Bytestream::new(Incoming::new(body, place.clone())));
+                let answered =
+                    |answer: Response<Bytestream>| answer.map(|body| Metered::new(body, Some(place), Some(call)));
+                Either::Right(self.inner.call(request).map(move |answer| answer.map(answered)).boxed())
+            }
+            Err(full) => {
+                let refused = too_many(full).into_http::<Bytestream>();
+                Either::Left(at_once(Ok(refused.map(|body| Metered::new(body, Some(place), None)))))
+            }
+        }
     }
+}
+
+fn too_many(full: CallsFull) -> tonic::Status {
+    let whose = if full.of_source { "of this address" } else { "on this node" };
+    let why = format!("{} calls {whose} are under way, which is the most; wait for some of them", full.most);
+    status::not_now(NotNow::new(Cause::RateLimited, why, RETRY_OVERLOADED_MS))
 }
 
 /// The body of an answer.
@@ -92,7 +114,7 @@ struct StreamMeter {
 struct Part {
     bytes: Bytes,
     stream: Arc<StreamMeter>,
-    _unread: Option<Unread>,
+    _buffered: Option<Buffered>,
 }
 
 impl AsRef<[u8]> for Part {
@@ -103,7 +125,7 @@ impl AsRef<[u8]> for Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let before = self.stream.bytes.fetch_sub(self.bytes.len(), Ordering::AcqRel);
+        let before = self.stream.bytes.fetch_sub(self.bytes.len() + PART_BYTES, Ordering::AcqRel);
         if before >= UNREAD_PER_STREAM {
             self.stream.waker.wake();
         }
@@ -128,9 +150,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
             if bytes.is_empty() {
                 return bytes;
             }
-            this.stream.bytes.fetch_add(bytes.len(), Ordering::AcqRel);
-            let unread = this.place.as_ref().map(|place| place.unread(bytes.len()));
-            Bytes::from_owner(Part { bytes, stream: this.stream.clone(), _unread: unread })
+            let counted = bytes.len() + PART_BYTES;
+            this.stream.bytes.fetch_add(counted, Ordering::AcqRel);
+            let buffered = this.place.as_ref().map(|place| place.buffer(counted));
+            Bytes::from_owner(Part { bytes, stream: this.stream.clone(), _buffered: buffered })
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
     }
@@ -159,7 +182,7 @@ mod tests {
         type Data = Bytes;
         type Error = std::convert::Infallible;
         fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; UNREAD_PER_STREAM / 2])))))
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; UNREAD_PER_STREAM / 2 - PART_BYTES])))))
         }
     }
 
@@ -167,12 +190,12 @@ mod tests {
     async fn stream_makes_no_more_while_its_caller_does_not_read() {
         let gate = PortGate::new("test", ConnectionBounds::of(4), |_| true);
         let place = gate.admit(IpAddr::from([127, 0, 0, 1])).expect("there is room");
-        let call = place.call();
+        let call = place.call().expect("there is room");
         let mut body = Metered::new(Endless, Some(place), Some(call));
         let mut next = async || std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         let first = next().await;
         let second = next().await;
-        assert_eq!(gate.unread(), UNREAD_PER_STREAM);
+        assert_eq!(gate.buffered(), UNREAD_PER_STREAM);
         let mut third = Box::pin(next());
         assert!(futures::poll!(third.as_mut()).is_pending(), "two parts are unread");
         // As HTTP/2 writes it: in slices, the last of which lets it go.
@@ -183,8 +206,8 @@ mod tests {
         let waiting = tokio::spawn(async move { drop(rest) });
         let third = third.await;
         waiting.await.expect("it ends");
-        assert_eq!(gate.unread(), UNREAD_PER_STREAM);
+        assert_eq!(gate.buffered(), UNREAD_PER_STREAM);
         drop((second, third));
-        assert_eq!(gate.unread(), 0);
+        assert_eq!(gate.buffered(), 0);
     }
 }

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod ledger;
 mod meter;
 pub mod orders;
+mod request;
 pub mod stream;
 mod watch;
 pub mod watch_places;

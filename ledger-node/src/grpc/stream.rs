@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 use ledger_proto::{Answers, At, Calls, Cause, DecodedCall, NotNow, Reply, status};
-use service::{Place, Unread};
+use service::{Buffered, Place};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -33,7 +33,7 @@ struct Mailbox {
 
 #[derive(Default)]
 struct Inner {
-    ready: VecDeque<(EntryAnswers, Option<Unread>)>,
+    ready: VecDeque<(EntryAnswers, Option<Buffered>)>,
     waker: Option<Waker>,
     closed: bool,
 }
@@ -47,13 +47,13 @@ impl Mailbox {
 impl AnswerSink for Mailbox {
     fn answers(&self, answers: EntryAnswers) {
         let bytes = answers.items.len() * ANSWER_UNREAD_BYTES;
-        let unread = self.place.as_ref().map(|place| place.unread(bytes));
+        let buffered = self.place.as_ref().map(|place| place.buffer(bytes));
         let waker = {
             let mut inner = self.lock();
             if inner.closed {
                 return;
             }
-            inner.ready.push_back((answers, unread));
+            inner.ready.push_back((answers, buffered));
             inner.waker.take()
         };
         if let Some(waker) = waker {
@@ -183,7 +183,7 @@ impl<S: Stream<Item = Result<Calls, Status>> + Unpin> SubmitFlow<S> {
             frame = Answers::with_room_for(ready.iter().map(|(entry, _)| entry.items.len()).sum());
         }
         let mut outcomes = Outcomes::default();
-        for (entry, _unread) in ready {
+        for (entry, _buffered) in ready {
             self.in_flight = self.in_flight.saturating_sub(entry.items.len());
             self.time(&entry);
             write_entry(&mut frame, &entry, &mut outcomes);

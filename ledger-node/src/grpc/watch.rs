@@ -54,6 +54,11 @@ pub(super) struct Sources {
     idle: Vec<bool>,
 }
 
+/// Whether a watch of all shards, or of `only` these, needs other nodes.
+pub(super) fn needs_others(api: &Api, only: Option<&[u32]>) -> Result<bool, NotNow> {
+    Ok(!spread(api, only)?.away.is_empty())
+}
+
 /// Begins a watch of all shards, or of `only` these for another node.
 pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u32]>) -> Result<Sources, Status> {
     let skus = checked(asked).map_err(status::invalid)?;
@@ -199,7 +204,7 @@ async fn watch_at(
     let mut request = tonic::Request::new(request);
     mark_shards(&mut request, &shards);
     let began = async {
-        let mut client = api.forward.ledger(&leader).ok_or_else(gone)?;
+        let mut client = api.forward.watches(&leader).ok_or_else(gone)?;
         let mut frames = client.watch(request).await.map_err(said)?.into_inner();
         let first = frames.message().await.map_err(said)?.ok_or_else(gone)?;
         Ok::<_, Status>((first, frames))
@@ -258,7 +263,6 @@ fn watch_error(api: &Api, why: &WatchError) -> Status {
 pub(super) struct WatchFrames {
     frames: mpsc::Receiver<v1::WatchFrame>,
     ended: Option<oneshot::Receiver<Status>>,
-    _place: WatchPlace,
 }
 
 impl Stream for WatchFrames {
@@ -279,8 +283,13 @@ impl Stream for WatchFrames {
 pub(super) fn start(api: &Api, sources: Sources, place: WatchPlace) -> WatchFrames {
     let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
     let (end, ended) = oneshot::channel();
-    tokio::spawn(run(api.clone(), sources, frames, end));
-    WatchFrames { frames: waiting, ended: Some(ended), _place: place }
+    let feeding = run(api.clone(), sources, frames, end);
+    // The place is free when the watch has ended, though its caller may never read that.
+    tokio::spawn(async move {
+        feeding.await;
+        drop(place);
+    });
+    WatchFrames { frames: waiting, ended: Some(ended) }
 }
 
 /// Feeds one watch until its caller goes away or does not read, it cannot go on, or the node stops.
