@@ -320,10 +320,11 @@ fn prepare(
     })?;
     let mut found = recover(disk.as_ref(), &dir, identity, config.segment_bytes)?;
     let loss = record.loss(found.newest).map_err(|e| WalError::io("compare the record of segments", e))?;
-    let lost = loss.is_some();
     if let Some(why) = loss.or_else(|| found.cut.take()) {
         found.lose_all(&dir, &why);
     }
+    // The files that show it may be given back before all groups are repaired.
+    let lost = !found.damage.is_empty();
     found.next_generation = found.next_generation.max(record.newest().saturating_add(1));
     for damage in &found.damage {
         tracing::error!(%damage, "the log is damaged");

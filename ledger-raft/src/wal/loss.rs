@@ -8,14 +8,16 @@ use std::io;
 use bytes::Bytes;
 
 use super::frame::{Kind, RECORD_BYTES};
-use super::writer::Writer;
+use super::writer::{Booked, Writer};
 
 impl Writer {
     /// The marks of a loss in records that count, in a round of their own. A header that rots is taken
     /// for one that only repeated what is known, and these marks are new.
     pub(super) fn record_lost(&mut self) -> io::Result<()> {
         self.round.clear();
-        let marks: Vec<_> = self.book.values().filter_map(|b| Some((b.mem.clone(), b.state.damage.clone()?))).collect();
+        // The mark of a log that was emptied is no loss: a record of it would begin its repair anew.
+        let marked = |b: &Booked| b.state.damage.clone().filter(|mark| !mark.is_emptied());
+        let marks: Vec<_> = self.book.values().filter_map(|b| Some((b.mem.clone(), marked(b)?))).collect();
         for (mem, mark) in marks {
             let body = Bytes::from(mark.file);
             if !self.fits(RECORD_BYTES + body.len()) {
@@ -26,6 +28,9 @@ impl Writer {
             }
             self.encode_small(&mem, Kind::Damaged, 0, body);
         }
-        self.write_round()
+        match self.round.is_empty() {
+            true => Ok(()),
+            false => self.write_round(),
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Start {
     pub(crate) next_slot: u32,
     /// Files that stand for nothing once the segment is begun: they become spares.
     pub(crate) superseded: Vec<SegmentFile>,
-    /// Every group is damaged, and no record but that of begun segments says so yet.
+    /// The start has found damage, and no record in the segments that stay says so yet.
     pub(crate) lost: bool,
     pub(crate) record: Arc<dyn SegmentsBegun>,
 }

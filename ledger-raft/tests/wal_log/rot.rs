@@ -1,7 +1,7 @@
 //! A bit is flipped, or a block zeroed, in every block of a log in turn. What was acknowledged is then either all there, or
 //! damage is reported that names the place and the groups that lost something.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use ledger_raft::GroupId;
@@ -308,20 +308,55 @@ fn a_segment_of_another_length_than_its_header_says_is_damage() {
     });
 }
 
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    let files = disk.files().into_iter();
+    files.filter(|file| file.extension().is_some_and(|end| end == "seg")).collect()
+}
+
+fn generation(disk: &SimDisk, file: &Path) -> u8 {
+    disk.content(file).expect("file")[4]
+}
+
+fn newest(disk: &SimDisk) -> PathBuf {
+    segments(disk).into_iter().max_by_key(|file| generation(disk, file)).expect("a segment")
+}
+
+/// As long as the cut segment lives, each start finds it by its length. It goes with the entries of
+/// the group that is repaired first.
+#[test]
+fn damage_by_a_cut_segment_outlives_that_segment_and_any_rotten_block_of_the_next() {
+    runtime().block_on(async {
+        let disk = SimDisk::new(2);
+        for group in [GROUPS[0], GROUPS[1]] {
+            let wal = crate::crash::open(&disk).await.expect("opens");
+            append(&wal.group(group), vec![entry(1, 1, 100)]).await.expect("told").expect("durable");
+            wal.close().await;
+        }
+        let begun = segments(&disk).into_iter().filter(|file| generation(&disk, file) > 0);
+        let oldest = begun.min_by_key(|file| generation(&disk, file)).expect("a segment");
+        disk.truncate(&oldest, 8 << 10).expect("cut");
+        let wal = crate::crash::open(&disk).await.expect("opens");
+        let file = newest(&disk);
+        let repaired = wal.group(GROUPS[0]);
+        repaired.reset().await.expect("emptied");
+        repaired.clear_damage().await.expect("cleared");
+        wal.close().await;
+        ledger_raft::seam::Disk::remove(&disk, &oldest).expect("no live entry is in it");
+        for block in 0..16 {
+            let copy = disk.fork();
+            copy.flip_bit(&file, block * BLOCK + 77, 1).expect("flipped");
+            let wal = crate::crash::open(&copy).await.expect("opens");
+            assert!(wal.group(GROUPS[1]).state().damage.is_some(), "block {block}: it forgot what it lost");
+        }
+    });
+}
+
 /// The header of a start's segment is taken for a repetition of what is known, and rot there is
 /// harmless. What that start found lost is new, and the file of begun segments says it no more.
 #[test]
 fn a_loss_that_one_start_found_outlives_any_rotten_block_of_its_segment() {
     runtime().block_on(async {
         let disk = SimDisk::new(2);
-        let segments = |disk: &SimDisk| {
-            let files = disk.files().into_iter();
-            files.filter(|file| file.extension().is_some_and(|end| end == "seg")).collect::<Vec<_>>()
-        };
-        let newest = |disk: &SimDisk| {
-            let generation = |file: &Path| disk.content(file).expect("file")[4];
-            segments(disk).into_iter().max_by_key(|file| generation(file)).expect("a segment")
-        };
         for tag in 1..=2 {
             let wal = crate::crash::open(&disk).await.expect("opens");
             append(&wal.group(GROUPS[0]), vec![entry(tag, tag, 100)]).await.expect("told").expect("durable");
