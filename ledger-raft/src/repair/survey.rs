@@ -73,7 +73,10 @@ pub(crate) fn waits_for(silent: &[u64], damaged: &[u64]) -> String {
         parts.push(format!("{} must answer, and do not: start them", names(silent)));
     }
     if !damaged.is_empty() {
-        parts.push(format!("{} are damaged as well, so that the whole ones are no quorum", names(damaged)));
+        parts.push(format!(
+            "{} are damaged as well, so that the whole ones are no quorum; if volumes were restored, put back snapshots of one moment",
+            names(damaged)
+        ));
     }
     if parts.is_empty() {
         parts.push("no replica that answers is whole and knows the members".to_owned());
