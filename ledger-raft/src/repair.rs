@@ -454,7 +454,11 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, repairing:
     if core.stop.run_until_cancelled(ask_newcomers(&core, &repairing)).await.is_none() {
         return;
     }
-    let cleared = match core.store.log().clear_damage().await {
+    // Damage that was found meanwhile is no part of this repair.
+    if core.stop_if_damaged().await {
+        return;
+    }
+    let cleared = match core.store.log().clear_emptied().await {
         Ok(()) => marks.remove("repairing"),
         Err(e) => Err(e),
     };
@@ -470,7 +474,9 @@ pub(crate) async fn finish_repair(core: Arc<GroupCore>, marks: Marks, repairing:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::SimDisk;
     use crate::disk::real::RealDisk;
+    use crate::wal::{Wal, WalConfig, WalIdentity};
 
     #[test]
     fn a_term_that_is_none_of_this_group_ends_no_repair() {
@@ -481,6 +487,27 @@ mod tests {
         assert!(term_past(0, &of(&[5, 6 + TERM_STEP_MAX])).is_err(), "beyond it");
         assert!(term_past(0, &of(&[TERM_MAX])).is_err(), "none is left above");
         assert!(term_past(u64::MAX, &of(&[1])).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damage_that_is_found_while_a_repair_ends_is_not_cleared() {
+        let disk = SimDisk::new(1);
+        let identity = WalIdentity { cluster: [1; 16], incarnation: 1, node: NodeId(1) };
+        let config = WalConfig { segment_bytes: 1 << 20, low_space_bytes: 0, ..WalConfig::default() };
+        let open = || Wal::open(Arc::new(disk.clone()), "/wal".into(), identity, config.clone());
+        let wal = open().await.expect("opened");
+        let log = wal.group(GroupId(3));
+        log.reset().await.expect("emptied");
+        disk.set_latency(std::time::Duration::from_secs(1));
+        let (cleared, ()) = tokio::join!(log.clear_emptied(), async { assert!(log.lacks("it went back")) });
+        assert!(cleared.is_err(), "the record of the end was on its way to the disk");
+        assert!(log.clear_emptied().await.is_err(), "it is damaged");
+        assert!(log.damage().is_some_and(|damage| !damage.emptied));
+        log.record_damage("it went back").await.expect("recorded");
+        drop(wal);
+        disk.crash(1);
+        let wal = open().await.expect("opened");
+        assert!(wal.group(GroupId(3)).damage().is_some_and(|damage| !damage.emptied), "after a restart, too");
     }
 
     #[test]

@@ -481,7 +481,35 @@ impl GroupLog {
         Damage { groups: vec![self.mem.id], ..Damage::lost(&self.log.dir, why) }
     }
 
-    /// The repair is complete: from now on the group is not damaged; durable on return.
+    /// The repair that emptied the log is complete: from now on the group is not damaged; durable on
+    /// return.
+    ///
+    /// # Errors
+    /// Poisoned or closed; or the log has lost something since it was emptied, and stays damaged.
+    pub(crate) async fn clear_emptied(&self) -> io::Result<()> {
+        let anew = || io::Error::other("the log is damaged anew since it was emptied");
+        let (done, durable) = oneshot::channel();
+        {
+            let m = self.mem.lock();
+            if m.has_new_damage() {
+                return Err(anew());
+            }
+            // Queued under the lock: damage that is marked from now on is recorded behind it.
+            let op =
+                Op::Small { mem: self.mem.clone(), kind: Kind::Clear, index: 0, body: Bytes::new(), done: Some(done) };
+            self.log.shared.enqueue(|_| op)?;
+        }
+        self.log.shared.wake();
+        durable.await.unwrap_or_else(|_| Err(WalError::Closed.into()))?;
+        let mut m = self.mem.lock();
+        if m.has_new_damage() {
+            return Err(anew());
+        }
+        m.damage = None;
+        Ok(())
+    }
+
+    /// From now on the group is not damaged; durable on return.
     ///
     /// # Errors
     /// Poisoned or closed.
