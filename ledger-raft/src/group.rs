@@ -187,6 +187,13 @@ impl GroupCore {
         Runtime::scope(self.seed.fetch_add(1, Ordering::Relaxed), f).await
     }
 
+    /// Whether a node is a member, as far as is known here, or was a founder.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        let has = |members: &Membership| members.get_node(&node.0).is_some();
+        let is_now = |raft: &Raft| has(raft.metrics().borrow_watched().membership_config.membership());
+        has(&self.founders) || self.raft.as_ref().is_some_and(is_now)
+    }
+
     /// What a peer's message is held against.
     pub(crate) fn known(&self) -> Known {
         let Some(raft) = &self.raft else { return Known::default() };

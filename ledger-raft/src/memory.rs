@@ -77,9 +77,14 @@ impl AcknowledgedBy {
         }
     }
 
-    /// Whether any of it is more than was known.
-    pub(crate) fn merge(&mut self, other: &Self) -> bool {
-        other.0.iter().fold(false, |more, (node, acknowledged)| self.record(*node, *acknowledged) || more)
+    /// Whether any of it is more than was known. A node that is not known here yet counts only as a
+    /// member: ids that are none would take the room of those that are.
+    pub(crate) fn merge(&mut self, other: &Self, is_member: impl Fn(NodeId) -> bool) -> bool {
+        let counts = |by: &Self, node: &NodeId| by.0.contains_key(node) || is_member(*node);
+        other
+            .0
+            .iter()
+            .fold(false, |more, (node, acknowledged)| counts(self, node) && self.record(*node, *acknowledged) || more)
     }
 
     /// The latest term of a leader in it.
@@ -306,6 +311,22 @@ mod tests {
         }
         let more = Acknowledged { leader_term: 60, last: log_id(60, 61) };
         assert!(is_reverted(&BootState::default(), &here, &more));
+    }
+
+    #[test]
+    fn members_alone_are_taken_over_and_no_more_than_there_may_be() {
+        let one = |index| Acknowledged { leader_term: 7, last: log_id(7, index) };
+        let of = |ids: std::ops::RangeInclusive<u64>, index| {
+            AcknowledgedBy(ids.map(|id| (NodeId(id), one(index))).collect())
+        };
+        let mut by = of(1..=1, 4);
+        assert!(!by.merge(&of(2..=9, 5), |_| false), "nobody knows them");
+        assert!(by.merge(&of(1..=3, 5), |node| node.0 == 3), "more of one, and a member");
+        assert_eq!(by, AcknowledgedBy(BTreeMap::from([(NodeId(1), one(5)), (NodeId(3), one(5))])));
+        assert!(!by.merge(&of(1..=3, 5), |node| node.0 == 3), "no news");
+        assert!(by.merge(&of(1..=100, 6), |_| true));
+        assert_eq!(by.0.len(), MEMBERS_MAX);
+        assert_eq!(by.of(NodeId(1)), Some(one(6)));
     }
 
     /// Golden bytes: a change here is a new format of the log and a new peer protocol.

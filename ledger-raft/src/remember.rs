@@ -4,6 +4,7 @@
 //! **Must never** let an answer leave before it is noted, or wait for the disk. **Read next**:
 //! [`crate::memory`], which compares.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +24,8 @@ pub(crate) struct Memory {
     boot: BootState,
     by: Mutex<AcknowledgedBy>,
     here: Mutex<AcknowledgedHere>,
+    /// In which term each member last disputed what it had acknowledged in that term.
+    disputed: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 impl Memory {
@@ -37,7 +40,14 @@ impl Memory {
         };
         let saved = store.log().state().acknowledged;
         let by = saved.and_then(|mut bytes| AcknowledgedBy::take(&mut bytes).ok()).unwrap_or_default();
-        Arc::new(Self { me, log: store.log().clone(), boot, by: Mutex::new(by), here: Mutex::default() })
+        Arc::new(Self {
+            me,
+            log: store.log().clone(),
+            boot,
+            by: Mutex::new(by),
+            here: Mutex::default(),
+            disputed: Mutex::default(),
+        })
     }
 
     /// A leader of this term learns how far another member's log matches.
@@ -61,16 +71,16 @@ impl Memory {
         lock(&self.here).record(leader_term, last);
     }
 
-    /// Takes over what another member knows.
+    /// Takes over what another member knows of the members.
     ///
     /// # Errors
     /// This replica lacks something that it is remembered to have acknowledged.
-    pub(crate) fn hear(&self, heard: &AcknowledgedBy) -> Result<(), Acknowledged> {
+    pub(crate) fn hear(&self, heard: &AcknowledgedBy, is_member: impl Fn(NodeId) -> bool) -> Result<(), Acknowledged> {
         if let Some(remembered) = heard.of(self.me) {
             self.hear_of_me(&remembered)?;
         }
         let mut by = lock(&self.by);
-        if by.merge(heard) {
+        if by.merge(heard, is_member) {
             self.save(&by);
         }
         Ok(())
@@ -85,6 +95,11 @@ impl Memory {
             true => Err(*remembered),
             false => Ok(()),
         }
+    }
+
+    /// A member disputes in this term what it has acknowledged in it. Whether that is news.
+    pub(crate) fn disputes(&self, node: NodeId, term: u64) -> bool {
+        lock(&self.disputed).insert(node, term) != Some(term)
     }
 
     /// The most that a member has acknowledged, as far as it is known here.
@@ -136,6 +151,21 @@ mod tests {
         let store = Store::new(wal.group(G), Arc::new(Progress::new()));
         let memory = Memory::new(NodeId(1), &store, &snapshots);
         (wal, memory)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_remember_of_this_replica_is_compared_before_anything_is_taken_over() {
+        let (_wal, memory) = open(&SimDisk::new(1)).await;
+        let one = Acknowledged { leader_term: 7, last: log_id(7, 5) };
+        let mut by = AcknowledgedBy::default();
+        for node in [1, 2] {
+            assert!(by.record(NodeId(node), one));
+        }
+        assert_eq!(memory.hear(&by, |_| true), Err(one));
+        assert_eq!((memory.of(NodeId(1)), memory.of(NodeId(2))), (None, None));
+        memory.acknowledges(7, one.last);
+        assert_eq!(memory.hear(&by, |node| node.0 == 2), Ok(()));
+        assert_eq!((memory.of(NodeId(1)), memory.of(NodeId(2))), (None, Some(one)));
     }
 
     /// A disk that is slower than the others: its answer comes when the leader writes no more.

@@ -397,7 +397,11 @@ pub(crate) fn remembers(core: &Arc<GroupCore>, by: &AcknowledgedBy, term: u64) -
     if by.latest_term() > term {
         return Err(malformed("acknowledgements: to a leader of a later term"));
     }
-    core.memory.hear(by).map_err(|remembered| went_back(core, &remembered))
+    // Such a leader is over: openraft answers with the later vote, and the present leader knows more.
+    if term < core.known().term {
+        return Ok(());
+    }
+    core.memory.hear(by, |node| core.is_member(node)).map_err(|remembered| went_back(core, &remembered))
 }
 
 /// Marks the replica damaged, since it lacks what it acknowledged: at once it neither votes nor

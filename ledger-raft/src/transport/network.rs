@@ -310,10 +310,12 @@ impl Acknowledgements {
                 let known = self.memory.of(self.target).filter(|known| known.leader_term == asked.term);
                 if let Some(known) = known.filter(|known| at.index <= known.last.index) {
                     let (group, node) = (self.group, self.target.0);
-                    tracing::error!(
-                        group, node, acknowledged = %known.last, disputed = %at,
-                        "a member lacks entries that it has acknowledged: its disk went back, and it has to be repaired"
-                    );
+                    if self.memory.disputes(self.target, asked.term) {
+                        tracing::error!(
+                            group, node, acknowledged = %known.last, disputed = %at,
+                            "a member lacks entries that it has acknowledged: its disk went back, and it has to be repaired"
+                        );
+                    }
                     return Err(io::Error::other("the peer lacks what it has acknowledged"));
                 }
             }

@@ -94,8 +94,11 @@ pub(crate) async fn take_offer(
     checks::snapshot(&vote, &file.head.last, &core.known())?;
     let snapshot = openraft::Snapshot { meta: meta_of(&file), snapshot: file };
     let r = core.seeded(raft.install_full_snapshot(vote, snapshot)).await.map_err(io::Error::other)?;
-    tracing::debug!(group = core.id.0, "a snapshot was installed");
-    core.memory.acknowledges(vote.leader_id.term, offer.last);
+    // Refused, else: this replica has voted in a later term meanwhile.
+    if r.vote == vote {
+        tracing::debug!(group = core.id.0, "a snapshot was installed");
+        core.memory.acknowledges(vote.leader_id.term, offer.last);
+    }
     let mut b = BytesMut::new();
     codec::put_vote(&mut b, &r.vote);
     Ok(b.freeze())

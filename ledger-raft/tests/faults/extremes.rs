@@ -21,7 +21,7 @@ const PONG: u8 = 2;
 const ANSWER: u8 = 3;
 const VOTE: u8 = 10;
 const PRE_VOTE: u8 = 11;
-const HEARTBEAT: u8 = 12;
+pub(crate) const HEARTBEAT: u8 = 12;
 const TRANSFER: u8 = 13;
 const READ_INDEX: u8 = 14;
 const CLOCK: u8 = 15;
@@ -70,11 +70,11 @@ pub(crate) fn frame(kind: u8, id: u64, body: &[u8]) -> Vec<u8> {
     b
 }
 
-fn vote(term: u64, of: u64, committed: u8) -> Vec<u8> {
+pub(crate) fn vote(term: u64, of: u64, committed: u8) -> Vec<u8> {
     [&term.to_le_bytes()[..], &of.to_le_bytes(), &[committed, 0, 0, 0, 0, 0, 0, 0]].concat()
 }
 
-fn log_id(term: u64, index: u64) -> Vec<u8> {
+pub(crate) fn log_id(term: u64, index: u64) -> Vec<u8> {
     [&[1, 0, 0, 0, 0, 0, 0, 0][..], &term.to_le_bytes(), &index.to_le_bytes()].concat()
 }
 
@@ -85,7 +85,20 @@ fn entry(term: u64, index: u64, stamp: u64, body: &[u8]) -> Vec<u8> {
 }
 
 fn append(vote: &[u8], prev: &[u8], commit: &[u8], n: u32, entries: &[u8]) -> Vec<u8> {
-    [vote, prev, commit, &n.to_le_bytes(), entries].concat()
+    append_knowing(&[], vote, prev, commit, n, entries)
+}
+
+/// What the leader knows of members: for each its node, its leader's term, and a log id.
+pub(crate) fn append_knowing(
+    by: &[[u64; 4]],
+    vote: &[u8],
+    prev: &[u8],
+    commit: &[u8],
+    n: u32,
+    entries: &[u8],
+) -> Vec<u8> {
+    let known = by.iter().flatten().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+    [vote, prev, commit, &n.to_le_bytes(), &(by.len() as u16).to_le_bytes(), &known, entries].concat()
 }
 
 /// What a frame has to say that goes wrong in one number.
@@ -114,9 +127,9 @@ fn questions(term: u64, last: u64, from: u64) -> Vec<(u8, Vec<u8>)> {
         all.push((CLOCK, [n, n].concat()));
         all.push((SNAPSHOT_FIND, n.to_vec()));
         all.push((SNAPSHOT_READ, [&n[..], &n, &u32::MAX.to_le_bytes()].concat()));
-        all.push((SNAPSHOT_OFFER, [vote(term, from, 1), log_id(x, x), n.to_vec()].concat()));
-        all.push((SNAPSHOT_OFFER, [vote(x, from, 1), log_id(term, last), n.to_vec()].concat()));
-        all.push((SNAPSHOT_OFFER, [vote(term, from, 1), log_id(term, last + 1), n.to_vec()].concat()));
+        all.push((SNAPSHOT_OFFER, [vote(term, from, 1), log_id(x, x), n.to_vec(), vec![0, 0]].concat()));
+        all.push((SNAPSHOT_OFFER, [vote(x, from, 1), log_id(term, last), n.to_vec(), vec![0, 0]].concat()));
+        all.push((SNAPSHOT_OFFER, [vote(term, from, 1), log_id(term, last + 1), n.to_vec(), vec![0, 0]].concat()));
         all.push((READ_INDEX, n.to_vec()));
         all.push((TERM, n.to_vec()));
     }

@@ -6,7 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::common::{Cluster, PATIENCE, tuning};
-use crate::extremes::{BULK, CONTROL, SNAPSHOT_READ, connect, frame, hello, hello_on, until_frame};
+use crate::extremes::{
+    BULK, CONTROL, HEARTBEAT, SNAPSHOT_READ, append_knowing, connect, frame, hello, hello_on, log_id, until_frame, vote,
+};
 use ledger_raft::{AddressPolicy, DiskId, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -85,4 +87,33 @@ async fn a_question_on_the_other_lane_closes_the_connection() {
         let got = tokio::time::timeout(PATIENCE, until_frame(&mut io, 7)).await.expect("answered or closed");
         assert_eq!(got, answered, "lane {lane}");
     }
+}
+
+/// One frame would otherwise mark a whole replica damaged, durably.
+#[tokio::test]
+async fn what_a_leader_remembers_counts_while_it_leads() {
+    let c = Cluster::start(3, tuning()).await;
+    c.propose(b"first").await;
+    let old = c.leader().await;
+    let to = old % 3 + 1;
+    c.nodes[&old].group.transfer_leader(NodeId(to), PATIENCE).await.expect("transferred");
+    let at = c.propose(b"of the next leader").await;
+    c.agree(at.index).await;
+    let third = (1..=3).find(|id| *id != old && *id != to).expect("the third");
+    let term = at.term - 1;
+    // Each says that the third has acknowledged more than anybody has.
+    let remembers = async |leader, term| {
+        let by = [[third, term, term, 1 << 40]];
+        let body = append_knowing(&by, &vote(term, leader, 1), &log_id(term, 1), &log_id(term, 1), 0, &[]);
+        let mut io = connect(&c.addrs[&NodeId(third)], c.cluster, leader, third, CONTROL).await.expect("welcomed");
+        io.write_all(&frame(HEARTBEAT, 7, &body)).await.expect("sent");
+        assert!(until_frame(&mut io, 7).await, "answered");
+    };
+    remembers(old, term).await;
+    assert_eq!(c.nodes[&third].group.status().stopped, None, "that leader is over");
+    let at = c.propose(b"last").await;
+    c.agree(at.index).await;
+    remembers(to, term + 1).await;
+    let marked = |why: &String| why.contains("the disk went back");
+    c.until(third, "is marked damaged", |s| s.stopped.as_ref().is_some_and(marked)).await;
 }
