@@ -85,6 +85,18 @@ async fn the_verbs_do_what_they_say_and_are_safe_to_repeat() {
     let (status, code) = hand.json(&["status"]);
     assert_eq!((code, &status["healthy"]), (1, &false.into()), "{status:#}");
     hand.ok(&["receive", "mug", "1", "--ref", "with two nodes"]);
+
+    // Without a quorum both the status and the refusal of a call name the nodes that are missing.
+    cluster.kill(2).unwrap_or_else(|e| panic!("{e}"));
+    let names = |text: &str| text.contains("shard 1 has no quorum") && text.contains("node 2 is unreachable");
+    let until = tokio::time::Instant::now() + HEALTHY_WITHIN;
+    while !names(&hand.json(&["status"]).0["problems"].to_string()) {
+        assert!(tokio::time::Instant::now() < until, "{:#}", hand.json(&["status"]).0);
+    }
+    let alone = hand.run(&["receive", "mug", "1", "--ref", "alone", "--yes"]);
+    let why = String::from_utf8_lossy(&alone.stderr);
+    assert_eq!(alone.status.code(), Some(1), "{why}");
+    assert!(why.contains("has no quorum") && why.contains("node 3 is unreachable"), "{why}");
     cluster.stop_all().await;
 }
 

@@ -432,3 +432,67 @@ impl Links {
         links.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::api::DiskId;
+    use crate::disk::SimDisk;
+    use crate::seam::{BoxIo, Net, NetListener};
+
+    const G: GroupId = GroupId(1);
+    const PEER: NodeId = NodeId(2);
+
+    /// Nobody listens there.
+    struct Refusing;
+
+    #[async_trait]
+    impl Net for Refusing {
+        async fn listen(&self, _: &str) -> io::Result<Box<dyn NetListener>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        async fn connect(&self, _: &str) -> io::Result<BoxIo> {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+
+    fn links() -> Links {
+        let seams = Seams { net: Arc::new(Refusing), ..Seams::with_disk(Arc::new(SimDisk::new(1))) };
+        let me = Identity { cluster: [1; 16], incarnation: 1, node: NodeId(1), disk: DiskId([1; 16]), run: 1 };
+        let links = Links::new(me, Arc::default(), seams, CancellationToken::new());
+        links.members.know(PEER, DiskId([2; 16])).expect("a new member");
+        links
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_refuses_is_unreachable_since_the_first_attempt() {
+        let links = links();
+        assert_eq!(links.fault(G, PEER), None, "nobody asked it");
+        let link = links.to(PEER, "peer:1").control;
+        let second = Duration::from_secs(1);
+        for _ in 0..4 {
+            link.call(Kind::Term, G.0, Bytes::new(), second).await.expect_err("refused");
+            tokio::time::sleep(second).await;
+        }
+        let fault = links.fault(G, PEER).expect("unreachable");
+        assert!(fault.why.starts_with("is unreachable: peer:1: "), "{fault:?}");
+        assert!(fault.lasts >= 4 * second, "{fault:?}");
+        tokio::time::sleep(PEER_FAULT_FRESH).await;
+        assert_eq!(links.fault(G, PEER), None, "it may be well again by now");
+        link.call(Kind::Term, G.0, Bytes::new(), second).await.expect_err("refused");
+        assert!(links.fault(G, PEER).is_some_and(|fault| fault.lasts < second), "counted anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_that_gives_no_vote_is_missing_in_that_group_until_it_answers() {
+        let links = links();
+        links.note_vote(G.0, PEER, &Err(io::Error::other("this replica does not vote: its log is damaged")));
+        let fault = links.fault(G, PEER).expect("it does not vote");
+        assert_eq!(fault.why, "gives no vote: this replica does not vote: its log is damaged");
+        assert_eq!(links.fault(GroupId(2), PEER), None);
+        links.note_vote(G.0, PEER, &Ok(Bytes::new()));
+        assert_eq!(links.fault(G, PEER), None);
+    }
+}
