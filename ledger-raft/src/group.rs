@@ -410,14 +410,15 @@ impl GroupCore {
     /// Milliseconds since a leader was heard or, where this replica leads, since a quorum
     /// acknowledged it.
     fn leader_heard_ms(&self, m: &Metrics) -> Option<u64> {
-        if leads_alone(m) {
-            return Some(0);
-        }
-        let heard = self.heard.load(Ordering::Relaxed);
-        let heard = (heard > 0).then(|| (self.elapsed_ms() + 1).saturating_sub(heard));
-        match &m.last_quorum_acked {
-            Some(acked) if m.state == ServerState::Leader => Some(acked.elapsed().as_millis() as u64),
-            _ => heard,
+        let acked = m.last_quorum_acked.as_ref().filter(|_| m.state == ServerState::Leader);
+        match acked.map(|acked| acked.elapsed()) {
+            Some(acked) if acked > self.tuning.leader_heard_within() && leads_alone(m) => Some(0),
+            Some(acked) => Some(acked.as_millis() as u64),
+            None if leads_alone(m) => Some(0),
+            None => match self.heard.load(Ordering::Relaxed) {
+                0 => None,
+                heard => Some((self.elapsed_ms() + 1).saturating_sub(heard)),
+            },
         }
     }
 
