@@ -130,6 +130,11 @@ async fn an_older_disk_and_one_node_away_stay_unavailable_and_say_so() {
     c.disks[&node].restore(&older, false);
     c.up(node).await;
     is_marked(&c, node).await;
+    // It counts for no quorum.
+    for id in [leader, node] {
+        let read = c.nodes[&id].group.read_index(2 * c.tuning.election_max).await;
+        assert!(read.is_err(), "node {id} has read {read:?}");
+    }
     let refused = c.try_reinstall(node, leader).await.expect_err("one voter is missing").to_string();
     assert!(refused.contains(&format!("node {away}")), "{refused}");
     let why = c.nodes[&node].group.status().stopped.expect("stopped");
