@@ -10,10 +10,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::output::Format;
 
 mod bench;
+mod data_dir;
 mod log;
 mod orders;
 
 pub use bench::{BenchArgs, Shape};
+pub use data_dir::{DataDirVerb, MovedArgs};
 pub use log::{LogListArgs, LogShowArgs, LogVerb};
 pub use orders::{ByHandArgs, DlqVerb, ExplainArgs, OrderVerb, OrdersArgs, QueueVerb};
 
@@ -105,6 +107,9 @@ pub enum Verb {
     /// The log of a stopped node, entry by entry: list, show. Reads the data directory, and changes nothing.
     #[command(subcommand)]
     Log(LogVerb),
+    /// The data directory of a stopped node: record that it was moved.
+    #[command(subcommand)]
+    DataDir(DataDirVerb),
     /// Measure a cluster: open or closed loop, histograms, CPU per operation.
     Bench(BenchArgs),
     /// Print a completion script for a shell.

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ledger_raft::disk::RealDisk;
 use ledger_raft::identity::{IDENTITY_FILE, IdentityFile};
 use ledger_raft::seam::{Disk, Random};
 use ledger_raft::wal::WalIdentity;
@@ -165,7 +166,11 @@ pub struct Moved {
 ///
 /// # Errors
 /// The directory is in use, or not a node's.
-pub fn moved(disk: Arc<dyn Disk>, dir: &Path) -> Result<Moved, DataDirError> {
+pub fn moved(dir: &Path) -> Result<Moved, DataDirError> {
+    moved_on(Arc::new(RealDisk::new()), dir)
+}
+
+fn moved_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<Moved, DataDirError> {
     let io = |source| DataDirError::Io { dir: dir.to_owned(), source };
     // A directory that is not there must not be made by a look.
     if !disk.exists(&dir.join(STAMP)) {
@@ -373,7 +378,6 @@ pub(crate) fn draw_disk_id(random: &dyn Random) -> DiskId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger_raft::disk::RealDisk;
 
     fn stamp(node: u64) -> Stamp {
         let ports = Ports { client: 1, http: 2, peer: 3 };
@@ -417,22 +421,22 @@ mod tests {
         let disk = SimDisk::new(1);
         let (path, random) = (Path::new("/d"), ledger_raft::seam_real::SystemRandom);
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        assert!(moved(shared.clone(), path).is_err(), "there is no node");
+        assert!(moved_on(shared.clone(), path).is_err(), "there is no node");
         let (opened, _) = DataDir::open(shared.clone(), path, None).expect("opened");
         let id = opened.identity(None, &random).expect("made").disk_id();
         let written = Stamp { disks: [(2, id)].into(), ..stamp(2) };
         opened.stamp(&written).expect("stamped");
         opened.identity(Some(&written), &random).expect("claimed").started(1).expect("recorded");
-        assert!(matches!(moved(shared.clone(), path), Err(DataDirError::InUse { .. })), "the node runs");
+        assert!(matches!(moved_on(shared.clone(), path), Err(DataDirError::InUse { .. })), "the node runs");
         drop(opened);
-        assert_eq!(moved(shared.clone(), path).expect("looked at"), Moved { node: 2, difference: None });
+        assert_eq!(moved_on(shared.clone(), path).expect("looked at"), Moved { node: 2, difference: None });
         disk.restore(&disk.fork(), true);
         let found = || {
             let (opened, stamp) = DataDir::open(shared.clone(), path, None).expect("opened");
             opened.identity(stamp.as_ref(), &random).expect("there").loss(1).expect("judged")
         };
         assert!(found().is_some_and(|why| why.contains("copied")));
-        assert!(moved(shared.clone(), path).expect("recorded").difference.is_some());
+        assert!(moved_on(shared.clone(), path).expect("recorded").difference.is_some());
         assert_eq!(found(), None);
     }
 

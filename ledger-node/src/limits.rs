@@ -202,7 +202,7 @@ pub const WATCHES_PER_CONNECTION: usize = 256;
 pub const WATCHES_PER_SOURCE: usize = 512;
 /// Watches of one source that need other nodes, as shards have no replica here: another node counts
 /// this one's as of one source, and several callers share them.
-pub const WATCHES_AWAY_PER_SOURCE: usize = WATCHES_PER_SOURCE / 4;
+pub const WATCHES_AWAY_PER_SOURCE: usize = 128;
 /// Watches of one node: each costs a frame in memory when its caller does not read.
 pub const WATCHES_MAX: usize = 2_048;
 /// When to come back for a watch beyond the bounds.
@@ -215,6 +215,7 @@ pub const EXPLAIN_MAX: usize = 1_000;
 pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
 
 const _: () = assert!(WATCH_SILENT_MAX.as_millis() >= 5 * WATCH_IDLE.as_millis());
+const _: () = assert!(WATCHES_AWAY_PER_SOURCE * 4 <= WATCHES_PER_SOURCE);
 const _: () = assert!(WATCHES_PER_CONNECTION <= WATCHES_PER_SOURCE && WATCHES_PER_SOURCE <= WATCHES_MAX);
 const _: () = assert!(WATCH_UNREAD_WITHIN.as_millis() < service::limits::WRITE_STALLED_WITHIN.as_millis());
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);

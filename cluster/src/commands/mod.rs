@@ -5,6 +5,7 @@
 
 mod audit;
 mod cluster;
+mod data_dir;
 mod dev;
 mod import;
 mod log;
@@ -69,6 +70,7 @@ pub async fn run(cli: Cli) -> Outcome {
         Verb::Status => cluster::status(&desk()?).await,
         Verb::TransferLeader(args) => cluster::transfer(&desk()?, args).await,
         Verb::Log(verb) => log::run(verb, printer),
+        Verb::DataDir(verb) => data_dir::run(verb, printer),
         Verb::Snapshot(args) => cluster::snapshot(&desk()?, args).await,
         Verb::Product(verb) => product::run(&desk()?, verb).await,
         Verb::Sale(verb) => sale::run(&desk()?, verb).await,

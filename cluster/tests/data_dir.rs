@@ -1,0 +1,66 @@
+//! `ledgerctl data-dir`: a directory that was moved by a copy belongs to where it is once its owner vouches for it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use ledger_node::config::{NodeConfig, Port};
+use ledger_node::{NodeSeams, RunningNode, serve};
+use ledger_proto::v1;
+
+async fn node(dir: &Path) -> RunningNode {
+    let open = || Port { listen: "127.0.0.1:0".to_owned(), advertise: None };
+    let mut config =
+        NodeConfig { data_dir: dir.to_owned(), client: open(), http: open(), peer: open(), ..NodeConfig::default() };
+    config.raft.segment_bytes = 4 << 20;
+    config.raft.low_space_bytes = 1 << 20;
+    serve(config, NodeSeams::real()).await.expect("the node starts")
+}
+
+fn moved(dir: &Path, more: &[&str]) -> Output {
+    let dir = dir.to_str().expect("a name");
+    let args = [&["data-dir", "moved", "--data-dir", dir], more].concat();
+    Command::new(env!("CARGO_BIN_EXE_ledgerctl")).args(args).output().expect("ledgerctl runs")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("copied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_directory_was_moved_runs_on_once_its_owner_vouches_for_it() {
+    let dirs = tempfile::tempdir().expect("a directory");
+    let (old, new) = (dirs.path().join("old"), dirs.path().join("new"));
+    let running = node(&old).await;
+    let member = v1::Member { node: 1, client: running.client_addr().to_string(), ..v1::Member::default() };
+    let request = v1::InitRequest { members: vec![member], shards: 1, replicas: 1 };
+    running.node().init(request).await.expect("a cluster of one");
+    running.shutdown(std::time::Duration::from_secs(5)).await;
+    copy(&old, &new);
+
+    let without = moved(&new, &[]);
+    assert_eq!(without.status.code(), Some(2), "nobody vouched");
+    let nothing = moved(dirs.path(), &["--original-is-retired"]);
+    assert_eq!(nothing.status.code(), Some(1), "no node's directory");
+    let vouched = moved(&new, &["--original-is-retired"]);
+    assert!(vouched.status.success(), "{}", String::from_utf8_lossy(&vouched.stderr));
+    assert!(String::from_utf8_lossy(&vouched.stdout).contains("belongs here from now on"));
+
+    // A node of a damaged directory would lead nothing: nobody could repair it.
+    let running = node(&new).await;
+    let in_use = moved(&new, &["--original-is-retired"]);
+    assert_eq!(in_use.status.code(), Some(1), "the node runs");
+    let mut state = running.node().watch_state();
+    state.wait_for(|state| *state == ledger_node::NodeState::Serving).await.expect("it serves");
+    let shard = running.node().shard(1).expect("its shard");
+    shard.group().watch().wait_for(|_| shard.leads()).await.expect("it leads");
+    running.shutdown(std::time::Duration::from_secs(5)).await;
+}
