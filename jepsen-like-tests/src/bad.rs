@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 37] = [
+pub const ALL: [Bad; 39] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -61,6 +61,8 @@ pub const ALL: [Bad; 37] = [
     },
     Bad { name: "reverted-follower-accepted", what: "a leader goes on with a member that lacks what it acknowledged" },
     Bad { name: "damage-not-recorded", what: "damage found while a replica runs is forgotten by a restart" },
+    Bad { name: "copied-directory-accepted", what: "a copy of a directory counts as the original" },
+    Bad { name: "repair-without-all-voters", what: "a damaged replica is repaired by those that answer" },
     Bad { name: "invalid-as-internal", what: "invalid input is answered as a fault of the node" },
 ];
 

@@ -159,6 +159,10 @@ pub(crate) fn is_reverted(boot: &BootState, here: &AcknowledgedHere, remembered:
     if crate::bad!("memory-of-others-ignored") {
         return false;
     }
+    // A leader that goes on with such a member is seen only where the member does not notice either.
+    if crate::bad!("reverted-follower-accepted") {
+        return false;
+    }
     let at_boot = boot.vote_term > remembered.leader_term
         || (boot.vote_term == remembered.leader_term && boot.last.is_some_and(|last| last >= remembered.last));
     !at_boot && !here.covers(remembered)

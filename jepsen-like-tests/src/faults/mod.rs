@@ -49,7 +49,7 @@
 //! *What a quorum can heal.* Rot and loss together never touch more nodes of a run than may fail at once: one of three, two of five. A
 //! damaged node is repaired only while every other answers, so no run has one and a `lost` one.
 //!
-//! *What may be lost.* A disk that went back as a whole is noticed by whoever remembers more. While nobody who does is reached, what was
+//! *What may be lost.* A disk that went back as a whole is noticed by those that remember more. While none of them is reached, what was
 //! acknowledged may be lost without a word (`docs/semantics.md`, "What cannot be noticed"). So a `rolled-back` node loses power only after
 //! a second without faults, in which the others' memory of it gets to their disks, and starts only once all others serve, those that
 //! remember among them (with [`Others::LagLater`]: at first beside them, and once more when it has noticed).
@@ -270,7 +270,8 @@ pub enum Others {
     RunOn,
     /// As many as may fail at once are cut off, and lag. Then the rest loses power with the node,
     /// which starts again beside those that lag: a majority that lacks what was acknowledged. A node
-    /// that only others can tell of its loss starts as soon as those that know serve again.
+    /// that only others can tell of its loss starts as soon as those that know serve again. A copy
+    /// that is younger than the lag is taken meanwhile: what it lacks, those that lag never heard of.
     Lag,
     /// The same, but the node starts beside those that do not lag first, so that it notices its
     /// loss, and only then once more beside those that lag.

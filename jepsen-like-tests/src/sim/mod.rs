@@ -37,7 +37,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use crate::checkers::{self, Violation};
-use crate::faults;
+use crate::faults::{self, Fault};
 use crate::history::About;
 use crate::net::{self, Network};
 use crate::readout;
@@ -291,7 +291,13 @@ async fn drive(setting: Setting, journal: Journal, stage: Stage) -> Result<(), w
     workload::set_up(&client, &site, load, &journal).await;
     stage.set(Stage::LOAD);
     let load_ends = tokio::time::Instant::now() + Duration::from_millis(setting.faults_ms);
-    workload::press(&client, &site, setting.seed, load, &journal).await;
+    let pressing = workload::press(&client, &site, setting.seed, load, &journal);
+    if setting.plan().iter().any(|planned| matches!(planned.fault, Fault::Beyond { .. })) {
+        // Some clients ask until they are answered, which they no longer are.
+        let _unanswered = tokio::time::timeout_at(load_ends, pressing).await;
+    } else {
+        pressing.await;
+    }
     tokio::time::sleep_until(load_ends).await;
     stage.set(Stage::HEAL);
     while stage.get() != Stage::HEALED {

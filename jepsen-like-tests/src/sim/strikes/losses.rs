@@ -71,6 +71,8 @@ pub(super) struct Losing {
     node: usize,
     others: Others,
     back_after: Duration,
+    /// The age of the copy when the node loses power.
+    copy_age: Duration,
     step: Step,
     /// When the step is over.
     until: Duration,
@@ -123,6 +125,7 @@ impl Strikes {
             node,
             others,
             back_after: Duration::from_millis(ms),
+            copy_age: Duration::from_millis(after_ms),
             step: Step::Ages,
             until: self.now + Duration::from_millis(after_ms),
             older: Some(self.worlds[node].fork()),
@@ -188,7 +191,18 @@ impl Strikes {
             Step::Settles if over => {
                 losing.lagging = self.laggards(losing.node);
                 self.cut_off(&losing.lagging, true);
+                if losing.copy_age < LAGS {
+                    losing.older = None;
+                }
+                // Each start begins a segment: the newest one has what those that lag do not know.
+                self.kill(losing.node);
+                self.undo.push((self.now + RESTARTS, Undo::Start(losing.node)));
                 Some((Step::Lags, LAGS))
+            }
+            // What it acknowledges from here on, those that lag never hear of.
+            Step::Lags if !over && losing.older.is_none() && losing.until - self.now <= losing.copy_age => {
+                losing.older = Some(self.worlds[losing.node].fork());
+                Some((Step::Lags, losing.until - self.now))
             }
             Step::Lags if over => {
                 self.power_off(losing.node);
