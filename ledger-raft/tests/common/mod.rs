@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -229,6 +229,20 @@ impl Drop for Running {
     }
 }
 
+/// A port that nobody has, below those that systems give to outgoing connections: while its node is
+/// down, no connection of another test can take it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() % 200 * 100;
+    loop {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let port = u16::try_from(port).expect("below 30,000");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 pub(crate) struct Cluster {
     pub(crate) tuning: RaftTuning,
     /// Of nodes that differ from the rest.
@@ -272,8 +286,7 @@ impl Cluster {
         };
         for id in 1..=n {
             // A port of its own that stays the same over restarts.
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            c.addrs.insert(NodeId(id), format!("127.0.0.1:{port}"));
+            c.addrs.insert(NodeId(id), format!("127.0.0.1:{}", free_port()));
         }
         // A cluster of its own: a port that a killed node left may be taken by a node of another test.
         let number = c.addrs[&NodeId(1)].rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap();
@@ -352,10 +365,17 @@ impl Cluster {
         }
     }
 
-    /// Repairs a stopped replica from the leader.
+    /// Repairs a stopped replica from the leader. As the node does, it asks again while a peer does
+    /// not answer: one that was just started is not dialled before its link's pause is over.
     pub(crate) async fn reinstall(&mut self, bad: u64) {
         let from = self.leader().await;
-        self.try_reinstall(bad, from).await.unwrap();
+        let repaired = async {
+            while let Err(why) = self.try_reinstall(bad, from).await {
+                assert_eq!(why.kind(), io::ErrorKind::NotConnected, "{why}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, repaired).await.expect("a peer does not answer");
     }
 
     /// Repairs a stopped replica from this node.
