@@ -23,15 +23,17 @@ use super::carry::Carry;
 use super::error::WalError;
 use super::frame::{FORMAT_VERSION, Kind, RECORD_BYTES, RecordHeader, SegmentHeader, put_number};
 use super::group::GroupMem;
-use super::limits::{BLOCK_BYTES, IDLE_MARKER, ROUND_BYTES_SOFT, SPACE_CHECK, SPACE_POLL, SPARES_RESERVED};
+use super::limits::{BLOCK_BYTES, IDLE_MARKER, ROUND_BYTES_SOFT, SPARES_RESERVED};
 use super::log::{SegmentsBegun, WalConfig, WalIdentity};
 use super::outcome::{Outcome, Told};
 use super::round::Round;
-use super::segment::{DamageMark, GroupState, SegmentFile, SpareMade, path_of};
+use super::segment::{DamageMark, GroupState, SegmentFile};
 use super::shared::{Op, Shared};
 use super::waiting::Waiting;
 use crate::api::GroupId;
 use crate::seam::Disk;
+
+mod space;
 
 /// What the writer knows of a group, as of the last record encoded.
 pub(crate) struct Booked {
@@ -331,18 +333,6 @@ impl Writer {
         Encoded::Whole
     }
 
-    /// The last spare is for votes: an append without room waits, so that they can pass.
-    fn step_aside(&mut self, append: Op, vouched: bool) {
-        self.starved = true;
-        self.waiting.withhold(append, vouched);
-        self.publish_low();
-    }
-
-    /// Whether an append may begin a segment: the last spare only if a vote vouches for it and another can be made.
-    pub(super) fn may_begin_segment(&self, vouched: bool) -> bool {
-        self.spares.len() > SPARES_RESERVED || (vouched && self.free >= self.config.segment_bytes)
-    }
-
     pub(super) fn fits(&self, bytes: usize) -> bool {
         self.round.blocks_with(bytes) <= (self.active.blocks - self.active.next_block) as usize
     }
@@ -354,6 +344,13 @@ impl Writer {
 
     pub(super) fn booked(&mut self, mem: &Arc<GroupMem>) -> &mut Booked {
         self.book.entry(mem.id).or_insert_with(|| Booked { state: GroupState::default(), mem: mem.clone() })
+    }
+
+    /// The last spare is for votes: an append without room waits, so that they can pass.
+    fn step_aside(&mut self, append: Op, vouched: bool) {
+        self.starved = true;
+        self.waiting.withhold(append, vouched);
+        self.publish_low();
     }
 
     fn encode_entries(&mut self, mem: &Arc<GroupMem>, entries: &[super::WalEntry], next: &mut usize) -> Encoded {
@@ -587,20 +584,6 @@ impl Writer {
         Ok(())
     }
 
-    fn spares_wanted(&self) -> usize {
-        self.config.spare_segments.max(SPARES_RESERVED + 1)
-    }
-
-    /// There may be spares again.
-    fn fed(&mut self) {
-        self.starved &= self.spares.len() <= SPARES_RESERVED;
-        self.stuck &= self.spares.is_empty();
-        if self.may_begin_segment(true) {
-            self.waiting.unbar();
-        }
-        self.publish_low();
-    }
-
     fn publish_files(&self) {
         let mut files: super::reader::Files = self.sealed.iter().map(|(g, s)| (*g, s.file.clone())).collect();
         files.insert(self.active.generation, self.active.segment.file.clone());
@@ -611,69 +594,6 @@ impl Writer {
     fn publish_size(&self) {
         let segments = self.sealed.values().chain(&self.spares).chain([&self.active.segment]);
         self.shared.file_bytes.store(segments.map(|s| s.bytes).sum(), Ordering::Relaxed);
-    }
-
-    fn check_space(&mut self, now: Duration) {
-        if now < self.space_due {
-            return;
-        }
-        match self.disk.free_bytes(&self.dir) {
-            Ok(free) => self.free = free,
-            Err(e) => tracing::warn!(error = %e, "free space of the log's disk is not known"),
-        }
-        let was = mem::replace(&mut self.low, self.free < self.config.low_space_bytes);
-        if was != self.low {
-            tracing::warn!(free = self.free, mark = self.config.low_space_bytes, low = self.low, "log disk space");
-        }
-        self.fed();
-        let hurry = self.low || self.starved || self.stuck;
-        self.space_due = now + if hurry { SPACE_POLL } else { SPACE_CHECK };
-    }
-
-    /// Tells the callers. A spare on its way is not low space, only a short wait.
-    fn publish_low(&self) {
-        let low = self.low || ((self.starved || self.stuck) && !self.allocating && !self.may_allocate());
-        self.shared.low.send_if_modified(|told| mem::replace(told, low) != low);
-    }
-
-    /// Room for one more segment above the mark, or for the reserve below it.
-    fn may_allocate(&self) -> bool {
-        let above = self.config.segment_bytes.saturating_add(self.config.low_space_bytes);
-        self.free >= above || (self.spares.len() < SPARES_RESERVED && self.free >= self.config.segment_bytes)
-    }
-
-    /// The file to allocate next, off the path of rounds; answered by [`Self::spare_made`].
-    pub(crate) fn wants_spare(&mut self, now: Duration) -> Option<(PathBuf, u64)> {
-        let wanted = self.spares.len() < self.spares_wanted();
-        if !wanted
-            || self.allocating
-            || self.poisoned.is_some()
-            || now < self.allocate_not_before
-            || !self.may_allocate()
-        {
-            return None;
-        }
-        self.allocating = true;
-        self.next_slot += 1;
-        Some((path_of(&self.dir, self.next_slot - 1), self.config.segment_bytes))
-    }
-
-    /// An allocation has ended. Out of space is a state, not a failure.
-    pub(crate) fn spare_made(&mut self, (path, made): SpareMade, now: Duration) {
-        self.allocating = false;
-        match made {
-            Ok(spare) => {
-                self.spares.push(spare);
-                self.publish_size();
-            }
-            Err(e) => {
-                tracing::warn!(file = %path.display(), error = %e, "no new log segment");
-                self.allocate_not_before = now + SPACE_POLL;
-                self.free = 0;
-                self.space_due = now;
-            }
-        }
-        self.fed();
     }
 
     /// The last round before the end.
