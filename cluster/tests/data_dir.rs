@@ -3,18 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ledger_node::config::{NodeConfig, Port};
-use ledger_node::{NodeSeams, RunningNode, serve};
 use ledger_proto::v1;
 
-async fn node(dir: &Path) -> RunningNode {
-    let open = || Port { listen: "127.0.0.1:0".to_owned(), advertise: None };
-    let mut config =
-        NodeConfig { data_dir: dir.to_owned(), client: open(), http: open(), peer: open(), ..NodeConfig::default() };
-    config.raft.segment_bytes = 4 << 20;
-    config.raft.low_space_bytes = 1 << 20;
-    serve(config, NodeSeams::real()).await.expect("the node starts")
-}
+mod common;
+
+use common::node;
 
 fn moved(dir: &Path, more: &[&str]) -> Output {
     let dir = dir.to_str().expect("a name");

@@ -6,22 +6,15 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ledger_node::config::{NodeConfig, Port};
-use ledger_node::{NodeSeams, RunningNode, serve};
 use ledger_proto::v1;
+
+mod common;
+
+use common::node;
 
 const LEDGERCTL: &str = env!("CARGO_BIN_EXE_ledgerctl");
 /// An entry of format 1 with a byte behind its end.
 const MALFORMED: &[u8] = &[1, 1, 0, 0, 0, 0, 9];
-
-async fn node(dir: &Path) -> RunningNode {
-    let open = || Port { listen: "127.0.0.1:0".to_owned(), advertise: None };
-    let mut config =
-        NodeConfig { data_dir: dir.to_owned(), client: open(), http: open(), peer: open(), ..NodeConfig::default() };
-    config.raft.segment_bytes = 4 << 20;
-    config.raft.low_space_bytes = 1 << 20;
-    serve(config, NodeSeams::real()).await.expect("the node starts")
-}
 
 fn log(args: &[&str]) -> Output {
     Command::new(LEDGERCTL).arg("log").args(args).output().expect("ledgerctl runs")
