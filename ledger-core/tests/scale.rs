@@ -120,7 +120,7 @@ impl Shop {
 
 /// Prints how long a part took; nothing is asserted about it.
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the printed figures are for the reader alone")]
-fn told<T>(what: &str, work: impl FnOnce() -> T) -> T {
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let begun = std::time::Instant::now();
     let done = work();
     println!("{what}: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
@@ -131,7 +131,7 @@ fn told<T>(what: &str, work: impl FnOnce() -> T) -> T {
 fn a_hundred_thousand_holds_due_in_one_millisecond() {
     const HOLDS: u64 = 100_000;
     let mut shop = Shop::new(HOLDS);
-    told("100,000 reserves", || {
+    timed("100,000 reserves", || {
         let commands: Vec<_> = (0..HOLDS).map(|n| shop.reserve(n, HOLD_MS)).collect();
         shop.all_ok(commands.into_iter());
     });
@@ -151,7 +151,7 @@ fn a_hundred_thousand_holds_due_in_one_millisecond() {
         shop.reserve(HOLDS + 1, 10 * HOLD_MS),
         Command::Confirm { id: shop.id(HOLDS - 1), lines: None },
     ];
-    let (applied, record) = told("the entry at the deadline", || shop.apply(commands));
+    let (applied, record) = timed("the entry at the deadline", || shop.apply(commands));
     let expired = Outcome::Refused(Refusal::NotHeld { status: Status::Expired });
     assert_eq!(applied.outcomes[0], expired);
     assert!(matches!(applied.outcomes[1], Outcome::Ok(_)), "{:?}", applied.outcomes[1]);
@@ -169,9 +169,9 @@ fn a_hundred_thousand_holds_due_in_one_millisecond() {
     assert!(swept.len() <= limits::EXPIRED_PER_ENTRY_MAX, "{} swept in one entry", swept.len());
     shop.audit();
 
-    let (rest, entries) = told("sweeping the rest", || shop.sweep());
+    let (rest, entries) = timed("sweeping the rest", || shop.sweep());
     swept.extend(rest);
-    assert_eq!(swept.len() as u64, HOLDS, "every hold is told once");
+    assert_eq!(swept.len() as u64, HOLDS, "every hold expires once");
     assert!(swept.is_sorted(), "in (deadline, id) order");
     let least = (HOLDS as usize).div_ceil(limits::EXPIRED_PER_ENTRY_MAX);
     assert!(entries <= least, "{entries} entries to sweep, {least} suffice");
@@ -193,13 +193,13 @@ fn end(shop: &Shop, n: u64) -> Option<Command> {
 fn a_million_live_holds_of_one_product() {
     const HOLDS: u64 = 1_000_000;
     let mut shop = Shop::new(HOLDS);
-    told("the first 100,000 reserves", || {
+    timed("the first 100,000 reserves", || {
         let commands: Vec<_> = (0..HOLDS / 10).map(|n| shop.reserve(n, HOLD_MS + n)).collect();
         shop.all_ok(commands.into_iter());
     });
     let commands: Vec<_> = (HOLDS / 10..HOLDS * 9 / 10).map(|n| shop.reserve(n, HOLD_MS + n)).collect();
-    told("the next 800,000", || shop.all_ok(commands.into_iter()));
-    told("the last 100,000 (ten times the first would be a square)", || {
+    timed("the next 800,000", || shop.all_ok(commands.into_iter()));
+    timed("the last 100,000 (ten times the first would be a square)", || {
         let commands: Vec<_> = (HOLDS * 9 / 10..HOLDS).map(|n| shop.reserve(n, HOLD_MS + n)).collect();
         shop.all_ok(commands.into_iter());
     });
@@ -215,21 +215,21 @@ fn a_million_live_holds_of_one_product() {
     assert_eq!(record, None, "repeats change nothing");
 
     let ends: Vec<_> = (0..HOLDS).filter_map(|n| end(&shop, n)).collect();
-    told("333,334 confirms and 333,333 releases", || shop.all_ok(ends.into_iter()));
+    timed("333,334 confirms and 333,333 releases", || shop.all_ok(ends.into_iter()));
     let (sold, held) = (HOLDS.div_ceil(3), HOLDS / 3);
     assert_eq!(shop.balance(), Balance { available: HOLDS - sold - held, held, sold });
 
     // All that is left is due at once, from a million deadlines.
     shop.now = START_MS + HOLD_MS + HOLDS;
-    let (_, _) = told("the tick that makes 333,333 due", || shop.apply(vec![Command::Tick]));
+    let (_, _) = timed("the tick that makes 333,333 due", || shop.apply(vec![Command::Tick]));
     assert_eq!(shop.balance(), Balance { available: HOLDS - sold, held: 0, sold }, "exact at once");
-    let (swept, entries) = told("sweeping them", || shop.sweep());
+    let (swept, entries) = timed("sweeping them", || shop.sweep());
     assert!(swept.is_sorted(), "in (deadline, id) order");
     let least = (held as usize).div_ceil(limits::EXPIRED_PER_ENTRY_MAX);
     assert!(entries < least + 1, "{entries} entries to sweep, {least} suffice");
     let most = BATCH as usize + limits::EXPIRED_PER_ENTRY_MAX + 2;
     assert!(shop.changes_max <= most, "{} changes in one entry, {most} are the bound here", shop.changes_max);
-    told("the audit", || shop.audit());
+    timed("the audit", || shop.audit());
 }
 
 /// Freezing a large state and going on must not copy it: the frozen one stays as it was while entries are applied.
@@ -240,16 +240,16 @@ fn a_frozen_state_stays_what_it_was() {
     let commands: Vec<_> = (0..HOLDS / 2).map(|n| shop.reserve(n, HOLD_MS)).collect();
     shop.all_ok(commands.into_iter());
     let digest = shop.ledger.digest();
-    let frozen = told("freezing 100,000 holds", || shop.ledger.freeze());
+    let frozen = timed("freezing 100,000 holds", || shop.ledger.freeze());
     let ends: Vec<_> = (0..HOLDS / 2).filter_map(|n| end(&shop, n)).collect();
-    told("ending most of them meanwhile", || shop.all_ok(ends.into_iter()));
+    timed("ending most of them meanwhile", || shop.all_ok(ends.into_iter()));
     let more: Vec<_> = (HOLDS / 2..HOLDS).map(|n| shop.reserve(n, HOLD_MS)).collect();
     shop.all_ok(more.into_iter());
     let mut bytes = Vec::new();
-    told("writing the frozen one", || frozen.write(&mut bytes)).expect("memory takes bytes");
+    timed("writing the frozen one", || frozen.write(&mut bytes)).expect("memory takes bytes");
     println!("{} bytes, {} a hold", bytes.len(), bytes.len() as u64 / (HOLDS / 2));
-    let mut thawed =
-        told("thawing it", || Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7))).expect("own state thaws");
+    let mut thawed = timed("thawing it", || Ledger::thaw(&mut bytes.as_slice(), ledger_core::IndexSeed(7)))
+        .expect("own state thaws");
     assert_eq!(thawed.digest(), digest, "the state as of the freeze");
     let half = HOLDS / 2;
     let balance = thawed.offer(&shop.offer()).expect("known").balance;
@@ -341,14 +341,14 @@ fn half_a_million_waiting_orders() {
     let mut desk = Desk::new(ORDERS);
     let (sku, other) = (desk.shop.sku.clone(), desk.other.clone());
     let places: Vec<_> = (0..ORDERS - 1_000).map(|n| desk.place(n, &sku, HOLD_MS)).collect();
-    told("placing all but a thousand", || desk.all_placed(places.into_iter()));
+    timed("placing all but a thousand", || desk.all_placed(places.into_iter()));
     let places: Vec<_> = (ORDERS - 1_000..ORDERS).map(|n| desk.place(n, &other, HOLD_MS)).collect();
-    told("placing a thousand of another product", || desk.all_placed(places.into_iter()));
+    timed("placing a thousand of another product", || desk.all_placed(places.into_iter()));
     assert_eq!(desk.shop.ledger.queue_stats().ready, [ORDERS, 0]);
 
     // Fair: of the first two thousand claimed each product has one in two, though one came first with half a million.
     let mut seen = std::collections::BTreeSet::new();
-    told("twenty claims of a hundred", || {
+    timed("twenty claims of a hundred", || {
         for _ in 0..20 {
             let claimed = desk.claim(100, 30_000, 5_000);
             assert_eq!(claimed.len(), 100);
@@ -365,18 +365,18 @@ fn half_a_million_waiting_orders() {
 
     // All leases end at once: they are ready again, behind those that wait already, and an entry sweeps a bounded number.
     desk.shop.now += 30_000;
-    told("a tick that ends 2,100 leases", || desk.shop.apply(vec![Command::Tick]));
+    timed("a tick that ends 2,100 leases", || desk.shop.apply(vec![Command::Tick]));
     assert_eq!(desk.shop.ledger.queue_stats().ready, [ORDERS, 0]);
 
     // Half a million have too little time left: a claim looks at a bounded number, and each is put aside once.
     desk.shop.now = START_MS + HOLD_MS - 1_000;
     let late = ORDERS.div_ceil(limits::LATE_PER_ENTRY_MAX as u64);
-    told("claims that put all of them aside", || {
+    timed("claims that put all of them aside", || {
         for _ in 0..late {
             assert_eq!(desk.claim(1, 30_000, 5_000), []);
         }
     });
-    told("a thousand claims more", || {
+    timed("a thousand claims more", || {
         for _ in 0..1_000 {
             assert_eq!(desk.claim(1, 30_000, 5_000), []);
         }
@@ -398,12 +398,12 @@ fn half_a_million_waiting_orders() {
     let view = desk.shop.ledger.order(last).expect("known");
     assert_eq!((view.brief.phase, view.step), (Phase::Settling, Some(Step::Settle)), "due counts as swept in reads");
     assert_eq!(desk.shop.balance().held, 0, "exact at once");
-    let (_, entries) = told("sweeping them", || desk.shop.sweep());
+    let (_, entries) = timed("sweeping them", || desk.shop.sweep());
     assert!(entries <= (ORDERS as usize).div_ceil(limits::EXPIRED_PER_ENTRY_MAX), "{entries} entries to sweep");
     let stats = desk.shop.ledger.queue_stats();
     assert_eq!(stats.ready[0] + stats.ready[1], ORDERS, "all of them have a step to take: {stats:?}");
     assert_eq!(stats.ready[0], seen.len() as u64, "those ever claimed settle");
-    told("the audit", || desk.shop.audit());
+    timed("the audit", || desk.shop.audit());
 }
 
 /// A worker that says an attempt takes very long stands beside one that needs little: however often

@@ -35,7 +35,7 @@ impl Lane {
             let _ = tell.send(result);
         });
         self.group.append(vec![entry], done).expect("append");
-        told.recv().expect("told").expect("durable");
+        told.recv().expect("answered").expect("durable");
         begun.elapsed().as_secs_f64() * 1e6
     }
 }

@@ -1,6 +1,6 @@
 //! `ledgerctl data-dir`: a stopped node's data directory, as a whole.
 //!
-//! **Owns** what an operator is told of it. **Must never** touch a directory in use. **Read next**:
+//! **Owns** what is printed of it. **Must never** touch a directory in use. **Read next**:
 //! [`ledger_node::data_dir`].
 
 use ledger_node::data_dir::{self, DataDirError};

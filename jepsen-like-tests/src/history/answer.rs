@@ -1,7 +1,7 @@
 //! What came back, as the journal writes it.
 //!
 //! **Owns** [`Answer`], [`Told`] and [`No`], and how they come out of the client's outcomes. **Must never** turn *unknown* into anything else.
-//! **Read next**: [`super::told`].
+//! **Read next**: [`super::observations`].
 
 use client_sdk::{
     Balance, IdView, OfferSettled, OfferView, Outcome, Refusal, Reservation, Resolved, Returned, SoldOut, Status,

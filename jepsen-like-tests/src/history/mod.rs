@@ -29,12 +29,12 @@
 //! happened), `unknown` (it may or may not have happened). `replayed` repeats an earlier verdict without a second effect.
 //!
 //! **Owns** the format. **Must never** ask the ledger anything: a journal that the ledger writes proves nothing.
-//! **Read next**: [`op`], [`answer`], [`told`], [`crate::checkers`].
+//! **Read next**: [`op`], [`answer`], [`observations`], [`crate::checkers`].
 
 pub mod answer;
 pub mod hostile;
+pub mod observations;
 pub mod op;
-pub mod told;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -43,8 +43,10 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, At, BEHIND, No, Out, State, Told, Units};
 pub use hostile::Hostile;
+pub use observations::{
+    Change, ChangedLine, FinalDigest, FinalId, FinalLine, FinalOffer, FinalStatus, FinalStock, Watched,
+};
 pub use op::{Line, Offer, Op, Terms};
-pub use told::{Change, ChangedLine, FinalDigest, FinalId, FinalLine, FinalOffer, FinalStatus, FinalStock, Watched};
 
 /// What a checker must know of the run itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

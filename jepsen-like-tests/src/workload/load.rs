@@ -207,8 +207,8 @@ pub fn stretched(load: Load, faults_ms: u64) -> Load {
     }
 }
 
-/// A load that goes on until this moment of the run's clock, seldomer, and finds goods all the while: something is acknowledged around a loss
-/// that takes its time.
+/// A load that goes on until this moment of the run's clock at a lower rate, with deliveries often enough
+/// that stock is left: reserves are acknowledged before, during and after a loss that takes its time.
 pub fn lasting(load: Load, ends_ms: u64) -> Load {
     Load { ends_ms, delivery_every_ms: 1_000, pause_ms_max: load.pause_ms_max.max(500), ..load }
 }

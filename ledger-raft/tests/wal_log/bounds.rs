@@ -21,7 +21,7 @@ fn low_space_withholds_appends_lets_votes_pass_and_recovers() {
         let config = WalConfig { low_space_bytes: 1 << 20, ..config() };
         let wal = Wal::open(Arc::new(disk.clone()), dir(), identity(), config.clone()).await.expect("open");
         let group = wal.group(GROUPS[0]);
-        append(&group, vec![entry(1, 0, 100)]).await.expect("told").expect("durable");
+        append(&group, vec![entry(1, 0, 100)]).await.expect("answered").expect("durable");
 
         disk.set_capacity(disk.used_bytes() + 1000);
         let mut low = wal.low_space();
@@ -42,10 +42,10 @@ fn low_space_withholds_appends_lets_votes_pass_and_recovers() {
         assert!(withheld.try_recv().is_err(), "withheld");
         assert!(overtaken.try_recv().is_err(), "withheld");
         wal.group(GROUPS[1]).truncate_after(None).await.expect("truncations pass");
-        overtaken.await.expect("told").expect("what is truncated need not wait");
+        overtaken.await.expect("answered").expect("what is truncated need not wait");
 
         disk.set_capacity(64 << 20);
-        withheld.await.expect("told").expect("durable once there is space");
+        withheld.await.expect("answered").expect("durable once there is space");
         low.wait_for(|low| !*low).await.expect("not low");
         wal.close().await;
 
@@ -65,7 +65,7 @@ fn a_vote_takes_the_withheld_appends_of_its_group_along() {
         let config = WalConfig { low_space_bytes: 1 << 20, ..config() };
         let wal = Wal::open(Arc::new(disk.clone()), dir(), identity(), config.clone()).await.expect("open");
         let group = wal.group(GROUPS[0]);
-        append(&group, vec![entry(1, 0, 100)]).await.expect("told").expect("durable");
+        append(&group, vec![entry(1, 0, 100)]).await.expect("answered").expect("durable");
 
         // Low, with room for some segments yet.
         disk.set_capacity(disk.used_bytes() + (512 << 10));
@@ -107,7 +107,7 @@ async fn starved() -> Starved {
     let disk = SimDisk::new(0);
     let wal = open(&disk).await.expect("open");
     let group = wal.group(GROUPS[0]);
-    append(&group, vec![entry(1, 0, 10)]).await.expect("told").expect("durable");
+    append(&group, vec![entry(1, 0, 10)]).await.expect("answered").expect("durable");
     disk.set_capacity(disk.used_bytes());
     let mut low = wal.low_space();
     let waiting = (2..40).map(|index| append(&group, vec![entry(index, 0, 8000)])).collect();
@@ -137,7 +137,7 @@ fn without_room_a_vote_waits_with_the_appends_of_its_group_and_others_pass() {
 
         disk.set_capacity(1 << 30);
         for told in waiting {
-            told.await.expect("told").expect("durable");
+            told.await.expect("answered").expect("durable");
         }
         (&mut vote).await.expect("task").expect("durable");
         low.wait_for(|low| !*low).await.expect("not low");
@@ -156,7 +156,7 @@ fn a_full_disk_while_allocating_is_a_state_and_not_a_failure() {
         assert!(wal.poisoned().borrow().is_none());
         disk.set_capacity(1 << 30);
         for told in waiting {
-            told.await.expect("told").expect("durable");
+            told.await.expect("answered").expect("durable");
         }
         assert!(!*low.borrow_and_update());
     });
@@ -172,7 +172,7 @@ fn space_found_in_the_middle_of_a_round_lets_no_append_overtake_another() {
             let wal = open(&disk).await.expect("open");
             let (group, other) = (wal.group(GROUPS[0]), wal.group(GROUPS[1]));
             for index in 1..40 {
-                append(&group, vec![entry(index, 0, 3000)]).await.expect("told").expect("durable");
+                append(&group, vec![entry(index, 0, 3000)]).await.expect("answered").expect("durable");
             }
             disk.set_capacity(disk.used_bytes());
             let fills = async {
@@ -196,7 +196,7 @@ fn space_found_in_the_middle_of_a_round_lets_no_append_overtake_another() {
             drop(vote.await);
             disk.set_capacity(1 << 30);
             for told in [Some(first), second].into_iter().flatten() {
-                told.await.expect("told").expect("durable");
+                told.await.expect("answered").expect("durable");
             }
             wal.close().await;
             let wal = open(&disk).await.expect("open");
@@ -215,7 +215,7 @@ fn purging_recycles_segments_instead_of_growing() {
         let group = wal.group(GROUPS[0]);
         wal.group(GROUPS[1]).save_vote(Bytes::from_static(b"once, long ago")).await.expect("vote");
         for index in 1..400u64 {
-            append(&group, vec![entry(index, 0, 5000)]).await.expect("told").expect("durable");
+            append(&group, vec![entry(index, 0, 5000)]).await.expect("answered").expect("durable");
             if index % 10 == 0 {
                 group.purge(index - 3, Bytes::from(format!("id {}", index - 3))).await.expect("purge");
             }
@@ -285,7 +285,7 @@ fn oversize_and_holes_are_refused_and_change_nothing() {
         let big = wal.entry_bytes_max();
         assert_eq!(big, 16 << 10, "a quarter of a segment");
         let of = |index, bytes| WalEntry { index, head: Bytes::new(), data: Bytes::from(vec![1; bytes]) };
-        append(&group, vec![of(5, big)]).await.expect("told").expect("the largest fits");
+        append(&group, vec![of(5, big)]).await.expect("answered").expect("the largest fits");
         for bad in [vec![of(6, big + 1)], vec![of(7, 1)], vec![of(6, 1), of(8, 1)], vec![of(5, 1)]] {
             let refused = group.append(bad, Box::new(|_| panic!("never called"))).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::InvalidInput);
@@ -330,7 +330,7 @@ fn reads_reach_from_segments_into_memory_and_keep_the_byte_bound() {
         let wal = open(&SimDisk::new(0)).await.expect("open");
         let group = wal.group(GROUPS[0]);
         for index in 1..=50u64 {
-            append(&group, vec![entry(index, 0, 1000)]).await.expect("told").expect("durable");
+            append(&group, vec![entry(index, 0, 1000)]).await.expect("answered").expect("durable");
         }
         let all = group.read(1, 50, usize::MAX).expect("read");
         assert_eq!(all.iter().map(|e| e.index).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
@@ -339,7 +339,7 @@ fn reads_reach_from_segments_into_memory_and_keep_the_byte_bound() {
         assert_eq!(group.read(51, 90, 10).expect("read").len(), 0);
         group.truncate_after(Some(10)).await.expect("truncate");
         let again = entry(11, 1, 10);
-        append(&group, vec![again.clone()]).await.expect("told").expect("durable");
+        append(&group, vec![again.clone()]).await.expect("answered").expect("durable");
         assert_eq!(group.read(10, 50, usize::MAX).expect("read")[1..], [again]);
         group.purge(4, Bytes::from_static(b"id 4")).await.expect("purge");
         assert_eq!(group.read(4, 9, 10).unwrap_err().kind(), ErrorKind::NotFound);

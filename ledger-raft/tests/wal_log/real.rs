@@ -30,7 +30,7 @@ fn smoke(disk: RealDisk) {
             }
         }
         for told in told {
-            told.await.expect("told").expect("durable");
+            told.await.expect("answered").expect("durable");
         }
         wal.group(GROUPS[2]).save_vote(Bytes::from_static(b"v")).await.expect("vote");
         let before: Vec<_> = GROUPS.iter().map(|g| observe(&wal.group(*g))).collect();

@@ -18,7 +18,7 @@ async fn write_log(disk: &SimDisk, close: bool) {
     for turn in 1..=20u64 {
         for (at, id) in GROUPS.into_iter().enumerate() {
             let size = [60, 3000, 9000][(turn as usize + at) % 3];
-            append(&wal.group(id), vec![entry(turn, turn, size)]).await.expect("told").expect("durable");
+            append(&wal.group(id), vec![entry(turn, turn, size)]).await.expect("answered").expect("durable");
         }
         if turn % 4 == 0 {
             let vote = Bytes::from(format!("vote {turn:04}"));
@@ -186,7 +186,7 @@ fn damage_stays_until_it_is_cleared_and_a_reset_keeps_the_vote() {
         assert_eq!((group.state().last_index, group.state().vote), (None, vote.clone()));
         group.purge(50, Bytes::from_static(b"id 50")).await.expect("purge");
         group.clear_damage().await.expect("clear");
-        append(&group, vec![entry(51, 1, 10)]).await.expect("told").expect("durable");
+        append(&group, vec![entry(51, 1, 10)]).await.expect("answered").expect("durable");
         wal.close().await;
         let wal = open(&disk).await.expect("open");
         let state = wal.group(hurt).state();
@@ -206,10 +206,10 @@ fn damage_after_a_reset_is_damage_again() {
         let emptied = |wal: &Wal| wal.group(id).state().damage.map(|damage| damage.emptied);
         {
             let wal = open(&disk).await.expect("open");
-            append(&wal.group(id), vec![entry(1, 1, 60)]).await.expect("told").expect("durable");
+            append(&wal.group(id), vec![entry(1, 1, 60)]).await.expect("answered").expect("durable");
             wal.group(id).reset().await.expect("reset");
             for index in 31..=60 {
-                append(&wal.group(id), vec![entry(index, 1, 3000)]).await.expect("told").expect("durable");
+                append(&wal.group(id), vec![entry(index, 1, 3000)]).await.expect("answered").expect("durable");
             }
             assert_eq!(emptied(&wal), Some(true));
             wal.close().await;
@@ -329,7 +329,7 @@ fn damage_by_a_cut_segment_outlives_that_segment_and_any_rotten_block_of_the_nex
         let disk = SimDisk::new(2);
         for group in [GROUPS[0], GROUPS[1]] {
             let wal = crate::crash::open(&disk).await.expect("opens");
-            append(&wal.group(group), vec![entry(1, 1, 100)]).await.expect("told").expect("durable");
+            append(&wal.group(group), vec![entry(1, 1, 100)]).await.expect("answered").expect("durable");
             wal.close().await;
         }
         let begun = segments(&disk).into_iter().filter(|file| generation(&disk, file) > 0);
@@ -359,7 +359,7 @@ fn a_loss_that_one_start_found_outlives_any_rotten_block_of_its_segment() {
         let disk = SimDisk::new(2);
         for tag in 1..=2 {
             let wal = crate::crash::open(&disk).await.expect("opens");
-            append(&wal.group(GROUPS[0]), vec![entry(tag, tag, 100)]).await.expect("told").expect("durable");
+            append(&wal.group(GROUPS[0]), vec![entry(tag, tag, 100)]).await.expect("answered").expect("durable");
             wal.close().await;
         }
         ledger_raft::seam::Disk::remove(&disk, &newest(&disk)).expect("removed");

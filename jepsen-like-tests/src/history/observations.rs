@@ -1,4 +1,4 @@
-//! What the feed told, and what was read at the end, as the journal writes it.
+//! What the feed delivered, and what was read at the end, as the journal writes it.
 //!
 //! **Owns** these formats. **Must never** be asked of the ledger's insides: all of it comes through the public API.
 //! **Read next**: [`crate::readout`].
