@@ -199,8 +199,9 @@ impl Strikes {
                 self.undo.push((self.now + RESTARTS, Undo::Start(losing.node)));
                 Some((Step::Lags, LAGS))
             }
-            // What it acknowledges from here on, those that lag never hear of.
-            Step::Lags if !over && losing.older.is_none() && losing.until - self.now <= losing.copy_age => {
+            // What it acknowledges from here on, those that lag never hear of. A copy younger than `HEARD` would
+            // lack nothing that others have on disk.
+            Step::Lags if !over && losing.older.is_none() && losing.until - self.now <= losing.copy_age.max(HEARD) => {
                 losing.older = Some(self.worlds[losing.node].fork());
                 Some((Step::Lags, losing.until - self.now))
             }

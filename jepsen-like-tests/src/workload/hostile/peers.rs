@@ -19,6 +19,8 @@ const WELCOME_BYTES: usize = 24;
 const REFUSAL_AT: usize = 8;
 const NO_MEMBER: u8 = 6;
 const WITHIN: Duration = Duration::from_secs(5);
+/// A connection from before the end of the faults may break late.
+const ATTEMPTS: usize = 3;
 
 /// Magic 8, protocol 2, lane 1, zeroes 5, cluster 16, incarnation 8, from 8, to 8, disk 16, run 8, zeroes 4, checksum 4.
 fn hello(cluster: &[u8], incarnation: u64, to: u64) -> Vec<u8> {
@@ -37,25 +39,29 @@ fn hello(cluster: &[u8], incarnation: u64, to: u64) -> Vec<u8> {
     b
 }
 
-/// Greets a node's peer port; what is wrong with its answer, if anything is.
+/// Greets a node's peer port; what is wrong with its answer, if anything is. No fault is active any
+/// more, so a connection that breaks every time is wrong, too.
 ///
 /// # Errors
 /// When the node cannot be asked for its cluster, or cannot be reached.
 pub(super) async fn greet(site: &Site, node: u64) -> Result<Option<String>, Failure> {
     let status = site.admin(node).await?.node_status(v1::NodeStatusRequest {}).await?.into_inner();
     let own = status.members.iter().find(|member| member.node == node).ok_or("it does not know itself")?;
-    let mut io = site.dial(&own.peer).await?;
-    let mut welcome = [0; WELCOME_BYTES];
-    let talk = async {
-        io.write_all(&hello(&status.cluster, status.incarnation, node)).await?;
-        io.flush().await?;
-        io.read_exact(&mut welcome).await
-    };
-    Ok(match tokio::time::timeout(WITHIN, talk).await {
-        // Closed without an answer: it listens to other networks only.
-        Ok(Err(_)) => None,
-        Ok(Ok(_)) if welcome[REFUSAL_AT] == NO_MEMBER => None,
-        Ok(Ok(_)) => Some(format!("node {node} answers a peer that is no member with {}", welcome[REFUSAL_AT])),
-        Err(_) => Some(format!("node {node} does not answer a peer that is no member")),
-    })
+    let mut wrong = None;
+    for _ in 0..ATTEMPTS {
+        let mut io = site.dial(&own.peer).await?;
+        let mut welcome = [0; WELCOME_BYTES];
+        let talk = async {
+            io.write_all(&hello(&status.cluster, status.incarnation, node)).await?;
+            io.flush().await?;
+            io.read_exact(&mut welcome).await
+        };
+        wrong = Some(match tokio::time::timeout(WITHIN, talk).await {
+            Ok(Ok(_)) if welcome[REFUSAL_AT] == NO_MEMBER => return Ok(None),
+            Ok(Ok(_)) => format!("node {node} answers a peer that is no member with {}", welcome[REFUSAL_AT]),
+            Ok(Err(error)) => format!("node {node} closes a connection of a peer that is no member: {error}"),
+            Err(_) => format!("node {node} does not answer a peer that is no member"),
+        });
+    }
+    Ok(wrong)
 }
