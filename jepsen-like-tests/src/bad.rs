@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 39] = [
+pub const ALL: [Bad; 38] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -55,10 +55,6 @@ pub const ALL: [Bad; 39] = [
     Bad { name: "peer-not-asked", what: "anybody from anywhere may be a peer" },
     Bad { name: "disk-id-unchecked", what: "a member may join and connect on any disk" },
     Bad { name: "memory-of-others-ignored", what: "what others remember of a replica is not held against its disk" },
-    Bad {
-        name: "forgotten-vote-given-again",
-        what: "a replica votes again in terms in which its disk may have forgotten a vote",
-    },
     Bad { name: "reverted-follower-accepted", what: "a leader goes on with a member that lacks what it acknowledged" },
     Bad { name: "damage-not-recorded", what: "damage found while a replica runs is forgotten by a restart" },
     Bad { name: "copied-directory-accepted", what: "a copy of a directory counts as the original" },

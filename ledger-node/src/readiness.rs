@@ -91,6 +91,11 @@ fn unheard(status: &GroupStatus, tuning: &RaftTuning) -> Option<String> {
     }
     Some(match (&status.no_quorum, heard, status.role) {
         (Some(why), ..) => why.to_string(),
+        (None, None, _) if status.awaits_voters => {
+            "no leader was heard since the start, and no majority of the voters has answered yet what it remembers of \
+             this replica"
+                .to_owned()
+        }
         (None, None, _) => "no leader was heard since the start".to_owned(),
         (None, Some(heard), Role::Leader) => format!("no quorum has acknowledged this leader for {heard:?}"),
         (None, Some(heard), _) => format!("the leader was last heard {heard:?} ago"),

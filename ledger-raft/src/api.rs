@@ -251,6 +251,9 @@ pub struct GroupStatus {
     /// The replica is being repaired after damage of its log: it neither votes nor leads before it
     /// has all that it may have acknowledged.
     pub repairing: bool,
+    /// The replica has started and does not vote yet: no majority of the voters has answered what it
+    /// acknowledged before, which a disk that went back does not know.
+    pub awaits_voters: bool,
     /// Requests for a vote that were declined since the start, since the replica is damaged, under
     /// repair, or has not heard yet what others remember of it. Questions of others that wait for
     /// this replica's memory before they ask for votes count, too, while it is damaged.

@@ -378,6 +378,7 @@ impl GroupCore {
             apply_halted: self.progress.halted_why(),
             entries_refused: self.progress.refused.load(Ordering::Relaxed),
             repairing: !self.gate.is_repaired(),
+            awaits_voters: !self.gate.is_remembered(),
             votes_declined: self.votes_declined.load(Ordering::Relaxed),
             snapshot_failure: self.snapshots.failure(),
         }

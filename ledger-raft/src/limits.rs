@@ -20,12 +20,12 @@ pub const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
 pub const REMEMBERED_ASK_AGAIN: Duration = Duration::from_millis(100);
 /// ... and once it may.
 pub const REMEMBERED_ASK_LATE: Duration = Duration::from_secs(1);
-/// Once a quorum has answered, the others have so long to answer, too: several round trips. A host
-/// that is silent delays a vote by no more than that, and an election takes longer.
-pub const REMEMBERED_GRACE: Duration = Duration::from_millis(50);
+/// Once a quorum has answered, the others have so long to answer, too: a dial and a request over a
+/// distance. A host that is silent delays a vote by no more than that, and an election takes longer.
+pub const REMEMBERED_GRACE: Duration = Duration::from_millis(200);
 /// So often the replica that asks looks whether its members have changed.
 pub const REMEMBERED_LOOK: Duration = Duration::from_secs(1);
-const _: () = assert!(REMEMBERED_GRACE.as_millis() * 4 < ELECTION_MIN.as_millis());
+const _: () = assert!(REMEMBERED_GRACE.as_millis() * 2 <= ELECTION_MIN.as_millis());
 /// A replica begins a group once a majority of its founders has answered; it is tried again after
 /// that. Longer than the longest pause between dials and one question.
 pub const FOUNDERS_WITHIN: Duration = Duration::from_secs(2);

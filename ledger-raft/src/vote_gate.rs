@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use openraft::raft::VoteRequest;
 use openraft::vote::RaftVote;
 use tokio::sync::watch;
@@ -35,6 +35,7 @@ use crate::limits::{
 };
 use crate::memory::Acknowledged;
 use crate::repair;
+use crate::transport::checks;
 use crate::transport::frame::Kind;
 use crate::types::{LeaderId, Membership, Vote, log_id};
 
@@ -148,6 +149,13 @@ impl Answer {
         let remembered = if is_remembered { Some(Acknowledged::take(body)?) } else { None };
         Ok(Self { whole, vote, remembered })
     }
+
+    /// An answer to a replica that knows `term`: a vote that cannot follow it is malformed.
+    fn take_after(body: &mut impl Buf, term: u64) -> io::Result<Self> {
+        let answer = Self::take(body)?;
+        checks::named_vote(answer.vote.as_ref(), term)?;
+        Ok(answer)
+    }
 }
 
 /// Answers a replica that has just started.
@@ -194,24 +202,34 @@ async fn ask_all(core: Arc<GroupCore>) {
         let whole = answered.iter().filter(|(_, answer)| answer.whole).map(|(voter, _)| *voter).collect();
         let now = Instant::now();
         let mut until = now + REMEMBERED_LOOK;
+        let mut may_open = false;
         if !open && is_quorum(core.node, members.get_joint_config(), &whole) {
             let due = *open_at.get_or_insert(now + REMEMBERED_GRACE);
-            if asking.is_empty() || now >= due {
-                if take_vote(&core, raft, &answered).await {
-                    core.gate.remembered.send_replace(true);
-                    apply(&core);
-                    let group = core.id.0;
-                    tracing::debug!(group, heard = ?whole, "the replica votes: others remember no more than it has");
-                }
-                continue;
-            }
+            may_open = asking.is_empty() || now >= due;
             until = due;
         }
-        if asking.is_empty() {
+        let next = if may_open {
+            if !take_vote(&core, raft, &answered).await {
+                continue;
+            }
+            // An answer that has come meanwhile counts before the replica votes.
+            let Some(Some(next)) = asking.next().now_or_never() else {
+                core.gate.remembered.send_replace(true);
+                core.status.send_modify(|status| status.awaits_voters = false);
+                apply(&core);
+                let group = core.id.0;
+                tracing::debug!(group, heard = ?whole, "the replica votes: others remember no more than it has");
+                continue;
+            };
+            next
+        } else if asking.is_empty() {
             tokio::time::sleep_until(until).await;
             continue;
-        }
-        let Ok(Some((voter, answer))) = tokio::time::timeout_at(until, asking.next()).await else { continue };
+        } else {
+            let Ok(Some(next)) = tokio::time::timeout_at(until, asking.next()).await else { continue };
+            next
+        };
+        let (voter, answer) = next;
         asked.remove(&voter);
         if let Some(remembered) = &answer.remembered
             && core.memory.hear_of_me(remembered).is_err()
@@ -220,6 +238,10 @@ async fn ask_all(core: Arc<GroupCore>) {
             return;
         }
         answered.insert(voter, answer);
+        if open {
+            // A late answer's term counts, too: from here on no forgotten vote in it is given again.
+            take_vote(&core, raft, &answered).await;
+        }
     }
 }
 
@@ -234,8 +256,9 @@ async fn ask_until_answered(core: &GroupCore, voter: u64, addr: String, answered
         pause = true;
         let link = core.links.to(NodeId(voter), &addr).control;
         let body = link.call(Kind::Acknowledgements, core.id.0, Bytes::new(), REMEMBERED_WITHIN).await;
-        if let Ok(answer) = body.and_then(|mut body| Answer::take(&mut body)) {
-            return (voter, answer);
+        match body.and_then(|mut body| Answer::take_after(&mut body, core.known().term)) {
+            Ok(answer) => return (voter, answer),
+            Err(error) => tracing::debug!(group = core.id.0, voter, %error, "no answer of what a voter remembers"),
         }
     }
 }
@@ -249,7 +272,7 @@ async fn ask_until_answered(core: &GroupCore, voter: u64, addr: String, answered
 async fn take_vote(core: &GroupCore, raft: &Raft, answered: &BTreeMap<u64, Answer>) -> bool {
     let heard = latest_term(answered.values());
     let Ok(own) = core.store.vote() else { return false };
-    if own.map_or(0, |vote| vote.leader_id.term) >= heard || crate::bad!("forgotten-vote-given-again") {
+    if own.map_or(0, |vote| vote.leader_id.term) >= heard {
         return true;
     }
     let vote = Vote::from_leader_id(LeaderId { term: heard, voted_for: core.node.0 }, false);
@@ -273,6 +296,7 @@ fn latest_term<'a>(answers: impl Iterator<Item = &'a Answer>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::TERM_STEP_MAX;
     use crate::types::Peer;
 
     #[test]
@@ -315,6 +339,11 @@ mod tests {
         (golden[3], golden[11], golden[19], golden[27], golden[35], golden[43]) = (9, 3, 1, 7, 6, 5);
         assert_eq!(bytes[..], golden);
         assert_eq!(Answer::take(&mut &bytes[..]).expect("whole"), both);
+        assert!(Answer::take_after(&mut &bytes[..], 1).is_ok());
+        let beyond = Vote::from_leader_id(LeaderId { term: 2 + TERM_STEP_MAX, voted_for: 3 }, true);
+        let mut above = BytesMut::new();
+        Answer { vote: Some(beyond), ..both }.put(&mut above);
+        assert!(Answer::take_after(&mut &above[..], 1).is_err(), "a term that nobody can outbid");
         for cut in 0..bytes.len() {
             assert!(Answer::take(&mut &bytes[..cut]).is_err(), "cut at {cut}");
         }

@@ -240,7 +240,28 @@ async fn no_vote_is_given_in_a_term_that_others_have_voted_in() {
     assert!(c.nodes[&2].group.status().term > term, "it is saved");
 }
 
-/// A host without power refuses no connection: whoever asks it waits for a time-out.
+/// Its candidate answers when the replica votes already.
+#[tokio::test]
+async fn no_vote_is_given_in_a_term_that_a_late_answer_names() {
+    let mut c = Cluster::start(3, without_elections()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    c.kill(2);
+    let term = c.nodes[&1].group.status().term;
+    let older = c.disks[&1].fork();
+    c.nodes[&1].group.transfer_leader(NodeId(3), PATIENCE).await.expect("transferred");
+    c.kill(1);
+    c.kill(3);
+    c.disks[&1].restore(&older, false);
+    c.up(1).await;
+    c.up(2).await;
+    let status = c.until(2, "votes: it and another are two of three", |s| !s.awaits_voters).await;
+    assert_eq!(status.term, term, "neither of them knows the later term");
+    c.up(3).await;
+    c.until(2, "has a vote in the later term", |s| s.term > term).await;
+}
+
+/// A host without power refuses no connection: a request to it ends with a time-out only.
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "a real port that nobody answers on")]
 async fn a_host_that_is_silent_does_not_delay_the_first_vote() {

@@ -87,6 +87,11 @@ pub(crate) fn higher_vote(vote: Vote, term: u64) -> io::Result<Vote> {
     Ok(vote)
 }
 
+/// The vote that a voter names to a replica that has just started, and that knows `term`.
+pub(crate) fn named_vote(vote: Option<&Vote>, term: u64) -> io::Result<()> {
+    vote.map_or(Ok(()), |vote| term_follows(vote.leader_id.term, term))
+}
+
 /// What was sent, as far as an answer to it is concerned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
@@ -159,6 +164,9 @@ mod tests {
             assert!(vote(&leader(term), true, LEADER, &at).is_err(), "term {term}");
         }
         assert!(vote(&leader(0), true, LEADER, &at).is_ok(), "openraft answers an old term itself");
+        assert!(named_vote(Some(&leader(7 + TERM_STEP_MAX)), 7).is_ok());
+        assert!(named_vote(Some(&leader(8 + TERM_STEP_MAX)), 7).is_err());
+        assert!(named_vote(None, 7).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //!
 //! **Read next**: [`frame`], [`link`] (the side that asks), [`server`] (the side that answers), [`network`] (openraft's traits).
 
-mod checks;
+pub(crate) mod checks;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod link;
