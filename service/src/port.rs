@@ -131,13 +131,13 @@ struct Handle {
 }
 
 impl Handle {
-    fn of(source: Source) -> Self {
+    fn of(source: Source, now_ms: u64) -> Self {
         Self {
             source,
             closing: AtomicU8::new(0),
             called: AtomicBool::new(false),
             buffered: AtomicUsize::new(0),
-            progressed_ms: AtomicU64::new(0),
+            progressed_ms: AtomicU64::new(now_ms),
             waker: AtomicWaker::new(),
         }
     }
@@ -230,7 +230,7 @@ impl PortGate {
         match state.gate.admit(source, trusted, self.began.elapsed()) {
             Ok(admitted) => {
                 state.streams += 1;
-                let handle = Arc::new(Handle::of(source));
+                let handle = Arc::new(Handle::of(source, self.now_ms()));
                 state.handles.insert(admitted.id, handle.clone());
                 let replaced = admitted.closes.and_then(|closes| state.handles.remove(&closes));
                 drop(state);
@@ -337,25 +337,33 @@ impl Place {
         Buffered { place: self.clone(), bytes }
     }
     fn add_buffered(&self, bytes: usize) {
-        let before = self.handle.buffered.fetch_add(bytes, Ordering::Relaxed);
-        let all = self.gate.buffered.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if before == 0 {
+        // Before the count: with nothing buffered the time may be old, and the connection's task may look at
+        // both at any moment.
+        if self.handle.buffered.load(Ordering::Acquire) == 0 {
             self.progressed();
         }
+        let before = self.handle.buffered.fetch_add(bytes, Ordering::Release);
+        let all = self.gate.buffered.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if before + bytes > BUFFERED_PER_CONNECTION {
             self.close(CloseReason::Buffered);
         } else if all > BUFFERED_MAX {
             self.gate.close_fullest();
         }
     }
+    fn sub_buffered(&self, bytes: usize) {
+        self.handle.buffered.fetch_sub(bytes, Ordering::Release);
+        self.gate.buffered.fetch_sub(bytes, Ordering::Relaxed);
+    }
     fn progressed(&self) {
-        self.handle.progressed_ms.store(self.gate.now_ms(), Ordering::Relaxed);
+        self.handle.progressed_ms.store(self.gate.now_ms(), Ordering::Release);
     }
     /// Whether something is buffered and its peer has taken none of it for too long.
-    pub(crate) fn is_stuck(&self) -> bool {
-        let progressed = || self.handle.progressed_ms.load(Ordering::Relaxed);
-        self.handle.buffered.load(Ordering::Relaxed) > 0
-            && u128::from(self.gate.now_ms().saturating_sub(progressed())) >= BUFFERED_WITHIN.as_millis()
+    pub fn is_stuck(&self) -> bool {
+        // The time first: what is counted after it has been there for less.
+        let now_ms = self.gate.now_ms();
+        self.handle.buffered.load(Ordering::Acquire) > 0
+            && u128::from(now_ms.saturating_sub(self.handle.progressed_ms.load(Ordering::Acquire)))
+                >= BUFFERED_WITHIN.as_millis()
     }
     /// Closes the connection.
     pub fn close(&self, reason: CloseReason) {
@@ -394,13 +402,19 @@ impl Buffered {
         self.place.progressed();
         self.place.add_buffered(bytes);
     }
+
+    /// So many bytes of it are counted elsewhere from now on.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = bytes.min(self.bytes);
+        self.bytes -= less;
+        self.place.sub_buffered(less);
+    }
 }
 
 impl Drop for Buffered {
     fn drop(&mut self) {
         self.place.progressed();
-        self.place.handle.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.place.gate.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.place.sub_buffered(self.bytes);
     }
 }
 
@@ -530,5 +544,49 @@ mod tests {
         assert!(!stuck(), "nothing waits");
         let _late = places[0].buffer(10);
         assert!(!stuck(), "it came just now");
+    }
+
+    /// The connection's task looks at any moment, also in the middle of a count.
+    #[tokio::test(start_paused = true)]
+    async fn first_bytes_after_a_quiet_time_never_look_stuck() {
+        tokio::time::advance(2 * BUFFERED_WITHIN).await;
+        let (_gate, places) = places(1);
+        tokio::time::advance(BUFFERED_WITHIN / 2).await;
+        places[0].handle.buffered.fetch_add(1, Ordering::AcqRel);
+        assert!(!places[0].is_stuck(), "the connection is new");
+        places[0].handle.buffered.fetch_sub(1, Ordering::AcqRel);
+
+        let (place, runtime) = (places[0].clone(), tokio::runtime::Handle::current());
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let looks = std::thread::spawn({
+            let done = done.clone();
+            move || {
+                let _runtime = runtime.enter();
+                let mut stuck = 0;
+                while !done.load(Ordering::Acquire) {
+                    stuck += usize::from(place.is_stuck());
+                }
+                stuck
+            }
+        });
+        for _ in 0..20_000 {
+            tokio::time::advance(2 * BUFFERED_WITHIN).await;
+            drop(places[0].buffer(1));
+        }
+        done.store(true, Ordering::Release);
+        assert_eq!(looks.join().expect("it ends"), 0);
+    }
+
+    #[tokio::test]
+    async fn bytes_counted_elsewhere_are_counted_once() {
+        let (gate, places) = places(1);
+        let mut whole = places[0].buffer(10);
+        let part = places[0].buffer(4);
+        whole.shrink(4);
+        assert_eq!(gate.buffered(), 10);
+        drop(whole);
+        assert_eq!(gate.buffered(), 4);
+        drop(part);
+        assert_eq!(gate.buffered(), 0);
     }
 }
