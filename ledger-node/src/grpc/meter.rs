@@ -28,6 +28,9 @@ use super::connection::Caller;
 use super::request::Incoming;
 use crate::limits::{PART_BYTES, RETRY_OVERLOADED_MS, UNREAD_PER_STREAM};
 
+/// HTTP/2 gets an answer in slices of at most so many bytes.
+const SLICE_BYTES: usize = UNREAD_PER_STREAM / 2;
+
 /// Meters the calls of every service behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MeterLayer;
@@ -91,6 +94,8 @@ fn too_many(full: CallsFull) -> tonic::Status {
 /// The body of an answer.
 pub(super) struct Metered<B> {
     body: B,
+    /// The end of a part, of which HTTP/2 has the beginning.
+    rest: Option<Rest>,
     place: Option<Place>,
     /// Ends with the body.
     _call: Option<Call>,
@@ -99,7 +104,49 @@ pub(super) struct Metered<B> {
 
 impl<B> Metered<B> {
     fn new(body: B, place: Option<Place>, call: Option<Call>) -> Self {
-        Self { body, place, _call: call, stream: Arc::default() }
+        Self { body, rest: None, place, _call: call, stream: Arc::default() }
+    }
+}
+
+/// What of a part HTTP/2 does not have yet.
+struct Rest {
+    bytes: Bytes,
+    buffered: Option<Buffered>,
+}
+
+impl<B> Metered<B> {
+    /// The beginning of a part. HTTP/2 lets a part go when all of it was written, so that a long one
+    /// would look as if its peer took nothing.
+    fn first_slice(&mut self, mut bytes: Bytes) -> Bytes {
+        let first = bytes.split_to(bytes.len().min(SLICE_BYTES));
+        if !bytes.is_empty() {
+            let buffered = self.place.as_ref().map(|place| place.buffer(bytes.len()));
+            self.rest = Some(Rest { bytes, buffered });
+        }
+        self.counted(first)
+    }
+
+    /// The next slice of the part that HTTP/2 has the beginning of.
+    fn rest_slice(&mut self) -> Option<Bytes> {
+        let rest = self.rest.as_mut()?;
+        let slice = rest.bytes.split_to(rest.bytes.len().min(SLICE_BYTES));
+        if let Some(buffered) = &mut rest.buffered {
+            buffered.shrink(slice.len());
+        }
+        if rest.bytes.is_empty() {
+            self.rest = None;
+        }
+        Some(self.counted(slice))
+    }
+
+    fn counted(&self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        let counted = bytes.len() + PART_BYTES;
+        self.stream.bytes.fetch_add(counted, Ordering::AcqRel);
+        let buffered = self.place.as_ref().map(|place| place.buffer(counted));
+        Bytes::from_owner(Part { bytes, stream: self.stream.clone(), _buffered: buffered })
     }
 }
 
@@ -145,25 +192,25 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
                 return Poll::Pending;
             }
         }
+        if let Some(slice) = this.rest_slice() {
+            return Poll::Ready(Some(Ok(Frame::data(slice))));
+        }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let counted = |bytes: Bytes| {
-            if bytes.is_empty() {
-                return bytes;
-            }
-            let counted = bytes.len() + PART_BYTES;
-            this.stream.bytes.fetch_add(counted, Ordering::AcqRel);
-            let buffered = this.place.as_ref().map(|place| place.buffer(counted));
-            Bytes::from_owner(Part { bytes, stream: this.stream.clone(), _buffered: buffered })
-        };
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| this.first_slice(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.as_ref().map_or(0, |rest| rest.bytes.len() as u64));
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper().and_then(|upper| upper.checked_add(rest)) {
+            hint.set_upper(upper);
+        }
+        hint
     }
 }
 
@@ -171,6 +218,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
 mod tests {
     use std::net::IpAddr;
 
+    use service::limits::BUFFERED_WITHIN;
     use service::{ConnectionBounds, PortGate};
 
     use super::*;
@@ -183,6 +231,26 @@ mod tests {
         type Error = std::convert::Infallible;
         fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; UNREAD_PER_STREAM / 2 - PART_BYTES])))))
+        }
+    }
+
+    /// One part.
+    struct Whole(Option<Bytes>);
+
+    impl Body for Whole {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(self.0.take().map(Frame::data).map(Ok))
+        }
+        fn is_end_stream(&self) -> bool {
+            self.0.is_none()
+        }
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
         }
     }
 
@@ -209,5 +277,30 @@ mod tests {
         assert_eq!(gate.buffered(), UNREAD_PER_STREAM);
         drop((second, third));
         assert_eq!(gate.buffered(), 0);
+    }
+
+    /// A peer that takes a long answer slowly and steadily.
+    #[tokio::test(start_paused = true)]
+    async fn answer_taken_slowly_is_progress_all_the_time() {
+        const ANSWER: usize = 8 << 20;
+        let gate = PortGate::new("test", ConnectionBounds::of(4), |_| true);
+        let place = gate.admit(IpAddr::from([127, 0, 0, 1])).expect("there is room");
+        let answer = Whole(Some(Bytes::from(vec![7; ANSWER])));
+        let mut body = Metered::new(answer, Some(place.clone()), None);
+        assert_eq!(body.size_hint().exact(), Some(ANSWER as u64));
+        let mut taken = 0;
+        while !body.is_end_stream() {
+            let slice = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            let slice = slice.expect("more of it").expect("no error").into_data().expect("data");
+            assert!(gate.buffered() >= ANSWER - taken, "what HTTP/2 does not have yet counts, too");
+            assert_eq!(body.size_hint().exact(), Some((ANSWER - taken - slice.len()) as u64));
+            tokio::time::advance(BUFFERED_WITHIN / 2).await;
+            assert!(slice.iter().all(|byte| *byte == 7));
+            taken += slice.len();
+            drop(slice);
+            tokio::time::advance(BUFFERED_WITHIN / 2).await;
+            assert!(!place.is_stuck(), "after {taken} bytes");
+        }
+        assert_eq!((taken, gate.buffered()), (ANSWER, 0));
     }
 }
