@@ -197,12 +197,14 @@ pub const WATCH_FRAMES_WAITING: usize = 1;
 pub const WATCH_UNREAD_WITHIN: Duration = Duration::from_secs(10);
 /// Watches of one connection.
 pub const WATCHES_PER_CONNECTION: usize = 256;
-/// Watches of one source; also what another node passes on of shards that have no replica there: to
-/// those the bound of a connection does not apply, as they share one.
+/// Watches that another node passes on of shards that have no replica there: they share one
+/// connection.
+pub const WATCHES_PASSED_ON: usize = 320;
+/// Watches of one source.
 pub const WATCHES_PER_SOURCE: usize = 512;
 /// Watches of one source that need other nodes, as shards have no replica here: another node counts
 /// this one's as of one source, and several callers share them.
-pub const WATCHES_AWAY_PER_SOURCE: usize = 128;
+pub const WATCHES_AWAY_PER_SOURCE: usize = 80;
 /// Watches of one node: each costs a frame in memory when its caller does not read.
 pub const WATCHES_MAX: usize = 2_048;
 /// When to come back for a watch beyond the bounds.
@@ -215,7 +217,7 @@ pub const EXPLAIN_MAX: usize = 1_000;
 pub const EXPLAIN_RECORDS_MAX: usize = 4_096;
 
 const _: () = assert!(WATCH_SILENT_MAX.as_millis() >= 5 * WATCH_IDLE.as_millis());
-const _: () = assert!(WATCHES_AWAY_PER_SOURCE * 4 <= WATCHES_PER_SOURCE);
+const _: () = assert!(WATCHES_AWAY_PER_SOURCE * 4 <= WATCHES_PASSED_ON && WATCHES_PASSED_ON <= WATCHES_PER_SOURCE);
 const _: () = assert!(WATCHES_PER_CONNECTION <= WATCHES_PER_SOURCE && WATCHES_PER_SOURCE <= WATCHES_MAX);
 const _: () = assert!(WATCH_UNREAD_WITHIN.as_millis() < service::limits::WRITE_STALLED_WITHIN.as_millis());
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
@@ -261,14 +263,17 @@ pub const REQUEST_GOES_ON_WITHIN: Duration = Duration::from_secs(30);
 /// What an answer counts that waits to be packed into a frame: about what it takes in memory.
 pub const ANSWER_UNREAD_BYTES: usize = 192;
 /// Bytes of calls on their way to one other node, those included that nobody waits for any more;
-/// beyond them callers are turned away.
-pub const FORWARDED_BYTES_MAX: usize = 64 << 20;
+/// beyond them callers are turned away. That node buffers them with its answers.
+pub const FORWARDED_BYTES_MAX: usize = 32 << 20;
 /// What each of them counts at least: 4,096 calls at once.
-pub const FORWARDED_CALL_BYTES: usize = 16 << 10;
+pub const FORWARDED_CALL_BYTES: usize = 8 << 10;
+/// Lists on their way to one other node at once, others wait: their answers share the connection with
+/// calls.
+pub const FORWARDED_LISTS_MAX: usize = 8;
 /// HTTP/2's window of a watch on another node: a frame and the next.
 pub const WATCH_STREAM_WINDOW: u32 = 128 << 10;
 /// ... and of all of them: none waits for another that is not read.
-pub const WATCH_CONNECTION_WINDOW: u32 = WATCHES_PER_SOURCE as u32 * WATCH_STREAM_WINDOW;
+pub const WATCH_CONNECTION_WINDOW: u32 = WATCHES_PASSED_ON as u32 * WATCH_STREAM_WINDOW;
 /// Bytes of headers of one gRPC call.
 pub const GRPC_HEADER_BYTES: u32 = 16 << 10;
 /// How long a linearizable read waits for the leader's word when its caller names no time.
@@ -302,6 +307,9 @@ pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const _: () = assert!(
     WATCHES_PER_CONNECTION * (UNREAD_PER_STREAM + WATCH_FRAME_BYTES) < service::limits::BUFFERED_PER_CONNECTION
 );
+const _: () =
+    assert!(WATCHES_PASSED_ON * (UNREAD_PER_STREAM + WATCH_FRAME_BYTES) < service::limits::BUFFERED_PER_CONNECTION);
+const _: () = assert!(FORWARDED_BYTES_MAX * 2 <= service::limits::BUFFERED_PER_CONNECTION);
 const _: () = assert!(4 * STREAM_CALLS_IN_FLIGHT * ANSWER_UNREAD_BYTES < service::limits::BUFFERED_PER_CONNECTION);
 const _: () = assert!(ledger_proto::limits::ANSWER_BYTES_MAX * 2 <= service::limits::BUFFERED_PER_CONNECTION);
 /// ... and what both ports have beside their shares: untrusted connections, and probes.

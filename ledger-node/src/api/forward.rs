@@ -22,14 +22,14 @@ use ledger_raft::seam::Net;
 use prost::Message as _;
 use prost::encoding::encoded_len_varint;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 
 use super::submit::{Group, Item, not_reached};
 use crate::door::PendingCall;
 use crate::limits::{
     FORWARD_CONNECT_WITHIN, FORWARD_GRACE, FORWARD_NODES_MAX, FORWARDED_BYTES_MAX, FORWARDED_CALL_BYTES,
-    RETRY_OVERLOADED_MS, SHARDS_MAX, WATCH_CONNECTION_WINDOW, WATCH_STREAM_WINDOW,
+    FORWARDED_LISTS_MAX, RETRY_OVERLOADED_MS, SHARDS_MAX, WATCH_CONNECTION_WINDOW, WATCH_STREAM_WINDOW,
 };
 
 /// Marks a call that another node passed on.
@@ -77,6 +77,8 @@ struct Other {
     watches: Channel,
     /// A permit for each KiB of calls on their way there.
     room: Arc<Semaphore>,
+    /// A permit for each list on its way there.
+    lists: Arc<Semaphore>,
 }
 
 impl Forwarder {
@@ -98,6 +100,7 @@ impl Forwarder {
             calls: self.channel_with(addr, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)?,
             watches: self.channel_with(addr, WATCH_STREAM_WINDOW, WATCH_CONNECTION_WINDOW)?,
             room: Arc::new(Semaphore::new(FORWARDED_BYTES_MAX >> 10)),
+            lists: Arc::new(Semaphore::new(FORWARDED_LISTS_MAX)),
         };
         others.insert(addr.clone(), other.clone());
         Some(other)
@@ -172,6 +175,25 @@ impl Forwarder {
             answer
         });
         call.await.ok().flatten()
+    }
+
+    /// [`Self::detached`] of a list, which may have a long answer: few are under way at once, and others
+    /// wait, so that their answers leave room for those of calls. None when it took longer than `within`.
+    pub async fn detached_list<T: Send + 'static>(
+        &self,
+        addr: &Arc<str>,
+        within: Duration,
+        call: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
+    ) -> Option<Result<T, tonic::Status>> {
+        let until = Instant::now() + within;
+        let permit = timeout_at(until, self.other(addr)?.lists.acquire_owned()).await.ok()?.ok()?;
+        let left = until.saturating_duration_since(Instant::now());
+        let call = async move {
+            let answer = call.await;
+            drop(permit);
+            answer
+        };
+        self.detached(addr, FORWARDED_CALL_BYTES, left, call).await
     }
 
     async fn submit_frame(&self, leader: &Arc<str>, pending: &[PendingCall], frame: v1::CallFrame) -> Vec<Group> {
@@ -330,6 +352,27 @@ mod tests {
         assert!(more.await.is_some(), "bytes count as well");
         drop(callers);
         assert!(waits().await.is_some(), "the calls go on, and so they count");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_lists_are_passed_on_at_once_and_others_wait() {
+        let forward = Forwarder::new(Arc::new(NoNet));
+        let one: Arc<str> = "node-1:1".into();
+        let long = Duration::from_secs(86_400);
+        let lists = |within| {
+            let (forward, one) = (forward.clone(), one.clone());
+            async move { forward.detached_list(&one, within, std::future::pending::<Result<(), tonic::Status>>()).await }
+        };
+        let waiting: Vec<_> = (0..FORWARDED_LISTS_MAX).map(|_| tokio::spawn(lists(2 * long))).collect();
+        tokio::task::yield_now().await;
+        assert!(lists(long).await.is_none(), "no list before it has ended");
+        let call = forward.detached(&one, 1, long, async { Ok(7) });
+        assert!(matches!(call.await, Some(Ok(7))), "calls have room all the same");
+        for list in waiting {
+            assert!(list.await.expect("it ends").is_none(), "no answer came");
+        }
+        let list = forward.detached_list(&one, long, async { Ok(7) });
+        assert!(matches!(list.await, Some(Ok(7))), "they gave their places back");
     }
 
     #[test]

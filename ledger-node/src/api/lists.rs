@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 use super::Api;
 use super::forward::mark_shards;
 use super::reads::{Consistency, ReadFailure, Reader, elsewhere};
-use crate::limits::{FORWARD_GRACE, FORWARDED_CALL_BYTES, RETRY_ELECTION_MS};
+use crate::limits::{FORWARD_GRACE, RETRY_ELECTION_MS};
 use crate::shard::Shard;
 
 /// Shards with a replica here, and those without by the client address of their leader.
@@ -147,7 +147,7 @@ impl Reader<'_> {
         T: Send + 'static,
     {
         let within = self.within + FORWARD_GRACE;
-        match self.api.forward.detached(leader, FORWARDED_CALL_BYTES, within, asked).await {
+        match self.api.forward.detached_list(leader, within, asked).await {
             Some(Ok(answer)) => Ok(answer.into_inner()),
             Some(Err(refused)) => match status::reply(&refused) {
                 Some(Reply::NotNow(why)) => Err(why),

@@ -11,7 +11,8 @@ use service::gate::ConnectionId;
 use service::{Place, Source};
 
 use crate::limits::{
-    RETRY_WATCHES_MS, WATCHES_AWAY_PER_SOURCE, WATCHES_MAX, WATCHES_PER_CONNECTION, WATCHES_PER_SOURCE,
+    RETRY_WATCHES_MS, WATCHES_AWAY_PER_SOURCE, WATCHES_MAX, WATCHES_PASSED_ON, WATCHES_PER_CONNECTION,
+    WATCHES_PER_SOURCE,
 };
 
 /// The watches of one node.
@@ -39,7 +40,7 @@ pub enum Asked {
 /// One watch; it counts until this is dropped.
 pub struct WatchPlace {
     places: Arc<WatchPlaces>,
-    connection: Option<ConnectionId>,
+    connection: ConnectionId,
     source: Source,
     away: bool,
 }
@@ -50,12 +51,15 @@ impl WatchPlaces {
     /// # Errors
     /// There are too many; says of whom.
     pub fn take(self: &Arc<Self>, place: &Place, asked: Asked) -> Result<WatchPlace, NotNow> {
-        let connection = Some(place.id()).filter(|_| asked == Asked::Here);
-        let source = place.source();
+        let (connection, source) = (place.id(), place.source());
+        let per_connection = match asked {
+            Asked::Here => WATCHES_PER_CONNECTION,
+            Asked::PassedOn => WATCHES_PASSED_ON,
+        };
         let mut counts = self.lock();
         let of = |count: Option<&usize>| count.copied().unwrap_or_default();
         let bounds = [
-            (of(connection.and_then(|one| counts.connections.get(&one))), WATCHES_PER_CONNECTION, "of this connection"),
+            (of(counts.connections.get(&connection)), per_connection, "of this connection"),
             (of(counts.sources.get(&source)), WATCHES_PER_SOURCE, "of this address"),
             (counts.all, WATCHES_MAX, "on this node"),
         ];
@@ -63,9 +67,7 @@ impl WatchPlaces {
             return Err(too_many(most, whose));
         }
         counts.all += 1;
-        if let Some(connection) = connection {
-            *counts.connections.entry(connection).or_default() += 1;
-        }
+        *counts.connections.entry(connection).or_default() += 1;
         *counts.sources.entry(source).or_default() += 1;
         Ok(WatchPlace { places: self.clone(), connection, source, away: false })
     }
@@ -110,9 +112,7 @@ impl Drop for WatchPlace {
         }
         let mut counts = self.places.lock();
         counts.all -= 1;
-        if let Some(connection) = &self.connection {
-            one_less(&mut counts.connections, connection);
-        }
+        one_less(&mut counts.connections, &self.connection);
         one_less(&mut counts.sources, &self.source);
         if self.away {
             one_less(&mut counts.away, &self.source);
@@ -163,11 +163,11 @@ mod tests {
         let gate = PortGate::new("test", ConnectionBounds::of(1_000), |_| true);
         let connect = |n: u8| gate.admit(IpAddr::from([10, 0, 0, n])).expect("there is room");
         let places = Arc::<WatchPlaces>::default();
-        // One connection of a node has as many as a source may have.
+        // One connection of a node has more than one of a client.
         let node = connect(1);
-        let passed_on = (0..WATCHES_PER_SOURCE).map(|_| places.take(&node, Asked::PassedOn).expect("there is room"));
+        let passed_on = (0..WATCHES_PASSED_ON).map(|_| places.take(&node, Asked::PassedOn).expect("there is room"));
         let passed_on: Vec<_> = passed_on.collect();
-        assert!(places.take(&node, Asked::PassedOn).is_err_and(|why| why.message.contains("of this address")));
+        assert!(places.take(&node, Asked::PassedOn).is_err_and(|why| why.message.contains("of this connection")));
         drop(passed_on);
         // Several callers share what that node passes on.
         let mut open = Vec::new();
@@ -182,7 +182,7 @@ mod tests {
             let why = one_more.needs_others().expect_err("one too many");
             assert!(why.message.contains("other nodes"), "{why}");
         }
-        assert!(open.len() < WATCHES_PER_SOURCE);
+        assert!(open.len() < WATCHES_PASSED_ON);
         drop(open);
         let counts = places.lock();
         assert_eq!((counts.all, counts.connections.len(), counts.sources.len(), counts.away.len()), (0, 0, 0, 0));
