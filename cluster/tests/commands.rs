@@ -11,6 +11,8 @@ struct Hand {
     endpoints: String,
 }
 
+/// Pause between two runs of the program that look for a change.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Replicas learn within some seconds of their start how current they are.
 const HEALTHY_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -44,6 +46,7 @@ async fn the_verbs_do_what_they_say_and_are_safe_to_repeat() {
     let until = tokio::time::Instant::now() + HEALTHY_WITHIN;
     while hand.json(&["status"]).0["healthy"] != true {
         assert!(tokio::time::Instant::now() < until, "{:#}", hand.json(&["status"]).0);
+        tokio::time::sleep(LOOK).await;
     }
     for again in [false, true] {
         hand.ok(&["product", "create", "mug", "--units", "100", "--ref", "first"]);
@@ -92,6 +95,7 @@ async fn the_verbs_do_what_they_say_and_are_safe_to_repeat() {
     let until = tokio::time::Instant::now() + HEALTHY_WITHIN;
     while !names(&hand.json(&["status"]).0["problems"].to_string()) {
         assert!(tokio::time::Instant::now() < until, "{:#}", hand.json(&["status"]).0);
+        tokio::time::sleep(LOOK).await;
     }
     let alone = hand.run(&["receive", "mug", "1", "--ref", "alone", "--yes"]);
     let why = String::from_utf8_lossy(&alone.stderr);

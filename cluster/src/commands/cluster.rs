@@ -268,6 +268,9 @@ fn shard_document(
     let leader = replicas.iter().filter(|(_, s)| s.role == "leader").max_by_key(|(_, s)| s.term);
     let lost = replicas.iter().filter(|(_, s)| s.no_quorum_for_ms.is_some()).max_by_key(|(_, s)| s.no_quorum_for_ms);
     match (leader, lost) {
+        (Some((leader, s)), Some((node, _))) if s.no_quorum_for_ms.is_none() => {
+            problems.push(format!("node {node} does not hear the leader of shard {shard}, node {leader}"));
+        }
         (_, Some((node, s))) => problems.push(no_quorum(shard, *node, s)),
         (None, None) => problems.push(format!("shard {shard} has no leader")),
         (Some(_), None) => {}
@@ -436,4 +439,26 @@ pub(super) async fn snapshot(desk: &Desk, args: SnapshotArgs) -> Outcome {
     desk.printer.print(&built, |built| {
         table(["NODE", "SNAPSHOT AT INDEX"], built.iter().map(|(node, index)| [num(*node), num(*index)]))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_replica_that_is_cut_off_beside_a_leader_is_no_lost_quorum() {
+        let leader = v1::ShardStatus { role: "leader".to_owned(), term: 2, clock_sure: true, ..Default::default() };
+        let cut_off =
+            v1::ShardStatus { role: "candidate".to_owned(), no_quorum_for_ms: Some(9_000), ..Default::default() };
+        let problems = |leader: v1::ShardStatus| {
+            let mut problems = Vec::new();
+            shard_document(1, &[(1, leader), (3, cut_off.clone())], &DigestsTold::default(), &mut problems);
+            problems.join("; ")
+        };
+        let beside = problems(leader.clone());
+        assert!(beside.contains("node 3 does not hear the leader of shard 1, node 1"), "{beside}");
+        assert!(!beside.contains("no quorum"), "{beside}");
+        let alone = problems(v1::ShardStatus { no_quorum_for_ms: Some(8_000), ..leader });
+        assert!(alone.contains("shard 1 has no quorum"), "{alone}");
+    }
 }
