@@ -49,9 +49,6 @@ impl Places {
         self.tables[table].insert(hash as u32, place);
     }
 
-    /// Takes a place out.
-    ///
-    /// # Panics
     /// The most words that one look-up may have to walk over.
     #[cfg(test)]
     pub(crate) fn longest_run(&self) -> usize {
@@ -59,6 +56,9 @@ impl Places {
         self.tables.iter().filter_map(run).max().unwrap_or(0)
     }
 
+    /// Takes a place out.
+    ///
+    /// # Panics
     /// If it is not under the hash.
     pub(crate) fn remove(&mut self, hash: u64, place: u32) {
         let table = self.table(hash);
