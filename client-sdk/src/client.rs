@@ -197,7 +197,8 @@ impl Client {
     pub fn order(&self, id: ReservationId) -> ReadOf<OfOrder> {
         self.read("id", Ok(OfOrder(id)))
     }
-    /// Waits until the order has ended (sold, released, expired, refunded, closed), or somebody must act: the buyer (with the view's `secret`) or, for a parked
+    /// Waits until the order has ended (sold, released, expired, refunded, closed), or somebody must act: the buyer (with the view's `secret`, which
+    /// [`crate::OpeningKeys::client_secret`] opens) or, for a parked
     /// one, an operator. A synchronous purchase is `place_order` and then this. All who wait share one watch of the feed.
     ///
     /// `NotNow` when it has not ended within the time: it goes on without anybody waiting. `Refused` when there is no such order.

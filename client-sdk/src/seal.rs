@@ -1,10 +1,10 @@
-//! Sealed boxes: what only order workers can open.
+//! Sealed boxes: what only order workers can open, and what only the caller that placed an order can.
 //!
 //! **What it is.** HPKE (RFC 9180) in its base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, export only (AEAD 0xffff), and with the
 //! keys it exports ChaCha20-Poly1305. A blob is
 //! `version, 2 (1 byte) · key id (4) · encapsulated key (32) · nonce (12) · ciphertext · tag (16)`. The HPKE context's info is
-//! `holdfast order box 2`; the 32 exported bytes with the context `payment` are the key of payment tokens, those with `contact` of contacts;
-//! what is authenticated beside the content is the reservation's id. So nobody who reads a ledger can put the token of one order
+//! `holdfast order box 2`; the 32 exported bytes with the context `payment` are the key of payment tokens, those with `contact` of contacts,
+//! those with `client secret` of the provider's client secret; what is authenticated beside the content is the reservation's id. So nobody who reads a ledger can put the token of one order
 //! under another, or a contact for a token. Version 1 sealed every box in an HPKE context of its own; it is opened for ever.
 //!
 //! **Why one context for many boxes.** Two multiplications on the curve a box were a quarter of all the CPU an order cost, from the buyer to
@@ -12,8 +12,12 @@
 //! remembers the contexts it has seen. What that gives away: which boxes came from one process in one minute. (RFC 9180, section
 //! 9.8, is where exported keys beside HPKE's own messages come from.)
 //!
-//! **Owns** the form of keys and blobs, and the two contents. **Must never** seal the same content to the same bytes twice: whoever
-//! guesses an address could prove the guess. So seal once, store the blob beside the id, and place with the stored one: a
+//! **The way back.** A payment token may carry a reply key ([`PaymentToken::reply_to`]), which only workers see and nobody on the way
+//! can exchange. To it a worker seals what the buyer's client needs to act at the provider; in the log that is text,
+//! [`ClientSecret::SEALED`] and the blob in base64.
+//!
+//! **Owns** the form of keys and blobs, and the three contents. **Must never** seal the same content to the same bytes twice:
+//! a guessed address could be proven. So seal once, store the blob beside the id, and place with the stored one: a
 //! second sealing is other content. **Read next**: [`SealingKey`], [`OpeningKeys`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +26,8 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, Nonce};
@@ -29,7 +35,7 @@ use hpke::aead::{ChaCha20Poly1305, ExportOnlyAead};
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable as _, Kem as _, OpModeR, OpModeS, Serializable as _};
-use ledger_core::order::Sealed;
+use ledger_core::order::{ClientSecret, Sealed};
 use ledger_core::{ReservationId, limits};
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -57,6 +63,10 @@ const CONTEXT_INFO: &[u8] = b"holdfast order box 2";
 /// Longest content that can be sealed.
 pub const SEALABLE_BYTES_MAX: usize = limits::SEALED_BYTES_MAX - OVERHEAD_BYTES;
 
+/// Longest client secret that the log takes once it is sealed.
+pub const CLIENT_SECRET_BYTES_MAX: usize =
+    (limits::SECRET_BYTES_MAX - ClientSecret::SEALED.len()) * 3 / 4 - OVERHEAD_BYTES;
+
 const PUBLIC_PREFIX: &str = "holdfast-seal-1:";
 const PRIVATE_PREFIX: &str = "holdfast-open-1:";
 
@@ -65,6 +75,38 @@ const PRIVATE_PREFIX: &str = "holdfast-open-1:";
 pub struct PaymentToken {
     /// The provider's token of a payment method, as `pm_…`.
     pub payment_method: String,
+    /// Whom the provider's client secret is sealed to, should the buyer have to act (3-D Secure and the like). Without it no
+    /// secret is stored.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "key_text",
+        deserialize_with = "key_if_it_is_one"
+    )]
+    pub reply_to: Option<SealingKey>,
+}
+
+impl PaymentToken {
+    /// A token without a reply key.
+    pub fn new(payment_method: impl Into<String>) -> Self {
+        Self { payment_method: payment_method.into(), reply_to: None }
+    }
+    /// With a reply key: the public half of a key whose private half stays with the caller ([`OpeningKey::generate`], stored with
+    /// [`OpeningKey::secret_text`]; one for each order, or one for all of a shop's).
+    #[must_use]
+    pub fn reply_to(mut self, key: &SealingKey) -> Self {
+        self.reply_to = Some(key.clone());
+        self
+    }
+}
+
+fn key_text<S: serde::Serializer>(key: &Option<SealingKey>, to: S) -> Result<S::Ok, S::Error> {
+    key.as_ref().map(ToString::to_string).serialize(to)
+}
+
+/// A text that is no key counts as none: the order is paid all the same.
+fn key_if_it_is_one<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<SealingKey>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.and_then(|text| text.parse().ok()))
 }
 
 /// Whom to tell, and how.
@@ -118,10 +160,12 @@ impl fmt::Display for KeyId {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// The content is too long.
-    #[error("the content has {got} bytes, at most {SEALABLE_BYTES_MAX} can be sealed")]
+    #[error("the content has {got} bytes, at most {max} can be sealed")]
     TooLong {
         /// Bytes given.
         got: usize,
+        /// Bytes allowed.
+        max: usize,
     },
     /// A key's text is not one.
     #[error("not a key: {want} is followed by 64 hexadecimal digits")]
@@ -154,14 +198,16 @@ pub enum SealError {
 enum Purpose {
     Payment,
     Contact,
+    ClientSecret,
 }
 
 impl Purpose {
-    /// HPKE's info, of boxes with a context of their own.
-    fn info(self) -> &'static [u8] {
+    /// HPKE's info, of boxes with a context of their own; none of what was never sealed in one.
+    fn info(self) -> Option<&'static [u8]> {
         match self {
-            Self::Payment => b"holdfast order payment 1",
-            Self::Contact => b"holdfast order contact 1",
+            Self::Payment => Some(b"holdfast order payment 1"),
+            Self::Contact => Some(b"holdfast order contact 1"),
+            Self::ClientSecret => None,
         }
     }
 }
@@ -171,6 +217,7 @@ impl Purpose {
 struct Context {
     payment: chacha20poly1305::ChaCha20Poly1305,
     contact: chacha20poly1305::ChaCha20Poly1305,
+    client_secret: chacha20poly1305::ChaCha20Poly1305,
 }
 
 impl Context {
@@ -180,12 +227,17 @@ impl Context {
             export(what, &mut key)?;
             Ok(chacha20poly1305::ChaCha20Poly1305::new(&key.into()))
         };
-        Ok(Self { payment: cipher(b"payment")?, contact: cipher(b"contact")? })
+        Ok(Self {
+            payment: cipher(b"payment")?,
+            contact: cipher(b"contact")?,
+            client_secret: cipher(b"client secret")?,
+        })
     }
     fn cipher(&self, purpose: Purpose) -> &chacha20poly1305::ChaCha20Poly1305 {
         match purpose {
             Purpose::Payment => &self.payment,
             Purpose::Contact => &self.contact,
+            Purpose::ClientSecret => &self.client_secret,
         }
     }
 }
@@ -206,7 +258,7 @@ fn key_bytes(text: &str, prefix: &'static str) -> Result<[u8; 32], SealError> {
     Ok(bytes)
 }
 
-/// The workers' public key: whoever has it can seal, nobody can open with it. A clone shares its context: clone it rather than parse it again.
+/// A public key, the workers' or a reply key: everybody who has it can seal, nobody can open with it. A clone shares its context: clone it rather than parse it again.
 #[derive(Clone)]
 pub struct SealingKey {
     id: KeyId,
@@ -243,6 +295,26 @@ impl SealingKey {
     pub fn contact(&self, of: ReservationId, contact: &Contact) -> Result<Sealed, SealError> {
         self.seal(of, Purpose::Contact, &json(contact), &mut rand::rng())
     }
+    /// Seals the provider's client secret of the order `of`; workers do, to the order's reply key.
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] above [`CLIENT_SECRET_BYTES_MAX`], [`SealError::NotAKey`] when nothing can be sealed to this key.
+    pub fn client_secret(&self, of: ReservationId, secret: &str) -> Result<ClientSecret, SealError> {
+        self.client_secret_by(of, secret, &mut rand::rng())
+    }
+    fn client_secret_by(
+        &self,
+        of: ReservationId,
+        secret: &str,
+        chance: &mut impl CryptoRng,
+    ) -> Result<ClientSecret, SealError> {
+        if secret.len() > CLIENT_SECRET_BYTES_MAX {
+            return Err(SealError::TooLong { got: secret.len(), max: CLIENT_SECRET_BYTES_MAX });
+        }
+        let sealed = self.seal(of, Purpose::ClientSecret, secret.as_bytes(), chance)?;
+        let text = ClientSecret::SEALED.to_owned() + &BASE64_URL_SAFE_NO_PAD.encode(sealed.as_bytes());
+        Ok(text.into())
+    }
 
     fn seal(
         &self,
@@ -251,7 +323,7 @@ impl SealingKey {
         content: &[u8],
         chance: &mut impl CryptoRng,
     ) -> Result<Sealed, SealError> {
-        let too_long = SealError::TooLong { got: content.len() };
+        let too_long = SealError::TooLong { got: content.len(), max: SEALABLE_BYTES_MAX };
         if content.len() > SEALABLE_BYTES_MAX {
             return Err(too_long);
         }
@@ -317,7 +389,7 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// One private key.
+/// One private key: a worker's, or that of a reply key.
 #[derive(Clone)]
 pub struct OpeningKey {
     sealing: SealingKey,
@@ -357,7 +429,7 @@ impl OpeningKey {
     fn open_single(
         &self,
         of: ReservationId,
-        purpose: Purpose,
+        info: &[u8],
         encapsulated: &[u8],
         ciphertext: &[u8],
     ) -> Result<Vec<u8>, hpke::HpkeError> {
@@ -365,7 +437,7 @@ impl OpeningKey {
             &OpModeR::Base,
             &self.private,
             &<Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated)?,
-            purpose.info(),
+            info,
             ciphertext,
             of.as_bytes(),
         )
@@ -387,7 +459,7 @@ impl fmt::Debug for OpeningKey {
     }
 }
 
-/// The private keys of the workers, by id. Rotate by adding the new one everywhere, then sealing to it, then destroying the old one.
+/// Private keys by id: the workers', or those of a caller's reply keys. Rotate by adding the new one everywhere, then sealing to it, then destroying the old one.
 #[derive(Debug, Clone, Default)]
 pub struct OpeningKeys {
     keys: BTreeMap<KeyId, OpeningKey>,
@@ -455,6 +527,17 @@ impl OpeningKeys {
     pub fn contact(&self, of: ReservationId, sealed: &Sealed) -> Result<Contact, SealError> {
         parsed(&self.open(of, Purpose::Contact, sealed)?, "contact")
     }
+    /// Opens the provider's client secret of the order `of` (its view's `secret`), which a worker sealed to one of these keys.
+    ///
+    /// # Errors
+    /// [`SealError`]; none goes away by trying again with the same keys.
+    pub fn client_secret(&self, of: ReservationId, secret: &ClientSecret) -> Result<String, SealError> {
+        let digits = secret.as_str().strip_prefix(ClientSecret::SEALED).ok_or(SealError::Empty)?;
+        let blob = BASE64_URL_SAFE_NO_PAD.decode(digits).map_err(|_| SealError::NotAuthentic)?;
+        let sealed = Sealed::new(blob.into()).map_err(|_| SealError::NotAuthentic)?;
+        let content = self.open(of, Purpose::ClientSecret, &sealed)?;
+        String::from_utf8(content).map_err(|_| SealError::NotUnderstood { what: "client secret" })
+    }
 
     fn open(&self, of: ReservationId, purpose: Purpose, sealed: &Sealed) -> Result<Vec<u8>, SealError> {
         let blob = sealed.as_bytes();
@@ -466,7 +549,8 @@ impl OpeningKeys {
         let (encapsulated, rest) = rest.split_first_chunk::<ENCAPSULATED_BYTES>().ok_or(SealError::NotAuthentic)?;
         let key = self.keys.get(&KeyId(*id)).ok_or(SealError::NoSuchKey(KeyId(*id)))?;
         if version == VERSION_SINGLE {
-            return key.open_single(of, purpose, encapsulated, rest).map_err(|_| SealError::NotAuthentic);
+            let info = purpose.info().ok_or(SealError::NotAuthentic)?;
+            return key.open_single(of, info, encapsulated, rest).map_err(|_| SealError::NotAuthentic);
         }
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::NotAuthentic)?;
         let name = (KeyId(*id), *encapsulated);
@@ -497,6 +581,12 @@ impl FromIterator<OpeningKey> for OpeningKeys {
     }
 }
 
+impl From<OpeningKey> for OpeningKeys {
+    fn from(key: OpeningKey) -> Self {
+        [key].into_iter().collect()
+    }
+}
+
 fn json(content: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(content).expect("structs of strings always have a JSON form")
 }
@@ -507,149 +597,4 @@ fn parsed<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Se
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng as _;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    fn id(n: u64) -> ReservationId {
-        ReservationId::from_parts(ledger_core::Slot::new(7).expect("a slot"), 1_000, n)
-    }
-    fn key(seed: u64) -> OpeningKey {
-        OpeningKey::from_chance(&mut StdRng::seed_from_u64(seed))
-    }
-    fn token() -> PaymentToken {
-        PaymentToken { payment_method: "pm_card_visa".into() }
-    }
-
-    #[test]
-    fn what_is_sealed_to_a_key_opens_with_it_alone() {
-        let keys: OpeningKeys = [key(1), key(2)].into_iter().collect();
-        let sealed = key(2).sealing_key().payment(id(1), &token()).expect("short");
-        assert_eq!(keys.payment(id(1), &sealed), Ok(token()));
-        let rotated: OpeningKeys = [key(1)].into_iter().collect();
-        assert_eq!(rotated.payment(id(1), &sealed), Err(SealError::NoSuchKey(key(2).sealing_key().id())));
-    }
-
-    #[test]
-    fn a_token_of_one_order_is_of_no_use_under_another_or_as_a_contact() {
-        let keys: OpeningKeys = [key(1)].into_iter().collect();
-        let sealed = key(1).sealing_key().payment(id(1), &token()).expect("short");
-        assert_eq!(keys.payment(id(2), &sealed), Err(SealError::NotAuthentic));
-        assert_eq!(keys.contact(id(1), &sealed), Err(SealError::NotAuthentic));
-    }
-
-    #[test]
-    fn every_damaged_byte_and_every_cut_is_told() {
-        let keys: OpeningKeys = [key(1)].into_iter().collect();
-        let sealed = key(1).sealing_key().payment(id(1), &token()).expect("short");
-        let whole = sealed.as_bytes();
-        for at in 0..whole.len() {
-            let mut bytes = whole.to_vec();
-            bytes[at] ^= 1;
-            let damaged = Sealed::new(Bytes::from(bytes)).expect("same length");
-            assert!(keys.payment(id(1), &damaged).is_err(), "byte {at}");
-            let cut = Sealed::new(whole.slice(..at)).expect("shorter");
-            assert!(keys.payment(id(1), &cut).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn keys_go_through_text_and_their_form_is_frozen() {
-        let key = key(1);
-        let again: OpeningKey = key.secret_text().parse().expect("its own text");
-        assert_eq!(again.sealing_key(), key.sealing_key());
-        let public: SealingKey = key.sealing_key().to_string().parse().expect("its own text");
-        assert_eq!(public.id(), key.sealing_key().id());
-        let file = format!("# of 2026\n\n{}\n", key.secret_text());
-        assert_eq!(OpeningKeys::from_text(&file).expect("a key file").sealing_keys().count(), 1);
-        assert_eq!("x".parse::<SealingKey>(), Err(SealError::NotAKey { want: PUBLIC_PREFIX }));
-        assert!(!format!("{key:?}").contains(&hex::encode(key.private.to_bytes())));
-    }
-
-    #[test]
-    fn a_blob_of_version_one_opens_for_ever() {
-        // Made by another implementation of RFC 9180, for the private key of 32 bytes of 7; ledgers and backups hold such bytes.
-        let blob = hex::decode(GOLDEN).expect("hexadecimal digits");
-        let sealed = Sealed::new(Bytes::from(blob)).expect("short");
-        let key: OpeningKey = format!("{PRIVATE_PREFIX}{}", "07".repeat(32)).parse().expect("a key");
-        let keys: OpeningKeys = [key].into_iter().collect();
-        assert_eq!(keys.payment(id(1), &sealed), Ok(token()));
-    }
-    const GOLDEN: &str = "\
-        010f6d255357db4b359f23ae5e146e4e2512056704722506348c150c14753d0c933d04d42130b758590aefd6f0d2c17ea4c1\
-        79b43961fbd8663d2200c735e2cbf10c8930c9dd2f4a43df867553438fac4e56942c5d20";
-
-    #[test]
-    fn a_blob_of_version_two_opens_for_ever() {
-        // Made from X25519, HMAC and ChaCha20-Poly1305 of another library, by the words of RFC 9180.
-        let sealed = Sealed::new(Bytes::from(hex::decode(GOLDEN_TWO).expect("hexadecimal digits"))).expect("short");
-        let key: OpeningKey = format!("{PRIVATE_PREFIX}{}", "07".repeat(32)).parse().expect("a key");
-        let keys: OpeningKeys = [key].into_iter().collect();
-        assert_eq!(keys.payment(id(1), &sealed), Ok(token()));
-    }
-    const GOLDEN_TWO: &str = "\
-        020f6d255357db4b359f23ae5e146e4e2512056704722506348c150c14753d0c933d04d421000102030405060708090a0bc2\
-        f96f67cc251203353b288a41e0f76bdba237b279eec01f31196be454cb961c3b8c7ab592b2db424a49ce3b48f23d8f74";
-
-    fn encapsulated(sealed: &Sealed) -> Vec<u8> {
-        sealed.as_bytes()[1 + KEY_ID_BYTES..][..ENCAPSULATED_BYTES].to_vec()
-    }
-
-    #[test]
-    fn boxes_share_a_context_for_a_turn_and_never_their_bytes() {
-        let opening = key(1);
-        let sealing = opening.sealing_key().clone();
-        let keys: OpeningKeys = [opening].into_iter().collect();
-        let first = sealing.payment(id(1), &token()).expect("short");
-        let again = sealing.clone().payment(id(1), &token()).expect("short");
-        assert_ne!(first, again, "the same content must not be the same bytes");
-        assert_eq!(encapsulated(&first), encapsulated(&again), "a clone shares the context");
-        for _ in 2..TURN_BOXES {
-            let more = sealing.payment(id(2), &token()).expect("short");
-            assert_eq!(encapsulated(&more), encapsulated(&first));
-        }
-        let next = sealing.payment(id(3), &token()).expect("short");
-        assert_ne!(encapsulated(&next), encapsulated(&first), "its turn was over");
-        for (n, sealed) in [(1, &first), (1, &again), (3, &next)] {
-            assert_eq!(keys.payment(id(n), sealed), Ok(token()));
-            assert_eq!(keys.payment(id(n), sealed), Ok(token()), "and once more, from what is remembered");
-        }
-        assert_eq!(keys.seen().new.len(), 2);
-        sealing.turn.lock().expect("no panic").as_mut().expect("a turn").began -= TURN_TIME + Duration::from_millis(1);
-        let late = sealing.payment(id(4), &token()).expect("short");
-        assert_ne!(encapsulated(&late), encapsulated(&next), "its time was over");
-    }
-
-    #[test]
-    fn contexts_remembered_are_bounded_and_what_does_not_open_is_not_remembered() {
-        let keys: OpeningKeys = [key(1)].into_iter().collect();
-        let sealed: Vec<Sealed> = (0..3 * CONTEXTS_KEPT as u64)
-            .map(|_| key(1).sealing_key().payment(id(1), &token()).expect("short"))
-            .collect();
-        for sealed in &sealed {
-            assert_eq!(keys.payment(id(2), sealed), Err(SealError::NotAuthentic));
-        }
-        assert_eq!(format!("{:?}", keys.seen()), "0 contexts");
-        for one in &sealed {
-            assert_eq!(keys.payment(id(1), one), Ok(token()));
-            // The one in use all the while is never forgotten.
-            assert_eq!(keys.payment(id(1), &sealed[0]), Ok(token()));
-            let mut seen = keys.seen();
-            assert!(seen.new.len() <= CONTEXTS_KEPT && seen.old.len() <= CONTEXTS_KEPT);
-            let first = (key(1).sealing_key().id(), encapsulated(&sealed[0]).try_into().expect("32 bytes"));
-            assert!(seen.get(&first).is_some());
-        }
-        assert_eq!(keys.payment(id(1), &sealed[1]), Ok(token()), "forgotten, and made again");
-    }
-
-    #[test]
-    fn the_longest_content_fits_and_one_more_byte_does_not() {
-        let seal = |len: usize| {
-            key(1).sealing_key().seal(id(1), Purpose::Contact, &vec![b'x'; len], &mut StdRng::seed_from_u64(1))
-        };
-        assert_eq!(seal(SEALABLE_BYTES_MAX).expect("fits").as_bytes().len(), limits::SEALED_BYTES_MAX);
-        assert_eq!(seal(SEALABLE_BYTES_MAX + 1), Err(SealError::TooLong { got: SEALABLE_BYTES_MAX + 1 }));
-    }
-}
+mod tests;

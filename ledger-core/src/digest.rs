@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use crate::ledger::Digest;
 use crate::limits;
-use crate::order::{Money, ParkReason};
+use crate::order::{ClientSecret, Money, ParkReason};
 use crate::outcome::Status;
 use crate::state::State;
 use crate::state::orders::Order;
@@ -92,7 +92,7 @@ impl Canon {
         self.n(cold.generation.into());
         self.money(cold.amount);
         self.opt_text(cold.intent.as_ref().map(|t| t.as_str()));
-        self.opt_text(cold.secret.as_deref());
+        self.opt_text(cold.secret.as_ref().map(ClientSecret::as_str));
         self.opt_text(cold.worker.as_ref().map(|t| t.as_str()));
         self.n(cold.payments.len() as u64);
         for payment in &cold.payments {

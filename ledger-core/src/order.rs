@@ -88,6 +88,54 @@ impl fmt::Debug for Sealed {
     }
 }
 
+/// What the buyer's client needs to act at the provider (an intent's client secret), sealed to the reply key that came with the
+/// order: text that begins with [`Self::SEALED`], made and opened by the SDK.
+///
+/// Logs of earlier builds may hold it in clear. Their bytes stay what they are, since replicas must agree on them; but nothing
+/// prints it (`Debug` has only its length), and the wire carries the sealed form alone.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ClientSecret(CompactString);
+
+impl ClientSecret {
+    /// What the sealed form begins with; the box follows in base64 (URL alphabet, no padding).
+    pub const SEALED: &'static str = "holdfast-secret-1:";
+
+    /// As it stands in the log.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+    /// Whether it has the sealed form. Neither an empty one nor one in clear has.
+    pub fn is_sealed(&self) -> bool {
+        let digit = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        self.0.strip_prefix(Self::SEALED).is_some_and(|digits| !digits.is_empty() && digits.bytes().all(digit))
+    }
+    /// Itself, unless it is not sealed.
+    pub fn if_sealed(self) -> Option<Self> {
+        self.is_sealed().then_some(self)
+    }
+}
+
+impl From<CompactString> for ClientSecret {
+    fn from(text: CompactString) -> Self {
+        Self(text)
+    }
+}
+impl From<String> for ClientSecret {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+impl From<&str> for ClientSecret {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientSecret({} bytes)", self.0.len())
+    }
+}
+
 /// What is ordered beyond the stock: part of the content that makes `place` idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderDetails {
@@ -253,8 +301,8 @@ pub enum Report {
     },
     /// The buyer must act at the provider.
     AwaitBuyer {
-        /// What the client needs for it (the intent's client secret), up to 512 bytes; told to whoever asks for the order.
-        secret: CompactString,
+        /// What the client needs for it, sealed, up to 512 bytes; empty when the order came without a reply key.
+        secret: ClientSecret,
     },
     /// Nothing was paid and nothing is pending any more, for certain: declined, or cancelled. From *pay* and *settle*.
     Unpaid {
@@ -461,7 +509,7 @@ pub struct OrderView {
     /// Its generation.
     pub generation: u32,
     /// What the client needs to act at the provider, while it must.
-    pub secret: Option<CompactString>,
+    pub secret: Option<ClientSecret>,
     /// All payments.
     pub payments: Vec<Payment>,
     /// What was ordered.

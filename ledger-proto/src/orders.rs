@@ -5,8 +5,8 @@
 
 use ledger_core::change::ChangeKind;
 use ledger_core::order::{
-    ByHand, Claimed, Ending, Fact, Money, OrderBrief, OrderDetails, OrderView, ParkReason, Payment, PaymentState,
-    Phase, ProviderId, QueueStats, RefundWhy, Report, Sealed, SettlingWhy, Step, WorkClass, WorkerId,
+    ByHand, Claimed, ClientSecret, Ending, Fact, Money, OrderBrief, OrderDetails, OrderView, ParkReason, Payment,
+    PaymentState, Phase, ProviderId, QueueStats, RefundWhy, Report, Sealed, SettlingWhy, Step, WorkClass, WorkerId,
 };
 use ledger_core::{Command, LedgerTime, Line, Reason, ReservationId, Slot, limits};
 
@@ -177,7 +177,7 @@ fn report(wire: Option<v1::report_order::Report>) -> Result<Report, Invalid> {
             if got > max {
                 return Err(Invalid::new("secret", format!("has {got} bytes, at most {max} are allowed")));
             }
-            Report::AwaitBuyer { secret: secret.into() }
+            Report::AwaitBuyer { secret: ClientSecret::from(secret).if_sealed().unwrap_or_default() }
         }
         Wire::Unpaid(wires::Unpaid { reason: text }) => Report::Unpaid { reason: reason(&text)? },
         Wire::Notified(v1::Done {}) => Report::Notified,
@@ -253,7 +253,7 @@ fn report_to_wire(report: &Report) -> v1::report_order::Report {
         Report::Intent { intent, generation } => {
             Wire::Intent(wires::Intent { intent: intent.as_str().to_owned(), generation: *generation })
         }
-        Report::AwaitBuyer { secret } => Wire::AwaitBuyer(wires::AwaitBuyer { secret: secret.to_string() }),
+        Report::AwaitBuyer { secret } => Wire::AwaitBuyer(wires::AwaitBuyer { secret: secret.as_str().to_owned() }),
         Report::Unpaid { reason } => Wire::Unpaid(wires::Unpaid { reason: text(reason) }),
         Report::Notified => Wire::Notified(v1::Done {}),
         Report::Retry { after_ms, reason } => Wire::Retry(wires::Retry { after_ms: *after_ms, reason: text(reason) }),
@@ -393,6 +393,11 @@ fn parked_from_wire(wire: v1::ParkReason) -> Result<ParkReason, Invalid> {
     })
 }
 
+/// A sealed one only. One in clear, of a worker of an earlier build, stays where it is: everybody who may read orders would read it.
+fn secret_to_wire(secret: Option<&ClientSecret>) -> String {
+    secret.filter(|secret| secret.is_sealed()).map(|secret| secret.as_str().to_owned()).unwrap_or_default()
+}
+
 /// An order, for the wire.
 pub fn view_to_wire(view: &OrderView) -> v1::OrderView {
     v1::OrderView {
@@ -407,7 +412,7 @@ pub fn view_to_wire(view: &OrderView) -> v1::OrderView {
         amount: view.amount.map(money_to_wire),
         intent: text_of(view.intent.as_ref()),
         generation: view.generation,
-        secret: view.secret.as_ref().map(ToString::to_string).unwrap_or_default(),
+        secret: secret_to_wire(view.secret.as_ref()),
         payments: view.payments.iter().map(payment_to_wire).collect(),
         lines: view.lines.iter().map(names::line_to_wire).collect(),
         linked: linked_to_wire(view.linked),
@@ -433,7 +438,7 @@ pub fn view_from_wire(wire: v1::OrderView) -> Result<OrderView, Invalid> {
         amount: wire.amount.map(|amount| money("amount", Some(amount))).transpose()?,
         intent: provider_or_none("intent", &wire.intent)?,
         generation: wire.generation,
-        secret: (!wire.secret.is_empty()).then(|| wire.secret.into()),
+        secret: ClientSecret::from(wire.secret).if_sealed(),
         payments: payments_from_wire(wire.payments)?,
         lines: lines(&wire.lines)?,
         linked: linked(&wire.linked)?,

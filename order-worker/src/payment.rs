@@ -54,8 +54,19 @@ impl IntentStatus {
     ];
 }
 
+/// What a buyer's client needs to act at the provider, in clear. `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct ClearSecret(pub String);
+
+impl std::fmt::Debug for ClearSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// A provider's intent: one sum of money that is to be moved for one order.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The provider's id; also what the payment is known by, once there is one.
     pub id: ProviderId,
@@ -68,28 +79,11 @@ pub struct Intent {
     /// Whether workers cancelled it, since its order was given up.
     pub abandoned: bool,
     /// What the buyer's client needs to act at the provider.
-    pub secret: Option<String>,
+    pub secret: Option<ClearSecret>,
     /// The order it was made for, as it says itself.
     pub order: Option<ReservationId>,
     /// The order's generation it was made for, as it says itself.
     pub generation: Option<u32>,
-}
-
-impl std::fmt::Debug for Intent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, status, received, declined, abandoned, secret, order, generation } = self;
-        let secret = secret.as_ref().map(|_| "…");
-        f.debug_struct("Intent")
-            .field("id", id)
-            .field("status", status)
-            .field("received", received)
-            .field("declined", declined)
-            .field("abandoned", abandoned)
-            .field("secret", &secret)
-            .field("order", order)
-            .field("generation", generation)
-            .finish()
-    }
 }
 
 /// Where a refund stands.

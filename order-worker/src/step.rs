@@ -20,7 +20,7 @@ use ledger_core::Reason;
 use ledger_core::order::{Claimed, Ending, Fact, PaymentState, ProviderId, Report, Step};
 
 use crate::limits::{ACTIONS_PER_RUN_MAX, CONFIG_PAUSE, GENERATIONS_MAX, REASON_BYTES_MAX};
-use crate::payment::{Failure, Intent, IntentStatus, Refund, RefundStatus};
+use crate::payment::{ClearSecret, Failure, Intent, IntentStatus, Refund, RefundStatus};
 
 /// The numbers that the function needs, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +211,11 @@ pub enum Action {
     Send {
         /// What the receiver can drop doubles by.
         key: String,
+    },
+    /// Tell the ledger that the buyer must act, with this sealed to the order's reply key.
+    AwaitBuyer {
+        /// What the buyer's client needs for it.
+        secret: ClearSecret,
     },
     /// Tell the ledger what came of it.
     Report(Report),
@@ -419,9 +424,7 @@ fn pay_stands(order: &Order, call: Call, intent: &Intent) -> Vec<Action> {
 
 fn await_buyer(order: &Order, intent: &Intent) -> Vec<Action> {
     match &intent.secret {
-        Some(secret) if secret.len() <= ledger_core::limits::SECRET_BYTES_MAX && !secret.is_empty() => {
-            vec![Action::Report(Report::AwaitBuyer { secret: secret.as_str().into() })]
-        }
+        Some(secret) if !secret.0.is_empty() => vec![Action::AwaitBuyer { secret: secret.clone() }],
         _ => later(order, "the buyer must act, and there is no secret to act with"),
     }
 }

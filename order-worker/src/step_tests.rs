@@ -58,7 +58,7 @@ fn intent(status: IntentStatus, declined: bool, abandoned: bool) -> Intent {
         received,
         declined: declined.then(|| "card_declined".into()),
         abandoned,
-        secret: Some("pi_1_secret".into()),
+        secret: Some(ClearSecret("pi_1_secret".into())),
         order: None,
         generation: Some(1),
     }

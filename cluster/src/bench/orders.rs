@@ -45,7 +45,7 @@ pub(super) fn wishes(id: ReservationId) -> (PaymentToken, Contact) {
         name: Some("Anna Example".to_owned()),
         ..Contact::default()
     };
-    (PaymentToken { payment_method: "pm_card_visa".to_owned() }, contact)
+    (PaymentToken::new("pm_card_visa"), contact)
 }
 
 /// An order that can be placed.

@@ -101,7 +101,7 @@ impl From<&OrderView> for OrderDoc {
             currency: view.amount.map(|money| money.currency().to_owned()),
             intent: view.intent.as_ref().map(ToString::to_string),
             generation: view.generation,
-            awaits_buyer: view.secret.is_some(),
+            awaits_buyer: view.brief.phase == Phase::AwaitingBuyer,
             payments: view.payments.iter().map(PaymentDoc::from).collect(),
             lines: view.lines.iter().map(line).collect(),
             linked: view.linked.map(|id| id.to_string()),

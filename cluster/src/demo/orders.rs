@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use client_sdk::order::{Ending, OrderView, Phase};
-use client_sdk::{Contact, OfferKey, Outcome as Answer, PaymentToken, ReservationId};
+use client_sdk::{Contact, OfferKey, OpeningKeys, Outcome as Answer, PaymentToken, ReservationId, SealingKey};
 use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -117,7 +117,8 @@ pub(super) fn send(
 ) -> JoinSet<()> {
     let mut set = JoinSet::new();
     for n in 0..count {
-        let (place, customers, sealing) = (place.clone(), customers.clone(), shop.sealing.clone());
+        let (place, customers) = (place.clone(), customers.clone());
+        let keys = (shop.sealing.clone(), shop.reply.sealing_key().clone());
         let mut rng = StdRng::seed_from_u64(seed.rotate_left(29) ^ (n as u64).wrapping_mul(0xa24b_aed4_963e_e407));
         set.spawn(async move {
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..ARRIVE.as_millis() as u64))).await;
@@ -133,7 +134,7 @@ pub(super) fn send(
                 92..96 => "pm_card_chargeDeclinedInsufficientFunds",
                 _ => "pm_card_authenticationRequired",
             };
-            order(&place, &customers, &sealing, (offer, units), method, n).await;
+            order(&place, &customers, &keys, (offer, units), method, n).await;
         });
     }
     set
@@ -142,14 +143,14 @@ pub(super) fn send(
 async fn order(
     place: &Place,
     customers: &Customers,
-    sealing: &client_sdk::SealingKey,
+    (sealing, reply): &(SealingKey, SealingKey),
     (offer, units): (OfferKey, u32),
     method: &str,
     n: usize,
 ) {
     let id = place.client.mint_for(&offer.sku);
     let minor = u64::from(units) * 1_999;
-    let token = PaymentToken { payment_method: method.to_owned() };
+    let token = PaymentToken::new(method).reply_to(reply);
     let contact = Contact { email: Some(mail_of(id)), ..Contact::default() };
     let (Ok(payment), Ok(contact)) = (sealing.payment(id, &token), sealing.contact(id, &contact)) else { return };
     customers.lock().insert(id, Told { minor, placed: false, unknown: true });
@@ -191,6 +192,7 @@ pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Custom
         customers.lock().iter().filter(|(_, told)| told.placed || told.unknown).map(|(id, _)| *id).collect();
     let mut open = ids;
     let mut done = Vec::new();
+    let reply = OpeningKeys::from(shop.reply.clone());
     let until = began + PAY_WITHIN + limits::CATCH_UP_WITHIN;
     while !open.is_empty() {
         shop.all_run()?;
@@ -207,8 +209,9 @@ pub(super) async fn wait_done(place: &Place, shop: &mut Shop, customers: &Custom
                 Some(view) if view.brief.phase == Phase::Done || view.brief.phase == Phase::Parked => done.push(view),
                 Some(view) => {
                     if let Some(secret) = view.secret.as_ref().filter(|_| view.brief.phase == Phase::AwaitingBuyer) {
+                        let secret = reply.client_secret(id, secret).map_err(refused)?;
                         // A second click is refused; the order goes on all the same.
-                        let _ = shop.provider.authenticate(secret).await;
+                        let _ = shop.provider.authenticate(&secret).await;
                     }
                     open.push(id);
                 }

@@ -60,6 +60,8 @@ pub(crate) struct Shop {
     pub(crate) told: Told,
     /// What tokens and contacts are sealed to.
     pub(crate) sealing: SealingKey,
+    /// What opens the client secrets of the shop's orders.
+    pub(crate) reply: OpeningKey,
     /// The last one is never killed: the provider's webhooks go there.
     workers: Vec<Process>,
     provider_process: Process,
@@ -94,6 +96,7 @@ impl Shop {
             provider,
             told,
             sealing: opening.sealing_key().clone(),
+            reply: OpeningKey::generate(),
             workers: hooks.iter().zip(&health).enumerate().map(worker).collect(),
             provider_process: provider_process(dir, &provider, hooks.last().filter(|_| plan.webhooks)),
         };

@@ -4,7 +4,6 @@
 //! that its constructor or [`crate::limits`] would refuse. **Read next**: [`super::changes`].
 
 use bytes::Bytes;
-use compact_str::CompactString;
 
 use super::CodecError;
 use super::bounds::{self, Checked};
@@ -14,8 +13,8 @@ use crate::change::ChangeKind;
 use crate::command::Command;
 use crate::limits;
 use crate::order::{
-    ByHand, Ending, Fact, Money, OrderDetails, ParkReason, PaymentState, Phase, ProviderId, RefundWhy, Report, Sealed,
-    SettlingWhy, Step, WorkClass, WorkerId,
+    ByHand, ClientSecret, Ending, Fact, Money, OrderDetails, ParkReason, PaymentState, Phase, ProviderId, RefundWhy,
+    Report, Sealed, SettlingWhy, Step, WorkClass, WorkerId,
 };
 use crate::types::{Reason, ReservationId};
 
@@ -103,7 +102,7 @@ pub(super) fn put(out: &mut Out<'_>, command: &Command) -> Checked {
 fn check_report(report: &Report) -> Checked {
     match report {
         Report::Intent { generation, .. } => bounds::generation((*generation).into()).map(drop),
-        Report::AwaitBuyer { secret } => bounds::secret(secret),
+        Report::AwaitBuyer { secret } => bounds::secret(secret.as_str()),
         Report::Retry { after_ms, .. } | Report::GiveBack { after_ms } => bounds::after_ms(*after_ms).map(drop),
         Report::Unpaid { .. } | Report::Notified | Report::Park { .. } => Ok(()),
     }
@@ -216,8 +215,8 @@ pub(crate) fn provider_id(from: &mut In<'_>) -> Read<ProviderId> {
     from.value(ProviderId::new(text))
 }
 
-pub(crate) fn secret(from: &mut In<'_>) -> Read<CompactString> {
-    from.text(limits::SECRET_BYTES_MAX).map(CompactString::new)
+pub(crate) fn secret(from: &mut In<'_>) -> Read<ClientSecret> {
+    from.text(limits::SECRET_BYTES_MAX).map(ClientSecret::from)
 }
 
 pub(crate) fn put_details(out: &mut Out<'_>, details: &OrderDetails) {
@@ -247,7 +246,7 @@ pub(crate) fn put_report(out: &mut Out<'_>, report: &Report) {
         }
         Report::AwaitBuyer { secret } => {
             out.byte(REPORT_AWAIT_BUYER);
-            out.text(secret);
+            out.text(secret.as_str());
         }
         Report::Unpaid { reason } => {
             out.byte(REPORT_UNPAID);

@@ -226,7 +226,7 @@ fn put_order(out: &mut Out<'_>, o: &Order) {
     orders::put_sealed(out, &cold.contact);
     out.opt(cold.intent.as_ref(), |out, intent| out.text(intent.as_str()));
     out.n(cold.generation.into());
-    out.opt(cold.secret.as_ref(), |out, secret| out.text(secret));
+    out.opt(cold.secret.as_ref(), |out, secret| out.text(secret.as_str()));
     out.n(cold.payments.len() as u64);
     for payment in &cold.payments {
         out.text(payment.id.as_str());

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use compact_str::CompactString;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::State;
@@ -22,7 +21,8 @@ use super::records::{Head, NONE};
 use super::slab::{Placed, Slab};
 use crate::limits;
 use crate::order::{
-    Ending, Money, ParkReason, Payment, PaymentState, Phase, ProviderId, QueueStats, Sealed, Step, WorkClass, WorkerId,
+    ClientSecret, Ending, Money, ParkReason, Payment, PaymentState, Phase, ProviderId, QueueStats, Sealed, Step,
+    WorkClass, WorkerId,
 };
 use crate::types::{LedgerTime, ReservationId};
 
@@ -102,7 +102,7 @@ pub(crate) struct Cold {
     pub(crate) sealed_hash: u64,
     pub(crate) intent: Option<ProviderId>,
     pub(crate) generation: u32,
-    pub(crate) secret: Option<CompactString>,
+    pub(crate) secret: Option<ClientSecret>,
     pub(crate) payments: Vec<Payment>,
     pub(crate) linked: Option<ReservationId>,
     /// Who has it, while leased.

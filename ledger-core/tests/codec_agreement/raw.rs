@@ -172,7 +172,7 @@ impl Raw {
     fn report(&mut self, report: &Report) -> &mut Self {
         match report {
             Report::Intent { intent, generation } => self.byte(1).text(intent.as_str()).n((*generation).into()),
-            Report::AwaitBuyer { secret } => self.byte(2).text(secret),
+            Report::AwaitBuyer { secret } => self.byte(2).text(secret.as_str()),
             Report::Unpaid { reason } => self.byte(3).text(reason.as_str()),
             Report::Notified => self.byte(4),
             Report::Retry { after_ms, reason } => self.byte(5).n(*after_ms).text(reason.as_str()),

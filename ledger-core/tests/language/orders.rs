@@ -83,7 +83,7 @@ pub(crate) fn view(names: &Names, v: &OrderView) -> String {
         let _ = write!(text, ", intent {intent} of generation {}", v.generation);
     }
     if let Some(secret) = &v.secret {
-        let _ = write!(text, ", secret {secret}");
+        let _ = write!(text, ", secret {}", secret.as_str());
     }
     text += &payments(&v.payments);
     if let Some(linked) = v.linked {

@@ -99,7 +99,7 @@ impl Model {
         match report {
             Report::Intent { .. } => unreachable!("told above"),
             Report::AwaitBuyer { secret } => self.change(id, |o| {
-                (o.phase, o.secret) = (Phase::AwaitingBuyer, Some(secret.to_string()));
+                (o.phase, o.secret) = (Phase::AwaitingBuyer, Some(secret.as_str().to_owned()));
             }),
             Report::Unpaid { .. } => {
                 self.free(id);

@@ -169,12 +169,21 @@ fn on_stock() -> BoxedStrategy<Verb> {
     .boxed()
 }
 
+/// A client secret of so many bytes; sealed, if there is room for the form.
+fn sealed_text(bytes: usize) -> String {
+    let form = ledger_core::order::ClientSecret::SEALED;
+    match bytes.checked_sub(form.len()) {
+        None | Some(0) => "s".repeat(bytes),
+        Some(digits) => form.to_owned() + &"s".repeat(digits),
+    }
+}
+
 fn report() -> impl Strategy<Value = reports::Report> {
     use reports::Report;
     let secret = prop_oneof![Just(0), Just(1), Just(limits::SECRET_BYTES_MAX), Just(limits::SECRET_BYTES_MAX + 1)];
     prop_oneof![
         (provider(), small()).prop_map(|(intent, generation)| Report::Intent(reports::Intent { intent, generation })),
-        secret.prop_map(|n| Report::AwaitBuyer(reports::AwaitBuyer { secret: "s".repeat(n) })),
+        secret.prop_map(|n| Report::AwaitBuyer(reports::AwaitBuyer { secret: sealed_text(n) })),
         reason().prop_map(|reason| Report::Unpaid(reports::Unpaid { reason })),
         Just(Report::Notified(v1::Done {})),
         (number(), reason()).prop_map(|(after_ms, reason)| Report::Retry(reports::Retry { after_ms, reason })),

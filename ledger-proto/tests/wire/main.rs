@@ -4,3 +4,4 @@ mod conversions;
 mod entries;
 mod frames;
 mod given;
+mod secrets;

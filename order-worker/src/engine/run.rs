@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ledger_core::limits::DELAY_MS_MAX;
-use ledger_core::order::{Claimed, Fact, Report, Step};
+use ledger_core::order::{Claimed, ClientSecret, Fact, Report, Step};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::breaker::Pass;
 use crate::ledger::Told;
 use crate::limits::{REPORT_PAUSE_MAX, REPORT_PAUSE_MIN, REPORT_TRIES_MAX};
 use crate::notify::Message;
-use crate::payment::{Failure, Intent, Refund};
+use crate::payment::{ClearSecret, Failure, Intent, Refund};
 use crate::step::{Action, Call, Event, Order, millis, step};
 
 /// Runs a claimed order until its lease is over, one way or the other. `probe`: the order was
@@ -121,6 +121,7 @@ impl One<'_> {
                 self.refund(Call::Refund, asked).await
             }
             Action::Send { key } => self.send(key).await,
+            Action::AwaitBuyer { secret } => return self.tell(self.await_buyer(&secret)).await,
             Action::Report(report) => return self.tell(report).await,
             Action::Fact(fact) => self.fact(fact).await,
         };
@@ -205,6 +206,22 @@ impl One<'_> {
             Ok(()) => Event::Sent,
             Err(why) => Event::Failed { call: Call::Send, why },
         }
+    }
+
+    /// The secret goes into the log only if only the caller that placed the order can read it there.
+    fn await_buyer(&self, secret: &ClearSecret) -> Report {
+        let claimed = self.order.claimed();
+        let token = self.deps.keys.payment(claimed.id, &claimed.payment);
+        let sealed = match token.map(|token| token.reply_to) {
+            Ok(Some(key)) => key.client_secret(claimed.id, &secret.0).map_err(|why| why.to_string()),
+            Ok(None) => Err("the payment token carries no reply key".into()),
+            Err(why) => Err(why.to_string()),
+        };
+        let secret = sealed.unwrap_or_else(|why| {
+            tracing::info!(order = %claimed.id, %why, "the buyer must act; the order gets no client secret");
+            ClientSecret::default()
+        });
+        Report::AwaitBuyer { secret }
     }
 
     async fn tell(&self, report: Report) -> After {

@@ -14,7 +14,7 @@ use ledger_core::order::{Money, ProviderId};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 
-use super::{Failure, Intent, IntentStatus, Mode, PaymentProvider, Refund, RefundStatus};
+use super::{ClearSecret, Failure, Intent, IntentStatus, Mode, PaymentProvider, Refund, RefundStatus};
 use crate::limits::{ANSWER_BYTES_MAX, PROVIDER_RETRY_AFTER_MAX};
 
 /// The version of the API this file is written against.
@@ -57,7 +57,7 @@ pub(crate) struct WireIntent {
     #[serde(default)]
     currency: String,
     #[serde(default)]
-    client_secret: Option<String>,
+    client_secret: Option<ClearSecret>,
     #[serde(default)]
     cancellation_reason: Option<String>,
     #[serde(default)]

@@ -212,7 +212,8 @@ async fn buyer(lane: &Lane, id: ReservationId) {
     if let Some(view) = lane.client.wait_for(id, PATIENCE).await.ok()
         && view.brief.phase == Phase::AwaitingBuyer
     {
-        lane.provider.authenticate(&view.secret.expect("what the buyer needs")).await;
+        let secret = lane.reply.client_secret(id, &view.secret.expect("what the buyer needs")).expect("sealed to it");
+        lane.provider.authenticate(&secret).await;
         assert!(lane.client.order_by_hand(id, ByHand::Resume, "the buyer is back").await.is_ok());
     }
     std::future::pending().await

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use client_sdk::{Client, Contact, Cursor, OpeningKey, PaymentToken, Policy, ReservationId, Sku};
+use client_sdk::{Client, Contact, Cursor, OpeningKey, OpeningKeys, PaymentToken, Policy, ReservationId, Sku};
 use ledger_node::config::{NodeConfig, Port};
 use ledger_node::{NodeSeams, RunningNode};
 use ledger_proto::v1;
@@ -42,10 +42,12 @@ pub(crate) struct Lane {
     /// Orders whose buyers were told, as the feed says.
     notified: watch::Receiver<HashSet<ReservationId>>,
     opening: OpeningKey,
+    /// What opens the client secrets of its orders.
+    pub(crate) reply: OpeningKeys,
     relay: (String, tokio::task::JoinHandle<()>),
     following: tokio::task::JoinHandle<()>,
     products: AtomicU32,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     _node: RunningNode,
 }
 
@@ -102,6 +104,7 @@ impl Lane {
             client,
             notified,
             opening,
+            reply: OpeningKey::generate().into(),
             following,
             products: AtomicU32::new(0),
             dir,
@@ -111,12 +114,17 @@ impl Lane {
 
     /// A product with one unit, and an order for it.
     pub(crate) async fn place(&self, method: &str) -> (ReservationId, Sku) {
+        let reply = self.reply.sealing_keys().next().expect("a key");
+        self.place_with(PaymentToken::new(method).reply_to(reply)).await
+    }
+
+    /// The same with a token of the caller's.
+    pub(crate) async fn place_with(&self, token: PaymentToken) -> (ReservationId, Sku) {
         let sku = Sku::new(format!("mug-{}", self.products.fetch_add(1, Ordering::Relaxed))).expect("a SKU");
         assert!(self.client.create_product(&sku, Policy::default()).await.is_ok());
         assert!(self.client.receive(&sku, 1, "first").await.is_ok());
         let id = self.client.mint_for(&sku);
         let key = self.opening.sealing_key();
-        let token = PaymentToken { payment_method: method.to_owned() };
         let contact = Contact { email: Some(mail_of(id)), ..Contact::default() };
         let call = self.client.place_order(id, MINOR, "EUR").buyer("anna").line(&sku, 1);
         let call =

@@ -9,7 +9,7 @@ use client_sdk::PaymentToken;
 use ledger_core::ReservationId;
 use ledger_core::order::{Money, ProviderId};
 use order_worker::notify::{Message, Notifier};
-use order_worker::payment::{Failure, Intent, IntentStatus, Mode, PaymentProvider, Refund, RefundStatus};
+use order_worker::payment::{ClearSecret, Failure, Intent, IntentStatus, Mode, PaymentProvider, Refund, RefundStatus};
 use tokio::time::Instant;
 
 use crate::cut::Cut;
@@ -207,7 +207,7 @@ impl PaymentProvider for FakeProvider {
                     received: None,
                     declined: None,
                     abandoned: false,
-                    secret: Some(format!("pi_{new}_secret")),
+                    secret: Some(ClearSecret(format!("pi_{new}_secret"))),
                     order: Some(order),
                     generation: Some(generation),
                 };

@@ -39,7 +39,7 @@ fn stripe(url: String, mode: Mode, secret_key: &str) -> Stripe {
 }
 
 fn with(method: &str) -> PaymentToken {
-    PaymentToken { payment_method: method.into() }
+    PaymentToken::new(method)
 }
 
 fn euros() -> Money {

@@ -91,7 +91,7 @@ impl World {
     fn sealed(&self, id: ReservationId, method: &str) -> (Sealed, Sealed) {
         let key = self.keys.sealing_keys().next().expect("a key");
         let contact = Contact { email: Some("anna@example.com".into()), ..Contact::default() };
-        let token = PaymentToken { payment_method: method.into() };
+        let token = PaymentToken::new(method);
         (key.payment(id, &token).expect("short"), key.contact(id, &contact).expect("short"))
     }
     pub(crate) fn deps(&self, numbers: EngineNumbers) -> Arc<Deps> {
