@@ -175,17 +175,45 @@ impl IdentityFile {
     }
 
     /// The disk's id for a plan of members, durably. The first time it is drawn anew: a directory
-    /// that was opened before may be one of many copies of a template, all with one id.
+    /// that was opened before may be one of many copies of a template, all with one id. So it is
+    /// after a rejoin that was not finished: members may know the id of that one.
     ///
     /// # Errors
     /// The disk's.
     pub fn hand_out(&self, draw: impl FnOnce() -> DiskId) -> io::Result<DiskId> {
-        let Slot { handed_out, owner, .. } = self.slot();
-        if !handed_out && owner.is_none() {
-            let place = self.disk.place_of(&self.path)?;
-            self.write(|slot| (slot.disk, slot.handed_out, slot.place) = (draw(), true, place))?;
+        let Slot { handed_out, rejoined, owner, .. } = self.slot();
+        if (!handed_out || rejoined) && owner.is_none() {
+            self.draw_anew(false, draw)?;
         }
         Ok(self.disk_id())
+    }
+
+    /// A disk's id of its own for one attempt of a member to come back on this empty directory,
+    /// durably, and with it that everything the member had is lost: nothing that is begun here
+    /// counts as whole before it was repaired.
+    ///
+    /// # Errors
+    /// The directory is a node's (`PermissionDenied`); or the disk's.
+    pub fn hand_out_for_rejoin(&self, draw: impl FnOnce() -> DiskId) -> io::Result<DiskId> {
+        if let Some(owner) = self.owner() {
+            let why = format!("{} is of node {} already", self.path.display(), owner.node.0);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        self.draw_anew(true, draw)?;
+        Ok(self.disk_id())
+    }
+
+    fn draw_anew(&self, rejoined: bool, draw: impl FnOnce() -> DiskId) -> io::Result<()> {
+        let place = self.disk.place_of(&self.path)?;
+        self.write(|slot| {
+            (slot.disk, slot.handed_out, slot.place, slot.rejoined) = (draw(), true, place, rejoined);
+        })
+    }
+
+    /// Whether the id was drawn for a member that comes back on this directory, and no log was begun
+    /// since.
+    pub fn is_rejoining(&self) -> bool {
+        self.slot().rejoined
     }
 
     /// Whose directory it is; none before it was claimed.
@@ -421,6 +449,28 @@ mod tests {
         assert_eq!(again.hand_out(|| other).expect("known"), one, "the plan has it");
         again.claim(OWNER).expect("claimed");
         assert_eq!(open(&template).expect("there").hand_out(|| other).expect("known"), one);
+    }
+
+    #[test]
+    fn an_attempt_to_rejoin_has_an_id_of_its_own_and_everything_before_it_is_lost() {
+        let disk = SimDisk::new(1);
+        let id = |n| move || DiskId([n; 16]);
+        let identity = create(&disk).expect("created");
+        assert_eq!(identity.hand_out(id(1)).expect("written"), DiskId([1; 16]));
+        assert!(!identity.is_rejoining());
+        for n in [2, 3] {
+            assert_eq!(identity.hand_out_for_rejoin(id(n)).expect("written"), DiskId([n; 16]));
+            let found = open(&disk).expect("there");
+            assert_eq!((found.disk_id(), found.is_rejoining()), (DiskId([n; 16]), true));
+            assert!(found.loss(0).expect("judged").is_some_and(|why| why.contains("rejoined")));
+        }
+        // A new cluster after all: members of the other one may know the id.
+        assert_eq!(identity.hand_out(id(4)).expect("written"), DiskId([4; 16]));
+        assert_eq!((identity.is_rejoining(), identity.loss(0).expect("judged")), (false, None));
+        identity.claim(OWNER).expect("claimed");
+        let refused = identity.hand_out_for_rejoin(id(5)).map_err(|e| e.kind());
+        assert_eq!(refused, Err(io::ErrorKind::PermissionDenied), "it is a node's");
+        assert_eq!(open(&disk).expect("there").disk_id(), DiskId([4; 16]));
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::start::{self, Ground};
 use crate::transport::frame::Kind;
 use crate::transport::handshake::Identity;
 use crate::transport::link::Links;
+use crate::transport::members::Members;
 use crate::transport::server::{Registry, serve};
 use crate::types::{Membership, Peer, position};
 use crate::upkeep;
@@ -135,7 +136,8 @@ impl RaftNode {
         let listener = seams.net.listen(&peer_listen).await?;
         let peer_addr = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let links = Arc::new(Links::new(me, Arc::default(), seams.clone(), stop.clone()));
+        let members = Arc::new(Members::new(stop.clone()));
+        let links = Arc::new(Links::new(me, members, seams.clone(), stop.clone()));
         for (peer, entry) in &peers {
             know(&links, *peer, entry);
         }
@@ -194,9 +196,30 @@ impl RaftNode {
     }
 
     /// Another member, or where it listens now. It is a peer from now on, on this disk and no other:
-    /// the disk that is known first stays.
+    /// the disk that is known first stays, until [`Self::replace_peer_disk`].
     pub fn know_peer(&self, node: NodeId, entry: &PeerEntry) {
         know(&self.inner.ground.registry.links, node, entry);
+    }
+
+    /// A member is on this disk from now on, and on no other. On return every connection of the disk
+    /// before is closed, and none of it begins any more. The caller has recorded that durably, and
+    /// never brings back a disk that was replaced.
+    pub fn replace_peer_disk(&self, node: NodeId, disk: DiskId) {
+        if self.inner.ground.registry.links.members.replace(node, disk) {
+            tracing::warn!(node = node.0, %disk, "a member rejoins on a new disk: its old one is refused from now on");
+        }
+    }
+
+    /// Whether a member has just been heard from, on the disk that it is known by.
+    pub fn hears_peer(&self, node: NodeId) -> bool {
+        self.inner.ground.registry.links.is_heard(node)
+    }
+
+    /// The groups here, and whether the replica of each remembers all that it promised: one that is
+    /// damaged or under repair does not.
+    pub fn wholeness(&self) -> BTreeMap<GroupId, bool> {
+        let groups = self.inner.ground.registry.all_groups();
+        groups.into_iter().map(|core| (core.id, repair::is_whole(&core))).collect()
     }
 
     /// Throws away this replica's state of a group and takes a snapshot from `from` instead; for replicas whose digest

@@ -215,11 +215,15 @@ pub(crate) fn answer(core: &GroupCore) -> Bytes {
     b.freeze()
 }
 
+/// Whether the replica remembers all that it promised.
+pub(crate) fn is_whole(core: &GroupCore) -> bool {
+    core.store.vote().is_ok() && core.store.log().damage().is_none() && core.gate.is_repaired()
+}
+
 /// Stopped and damaged replicas answer, too: a damaged one as such. Nothing it promised counts on
 /// its memory alone.
 fn own_answer(core: &GroupCore) -> TermAnswer {
-    let vote = core.store.vote();
-    let whole = vote.is_ok() && core.store.log().damage().is_none() && core.gate.is_repaired();
+    let (vote, whole) = (core.store.vote(), is_whole(core));
     let term = vote.ok().flatten().map_or(0, |vote| vote.leader_id.term);
     let members = core.snapshots.newest().map(|file| file.head.membership.clone()).unwrap_or_default();
     match &core.raft {

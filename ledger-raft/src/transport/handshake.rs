@@ -5,13 +5,12 @@
 //! cluster and incarnation, each on the disk that the other knows it by, as long as it lasts.
 //! **Read next**: [`super::link`].
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::members::{Members, is_on_its_disk};
 use crate::api::{DiskId, NodeId};
 use crate::codec::malformed;
 use crate::limits::{HANDSHAKE_WITHIN, PEER_PROTOCOL as PROTOCOL};
@@ -48,6 +47,7 @@ pub(crate) struct Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) node: NodeId,
+    pub(crate) disk: DiskId,
     pub(crate) run: u64,
     pub(crate) lane: Lane,
 }
@@ -65,7 +65,7 @@ pub(crate) enum Refusal {
     Node = 4,
     #[error(
         "a known node is on another disk than the members know: what it acknowledged lies on the disk it had; hint: \
-         start it on that data directory"
+         start it on that data directory, or bring it back on an empty one with `ledgerctl node rejoin`"
     )]
     Disk = 5,
     #[error("the dialling node is no member that the other node knows")]
@@ -78,33 +78,6 @@ impl Refusal {
             .into_iter()
             .find(|r| *r as u8 == b)
     }
-}
-
-/// The members that this node knows, and the disk of each.
-#[derive(Debug, Default)]
-pub(crate) struct Members(RwLock<BTreeMap<NodeId, DiskId>>);
-
-impl Members {
-    /// A member's disk; none when it is no member.
-    pub(crate) fn disk_of(&self, node: NodeId) -> Option<DiskId> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
-    }
-
-    /// Takes a member in. The disk that is known first stays: connections are checked when they
-    /// begin, and would outlive the change of one.
-    ///
-    /// # Errors
-    /// The member is known on another disk.
-    pub(crate) fn know(&self, node: NodeId, disk: DiskId) -> Result<(), DiskId> {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let first = *known.entry(node).or_insert(disk);
-        if first == disk { Ok(()) } else { Err(first) }
-    }
-}
-
-/// Whether a node that was found on a disk is the member of that id.
-fn is_on_its_disk(known: DiskId, found: DiskId) -> bool {
-    known == found || crate::bad!("disk-id-unchecked")
 }
 
 fn hello(me: &Identity, to: NodeId, lane: Lane) -> BytesMut {
@@ -231,7 +204,7 @@ fn judge(raw: &[u8; HELLO_BYTES], me: &Identity, members: &Members) -> io::Resul
         match members.disk_of(node).filter(|_| node != me.node) {
             None if !crate::bad!("peer-not-asked") => Err(Refusal::Member),
             Some(known) if !is_on_its_disk(known, disk) => Err(Refusal::Disk),
-            _ => Ok(Caller { node, run, lane }),
+            _ => Ok(Caller { node, disk, run, lane }),
         }
     })
 }
@@ -264,7 +237,7 @@ mod tests {
     async fn members_meet_and_learn_each_others_run() {
         let (dialler, listener) = meet(A, B, B.node, B.disk).await;
         assert_eq!(dialler.expect("welcome"), B.run);
-        assert_eq!(listener.expect("a hello"), Ok(Caller { node: A.node, run: A.run, lane: Lane::Bulk }));
+        assert_eq!(listener.expect("a hello"), Ok(Caller { node: A.node, disk: A.disk, run: A.run, lane: Lane::Bulk }));
     }
 
     #[tokio::test]
@@ -316,13 +289,5 @@ mod tests {
         let bytes = hello(&A, B.node, Lane::Bulk);
         assert_eq!(bytes[..HELLO_BYTES - 4], golden);
         assert_eq!(bytes.len(), HELLO_BYTES);
-    }
-
-    #[test]
-    fn the_disk_that_is_known_first_stays() {
-        let members = members();
-        assert_eq!(members.know(A.node, A.disk), Ok(()));
-        assert_eq!(members.know(A.node, B.disk), Err(A.disk));
-        assert_eq!(members.disk_of(A.node), Some(A.disk));
     }
 }

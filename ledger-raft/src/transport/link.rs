@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, closed, start_writer};
-use super::handshake::{Identity, Lane, Members, greet};
+use super::handshake::{Identity, Lane, Refusal, greet};
+use super::members::Members;
 use crate::api::{GroupId, NodeId};
 use crate::limits::{
     CONNECT_WITHIN, PEER_FAULT_FRESH, PEER_SILENT_AFTER, REDIAL_MAX, REDIAL_MIN, STREAM_IN_FLIGHT_MAX,
@@ -298,6 +299,14 @@ impl Link {
         base / 2 + Duration::from_millis(jitter)
     }
 
+    /// Whether the peer has just been heard from here.
+    fn is_heard(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Up(connection) => !connection.stop.is_cancelled() && connection.silent() < PEER_SILENT_AFTER,
+            State::Down { .. } | State::Dialling => false,
+        }
+    }
+
     /// What keeps the peer from answering here.
     fn fault(&self) -> Option<Fault> {
         match &*self.state.borrow() {
@@ -317,7 +326,11 @@ impl Link {
         let mut io = self.seams.net.connect(addr).await?;
         let run = greet(&mut io, &self.me, self.to, disk, self.lane).await?;
         tracing::debug!(peer = self.to.0, lane = ?self.lane, %addr, run, "peer connected");
-        let stop = self.stop.child_token();
+        // A disk that was replaced while it was dialled.
+        let stop = self
+            .members
+            .connection(self.to, disk)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, Refusal::Disk))?;
         let (read, write) = tokio::io::split(io);
         let connection = Arc::new(Connection {
             queue: start_writer(write, stop.clone(), true),
@@ -396,6 +409,12 @@ impl Links {
             }
             _ => drop(declined.remove(&(group, voter))),
         }
+    }
+
+    /// Whether a peer answers on a connection that this node made.
+    pub(crate) fn is_heard(&self, peer: NodeId) -> bool {
+        let links = lock(&self.peers).get(&peer).cloned();
+        links.is_some_and(|links| links.control.is_heard() || links.bulk.is_heard())
     }
 
     /// What keeps a voter of a group from answering, as far as is known here.

@@ -13,6 +13,7 @@ pub(crate) mod checks;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod link;
+pub(crate) mod members;
 pub(crate) mod network;
 pub(crate) mod pull;
 pub(crate) mod server;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::checks;
 use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, start_writer};
-use super::handshake::{Caller, Identity, Lane, receive};
+use super::handshake::{Caller, Identity, Lane, Refusal, receive};
 use super::link::{Links, lock};
 use super::network::Offer;
 use super::pull::take_offer;
@@ -115,7 +115,7 @@ pub(crate) async fn serve(registry: Arc<Registry>, mut listener: Box<dyn NetList
 }
 
 async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
-    let Caller { node: peer, run, lane } = match receive(&mut io, &registry.me, &registry.links.members).await {
+    let Caller { node: peer, disk, run, lane } = match receive(&mut io, &registry.me, &registry.links.members).await {
         Ok(Ok(caller)) => caller,
         Ok(Err(refusal)) => return registry.note_refusal(from, refusal.to_string()),
         Err(e) => {
@@ -123,8 +123,11 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
             return;
         }
     };
+    // A disk that was replaced while it was welcomed.
+    let Some(stop) = registry.links.members.connection(peer, disk) else {
+        return registry.note_refusal(from, Refusal::Disk.to_string());
+    };
     tracing::debug!(peer = peer.0, ?lane, %from, run, "a peer connected");
-    let stop = registry.stop.child_token();
     let (read, write) = tokio::io::split(io);
     let queue = start_writer(write, stop.clone(), false);
     let served = Arc::new(Served {

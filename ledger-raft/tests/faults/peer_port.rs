@@ -117,3 +117,24 @@ async fn what_a_leader_remembers_counts_while_it_leads() {
     let marked = |why: &String| why.contains("the disk went back");
     c.until(third, "is marked damaged", |s| s.stopped.as_ref().is_some_and(marked)).await;
 }
+
+/// A member comes back on a new disk: what the old one says arrives nowhere from then on.
+#[tokio::test]
+async fn a_disk_that_was_replaced_is_closed_at_once_and_refused_by_name() {
+    let c = Cluster::start(3, tuning()).await;
+    c.propose(b"first").await;
+    let addr = &c.addrs[&NodeId(1)];
+    let mut old = connect(addr, c.cluster, 2, 1, CONTROL).await.expect("welcomed");
+    let node = c.nodes[&1].node.clone();
+    node.ask_peer(NodeId(2), &c.addrs[&NodeId(2)], "x".into(), PATIENCE).await.expect("its disk");
+    assert!(node.hears_peer(NodeId(2)));
+    let new = DiskId([99; 16]);
+    node.replace_peer_disk(NodeId(2), new);
+    assert!(!node.hears_peer(NodeId(2)), "this node's own connection is closed, too");
+    let closed = tokio::time::timeout(PATIENCE, until_frame(&mut old, u64::MAX)).await.expect("closed");
+    assert!(!closed, "no frame is answered");
+    assert_eq!(answer(addr, &hello(c.cluster, 2, 1, CONTROL)).await, Some(5), "the old disk");
+    assert_eq!(answer(addr, &hello_on(new, c.cluster, 2, 1, CONTROL)).await, Some(0), "the new one");
+    let asked = node.ask_peer(NodeId(2), &c.addrs[&NodeId(2)], "x".into(), PATIENCE).await.expect_err("refused");
+    assert!(asked.to_string().contains("on another disk"), "{asked}");
+}

@@ -14,8 +14,9 @@ use crate::memory::Acknowledged;
 use crate::seam::{BoxIo, Net, NetListener, Random, WallClock};
 use crate::store::Store;
 use crate::transport::frame::{FrameReader, SendQueue, start_writer};
-use crate::transport::handshake::{Identity, Members, receive};
+use crate::transport::handshake::{Identity, receive};
 use crate::transport::link::lock;
+use crate::transport::members::Members;
 use crate::types::log_id;
 use crate::wal::{GroupLog, Wal, WalConfig, WalIdentity};
 
