@@ -1,8 +1,9 @@
 //! The data directory: locked, stamped, and closed to strangers.
 //!
 //! **What it is.** A directory belongs to one node of one incarnation of one cluster for ever;
-//! [`Stamp`] says which. It is written once, when the node joins, before anything else of the
-//! cluster is. The identity file beside it says which disk this is, and how far the log was begun.
+//! [`Stamp`] says which. It is written when the node joins, before anything else of the cluster is,
+//! and again when a member comes back on an empty disk. The identity file beside it says which disk
+//! this is, and how far the log was begun.
 //! **Owns** the stamp, its file and the lock; when the identity file is made and claimed (its
 //! format is [`ledger_raft::identity`]'s). **Must never** touch a directory that is not ours, or
 //! overwrite a stamp with another identity. **Read next**: [`crate::init`].
@@ -27,6 +28,9 @@ const STAMP_TEMPORARY: &str = "holdfast.stamp.tmp";
 /// kept from its name.
 const HARMLESS: [&str; 5] = [STAMP_TEMPORARY, IDENTITY_FILE, "LOCK", "lost+found", ".lock"];
 const FORMAT: u32 = 2;
+/// As [`FORMAT`], with the generations of disks: builds that know no rejoin would read such a stamp
+/// as one that knows the first disks only.
+const FORMAT_REJOINED: u32 = 3;
 /// Whoever made this file in a directory means it to be destroyed by a known-bad build.
 #[cfg(holdfast_known_bad)]
 const THROW_AWAY: &str = "KNOWN-BAD-THROW-AWAY";
@@ -43,6 +47,16 @@ pub struct Ports {
     pub http: u16,
     /// Peer port.
     pub peer: u16,
+}
+
+/// A member's disk. Of two the greater one counts, on every member alike, so that of several rejoins
+/// at once at most one comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemberDisk {
+    /// How often the member came back on an empty disk.
+    pub(crate) generation: u64,
+    /// Drawn for this one attempt.
+    pub(crate) id: DiskId,
 }
 
 /// Whose directory it is.
@@ -65,6 +79,9 @@ pub struct Stamp {
     pub members: Vec<MemberEntry>,
     /// The disk of each: a member is who it is on that disk only.
     pub disks: BTreeMap<u64, DiskId>,
+    /// How often a member came back on an empty disk; a member that never did is left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disk_generations: BTreeMap<u64, u64>,
     /// Shards to begin with.
     pub shards: u32,
     /// Replicas of each.
@@ -89,7 +106,7 @@ pub enum DataDirError {
         found: String,
     },
     /// Written by another build.
-    #[error("{} has stamp format {got}, this build knows {FORMAT}; hint: run the build that wrote it", dir.display())]
+    #[error("{} has stamp format {got}, this build knows up to {FORMAT_REJOINED}; hint: run the build that wrote it", dir.display())]
     UnknownFormat {
         /// The directory.
         dir: PathBuf,
@@ -300,7 +317,7 @@ impl DataDir {
         file.read_at(0, &mut bytes).map_err(|e| self.io(e))?;
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         match value.get("format").and_then(serde_json::Value::as_u64) {
-            Some(got) if got == u64::from(FORMAT) => {}
+            Some(got) if [FORMAT, FORMAT_REJOINED].map(u64::from).contains(&got) => {}
             Some(got) => return Err(DataDirError::UnknownFormat { dir: self.path.clone(), got }),
             None => return Err(damaged("it names no format".to_owned())),
         }
@@ -342,8 +359,23 @@ impl DataDir {
 }
 
 impl Stamp {
-    /// The format this build writes.
-    pub const FORMAT: u32 = FORMAT;
+    /// The format of a stamp with these generations of disks.
+    pub(crate) fn format_of(disk_generations: &BTreeMap<u64, u64>) -> u32 {
+        if disk_generations.is_empty() { FORMAT } else { FORMAT_REJOINED }
+    }
+
+    /// The disk of a member, and how often it came back on an empty one.
+    pub(crate) fn disk(&self, node: u64) -> Option<MemberDisk> {
+        let id = *self.disks.get(&node)?;
+        Some(MemberDisk { generation: self.disk_generations.get(&node).copied().unwrap_or(0), id })
+    }
+
+    /// The member is on this disk from now on.
+    pub(crate) fn set_disk(&mut self, node: u64, disk: MemberDisk) {
+        self.disks.insert(node, disk.id);
+        self.disk_generations.insert(node, disk.generation);
+        self.format = Self::format_of(&self.disk_generations);
+    }
 
     /// How a member is reached over the peer port, and on which disk; none when the plan of init has
     /// no disk for it.
@@ -392,6 +424,7 @@ mod tests {
             initiator: true,
             members: vec![member],
             disks: BTreeMap::new(),
+            disk_generations: BTreeMap::new(),
             shards: 0,
             replicas: 0,
         }
@@ -399,6 +432,24 @@ mod tests {
 
     fn open(path: &Path, node: Option<u64>) -> Result<(DataDir, Option<Stamp>), DataDirError> {
         DataDir::open(Arc::new(RealDisk::default()), path, node)
+    }
+
+    #[test]
+    fn a_disk_that_replaced_another_makes_a_stamp_of_a_newer_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let (opened, _) = open(dir.path(), None).unwrap();
+        let mut stamp = Stamp { disks: [(2, DiskId([1; 16])), (3, DiskId([2; 16]))].into(), ..stamp(2) };
+        opened.stamp(&stamp).unwrap();
+        let text = || std::fs::read_to_string(dir.path().join(STAMP)).unwrap();
+        assert!(text().contains("\"format\": 2") && !text().contains("generations"), "older builds read it");
+        let new = MemberDisk { generation: 1, id: DiskId([3; 16]) };
+        assert!(Some(new) > stamp.disk(3));
+        stamp.set_disk(3, new);
+        opened.stamp(&stamp).unwrap();
+        assert!(text().contains("\"format\": 3"));
+        let found = opened.present().unwrap().unwrap();
+        assert_eq!((found.disk(3), &found), (Some(new), &stamp));
+        assert_eq!(found.disk(2), Some(MemberDisk { generation: 0, id: DiskId([1; 16]) }));
     }
 
     #[test]

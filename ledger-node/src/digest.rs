@@ -274,8 +274,9 @@ fn repair_meta(node: &Arc<Node>, turns: &Arc<Mutex<RepairTurns>>) {
     let Some(running) = node.running().filter(|_| node.state() != NodeState::Stopping) else { return };
     let status = running.meta().status();
     let Some(why) = status.stopped.filter(|_| !status.awaits_build) else { return };
-    let members = running.stamp.members.iter().map(|member| NodeId(member.node));
-    let others: Vec<NodeId> = members.filter(|member| member.0 != running.stamp.node).collect();
+    let stamp = running.stamp();
+    let members = stamp.members.iter().map(|member| NodeId(member.node));
+    let others: Vec<NodeId> = members.filter(|member| member.0 != stamp.node).collect();
     let Some(from) = lock(turns).begin(status.leader, &others, Instant::now()) else { return };
     let (node, turns, tracker) = (node.clone(), turns.clone(), node.tasks.clone());
     tracker.spawn(async move {

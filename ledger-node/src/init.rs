@@ -20,7 +20,7 @@ use ledger_raft::DiskId;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::data_dir::{DataDirError, Stamp, draw_disk_id, hex};
+use crate::data_dir::{DataDirError, MemberDisk, Stamp, draw_disk_id, hex};
 use crate::limits;
 use crate::meta::MemberEntry;
 use crate::node::{AdminError, Node, NodeState, lock};
@@ -67,7 +67,7 @@ impl Node {
     /// What this node is: as it runs, or as its directory says when it could not be run as that.
     fn identity(&self) -> Result<Option<Stamp>, AdminError> {
         if let Some(running) = self.running() {
-            return Ok(Some(running.stamp.clone()));
+            return Ok(Some(running.stamp().as_ref().clone()));
         }
         match lock(&self.dir).as_ref() {
             Some(dir) => dir.present().map_err(|e| AdminError::Failed(settings::with_causes(&e))),
@@ -105,8 +105,9 @@ impl Node {
         cluster[8..].copy_from_slice(&random.next_u64().to_be_bytes());
         let config = self.config();
         let or = |asked: u32, configured| if asked == 0 { configured } else { asked };
+        let disk_generations = BTreeMap::new();
         let stamp = Stamp {
-            format: Stamp::FORMAT,
+            format: Stamp::format_of(&disk_generations),
             cluster,
             incarnation: 1,
             node: me,
@@ -114,6 +115,7 @@ impl Node {
             initiator: true,
             members: whole,
             disks,
+            disk_generations,
             shards: or(request.shards, config.shards),
             replicas: or(request.replicas, config.replicas),
         };
@@ -169,9 +171,10 @@ impl Node {
                 incarnation: stamp.incarnation,
                 node: other.node,
                 prepare: false,
-                members: stamp.members.iter().map(|m| on_disk(m, stamp.disks.get(&m.node))).collect(),
+                members: stamp.members.iter().map(|m| on_disk(m, stamp.disk(m.node))).collect(),
                 shards: stamp.shards,
                 replicas: stamp.replicas,
+                rejoin: false,
             };
             match timeout_at(Instant::now() + limits::JOIN_WITHIN, client.join(join)).await {
                 Ok(Ok(_)) => {}
@@ -213,7 +216,10 @@ impl Node {
     /// # Errors
     /// [`AdminError`].
     pub async fn join(self: &Arc<Self>, request: v1::JoinRequest) -> Result<v1::JoinResponse, AdminError> {
-        let answer = |member: MemberEntry, disk| v1::JoinResponse { member: Some(on_disk(&member, Some(&disk))) };
+        let answer = |member: MemberEntry, disk| v1::JoinResponse {
+            member: Some(on_disk(&member, Some(disk))),
+            ..v1::JoinResponse::default()
+        };
         if request.node == 0 {
             return Err(AdminError::Invalid("a node id is 1 or above".to_owned()));
         }
@@ -226,12 +232,12 @@ impl Node {
         let asked = request.members.iter().find(|member| member.node == request.node);
         let client = asked.map_or_else(|| self.client_addr(), |member| member.client.clone());
         if request.prepare {
-            if self.joining.try_lock().is_err() {
-                return Err(under_way());
-            }
+            let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
+            let entry = self.entry(request.node, &client);
             return match self.identity()? {
+                stamp if request.rejoin => self.prepare_rejoin(stamp.as_ref(), &entry),
                 Some(stamp) => Err(other_members(&stamp)),
-                None => Ok(answer(self.entry(request.node, &client), self.hand_out_disk()?)),
+                None => Ok(answer(entry, MemberDisk { generation: 0, id: self.hand_out_disk()? })),
             };
         }
         let cluster: [u8; 16] = request.cluster.as_ref().try_into().map_err(|_| invalid("cluster has 16 bytes"))?;
@@ -242,15 +248,18 @@ impl Node {
         let disks = request.members.iter().map(|m| disk_of(m).map(|disk| (m.node, disk)));
         let disks = disks.collect::<Result<BTreeMap<_, _>, _>>()?;
         each_its_own(&disks)?;
+        let rejoined = request.members.iter().filter(|m| m.disk_generation > 0);
+        let disk_generations: BTreeMap<_, _> = rejoined.map(|m| (m.node, m.disk_generation)).collect();
+        let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
+        // Not before: the id may be drawn anew meanwhile.
         let disk = self.identity_file.disk_id();
         if let Some(planned) = disks.get(&request.node).filter(|planned| **planned != disk)
             && !ledger_raft::bad!("disk-id-unchecked")
         {
             return Err(other_disk(request.node, *planned, disk));
         }
-        let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
         let stamp = Stamp {
-            format: Stamp::FORMAT,
+            format: Stamp::format_of(&disk_generations),
             cluster,
             incarnation: request.incarnation,
             node: request.node,
@@ -258,16 +267,20 @@ impl Node {
             initiator: false,
             members,
             disks,
+            disk_generations,
             shards: request.shards,
             replicas: request.replicas,
         };
         match self.identity()? {
             Some(known) if known.cluster == cluster && known.node == request.node => self.run_as(&known).await?,
             Some(known) => return Err(other_members(&known)),
+            // Everything that the node had is lost, or nothing is: the directory was prepared for the one or the other.
+            None if request.rejoin != self.identity_file.is_rejoining() => return Err(prepared_otherwise(&request)),
             None => self.take_identity(&stamp).await?,
         }
         self.kick.notify_one();
-        Ok(answer(self.entry(request.node, &client), disk))
+        let own = stamp.disk(request.node).unwrap_or(MemberDisk { generation: 0, id: disk });
+        Ok(answer(self.entry(request.node, &client), own))
     }
 
     /// The disk's id for a plan of members, durable before anybody has it.
@@ -328,7 +341,7 @@ impl Node {
         }
     }
 
-    async fn dial(&self, address: &str) -> Result<AdminClient<Channel>, AdminError> {
+    pub(crate) async fn dial(&self, address: &str) -> Result<AdminClient<Channel>, AdminError> {
         let net = self.seams().raft.net.clone();
         let target = address.to_owned();
         let endpoint =
@@ -358,21 +371,22 @@ enum Step {
     PassOn(MemberEntry),
 }
 
-fn under_way() -> AdminError {
-    AdminError::NotNow("another init or join is under way here; repeat the command".to_owned())
+pub(crate) fn under_way() -> AdminError {
+    AdminError::NotNow("another init, join or rejoin is under way here; repeat the command".to_owned())
 }
 
-fn stopping() -> AdminError {
+pub(crate) fn stopping() -> AdminError {
     AdminError::NotNow("the node is stopping".to_owned())
 }
 
 /// A member as it is named while it joins: with its disk.
-fn on_disk(entry: &MemberEntry, disk: Option<&DiskId>) -> v1::Member {
-    let disk = disk.map(|disk| disk.0.to_vec()).unwrap_or_default();
-    v1::Member { disk: disk.into(), ..member(entry) }
+pub(crate) fn on_disk(entry: &MemberEntry, disk: Option<MemberDisk>) -> v1::Member {
+    let disk_generation = disk.map_or(0, |disk| disk.generation);
+    let disk = disk.map(|disk| disk.id.0.to_vec()).unwrap_or_default();
+    v1::Member { disk: disk.into(), disk_generation, ..member(entry) }
 }
 
-fn disk_of(member: &v1::Member) -> Result<DiskId, AdminError> {
+pub(crate) fn disk_of(member: &v1::Member) -> Result<DiskId, AdminError> {
     let id = <[u8; 16]>::try_from(member.disk.as_ref());
     id.map(DiskId).map_err(|_| invalid(&format!("the disk id of node {} has 16 bytes", member.node)))
 }
@@ -396,8 +410,19 @@ fn each_its_own(disks: &BTreeMap<u64, DiskId>) -> Result<(), AdminError> {
 fn other_disk(node: u64, planned: DiskId, found: DiskId) -> AdminError {
     AdminError::Refused(format!(
         "node {node} of this cluster has the disk {planned}, and this directory is on disk {found}: what node {node} \
-         acknowledged lies on the first; hint: start node {node} on the directory it had, another one cannot take its place"
+         acknowledged lies on the first; hint: start node {node} on the directory it had or, if that is lost, bring it back on \
+         this one with `ledgerctl node rejoin {node}`"
     ))
+}
+
+fn prepared_otherwise(request: &v1::JoinRequest) -> AdminError {
+    let node = request.node;
+    AdminError::Refused(match request.rejoin {
+        true => format!("the directory of node {node} is not prepared for a rejoin; hint: repeat the command"),
+        false => format!(
+            "a rejoin of node {node} on this directory was not finished; hint: finish it with `ledgerctl node rejoin {node}`"
+        ),
+    })
 }
 
 fn entry_of(member: &v1::Member) -> MemberEntry {
@@ -438,7 +463,7 @@ fn checked_members(request: &v1::InitRequest) -> Result<Vec<MemberEntry>, AdminE
     Ok(members)
 }
 
-fn invalid(why: &str) -> AdminError {
+pub(crate) fn invalid(why: &str) -> AdminError {
     AdminError::Invalid(why.to_owned())
 }
 
@@ -452,7 +477,7 @@ fn other_members(stamp: &Stamp) -> AdminError {
     ))
 }
 
-fn of_peer(member: &MemberEntry, status: &tonic::Status) -> AdminError {
+pub(crate) fn of_peer(member: &MemberEntry, status: &tonic::Status) -> AdminError {
     let text = format!("node {} at {}: {}", member.node, member.client, status.message());
     match status.code() {
         tonic::Code::InvalidArgument => AdminError::Invalid(text),
@@ -462,6 +487,6 @@ fn of_peer(member: &MemberEntry, status: &tonic::Status) -> AdminError {
     }
 }
 
-fn silent(member: &MemberEntry) -> AdminError {
+pub(crate) fn silent(member: &MemberEntry) -> AdminError {
     AdminError::NotNow(format!("node {} at {} does not answer; repeat the command", member.node, member.client))
 }

@@ -97,7 +97,7 @@ impl Node {
     /// Tells the meta group where this node is reached, when that is not what others know. Asked in turn, since who leads the meta group is
     /// learnt from those who cannot reach this node yet.
     pub(crate) async fn tell_addresses(&self, running: &Running) {
-        let me = running.stamp.node;
+        let me = running.stamp().node;
         let members = self.members();
         let Some(known) = members.iter().find(|member| member.node == me) else { return };
         let mine = self.addresses(known);

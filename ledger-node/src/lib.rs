@@ -32,6 +32,7 @@ mod peers;
 mod placement;
 mod readiness;
 mod reconcile;
+mod rejoin;
 mod repairs;
 pub mod serve;
 mod settings;

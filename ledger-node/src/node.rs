@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ledger_core::limits::SLOTS;
@@ -152,7 +153,9 @@ impl ShardTable {
 
 /// What a node has once it belongs to a cluster.
 pub(crate) struct Running {
-    pub(crate) stamp: Stamp,
+    stamp: RwLock<Arc<Stamp>>,
+    /// One change of the stamp at a time.
+    changing: Mutex<()>,
     pub(crate) raft: RaftNode,
     /// As it was started first; see [`Running::meta`].
     pub(crate) first_meta: Group,
@@ -160,6 +163,37 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn new(stamp: Stamp, raft: RaftNode, first_meta: Group, history: Arc<dyn History>) -> Self {
+        Self { stamp: RwLock::new(Arc::new(stamp)), changing: Mutex::new(()), raft, first_meta, history }
+    }
+
+    /// What the directory says, as of now: the disk of another member may be replaced.
+    pub(crate) fn stamp(&self) -> Arc<Stamp> {
+        self.stamp.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The stamp, which changes in no way while `read` looks at it.
+    pub(crate) fn with_stamp<T>(&self, read: impl FnOnce(&Stamp) -> T) -> T {
+        read(&self.stamp.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the stamp: `change` makes the new one durable, and `apply` takes what is new in it
+    /// while nobody looks at either.
+    pub(crate) fn change_stamp<E>(
+        &self,
+        change: impl FnOnce(&Stamp) -> Result<Option<Stamp>, E>,
+        apply: impl FnOnce(&Stamp),
+    ) -> Result<(), E> {
+        let _one_at_a_time = lock(&self.changing);
+        // Readers do not wait for the disk.
+        if let Some(changed) = change(&self.stamp())? {
+            let mut stamp = self.stamp.write().unwrap_or_else(PoisonError::into_inner);
+            apply(&changed);
+            *stamp = Arc::new(changed);
+        }
+        Ok(())
+    }
+
     /// The meta group. It is another one after its replica here was rebuilt: do not keep it.
     pub(crate) fn meta(&self) -> Group {
         self.raft.group(META_GROUP).unwrap_or_else(|| self.first_meta.clone())
@@ -174,7 +208,7 @@ pub struct Node {
     /// Who may connect.
     pub(crate) gates: Gates,
     /// Taken when the node has stopped, so that the lock goes with it.
-    pub(crate) dir: Mutex<Option<DataDir>>,
+    pub(crate) dir: Arc<Mutex<Option<DataDir>>>,
     /// Where it really listens.
     pub(crate) ports: Ports,
     /// The identity file as it was before the node ran: it has the disk's id for a plan of members.
@@ -217,7 +251,7 @@ impl Node {
             seams,
             started: Instant::now(),
             gates,
-            dir: Mutex::new(Some(dir)),
+            dir: Arc::new(Mutex::new(Some(dir))),
             ports,
             identity_file,
             state: watch::Sender::new(NodeState::Starting),
@@ -247,7 +281,7 @@ impl Node {
     }
     /// Its number; none before it joined a cluster.
     pub fn node_id(&self) -> Option<NodeId> {
-        self.running().map(|running| NodeId(running.stamp.node))
+        self.running().map(|running| NodeId(running.stamp().node))
     }
     /// What it is up to.
     pub fn state(&self) -> NodeState {
@@ -294,16 +328,17 @@ impl Node {
     pub fn members(&self) -> Vec<MemberEntry> {
         match (self.placement(), self.running()) {
             (Some(placement), _) => placement.members.clone(),
-            (None, Some(running)) => running.stamp.members.clone(),
+            (None, Some(running)) => running.stamp().members.clone(),
             (None, None) => Vec::new(),
         }
     }
     /// This node's own entries: in the placement and in the stamp, whose addresses may differ.
     pub(crate) fn own_entries(&self) -> Vec<MemberEntry> {
         let Some(running) = self.running() else { return Vec::new() };
-        let own = running.stamp.node;
+        let stamp = running.stamp();
+        let own = stamp.node;
         let placed = self.placement().and_then(|placement| placement.member(own).cloned());
-        placed.into_iter().chain(running.stamp.members.iter().find(|member| member.node == own).cloned()).collect()
+        placed.into_iter().chain(stamp.members.iter().find(|member| member.node == own).cloned()).collect()
     }
     /// The client address of a member.
     pub fn client_addr_of(&self, node: NodeId) -> Option<Arc<str>> {
@@ -350,7 +385,7 @@ impl Node {
     }
     /// The cluster's id and incarnation; none before it joined one.
     pub fn cluster(&self) -> Option<([u8; 16], u64)> {
-        self.running().map(|running| (running.stamp.cluster, running.stamp.incarnation))
+        self.running().map(|running| running.stamp()).map(|stamp| (stamp.cluster, stamp.incarnation))
     }
     /// What the comparison of digests found, for metrics.
     pub fn digest_counts(&self) -> &DigestCounts {
@@ -393,9 +428,13 @@ impl Node {
     }
     /// Asks another node something that is not Raft's.
     pub(crate) async fn ask(&self, to: NodeId, question: &Question) -> io::Result<Bytes> {
+        self.ask_within(to, question, limits::PEER_QUESTION_WITHIN).await
+    }
+    /// As [`Self::ask`], of a peer that may wait for its disk.
+    pub(crate) async fn ask_within(&self, to: NodeId, question: &Question, within: Duration) -> io::Result<Bytes> {
         let running = self.running().ok_or_else(|| io::Error::other("this node belongs to no cluster"))?;
         let peer = self.placement().and_then(|p| p.member(to.0).map(|m| m.peer.clone())).unwrap_or_default();
-        running.raft.ask_peer(to, &peer, question.encode(), limits::PEER_QUESTION_WITHIN).await
+        running.raft.ask_peer(to, &peer, question.encode(), within).await
     }
     /// The node cannot go on: whoever waits for it learns why.
     pub(crate) fn fail(&self, why: String) {

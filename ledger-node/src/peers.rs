@@ -1,8 +1,10 @@
-//! What nodes ask each other beside Raft: are you there, your digests, who leads, records of history.
+//! What nodes ask each other beside Raft: are you there, your digests, who leads, records of history,
+//! on which disk a member is.
 //!
 //! **Owns** these questions' bytes and their answers. **Must never** trust the length of what came.
 //! **Read next**: [`crate::digest`], [`crate::reconcile`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Weak};
 
@@ -11,8 +13,10 @@ use ledger_core::ledger::Digest;
 use ledger_raft::{NodeId, PeerHandler};
 
 use crate::history::backfill;
+use crate::limits::MEMBERS_MAX;
 use crate::meta::MemberEntry;
 use crate::node::Node;
+use crate::rejoin::{self, Disks};
 
 /// A question of one node to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,10 @@ pub(crate) enum Question {
     History(Bytes),
     /// I am reached there now; for the leader of the meta group.
     Moved(MemberEntry),
+    /// On which disks these members are, as you know, and what you have heard of them.
+    Disks(BTreeSet<u64>),
+    /// These members come back on these disks: refuse the ones before.
+    TakeDisks(Disks),
 }
 
 const PING: u8 = 0;
@@ -47,6 +55,8 @@ const OUTVOTED: u8 = 2;
 const LEADERS: u8 = 3;
 const HISTORY: u8 = 4;
 const MOVED: u8 = 5;
+const DISKS: u8 = 6;
+const TAKE_DISKS: u8 = 7;
 const DIGEST_BYTES: usize = 24;
 const LEADER_BYTES: usize = 12;
 
@@ -78,6 +88,14 @@ impl Question {
                 }
                 out.put_u64(entry.node);
             }
+            Self::Disks(nodes) => {
+                out.put_u8(DISKS);
+                nodes.iter().for_each(|node| out.put_u64(*node));
+            }
+            Self::TakeDisks(disks) => {
+                out.put_u8(TAKE_DISKS);
+                rejoin::put_disks(&mut out, disks);
+            }
         }
         out.freeze()
     }
@@ -96,6 +114,10 @@ impl Question {
             (LEADERS, 0) => Some(Self::Leaders),
             (HISTORY, _) => Some(Self::History(bytes)),
             (MOVED, n) if n <= MOVED_BYTES_MAX => get_moved(bytes).map(Self::Moved),
+            (DISKS, n) if n.is_multiple_of(8) && n / 8 <= MEMBERS_MAX => {
+                Some(Self::Disks(std::iter::from_fn(|| bytes.try_get_u64().ok()).collect()))
+            }
+            (TAKE_DISKS, _) => rejoin::take_all_disks(bytes).map(Self::TakeDisks),
             _ => None,
         }
     }
@@ -172,6 +194,7 @@ pub(crate) fn handler(node: Weak<Node>) -> PeerHandler {
                     node.take_addresses(&entry).await.map_err(io::Error::other)?;
                     Ok(Bytes::new())
                 }
+                Question::TakeDisks(disks) => node.take_disks(disks).await.map(|()| Bytes::new()),
                 Question::History(ask) => {
                     let history = node.history().ok_or_else(|| io::Error::other("no history here yet"))?;
                     if !history.reads_block() {
@@ -215,7 +238,9 @@ fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Byte
                 node.shards().iter().filter_map(|s| Some((s.id(), node.leader_of(s.id())?))).collect();
             Ok(encode_leaders(&leaders))
         }
-        // Answered before: it may wait.
+        Question::Disks(nodes) => Ok(node.view(&nodes).encode()),
+        // Answered before: they may wait.
+        Question::TakeDisks(_) => Err(io::Error::other("disks are not taken here")),
         Question::History(_) => Err(io::Error::other("history is not read here")),
         Question::Moved(_) => Err(io::Error::other("a node tells its own addresses and no other's")),
     }
@@ -223,7 +248,10 @@ fn answer(node: &Arc<Node>, from: NodeId, question: Question) -> io::Result<Byte
 
 #[cfg(test)]
 mod tests {
+    use ledger_raft::DiskId;
+
     use super::*;
+    use crate::data_dir::MemberDisk;
 
     #[test]
     fn questions_come_back_as_they_went_and_garbage_does_not() {
@@ -235,12 +263,24 @@ mod tests {
             Question::Leaders,
             Question::History(Bytes::from_static(b"ask")),
             Question::Moved(MemberEntry { node: 9, client: "a:1".into(), peer: "b:2".into(), http: "[::1]:3".into() }),
+            Question::Disks([2, 5].into()),
+            Question::TakeDisks([(2, MemberDisk { generation: 1, id: DiskId([7; 16]) })].into()),
         ] {
             assert_eq!(Question::decode(question.encode()), Some(question));
         }
-        for garbage in
-            [&b""[..], &[9], &[1, 0], &[2; 10], &[0, 0], &[5; 700], &[5, 0, 3, 97, 58, 49], &[5, 0, 1, 97, 0, 0, 0, 0]]
-        {
+        for garbage in [
+            &b""[..],
+            &[9],
+            &[1, 0],
+            &[2; 10],
+            &[0, 0],
+            &[5; 700],
+            &[5, 0, 3, 97, 58, 49],
+            &[5, 0, 1, 97, 0, 0, 0, 0],
+            &[6, 1],
+            &[7; 30],
+            &[7; 200],
+        ] {
             assert_eq!(Question::decode(Bytes::copy_from_slice(garbage)), None);
         }
         assert_eq!(decode_digests(encode_digests(&[digest])).unwrap(), [digest]);

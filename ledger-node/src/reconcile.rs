@@ -87,11 +87,13 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     let Some(placement) = node.placement() else {
         return propose_first(node, running).await;
     };
-    let me = running.stamp.node;
+    let me = running.stamp().node;
     for member in &placement.members {
-        if let Some(peer) = running.stamp.peer(member) {
-            running.raft.know_peer(NodeId(member.node), &peer);
-        }
+        running.with_stamp(|stamp| {
+            if let Some(peer) = stamp.peer(member) {
+                running.raft.know_peer(NodeId(member.node), &peer);
+            }
+        });
     }
     // One shard that cannot be started or begun holds back none of the others.
     let mut failed = Ok(());
@@ -124,7 +126,7 @@ async fn run_shard(
         start_shard(node, running, wanted.shard, &founders(placement, wanted)).await?;
     }
     // Exactly one node begins a group: two first memberships would be two groups.
-    if wanted.replicas.first() == Some(&running.stamp.node) && !initialised.contains(&wanted.shard) {
+    if wanted.replicas.first() == Some(&running.stamp().node) && !initialised.contains(&wanted.shard) {
         begin_shard(running, placement, wanted).await?;
         initialised.insert(wanted.shard);
     }
@@ -146,7 +148,8 @@ async fn keep_addresses(node: &Node, running: &Running, placement: &Placement) -
 /// The initiator makes all members voters of the meta group, once.
 async fn begin_meta(node: &Node, running: &Running, initialised: &mut BTreeSet<u32>) -> io::Result<()> {
     let number = meta::META_GROUP.0;
-    if !running.stamp.initiator || initialised.contains(&number) || lock_joining(node) {
+    let stamp = running.stamp();
+    if !stamp.initiator || initialised.contains(&number) || lock_joining(node) {
         return Ok(());
     }
     // A damaged replica had members, and has forgotten them.
@@ -154,7 +157,7 @@ async fn begin_meta(node: &Node, running: &Running, initialised: &mut BTreeSet<u
         return Ok(());
     }
     if !running.meta().is_initialized().await {
-        running.meta().initialize(running.stamp.members.iter().map(voter).collect()).await?;
+        running.meta().initialize(stamp.members.iter().map(voter).collect()).await?;
     }
     initialised.insert(number);
     Ok(())
@@ -171,7 +174,7 @@ async fn propose_first(node: &Node, running: &Running) -> io::Result<()> {
     if running.meta().status().role != Role::Leader {
         return Ok(());
     }
-    let stamp = &running.stamp;
+    let stamp = running.stamp();
     let first = plan(&stamp.members, stamp.shards, stamp.replicas);
     let found = MetaCommand::Found { members: first.members, shards: first.shards };
     let proposal = running.meta().propose(meta::encode(&found).map_err(io::Error::other)?);
@@ -213,7 +216,7 @@ async fn start_shard(
     let sabotage = crate::shard::machine::by_wall_clock(node.seams().raft.clock.clone(), sabotage);
     let drawn = [node.seams().raft.random.next_u64(), node.seams().raft.random.next_u64()];
     let seed = IndexSeed(u128::from(drawn[0]) << 64 | u128::from(drawn[1]));
-    let state = ShardState::new(id, running.stamp.incarnation, seed, running.history.clone(), sabotage);
+    let state = ShardState::new(id, running.stamp().incarnation, seed, running.history.clone(), sabotage);
     let group = running.raft.start_group(GroupId(id), founders, node.machine(state.clone())).await?;
     let shard = Shard::new(state, node.door_bounds(), group);
     let mut shards = node.shards();

@@ -191,7 +191,7 @@ pub async fn serve(config: NodeConfig, seams: NodeSeams) -> Result<RunningNode, 
         }
         None => {
             node.set_state(NodeState::Uninitialised);
-            tracing::info!(client = %client_addr, "the node is empty and waits to be joined: ledgerctl cluster init");
+            tracing::info!(client = %client_addr, "the node is empty and waits: ledgerctl cluster init, or ledgerctl node rejoin for a member that lost its directory");
         }
     }
     Ok(RunningNode { node, client_addr, http_addr, peer_addr, servers })
@@ -244,7 +244,7 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
         }
     };
     let poisoned = raft.wal_poisoned();
-    let running = Arc::new(Running { stamp, raft, first_meta: meta, history });
+    let running = Arc::new(Running::new(stamp, raft, meta, history));
     node.set_running(Some(running.clone()));
     node.tasks.spawn(reconcile::run(node.clone(), running));
     node.tasks.spawn(digest::run(node.clone()));

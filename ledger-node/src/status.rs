@@ -56,8 +56,8 @@ impl Node {
             meta_apply_halted: meta.apply_halted.unwrap_or_default(),
             meta_entries_refused: meta.entries_refused,
             node: self.node_id().map_or(0, |node| node.0),
-            cluster: running.as_ref().map(|r| r.stamp.cluster.to_vec()).unwrap_or_default().into(),
-            incarnation: running.as_ref().map_or(0, |r| r.stamp.incarnation),
+            cluster: running.as_ref().map(|r| r.stamp().cluster.to_vec()).unwrap_or_default().into(),
+            incarnation: running.as_ref().map_or(0, |r| r.stamp().incarnation),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.state().name().to_owned(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
@@ -71,6 +71,7 @@ impl Node {
             behaviour_max: ledger_core::limits::BEHAVIOUR_VERSION_MAX.into(),
             waiting_for: self.waiting_for().unwrap_or_default(),
             failed_checks: readiness::checks(self).into_iter().filter_map(failed_check).collect(),
+            unrepaired: running.as_ref().map(|r| unrepaired(&r.raft)).unwrap_or_default(),
         }
     }
 
@@ -164,6 +165,11 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         no_quorum_for_ms: status.no_quorum.as_ref().map(|lost| lost.for_ms),
         missing: status.no_quorum.into_iter().flat_map(|lost| lost.missing).map(missing_replica).collect(),
     }
+}
+
+/// Groups whose replica here neither votes nor leads.
+fn unrepaired(raft: &ledger_raft::RaftNode) -> Vec<u32> {
+    raft.wholeness().into_iter().filter(|(_, whole)| !whole).map(|(group, _)| group.0).collect()
 }
 
 fn missing_replica(missing: MissingVoter) -> v1::MissingReplica {

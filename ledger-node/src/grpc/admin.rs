@@ -78,6 +78,11 @@ impl Admin for AdminService {
         self.api.node.join(request.into_inner()).await.map(Response::new).map_err(failure)
     }
 
+    async fn rejoin(&self, request: Request<v1::RejoinRequest>) -> Answered<v1::RejoinResponse> {
+        admit(&self.api, &request, Right::Operate)?;
+        self.api.node.rejoin(request.into_inner()).await.map(Response::new).map_err(failure)
+    }
+
     async fn node_status(&self, request: Request<v1::NodeStatusRequest>) -> Answered<v1::NodeStatusResponse> {
         admit(&self.api, &request, Right::Observe)?;
         Ok(Response::new(self.api.node.status()))

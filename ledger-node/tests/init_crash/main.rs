@@ -1,8 +1,9 @@
-//! `cluster init` with the power going at every write and sync of a node's disk: repeating the command makes one cluster.
+//! `cluster init` and `node rejoin` with the power going at every write and sync of a node's disk: repeating the command ends it.
 //!
 //! The node that is asked first, or one that is asked to join, loses power at its n-th disk operation, for every n up to where a quiet init
 //! ends: before it is done, or after it was done and before anybody hears of it. What was not synced is lost or torn. It comes back, and the operator repeats the command through one node after the other.
 
+mod rejoin;
 mod world;
 
 use std::cell::RefCell;
@@ -96,6 +97,12 @@ async fn operate(first: usize, seen: Rc<RefCell<Seen>>) -> turmoil::Result {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    all_serve(&seen).await;
+    Ok(())
+}
+
+/// Waits until every node serves, and leads or follows in each shard.
+async fn all_serve(seen: &Rc<RefCell<Seen>>) {
     for node in 0..NODES {
         loop {
             if let Ok(mut admin) = admin(node).await
@@ -103,7 +110,8 @@ async fn operate(first: usize, seen: Rc<RefCell<Seen>>) -> turmoil::Result {
             {
                 let status = status.into_inner();
                 let well = |s: &v1::ShardStatus| s.stopped.is_empty() && s.leader != 0;
-                if status.state == "serving" && status.shards.len() == 1 && status.shards.iter().all(well) {
+                let whole = status.unrepaired.is_empty() && status.shards.len() == 1;
+                if status.state == "serving" && whole && status.shards.iter().all(well) {
                     seen.borrow_mut().clusters.insert(status.cluster.to_vec());
                     break;
                 }
@@ -111,14 +119,9 @@ async fn operate(first: usize, seen: Rc<RefCell<Seen>>) -> turmoil::Result {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    Ok(())
 }
 
-/// One init in which the victim loses power; answers how many disk operations the victim did until the cluster stood.
-fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
-    let what = format!("through node {}, power of node {} goes {power:?}", first + 1, victim + 1);
-    let worlds: Vec<NodeWorld> = (0..NODES).map(NodeWorld::new).collect();
-    worlds[victim].disk.stop_at(power);
+fn simulation(worlds: &[NodeWorld]) -> turmoil::Sim<'static> {
     let mut sim = turmoil::Builder::new()
         .epoch(UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
         .rng_seed(1)
@@ -128,7 +131,7 @@ fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
         .max_message_latency(Duration::from_millis(2))
         .tcp_capacity(1 << 14)
         .build();
-    for world in &worlds {
+    for world in worlds {
         let world = world.clone();
         sim.host(world.name.clone(), move || {
             let (config, seams) = (config(&world.name), world.seams());
@@ -141,6 +144,15 @@ fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
             }
         });
     }
+    sim
+}
+
+/// One init in which the victim loses power; answers how many disk operations the victim did until the cluster stood.
+fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
+    let what = format!("through node {}, power of node {} goes {power:?}", first + 1, victim + 1);
+    let worlds: Vec<NodeWorld> = (0..NODES).map(NodeWorld::new).collect();
+    worlds[victim].disk.stop_at(power);
+    let mut sim = simulation(&worlds);
     let seen = Rc::new(RefCell::new(Seen::default()));
     sim.client("operator", operate(first, seen.clone()));
     let disk = &worlds[victim].disk;

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use ledger_node::NodeSeams;
@@ -65,7 +65,7 @@ pub(crate) struct NodeWorld {
     pub(crate) name: String,
     pub(crate) disk: SimDisk,
     random: Arc<Numbers>,
-    history: Arc<dyn HistoryFactory>,
+    history: Arc<Mutex<Arc<dyn HistoryFactory>>>,
 }
 
 impl NodeWorld {
@@ -76,7 +76,7 @@ impl NodeWorld {
             name: format!("n{}", n + 1),
             disk: SimDisk::new(seed),
             random: Arc::new(Numbers(AtomicU64::new(seed << 32))),
-            history: Arc::new(MemoryHistory::default()),
+            history: Arc::new(Mutex::new(Arc::new(MemoryHistory::default()))),
         }
     }
 
@@ -87,6 +87,12 @@ impl NodeWorld {
             random: self.random.clone(),
             disk: Arc::new(self.disk.clone()),
         };
-        NodeSeams::new(raft, self.history.clone())
+        NodeSeams::new(raft, self.history.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Nothing is left of what the node had. It is down.
+    pub(crate) fn empty(&self) {
+        self.disk.wipe();
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(MemoryHistory::default());
     }
 }

@@ -11,4 +11,5 @@ mod init;
 mod lost_log;
 mod low_space;
 mod readiness;
+mod rejoin;
 mod through;

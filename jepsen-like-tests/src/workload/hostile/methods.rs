@@ -16,10 +16,12 @@ pub(super) enum Admin {
     Guarded,
 }
 
-const ADMIN: [(&str, Admin); 9] = [
+const ADMIN: [(&str, Admin); 10] = [
     // The node is a member already: both must be refused, or say what is so anyway.
     ("Init", Admin::Freely),
     ("Join", Admin::Freely),
+    // No member is on an empty directory, so none comes back.
+    ("Rejoin", Admin::Freely),
     ("NodeStatus", Admin::Freely),
     ("Audit", Admin::Freely),
     ("Digests", Admin::Freely),
