@@ -12,11 +12,13 @@ use crate::output::Format;
 mod bench;
 mod data_dir;
 mod log;
+mod node;
 mod orders;
 
 pub use bench::{BenchArgs, Shape};
 pub use data_dir::{DataDirVerb, MovedArgs};
 pub use log::{LogListArgs, LogShowArgs, LogVerb};
+pub use node::{NodeVerb, RejoinArgs};
 pub use orders::{ByHandArgs, DlqVerb, ExplainArgs, OrderVerb, OrdersArgs, QueueVerb};
 
 const EXAMPLES: &str = "\
@@ -107,6 +109,9 @@ pub enum Verb {
     /// The log of a stopped node, entry by entry: list, show. Reads the data directory, and changes nothing.
     #[command(subcommand)]
     Log(LogVerb),
+    /// Members: bring one back that lost its data directory.
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// The data directory of a stopped node: record that it was moved.
     #[command(subcommand)]
     DataDir(DataDirVerb),
@@ -135,7 +140,7 @@ pub enum Verb {
     },
     /// Run a node in this process (used by demo and dev; its parent holds its stdin).
     #[command(hide = true, disable_help_flag = true)]
-    Node {
+    RunNode {
         /// As `ledger-node` takes them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -613,8 +618,18 @@ mod tests {
 
     #[test]
     fn node_arguments_pass_through() {
-        let cli = parse("ledgerctl node --config a.toml --help").expect("good");
-        let Verb::Node { args } = cli.command else { panic!("node") };
+        let cli = parse("ledgerctl run-node --config a.toml --help").expect("good");
+        let Verb::RunNode { args } = cli.command else { panic!("run-node") };
         assert_eq!(args, ["--config", "a.toml", "--help"]);
+    }
+
+    #[test]
+    fn members_that_come_back_are_named_by_their_ids() {
+        let cli = parse("ledgerctl node rejoin 2 4 --at 4=h9:7101 --yes").expect("good");
+        let Verb::Node(NodeVerb::Rejoin(args)) = cli.command else { panic!("rejoin") };
+        assert_eq!((args.nodes, args.at), (vec![2, 4], vec![(4, "h9:7101".to_owned())]));
+        for bad in ["ledgerctl node rejoin", "ledgerctl node rejoin two", "ledgerctl node rejoin 2 --at h9:7101"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -25,9 +25,9 @@ pub struct NodeProgram {
 }
 
 impl NodeProgram {
-    /// `ledgerctl node`, with `ledgerctl` at this path.
+    /// `ledgerctl run-node`, with `ledgerctl` at this path.
     pub fn ledgerctl(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), before: vec!["node".into()] }
+        Self { path: path.into(), before: vec!["run-node".into()] }
     }
     /// This very executable, in node mode: no second build step, and never another version.
     ///

@@ -12,6 +12,10 @@ pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between tries, whatever the answer says: the operator waits.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long one call may take that brings members back: two questions to each node and two to each of those, at 5 s.
+pub const REJOIN_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time that a repair may be waited for: instants end somewhere.
+pub const REPAIRED_WITHIN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// How long a recomputation on a node may take (it walks every record).
 pub const AUDIT_WITHIN: Duration = Duration::from_secs(180);
 /// How long replicas may take to apply what was committed when an audit began.

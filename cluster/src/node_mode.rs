@@ -12,7 +12,7 @@ use payment_sim::process::Flags;
 
 /// Runs a node with `ledger-node`'s arguments until it is told to stop.
 pub fn run(args: Vec<String>) -> ExitCode {
-    match parsed("ledgerctl node", process::arguments(), args) {
+    match parsed("ledgerctl run-node", process::arguments(), args) {
         Ok(matches) => process::run(&matches, Interrupt::IsTheParents),
         Err(code) => code,
     }

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     // Errors of usage are clap's: it exits with 2 as we want.
     let cli = Cli::parse();
     match cli.command {
-        Verb::Node { args } => return cluster::node_mode::run(args),
+        Verb::RunNode { args } => return cluster::node_mode::run(args),
         Verb::Worker { args } => return cluster::node_mode::run_worker(args),
         Verb::Provider { args } => return cluster::node_mode::run_provider(args),
         _ => {}

@@ -52,7 +52,7 @@ pub(super) async fn init(
     Ok(())
 }
 
-fn admin_failure(node: &NodeLink, status: &tonic::Status) -> Failure {
+pub(super) fn admin_failure(node: &NodeLink, status: &tonic::Status) -> Failure {
     let what = format!("{}: {}", node.address, brief(status));
     match status.code() {
         tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => {
@@ -62,7 +62,7 @@ fn admin_failure(node: &NodeLink, status: &tonic::Status) -> Failure {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -9,6 +9,7 @@ mod data_dir;
 mod dev;
 mod import;
 mod log;
+mod node;
 mod orders;
 mod product;
 mod reservation;
@@ -70,6 +71,7 @@ pub async fn run(cli: Cli) -> Outcome {
         Verb::Status => cluster::status(&desk()?).await,
         Verb::TransferLeader(args) => cluster::transfer(&desk()?, args).await,
         Verb::Log(verb) => log::run(verb, printer),
+        Verb::Node(verb) => node::run(&desk()?, verb).await,
         Verb::DataDir(verb) => data_dir::run(verb, printer),
         Verb::Snapshot(args) => cluster::snapshot(&desk()?, args).await,
         Verb::Product(verb) => product::run(&desk()?, verb).await,
@@ -102,7 +104,7 @@ pub async fn run(cli: Cli) -> Outcome {
             let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
             printer.print(&version, |_| format!("ledgerctl {}", env!("CARGO_PKG_VERSION")))
         }
-        Verb::Node { .. } | Verb::Worker { .. } | Verb::Provider { .. } => {
+        Verb::RunNode { .. } | Verb::Worker { .. } | Verb::Provider { .. } => {
             Err(Failure::usage("node mode takes a process of its own"))
         }
     }

@@ -62,7 +62,7 @@ enum Command {
     Failover(failover::Args),
     /// A node with a disk that forgets; `real` and `failover` start these.
     #[command(hide = true, disable_help_flag = true)]
-    Node {
+    RunNode {
         /// A node's own arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -91,7 +91,7 @@ pub(crate) fn run() -> ExitCode {
         return code;
     }
     let held = match Args::parse().command {
-        Command::Node { args } => return jepsen_like_tests::real::node::run(args),
+        Command::RunNode { args } => return jepsen_like_tests::real::node::run(args),
         Command::Sim(args) => sim::run(&args),
         Command::Meta(args) => meta::run(&args),
         Command::List => list::run(),
