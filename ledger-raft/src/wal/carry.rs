@@ -25,8 +25,8 @@ use super::frame::{Kind, RECORD_BYTES, RecordHeader};
 use super::group::GroupMem;
 use super::index::Place;
 use super::limits::{
-    CARRY_GAIN, CARRY_READ_BYTES, CARRY_READ_ENTRIES, CARRY_RETRY, CARRY_ROUND_BYTES, CARRY_ROUND_BYTES_MAX,
-    CARRY_SURPLUS_SEGMENTS,
+    CARRY_FULL_DISK_PERCENT, CARRY_GAIN, CARRY_READ_BYTES, CARRY_READ_ENTRIES, CARRY_RETRY, CARRY_ROUND_BYTES,
+    CARRY_ROUND_BYTES_MAX, CARRY_SURPLUS_SEGMENTS,
 };
 use super::reader::{self, Files};
 use super::writer::Writer;
@@ -153,6 +153,9 @@ impl Writer {
         if crate::bad!("log-never-carried") {
             return None;
         }
+        if let Some(below) = self.plan_carry_for_spares(&live) {
+            return Some(below);
+        }
         let end = self.oldest_kept().unwrap_or(u32::MAX);
         for (generation, segment) in self.sealed.range(self.oldest_needed()..).take_while(|(g, _)| **g < end) {
             let cost = CARRY_GAIN * live.get(generation).copied().unwrap_or(0);
@@ -162,6 +165,25 @@ impl Writer {
             }
         }
         below.filter(|_| best >= (CARRY_SURPLUS_SEGMENTS * self.config.segment_bytes) as i64)
+    }
+
+    /// The generation below which to carry when a full disk has no room for the spares that votes and
+    /// starts need: that of the shortest prefix which gives them back, where what is live in it fits
+    /// into the segment that is written.
+    fn plan_carry_for_spares(&self, live: &BTreeMap<u32, u64>) -> Option<u32> {
+        let lacking = self.spares_lacking();
+        let end = self.oldest_kept().unwrap_or(u32::MAX);
+        let room = self.room_bytes() * CARRY_FULL_DISK_PERCENT / 100;
+        let prefix = self.sealed.range(self.oldest_needed()..).take_while(|(g, _)| **g < end).take(lacking);
+        let (mut bytes, mut below) = (0, None);
+        for (generation, _) in prefix {
+            bytes += live.get(generation).copied().unwrap_or(0);
+            if bytes > room {
+                break;
+            }
+            below = Some(generation + 1);
+        }
+        below
     }
 
     /// Whether the entries of a group stay where they are: they cannot be carried now, or the log

@@ -30,8 +30,12 @@ pub(crate) const COUNT_MAX: u64 = 1 << 62;
 pub(crate) const LOST_WHY_CHARS_MAX: usize = 160;
 /// Largest number in the name of a segment file. A file with another name is none of the log's.
 pub(crate) const SLOT_MAX: u32 = 1 << 31;
-/// Spares that only votes and other small records may begin once space is low.
-pub(crate) const SPARES_RESERVED: usize = 1;
+/// Spares that only votes and other small records, and starts, may begin once space is low: one for
+/// each.
+pub(crate) const SPARES_RESERVED: usize = 2;
+/// When a full disk leaves no spare for the next start, so much of the rest of the segment is filled
+/// with the live entries of the oldest one, percent: votes need the rest of it.
+pub(crate) const CARRY_FULL_DISK_PERCENT: u64 = 75;
 /// While low, free space is asked for that often.
 pub(crate) const SPACE_POLL: Duration = Duration::from_millis(200);
 /// ... and otherwise that often, at most.

@@ -16,6 +16,7 @@ use super::error::{Damage, WalError};
 use super::group::{GroupLog, GroupMem, MemState};
 use super::limits::{
     CARRY_GAIN, CARRY_SURPLUS_SEGMENTS, ENTRY_BYTES_CEILING, SECTOR_BYTES, SEGMENT_BYTES_CEILING, SEGMENT_BYTES_MIN,
+    SPARES_RESERVED,
 };
 use super::recover::{OTHERS, Recovered, recover};
 use super::segment::{make_spare, path_of};
@@ -83,7 +84,7 @@ impl SegmentsBegun for Unrecorded {
 pub struct WalConfig {
     /// Size of new segments, a multiple of 4 KiB from 32 KiB to 2 GiB; existing ones keep theirs.
     pub segment_bytes: u64,
-    /// Spare segments kept ready, at least two; one of them is reserved for votes.
+    /// Spare segments kept ready, at least three; two of them are reserved for votes and starts.
     pub spare_segments: usize,
     /// Below this many free bytes on the disk appends are withheld.
     pub low_space_bytes: u64,
@@ -138,14 +139,14 @@ pub struct WalUsage {
     pub pinning: Option<GroupId>,
 }
 
-/// Segments a log has at rest beside those of what is live: the one that is written, two spares, two that are not worth carrying, and one
+/// Segments a log has at rest beside those of what is live: the one that is written, the spares, two that are not worth carrying, and one
 /// that is on its way from one of these to another.
 const SEGMENTS_AT_REST: u64 = SPARE_SEGMENTS as u64 + CARRY_SURPLUS_SEGMENTS + 2;
 /// Spares kept ready by default.
-const SPARE_SEGMENTS: usize = 2;
+const SPARE_SEGMENTS: usize = SPARES_RESERVED + 1;
 
 impl WalUsage {
-    /// The most bytes the log has at rest, with the default number of spares: twice what is live, and six segments.
+    /// The most bytes the log has at rest, with the default number of spares: twice what is live, and seven segments.
     pub fn bytes_max(&self) -> u64 {
         CARRY_GAIN * self.live_bytes + SEGMENTS_AT_REST * self.segment_bytes
     }
@@ -334,8 +335,11 @@ fn prepare(
         None => {
             let path = path_of(&dir, found.next_slot);
             found.next_slot += 1;
-            make_spare(disk.as_ref(), &dir, &path, config.segment_bytes)
-                .map_err(|e| WalError::io(format!("allocate {}", path.display()), e))?
+            make_spare(disk.as_ref(), &dir, &path, config.segment_bytes).map_err(|e| {
+                let (bytes, free) = (config.segment_bytes, disk.free_bytes(&dir).unwrap_or(0));
+                let what = format!("begin a log segment of {bytes} bytes in {}, where {free} are free", dir.display());
+                WalError::io(what, e)
+            })?
         }
     };
     let (book, groups, others) = take_groups(&mut found);

@@ -88,15 +88,16 @@ impl Waiting {
         self.withheld.iter().chain(&self.vouching).any(|op| op.group() == group)
     }
 
-    /// A vote comes behind the withheld appends of its group, which are withheld no longer.
-    pub(super) fn vouch(&mut self, vote: Op) {
-        let group = vote.group();
+    /// A vote, or a new leader's first entry, comes behind the withheld appends of its group, which are
+    /// withheld no longer.
+    pub(super) fn vouch(&mut self, behind: Op) {
+        let group = behind.group();
         let (out, kept): (VecDeque<Op>, _) =
             mem::take(&mut self.withheld).into_iter().partition(|op| op.group() == group);
         self.withheld = kept;
-        tracing::info!(group = group.0, appends = out.len(), "a vote brings withheld appends along");
+        tracing::info!(group = group.0, appends = out.len(), "withheld appends are written before a vote or election");
         self.vouching.extend(out);
-        self.vouching.push_back(vote);
+        self.vouching.push_back(behind);
     }
 
     /// A truncation, purge or reset overtakes withheld appends of its group: what it would drop is never written, and

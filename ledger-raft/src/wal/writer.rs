@@ -214,7 +214,9 @@ impl Writer {
             return Some(self.space_due.saturating_sub(now).max(Duration::from_millis(1)));
         }
         let idle = self.unproved_since.map(|since| (since + IDLE_MARKER).saturating_sub(now));
-        let next = idle.into_iter().chain(self.carry.wake_in(now)).min();
+        // Others fill the disk of a quiet log, too.
+        let space = Some(self.space_due.saturating_sub(now));
+        let next = idle.into_iter().chain(self.carry.wake_in(now)).chain(space).min();
         next.map(|d| d.max(Duration::from_millis(1)))
     }
 
@@ -296,25 +298,26 @@ impl Writer {
     fn fill(&mut self) -> Encoded {
         while let Some((op, vouched)) = self.waiting.next() {
             match op {
-                Op::Append { .. } if !vouched && (self.low || self.starved || self.waiting.is_behind()) => {
+                // A leader's first entry, without which it can confirm no read. It is small and takes no new segment.
+                Op::Append { ref mem, ref entries, next, .. }
+                    if !vouched && self.is_short() && entries[next..].iter().all(|entry| entry.data.is_empty()) =>
+                {
+                    if self.waiting.withholds(mem.id) {
+                        self.waiting.vouch(op);
+                    } else if let Some(full) = self.fill_append(op, vouched) {
+                        return full;
+                    }
+                }
+                Op::Append { .. } if !vouched && (self.is_short() || self.waiting.is_behind()) => {
                     self.waiting.withhold(op, false);
                 }
                 Op::Append { .. } if vouched && self.spares.is_empty() && !self.may_begin_segment(true) => {
                     self.step_aside(op, true);
                 }
-                Op::Append { mem, entries, mut next, op, done } => {
-                    let ended = self.encode_entries(&mem, &entries, &mut next);
-                    if ended == Encoded::Whole {
-                        self.riding.push(Told::Append { mem, op, done });
-                        continue;
+                append @ Op::Append { .. } => {
+                    if let Some(full) = self.fill_append(append, vouched) {
+                        return full;
                     }
-                    let rest = Op::Append { mem, entries, next, op, done };
-                    if ended == Encoded::SegmentFull && self.round.is_empty() && !self.may_begin_segment(vouched) {
-                        self.step_aside(rest, vouched);
-                        continue;
-                    }
-                    self.waiting.put_back(rest, vouched);
-                    return ended;
                 }
                 Op::Small { ref mem, kind: Kind::Vote, .. } if !vouched && self.waiting.withholds(mem.id) => {
                     self.waiting.vouch(op);
@@ -333,8 +336,30 @@ impl Writer {
         Encoded::Whole
     }
 
+    /// Encodes an append; says what is full where the rest of it has to wait for another round.
+    fn fill_append(&mut self, append: Op, vouched: bool) -> Option<Encoded> {
+        let Op::Append { mem, entries, mut next, op, done } = append else { return None };
+        let ended = self.encode_entries(&mem, &entries, &mut next);
+        if ended == Encoded::Whole {
+            self.riding.push(Told::Append { mem, op, done });
+            return None;
+        }
+        let rest = Op::Append { mem, entries, next, op, done };
+        if ended == Encoded::SegmentFull && self.round.is_empty() && !self.may_begin_segment(vouched) {
+            self.step_aside(rest, vouched);
+            return None;
+        }
+        self.waiting.put_back(rest, vouched);
+        Some(ended)
+    }
+
     pub(super) fn fits(&self, bytes: usize) -> bool {
         self.round.blocks_with(bytes) <= (self.active.blocks - self.active.next_block) as usize
+    }
+
+    /// Bytes of the segment that are not written yet.
+    pub(super) fn room_bytes(&self) -> u64 {
+        u64::from(self.active.blocks - self.active.next_block) * BLOCK_BYTES as u64
     }
 
     /// Whether a round of its own would have room.

@@ -18,6 +18,16 @@ impl Writer {
         self.spares.len() > SPARES_RESERVED || (vouched && self.free >= self.config.segment_bytes)
     }
 
+    /// Whether appends are withheld.
+    pub(super) fn is_short(&self) -> bool {
+        self.low || self.starved
+    }
+
+    /// Spares that are missing for the next votes and starts, while the disk has no room for them.
+    pub(in crate::wal) fn spares_lacking(&self) -> usize {
+        if self.may_allocate() { 0 } else { SPARES_RESERVED.saturating_sub(self.spares.len()) }
+    }
+
     pub(super) fn spares_wanted(&self) -> usize {
         self.config.spare_segments.max(SPARES_RESERVED + 1)
     }
@@ -42,6 +52,7 @@ impl Writer {
         }
         let was = mem::replace(&mut self.low, self.free < self.config.low_space_bytes);
         if was != self.low {
+            self.carry.due = true;
             tracing::warn!(free = self.free, mark = self.config.low_space_bytes, low = self.low, "log disk space");
         }
         self.fed();
