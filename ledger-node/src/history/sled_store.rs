@@ -1,7 +1,11 @@
 //! History on disk: records in files, their places and all notes in sled. Rebuildable, verified when opened, never the only copy
 //! (docs/decisions/0003).
 //!
+//! A store that cannot be opened or written, as on a full disk, is opened anew when it is next
+//! written; until then it takes nothing, and the node runs without history of its own.
+//!
 //! **Owns** sled's settings and its directory; that the files are synced before the places. **Must never** be trusted after a damage it reports: it is moved aside then.
+//! Must never take a full disk for damage.
 //! **Read next**: [`super::kept`].
 
 use std::collections::BTreeMap;
@@ -26,25 +30,44 @@ const DIR: &str = "sled";
 
 impl HistoryFactory for SledHistory {
     fn open(&self, dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
-        std::fs::create_dir_all(dir)?;
         let home = dir.join(DIR);
-        let open = || -> io::Result<Arc<dyn History>> {
-            let history = KeptHistory::threaded(Arc::new(SledStore::open(&home)?), keep)?;
-            Ok(history)
-        };
-        let why = match open() {
+        let why = match open_in(dir, keep) {
             Ok(history) => return Ok(history),
             Err(why) if is_in_use(&why) => return Err(why),
-            Err(why) => why,
+            Err(why) if is_no_damage(&why) => why,
+            Err(why) => match move_aside(dir, &why).and_then(|()| open_in(dir, keep)) {
+                Ok(history) => return Ok(history),
+                Err(why) => why,
+            },
         };
-        let aside = free_name(dir)?;
         tracing::error!(
-            error = %why, moved_to = %aside.display(),
-            "the history store is damaged; it is moved aside and rebuilt from peers; no promise depends on it"
+            error = %why, dir = %dir.display(),
+            "the history store cannot be opened; the node runs without it, tries again, and fills it from peers"
         );
-        std::fs::rename(&home, &aside)?;
-        open()
+        let history = KeptHistory::threaded(Arc::new(SledStore::unopened(&home)), keep)?;
+        Ok(history)
     }
+}
+
+fn open_in(dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
+    let history = KeptHistory::threaded(Arc::new(SledStore::open(&dir.join(DIR))?), keep)?;
+    Ok(history)
+}
+
+/// Makes room for a new store beside a damaged one.
+fn move_aside(dir: &Path, why: &io::Error) -> io::Result<()> {
+    let aside = free_name(dir)?;
+    tracing::error!(
+        error = %why, moved_to = %aside.display(),
+        "the history store is damaged; it is moved aside and rebuilt from peers; no promise depends on it"
+    );
+    std::fs::rename(dir.join(DIR), &aside)
+}
+
+/// Whether an error of the system says nothing about the store's contents.
+fn is_no_damage(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(error.kind(), E::StorageFull | E::QuotaExceeded | E::PermissionDenied | E::ReadOnlyFilesystem)
 }
 
 /// Whether somebody else has it open: that is no damage. sled says so in words only.
@@ -60,9 +83,21 @@ fn free_name(dir: &Path) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other("too many damaged history stores lie here; remove them"))
 }
 
-/// The store itself; empty once it is closed.
+/// The store itself.
 struct SledStore {
-    opened: RwLock<Option<Opened>>,
+    home: PathBuf,
+    state: RwLock<StoreState>,
+}
+
+/// sled refuses everything after one failed write, so a store that could not be written is opened
+/// anew.
+enum StoreState {
+    Open(Opened),
+    /// It could not be written: what was not synced may be gone.
+    Failed(Opened),
+    /// It could not be opened.
+    Unopened,
+    Closed,
 }
 
 struct Opened {
@@ -79,6 +114,72 @@ struct Opened {
 
 impl SledStore {
     fn open(home: &Path) -> io::Result<Self> {
+        Ok(Self { home: home.to_owned(), state: RwLock::new(StoreState::Open(Opened::open(home)?)) })
+    }
+
+    /// One that is opened by the first write that finds it possible.
+    fn unopened(home: &Path) -> Self {
+        Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened) }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            StoreState::Open(opened) | StoreState::Failed(opened) => act(opened),
+            StoreState::Unopened => Err(not_open("could not be opened")),
+            StoreState::Closed => Err(not_open("is closed")),
+        }
+    }
+
+    /// A write. After one that failed, or where there is no open store, the store is opened anew
+    /// first.
+    fn write<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
+        if !matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), StoreState::Open(_)) {
+            self.open_anew()?;
+        }
+        self.noticed(self.with(act))
+    }
+
+    /// A sync. What was written before a failure was not made durable by it.
+    fn sync_open(&self) -> io::Result<()> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            StoreState::Open(opened) => opened.sync(),
+            _ => Err(not_open("could not be written")),
+        }
+    }
+
+    fn open_anew(&self) -> io::Result<()> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            StoreState::Open(_) => return Ok(()),
+            StoreState::Closed => return Err(not_open("is closed")),
+            // sled lets go of its files before it is opened again.
+            StoreState::Failed(_) | StoreState::Unopened => *state = StoreState::Unopened,
+        }
+        *state = StoreState::Open(Opened::open(&self.home)?);
+        tracing::info!(dir = %self.home.display(), "the history store is open again");
+        Ok(())
+    }
+
+    /// Notes that a write failed.
+    fn noticed<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if done.is_err() {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            *state = match std::mem::replace(&mut *state, StoreState::Unopened) {
+                StoreState::Open(opened) => StoreState::Failed(opened),
+                other => other,
+            };
+        }
+        done
+    }
+}
+
+fn not_open(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, format!("the history store {why}"))
+}
+
+impl Opened {
+    fn open(home: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(home)?;
         let index = home.join("index");
         let db = sled::Config::new()
             .path(&index)
@@ -97,14 +198,7 @@ impl SledStore {
         let files = RecordFiles::open(&home.join("records"), &known, &last_of_shards(&places)?)?;
         let opened = Opened { db, places, notes, full, files, file };
         opened.drop_lost_tail()?;
-        Ok(Self { opened: RwLock::new(Some(opened)) })
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
-        match &*self.opened.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(opened) => act(opened),
-            None => Err(io::Error::new(io::ErrorKind::NotConnected, "the history store is closed")),
-        }
+        Ok(opened)
     }
 }
 
@@ -157,7 +251,7 @@ fn index_of(key: &[u8]) -> io::Result<u64> {
 
 impl RecordStore for SledStore {
     fn put(&self, records: &[Stored]) -> io::Result<()> {
-        self.with(|opened| opened.put(records))
+        self.write(|opened| opened.put(records))
     }
     fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
         self.with(|opened| opened.range(shard, from, through, bounds))
@@ -172,22 +266,26 @@ impl RecordStore for SledStore {
         self.with(|opened| Ok(opened.last_place(shard, index)?.map(|(index, _)| index)))
     }
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
-        self.with(|opened| opened.remove(shard, from, through, max))
+        self.write(|opened| opened.remove(shard, from, through, max))
     }
     fn notes(&self) -> io::Result<Vec<(u32, Vec<u8>)>> {
-        self.with(Opened::notes)
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            StoreState::Unopened => Ok(Vec::new()),
+            StoreState::Open(opened) | StoreState::Failed(opened) => opened.notes(),
+            StoreState::Closed => Err(not_open("is closed")),
+        }
     }
     fn put_note(&self, shard: u32, note: &[u8]) -> io::Result<()> {
-        self.with(|opened| opened.put_note(shard, note))
+        self.write(|opened| opened.put_note(shard, note))
     }
     fn sync(&self) -> io::Result<()> {
-        self.with(Opened::sync)
+        self.noticed(self.sync_open())
     }
     fn size(&self) -> u64 {
         self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
     }
     fn close(&self) {
-        drop(self.opened.write().unwrap_or_else(PoisonError::into_inner).take());
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = StoreState::Closed;
     }
 }
 
@@ -336,5 +434,53 @@ mod tests {
         assert_eq!(history.coverage(1).gaps, [Gap { after: 0, through: 30, chain_to: Some(chain.chains[30]) }]);
         assert!(dir.path().join("sled.damaged-1").exists());
         history.close();
+    }
+
+    fn stored(index: u64) -> [Stored; 1] {
+        [Stored { shard: 1, index, bytes: Bytes::from_static(b"a record") }]
+    }
+
+    /// A file where the directory should be keeps a store from being opened as a full disk does.
+    #[test]
+    fn a_store_that_cannot_be_opened_ends_no_node_and_is_opened_once_it_can_be() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().join("history");
+        std::fs::write(&home, b"in the way").expect("written");
+        let chain = chain_of(1, 30);
+        let history = SledHistory.open(&home, KEEP).expect("the node runs without it");
+        history.begin(1, 20, chain.chains[20]);
+        assert_eq!(history.coverage(1).gaps, [Gap { after: 0, through: 20, chain_to: Some(chain.chains[20]) }]);
+        history.close();
+
+        let store = SledStore::unopened(&home.join(DIR));
+        assert_eq!(store.notes().expect("none"), []);
+        assert!(store.put(&stored(7)).is_err() && store.sync().is_err() && store.last_up_to(1, 9).is_err());
+        std::fs::remove_file(&home).expect("out of the way");
+        store.put(&stored(7)).expect("opened by a write");
+        store.sync().expect("durable");
+        assert_eq!(store.last_up_to(1, 9).expect("readable").map(|(index, _)| index), Some(7));
+        store.close();
+        assert!(store.put(&stored(8)).is_err(), "closed for good");
+    }
+
+    #[test]
+    fn nothing_counts_as_durable_after_a_write_that_failed_and_the_next_opens_the_store_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = SledStore::open(&dir.path().join(DIR)).expect("new");
+        store.put(&stored(7)).expect("written");
+        store.sync().expect("durable");
+        let failed = store.write(|_| -> io::Result<()> { Err(io::ErrorKind::StorageFull.into()) });
+        assert!(failed.is_err() && store.sync().is_err());
+        assert!(store.last_up_to(1, 9).expect("readable meanwhile").is_some());
+        store.put(&stored(8)).expect("opened anew");
+        store.sync().expect("durable");
+        assert_eq!(store.last_up_to(1, 9).expect("readable").map(|(index, _)| index), Some(8));
+    }
+
+    #[test]
+    fn a_full_disk_is_no_damage() {
+        assert!(is_no_damage(&io::ErrorKind::StorageFull.into()));
+        assert!(is_no_damage(&io::Error::from(sled::Error::Io(io::ErrorKind::StorageFull.into()))));
+        assert!(!is_no_damage(&io::ErrorKind::InvalidData.into()));
     }
 }
