@@ -4,18 +4,40 @@
 //! **Read next**: [`super::nemesis`].
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use cluster::dev_cluster::{DevCluster, NodeProgram};
+use cluster::dev_cluster::{DevCluster, DevNode, NodeProgram};
 use rustix::process::Signal;
 
 use super::RealError;
 use super::knobs::Knobs;
+use super::losses::{self, Loss};
 use super::proxy::{Links, Proxy};
 use crate::workload::Site;
 
 /// Small numbers (the smallest segments there are), so that segments turn over, snapshots are built and logs are purged within a short run.
 const TUNING: [&str; 6] =
     ["--raft-segment-bytes", "20971520", "--raft-snapshot-every-entries", "500", "--raft-keep-entries", "200"];
+
+/// A repair takes an election and a snapshot.
+const REPAIRED_WITHIN: Duration = Duration::from_secs(90);
+/// Between two looks into a node's log.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A node that has lost something, and what its log must say once it runs again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostDisk {
+    /// Which node.
+    pub node: u64,
+    /// What it lost.
+    pub what: String,
+    /// A line that names the damage.
+    noticed: &'static str,
+    /// Groups that are repaired; none: one at least.
+    groups: Option<usize>,
+    /// Bytes of its log before.
+    log_from: usize,
+}
 
 /// Nodes that are ours.
 struct Own {
@@ -128,6 +150,63 @@ impl Field {
         Ok(())
     }
 
+    /// Kills a node and takes something from its directory. It stays down.
+    ///
+    /// # Errors
+    /// [`RealError`].
+    pub(super) fn lose(&mut self, node: u64, loss: Loss) -> Result<LostDisk, RealError> {
+        self.kill(&[node])?;
+        let groups = self.shards as usize + 1;
+        let at = self.own()?.cluster.node(node)?;
+        let log_from = log_of(at).len();
+        let what = loss.what().to_owned();
+        losses::lose(&at.data_dir(), loss)
+            .map_err(|source| RealError::Io { what: format!("harm {}", at.data_dir().display()), source })?;
+        Ok(LostDisk { node, what, noticed: losses::DAMAGED, groups: Some(groups), log_from })
+    }
+
+    /// Sets a node's directory back to what it was `age` ago: everything since is gone, and nothing in it says so. It stays down.
+    ///
+    /// # Errors
+    /// [`RealError`].
+    pub async fn set_back(&mut self, node: u64, age: Duration) -> Result<LostDisk, RealError> {
+        let io = |source| RealError::Io { what: format!("copy the directory of node {node}"), source };
+        self.kill(&[node])?;
+        let data_dir = self.own()?.cluster.node(node)?.data_dir();
+        let kept = losses::keep(&data_dir).map_err(io)?;
+        self.start(&[node]).await?;
+        tokio::time::sleep(age).await;
+        self.kill(&[node])?;
+        losses::restore(&data_dir, &kept).map_err(io)?;
+        let log_from = log_of(self.own()?.cluster.node(node)?).len();
+        let what = format!("went back by {age:?}");
+        Ok(LostDisk { node, what, noticed: losses::WENT_BACK, groups: None, log_from })
+    }
+
+    /// Starts a node that has lost something, and waits until its log says so and that all of it is repaired.
+    ///
+    /// # Errors
+    /// [`RealError::NotRepaired`], or another one.
+    pub async fn start_repaired(&mut self, lost: &LostDisk) -> Result<(), RealError> {
+        let LostDisk { node, what, .. } = lost;
+        self.start(&[*node]).await?;
+        let at = self.own()?.cluster.node(*node)?;
+        let until = tokio::time::Instant::now() + REPAIRED_WITHIN;
+        loop {
+            let log = log_of(at);
+            let log = log.get(lost.log_from..).unwrap_or_default();
+            let (noticed, repaired) = (log.matches(lost.noticed).count(), log.matches(losses::REPAIRED).count());
+            if noticed > 0 && repaired >= lost.groups.unwrap_or(1) {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= until {
+                let (node, what, within, log) = (*node, what.clone(), REPAIRED_WITHIN, at.log());
+                return Err(RealError::NotRepaired { node, what, within, noticed, repaired, log });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -202,4 +281,9 @@ impl Field {
             own.cluster.stop_all().await;
         }
     }
+}
+
+/// What a node has logged so far.
+fn log_of(node: &DevNode) -> String {
+    std::fs::read_to_string(node.log()).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod failover;
 pub mod field;
 pub mod knobs;
+mod losses;
 pub mod nemesis;
 pub mod node;
 pub mod proxy;
@@ -45,6 +46,22 @@ pub enum RealError {
     NotEmpty {
         /// Which.
         sku: String,
+    },
+    /// A node whose disk lost something did not say so, or was not repaired.
+    #[error("node {node}, which {what}, was not repaired within {within:?}: its log names the damage {noticed} times and the end of a repair {repaired} times, see {}", log.display())]
+    NotRepaired {
+        /// Which.
+        node: u64,
+        /// What its disk lost.
+        what: String,
+        /// For how long it was waited for.
+        within: std::time::Duration,
+        /// Lines that name the damage.
+        noticed: usize,
+        /// Lines that say that a replica is repaired.
+        repaired: usize,
+        /// Its log.
+        log: std::path::PathBuf,
     },
     /// Nothing to call.
     #[error("no program was given; hint: --fault-program PATH, called with `inject` and `heal`")]

@@ -12,8 +12,9 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
 use super::RealError;
-use super::field::Field;
+use super::field::{Field, LostDisk};
 use super::knobs::Knobs;
+use super::losses::Loss;
 use super::proxy::Links;
 
 /// A kind of fault.
@@ -47,6 +48,10 @@ pub enum Nemesis {
     SlowDisk,
     /// One node has no space left.
     FullDisk,
+    /// The log of one node loses files, or the directory its place, while the node is down.
+    DamagedDisk,
+    /// The whole directory of one node goes back to what it was some time ago.
+    OlderDisk,
     /// The wall clock of one node jumps.
     ClockJump,
     /// Every node is stopped and started again, one after the other.
@@ -55,13 +60,14 @@ pub enum Nemesis {
     Program,
     /// No fault, but clients that send raw bytes at and beyond every limit.
     Hostile,
-    /// All of these at random, up to two at a time.
+    /// All of these at random, up to two at a time. Lost disks are not among them: a second loss before the first is repaired may be
+    /// more than a quorum survives.
     Mixed,
 }
 
 impl Nemesis {
     /// All of them but the tester's own program.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Calm,
         Self::Kill,
         Self::KillAll,
@@ -76,6 +82,8 @@ impl Nemesis {
         Self::ResetLinks,
         Self::SlowDisk,
         Self::FullDisk,
+        Self::DamagedDisk,
+        Self::OlderDisk,
         Self::ClockJump,
         Self::RollingRestart,
         Self::Hostile,
@@ -99,6 +107,8 @@ impl Nemesis {
             Self::ResetLinks => "reset-links",
             Self::SlowDisk => "slow-disk",
             Self::FullDisk => "full-disk",
+            Self::DamagedDisk => "damaged-disk",
+            Self::OlderDisk => "older-disk",
             Self::ClockJump => "clock-jump",
             Self::RollingRestart => "rolling-restart",
             Self::Hostile => "hostile",
@@ -124,11 +134,13 @@ impl Nemesis {
             Self::ResetLinks => "connections reset again and again",
             Self::SlowDisk => "slow syncs of one node",
             Self::FullDisk => "one node without space",
+            Self::DamagedDisk => "the log of one node loses files, or its directory is copied",
+            Self::OlderDisk => "one node's directory goes back to an older state",
             Self::ClockJump => "the wall clock of one node jumps",
             Self::RollingRestart => "every node stopped and started, one after the other",
             Self::Hostile => "no fault, but clients that send raw bytes at and beyond every limit",
             Self::Program => "your own program, called with `inject` and `heal`",
-            Self::Mixed => "all of these at random, up to two at a time",
+            Self::Mixed => "all of these but lost disks at random, up to two at a time",
         }
     }
 
@@ -147,9 +159,9 @@ impl Nemesis {
         matches!(self, Self::Calm | Self::Hostile)
     }
 
-    /// Whether it can only be done once it is over: there is nothing to undo later.
+    /// Whether a mixture may have it.
     fn is_single(self) -> bool {
-        !self.is_faultless() && !matches!(self, Self::Mixed | Self::Program)
+        !self.is_faultless() && !matches!(self, Self::Mixed | Self::Program | Self::DamagedDisk | Self::OlderDisk)
     }
 }
 
@@ -172,6 +184,8 @@ pub enum Undo {
     Links,
     /// The knobs of this one.
     Knobs(u64),
+    /// The disk of this one lost something.
+    Repair(LostDisk),
     /// The tester's own program.
     Program,
 }
@@ -266,6 +280,18 @@ impl Striker {
                 field.turn(node, Knobs { full: true, ..Knobs::default() })?;
                 (format!("node {node} has no space left"), Undo::Knobs(node))
             }
+            Nemesis::DamagedDisk => {
+                let node = if self.rng.random_bool(0.5) { self.leader(field).await } else { self.any(field) };
+                let loss = Loss::ALL[self.rng.random_range(0..Loss::ALL.len())];
+                let lost = field.lose(node, loss)?;
+                (format!("node {node} {}", lost.what), Undo::Repair(lost))
+            }
+            Nemesis::OlderDisk => {
+                let node = self.any(field);
+                let age = Duration::from_millis(self.rng.random_range(2_000..5_000));
+                let lost = field.set_back(node, age).await?;
+                (format!("node {node} {}", lost.what), Undo::Repair(lost))
+            }
             Nemesis::ClockJump => {
                 let node = self.leader(field).await;
                 let clock_offset_ms = self.rng.random_range(-600_000..600_000);
@@ -352,6 +378,7 @@ impl Striker {
                 Ok(())
             }
             Undo::Knobs(node) => field.turn(*node, Knobs::default()),
+            Undo::Repair(lost) => field.start_repaired(lost).await,
             Undo::Program => field.program("heal").await,
         }
     }
