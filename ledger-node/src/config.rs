@@ -4,6 +4,7 @@
 //! **Must never** hold what replicas have to agree on, except the defaults that `cluster init` puts into the log.
 //! **Read next**: [`crate::serve()`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct NodeConfig {
     pub http_hosts: Vec<String>,
     /// Raft between nodes.
     pub peer: Port,
+    /// Where members' peer ports are looked for as well, by node id.
+    pub peer_hints: BTreeMap<u64, String>,
     /// Shards when `cluster init` does not say; 0: one a node.
     pub shards: u32,
     /// Replicas of a shard when `cluster init` does not say; 0: all nodes, at most 3 (5 from five nodes on).
@@ -87,6 +90,7 @@ impl Default for NodeConfig {
             http: port("127.0.0.1:7102"),
             http_hosts: Vec::new(),
             peer: port("127.0.0.1:7103"),
+            peer_hints: BTreeMap::new(),
             shards: 0,
             replicas: 0,
             queue_calls: crate::limits::QUEUE_CALLS_DEFAULT,

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use ledger_core::IndexSeed;
-use ledger_raft::{GroupId, NodeId, Role};
+use ledger_raft::{GroupId, NoQuorum, NodeId, Role};
 use tokio::time::Instant;
 
 use crate::door::Pump;
@@ -45,18 +45,24 @@ fn waits_for(node: &Node, running: &Running, step: io::Result<()>) -> Option<(St
     if let Err(error) = step {
         return Some((error.to_string(), true));
     }
-    if node.placement().is_some() {
-        return None;
-    }
     let meta = running.meta().status();
-    Some(match (meta.stopped, meta.no_quorum, meta.leader) {
+    if node.placement().is_some() {
+        let alone = meta.no_quorum.filter(|lost| lost.missing.len() + 1 >= meta.voters.len());
+        return alone.map(|lost| (lost_quorum(&lost), true));
+    }
+    Some(match (meta.stopped, &meta.no_quorum, meta.leader) {
         (Some(why), ..) => (format!("the meta group, whose replica here is stopped: {why}"), true),
-        (None, Some(lost), _) => (format!("a quorum of the meta group: {}", lost.who()), true),
+        (None, Some(lost), _) => (lost_quorum(lost), true),
         (None, None, Some(leader)) => {
             (format!("the placement, from the meta group's leader, node {}", leader.0), false)
         }
         (None, None, None) => ("the first election in the meta group".to_owned(), false),
     })
+}
+
+fn lost_quorum(lost: &NoQuorum) -> String {
+    let hint = "hint: where all nodes have new addresses, start each with peer.hints naming those of the others";
+    format!("a quorum of the meta group: {}; {hint}", lost.who())
 }
 
 /// What was logged of what the node waits for.

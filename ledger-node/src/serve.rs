@@ -233,6 +233,9 @@ pub(crate) async fn activate(node: &Arc<Node>, stamp: Stamp) -> Result<(), Start
             return Err(log(source));
         }
     };
+    for (peer, address) in &config.peer_hints {
+        raft.hint_peer(NodeId(*peer), address);
+    }
     let machine = MetaMachine::new(node.placement.clone());
     let founders = stamp.members.iter().map(reconcile::voter).collect();
     let meta = match raft.start_group(META_GROUP, &founders, machine).await {

@@ -189,3 +189,41 @@ async fn a_member_that_is_restarted_elsewhere_is_found_by_everybody_also_after_a
         catches_up(&cluster, node, "shoe", &format!("again-{node}")).await;
     }
 }
+
+/// All have new addresses at once: nobody knows where anybody is.
+#[tokio::test]
+async fn members_that_all_moved_at_once_find_each_other_by_hints_and_need_none_later() {
+    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
+    assert!(matches!(cluster.ask(create("shoe")).await, Outcome::Ok(_)));
+    cluster.stop_all().await;
+    let ports: Vec<[String; 3]> = (0..3).map(|_| [free_address(), free_address(), free_address()]).collect();
+    let start = async |cluster: &mut Cluster, node: usize, hints: bool| {
+        let mut config = config(cluster.dirs[node].path());
+        let [client, http, peer] = ports[node].clone();
+        (config.client.listen, config.http.listen, config.peer.listen) = (client, http, peer);
+        let others = (0..3).filter(|other| *other != node && hints);
+        config.peer_hints = others.map(|other| (other as u64 + 1, ports[other][2].clone())).collect();
+        cluster.nodes[node] = Some(serve(config, NodeSeams::real()).await.expect("the node starts"));
+    };
+    for node in 0..3 {
+        start(&mut cluster, node, false).await;
+    }
+    // Without them the nodes say what to do.
+    let until = Instant::now() + PATIENCE;
+    while !cluster.node(0).waiting_for().is_some_and(|what| what.contains("peer.hints")) {
+        assert!(Instant::now() < until, "{:?}", cluster.node(0).waiting_for());
+        sleep(Duration::from_millis(20)).await;
+    }
+    for hints in [true, false] {
+        cluster.stop_all().await;
+        for node in 0..3 {
+            start(&mut cluster, node, hints).await;
+        }
+        for node in 0..3 {
+            for at in 0..3 {
+                known(&cluster, at, node).await;
+            }
+            catches_up(&cluster, node, "shoe", &format!("{hints}-{node}")).await;
+        }
+    }
+}

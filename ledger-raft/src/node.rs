@@ -201,6 +201,12 @@ impl RaftNode {
         know(&self.inner.ground.registry.links, node, entry);
     }
 
+    /// Where a member is looked for as well, when it is not where its groups know it: the way back when
+    /// all members have moved at once. An address that the groups learn later goes first.
+    pub fn hint_peer(&self, node: NodeId, addr: &str) {
+        self.inner.ground.registry.links.hint(node, addr);
+    }
+
     /// A member is on this disk from now on, and on no other. On return every connection of the disk
     /// before is closed, and none of it begins any more. The caller has recorded that durably, and
     /// never brings back a disk that was replaced.

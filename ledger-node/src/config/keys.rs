@@ -3,6 +3,8 @@
 //! **Owns** names, parsing and printing of values. **Must never** check values against each other.
 //! **Read next**: [`settings::Settings::validate`].
 
+use std::collections::BTreeMap;
+
 use ledger_raft::limits::{SEGMENT_BYTES_FLOOR, SEGMENT_BYTES_MAX};
 use settings::keys::{DAY, MS, listening, number, quoted, some_text, split_address};
 use settings::{Key, duration_key, key, log_filter_key, log_format_key, number_key, switch_key};
@@ -23,6 +25,24 @@ fn host_names(text: &str) -> Result<Vec<String>, String> {
     let is_name = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'));
     let checked = names.map(|name| if is_name(name) { Ok(name.to_owned()) } else { Err(name) });
     checked.collect::<Result<_, _>>().map_err(|_| "names without ports, as ledger.example,proxy-1".to_owned())
+}
+
+/// Node ids and addresses, separated by commas.
+fn peer_hints(text: &str) -> Result<BTreeMap<u64, String>, String> {
+    let expected = || "node ids of 1 or above with the address of each, as 2=10.0.0.7:7103,3=10.0.0.8:7103".to_owned();
+    let mut hints = BTreeMap::new();
+    for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+        let (node, address) = one.split_once('=').ok_or_else(expected)?;
+        let node: u64 = node.trim().parse().ok().filter(|node| *node > 0).ok_or_else(expected)?;
+        if hints.insert(node, advertised(address.trim())?).is_some() {
+            return Err(format!("one address a node; node {node} is named twice"));
+        }
+    }
+    Ok(hints)
+}
+
+fn printed_hints(hints: &BTreeMap<u64, String>) -> String {
+    hints.iter().map(|(node, address)| format!("{node}={address}")).collect::<Vec<_>>().join(",")
 }
 
 macro_rules! address_key {
@@ -84,6 +104,12 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
     ),
     address_key!("peer.listen", peer, listen, "Raft between nodes listens here."),
     address_key!("peer.advertise", peer, advertise, "How other nodes reach it; not set: the listening address."),
+    key!(
+        "peer.hints",
+        "Where other nodes are looked for as well, as 2=10.0.0.7:7103,3=10.0.0.8:7103: the way back when all have new addresses at once.",
+        |c, v| peer_hints(v).map(|hints| c.peer_hints = hints),
+        |c| if c.peer_hints.is_empty() { None } else { quoted(&printed_hints(&c.peer_hints)) }
+    ),
     number_key!("cluster.shards", shards: u32, 0, crate::limits::SHARDS_MAX as u64, "Shards when `cluster init` does not say; 0: one a node."),
     number_key!("cluster.replicas", replicas: u32, 0, crate::limits::REPLICAS_MAX as u64, "Replicas of a shard when `cluster init` does not say; 0: three (five from five nodes on)."),
     number_key!("queue.calls", queue_calls: usize, 64, 10_000_000, "Calls that may wait at one shard's door; more are answered OVERLOADED at once."),

@@ -186,6 +186,8 @@ pub(crate) struct Link {
     members: Arc<Members>,
     seams: Seams,
     addr: Mutex<String>,
+    /// Where the peer is looked for as well, in turn with its address.
+    hint: Mutex<Option<String>>,
     state: watch::Sender<State>,
     failures: AtomicU64,
     /// Since when there is no connection, where one was asked for.
@@ -202,6 +204,7 @@ impl Link {
             members: all.members.clone(),
             seams: all.seams.clone(),
             addr: Mutex::new(addr.to_owned()),
+            hint: Mutex::new(lock(&all.hints).get(&to).cloned()),
             state: watch::Sender::new(State::Down { until: None, why: "not connected yet".into() }),
             failures: AtomicU64::new(0),
             unreached: Mutex::default(),
@@ -267,7 +270,7 @@ impl Link {
     }
 
     async fn dial(self: Arc<Self>) {
-        let addr = lock(&self.addr).clone();
+        let addr = self.next_addr();
         let dialled = tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(closed()),
@@ -291,6 +294,12 @@ impl Link {
                 self.state.send_replace(State::Down { until, why: format!("peer {} at {addr}: {e}", self.to.0) });
             }
         }
+    }
+
+    /// The address to dial: every second one after a failure is the hint's.
+    fn next_addr(&self) -> String {
+        let hint = lock(&self.hint).clone().filter(|_| !self.failures.load(Ordering::Relaxed).is_multiple_of(2));
+        hint.unwrap_or_else(|| lock(&self.addr).clone())
     }
 
     fn pause(&self, failures: u64) -> Duration {
@@ -385,6 +394,7 @@ pub(crate) struct Links {
     pub(crate) members: Arc<Members>,
     seams: Seams,
     peers: Mutex<BTreeMap<NodeId, PeerLinks>>,
+    hints: Mutex<BTreeMap<NodeId, String>>,
     /// This node's address, as the members of its groups know it.
     own_addr: Mutex<String>,
     /// Voters that answered a candidate of this node and gave no answer about the vote, by group.
@@ -394,8 +404,8 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn new(me: Identity, members: Arc<Members>, seams: Seams, stop: CancellationToken) -> Self {
-        let (own_addr, declined) = (Mutex::default(), Mutex::default());
-        Self { me, members, seams, peers: Mutex::new(BTreeMap::new()), own_addr, declined, stop }
+        let (peers, hints, own_addr, declined) = Default::default();
+        Self { me, members, seams, peers, hints, own_addr, declined, stop }
     }
 
     /// A candidate of this node asked a voter: it answered, or named why it does not vote.
@@ -422,6 +432,17 @@ impl Links {
         let link = lock(&self.peers).get(&voter).map(|links| links.control.clone());
         let declined = || lock(&self.declined).get(&(group.0, voter))?.fault("gives no vote");
         link.and_then(|link| link.fault()).or_else(declined)
+    }
+
+    /// Where a peer is looked for as well.
+    pub(crate) fn hint(&self, peer: NodeId, addr: &str) {
+        let peers = lock(&self.peers);
+        lock(&self.hints).insert(peer, addr.to_owned());
+        if let Some(links) = peers.get(&peer) {
+            for link in [&links.control, &links.bulk] {
+                *lock(&link.hint) = Some(addr.to_owned());
+            }
+        }
     }
 
     pub(crate) fn own_addr(&self) -> String {
