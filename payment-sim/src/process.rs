@@ -233,6 +233,8 @@ impl Flags {
 /// Runs a simulator until it is told to stop or its book cannot be written.
 pub fn run(flags: Flags) -> ExitCode {
     tracing_subscriber::fmt()
+        // To complain about a line that cannot be written would panic.
+        .log_internal_errors(false)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .init();

@@ -33,6 +33,8 @@ impl Logs {
         let filter = tracing_subscriber::EnvFilter::new(&self.filter);
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+        // A line that cannot be written, as on a full disk, is dropped: to complain on standard error would panic.
+        let lines = lines.log_internal_errors(false);
         match self.format {
             LogFormat::Text => lines.init(),
             LogFormat::Json => lines.json().flatten_event(true).init(),
