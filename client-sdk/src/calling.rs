@@ -283,6 +283,7 @@ impl Pursuit {
                 | Cause::NotServing
                 | Cause::NoQuorum
                 | Cause::ClockUnsure
+                | Cause::ClockJumped
                 | Cause::Diverged,
                 ..,
             ) => {

@@ -162,10 +162,23 @@ pub enum ClusterVerb {
         /// Replicas of each shard; 0: three, or five from five nodes on.
         #[arg(long, default_value_t = 0)]
         replicas: u32,
+        /// Make the cluster though nodes' clocks differ from this machine's.
+        #[arg(long)]
+        accept_clock: bool,
     },
+    /// Ledger time and the nodes' clocks.
+    #[command(subcommand)]
+    Clock(ClockVerb),
     /// How long what has ended is remembered, in all shards.
     #[command(subcommand)]
     Settings(SettingsVerb),
+}
+
+/// `cluster clock …`
+#[derive(Debug, Subcommand)]
+pub enum ClockVerb {
+    /// Let ledger time go on from where the clocks of a quorum jumped to. It never goes back: holds whose deadline the jump passes end.
+    Accept,
 }
 
 /// `cluster settings …`

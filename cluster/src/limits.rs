@@ -92,6 +92,8 @@ pub const BENCH_MEMORY_BYTES: u64 = 256 << 20;
 pub const BENCH_SEALED_A_SECOND: u64 = 6_000;
 /// How long orders may take to be done once nothing stands in their way: an open breaker's time and the longest pause between runs, with room to spare.
 pub const ORDERS_DONE_WITHIN: Duration = Duration::from_secs(180);
+/// Furthest a node's clock may differ from the operator's at `cluster init`. Far beyond what time servers leave and a call takes.
+pub const INIT_CLOCK_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(REFERENCE_NAME_BYTES + 12 < ledger_core::limits::REFERENCE_BYTES_MAX);
 const _: () = assert!(TRY_WITHIN.as_millis() < COMMAND_WITHIN.as_millis());

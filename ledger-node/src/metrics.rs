@@ -284,6 +284,9 @@ impl NodeMetrics {
         self.gauge("holdfast_shard_committed_index", &of(None), status.committed_index as f64);
         self.gauge("holdfast_shard_snapshot_index", &of(None), status.snapshot_index as f64);
         self.gauge("holdfast_shard_clock_sure", &of(None), f64::from(u8::from(status.clock_sure)));
+        self.gauge("holdfast_shard_clock_ahead_seconds", &of(None), status.clock_ahead_ms as f64 / 1e3);
+        let jump = status.clock_jump_ms.unwrap_or(0) as f64 / 1e3;
+        self.gauge("holdfast_shard_clock_jump_seconds", &of(None), jump);
         self.gauge("holdfast_shard_stopped", &of(None), f64::from(u8::from(!status.stopped.is_empty())));
         self.gauge("holdfast_shard_apply_halted", &of(None), f64::from(u8::from(!status.apply_halted.is_empty())));
         self.total("holdfast_entries_refused_total", &of(None), status.entries_refused);

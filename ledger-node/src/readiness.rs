@@ -42,6 +42,7 @@ pub(crate) fn checks(node: &Node) -> Vec<Check> {
         // The shards go on without the meta group; nothing of members, shards and settings changes
         // then.
         out.push(warning("meta-leader", unheard(&meta, tuning)));
+        out.push(warning("meta-clock", jumped(&meta)));
         out.push(check("meta-replica", meta.stopped));
         out.push(check("meta-apply", meta.apply_halted));
         out.push(refused_entries("meta-entries".to_owned(), meta.entries_refused));
@@ -113,6 +114,21 @@ fn outdated(status: &GroupStatus) -> Option<String> {
     }
 }
 
+/// Why nothing is stamped, when the quorum's clocks jumped.
+fn jumped(status: &GroupStatus) -> Option<String> {
+    let by = Duration::from_millis(status.clock_jump_ms?);
+    Some(format!(
+        "the clocks of a quorum are {by:?} further ahead than the time that has passed; set them right, or accept: \
+         ledgerctl cluster clock accept"
+    ))
+}
+
+/// Why ledger time counts as ahead of the clocks: holds end, and sales begin, by ledger time.
+fn ahead(status: &GroupStatus, tuning: &RaftTuning) -> Option<String> {
+    let ahead = Duration::from_millis(status.clock_ahead_ms);
+    (ahead > tuning.clock_bound).then(|| format!("ledger time is {ahead:?} ahead of the quorum's clocks"))
+}
+
 /// What the group and history say of a shard.
 fn shard_checks(shard: &Shard, tuning: &RaftTuning, out: &mut Vec<Check>) {
     let name = |what: &str| format!("shard-{}-{what}", shard.id());
@@ -126,8 +142,9 @@ fn shard_checks(shard: &Shard, tuning: &RaftTuning, out: &mut Vec<Check>) {
         out.push(check(name("age"), outdated(&status)));
     }
     if status.role == Role::Leader {
-        let unsure = "the leader has no quorum of clock readings".to_owned();
-        out.push(check(name("clock"), (!status.clock_sure).then_some(unsure)));
+        let unsure = || (!status.clock_sure).then(|| "the leader has no quorum of clock readings".to_owned());
+        out.push(check(name("clock"), jumped(&status).or_else(unsure)));
+        out.push(warning(name("clock-ahead"), ahead(&status, tuning)));
     }
     let gapped = shard.history().coverage(shard.id()).is_gapped();
     out.push(warning(name("history"), gapped.then(|| "history is gapped and being filled from peers".to_owned())));
@@ -162,5 +179,16 @@ mod tests {
         assert_eq!(outdated(&of(Some(READY_AGE_MAX.as_millis() as u64))), None);
         assert!(outdated(&of(Some(READY_AGE_MAX.as_millis() as u64 + 1))).is_some_and(|why| why.contains("applied 7")));
         assert!(outdated(&of(None)).is_some());
+    }
+
+    #[test]
+    fn ledger_time_ahead_of_the_clocks_is_reported_and_a_jump_says_what_to_do() {
+        let tuning = RaftTuning::default();
+        let of = |clock_ahead_ms| GroupStatus { clock_ahead_ms, ..GroupStatus::default() };
+        assert_eq!(ahead(&of(250), &tuning), None);
+        assert!(ahead(&of(251), &tuning).is_some_and(|why| why.contains("251ms ahead")));
+        assert_eq!(jumped(&of(0)), None);
+        let jump = GroupStatus { clock_jump_ms: Some(90_000), ..GroupStatus::default() };
+        assert!(jumped(&jump).is_some_and(|why| why.contains("90s") && why.contains("ledgerctl cluster clock accept")));
     }
 }

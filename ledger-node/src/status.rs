@@ -55,6 +55,9 @@ impl Node {
         v1::NodeStatusResponse {
             meta_apply_halted: meta.apply_halted.unwrap_or_default(),
             meta_entries_refused: meta.entries_refused,
+            wall_ms: self.seams().raft.clock.now_ms(),
+            meta_clock_jump_ms: meta.clock_jump_ms,
+            meta_clock_quorum_ms: running.as_ref().and_then(|running| running.meta().quorum_clock_ms()),
             node: self.node_id().map_or(0, |node| node.0),
             cluster: running.as_ref().map(|r| r.stamp().cluster.to_vec()).unwrap_or_default().into(),
             incarnation: running.as_ref().map_or(0, |r| r.stamp().incarnation),
@@ -128,6 +131,20 @@ impl Node {
         group.snapshot_now().await.map_err(not_now)
     }
 
+    /// Admin.AcceptClock: for the meta group and each shard here.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn accept_clock(&self, request: &v1::AcceptClockRequest) -> Result<(), AdminError> {
+        let Some(running) = self.running() else {
+            return Err(AdminError::NotNow("this node is not part of a cluster yet, or is stopping".into()));
+        };
+        running.meta().accept_clock(request.ledger_ms);
+        self.shards().iter().for_each(|shard| shard.group().accept_clock(request.ledger_ms));
+        tracing::warn!(ledger_ms = request.ledger_ms, "an operator accepts that ledger time goes on from here");
+        Ok(())
+    }
+
     fn shard_here(&self, shard: u32) -> Result<std::sync::Arc<Shard>, AdminError> {
         self.shard(shard).ok_or_else(|| AdminError::NotFound(format!("this node keeps no replica of shard {shard}")))
     }
@@ -151,6 +168,9 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         purged_index: status.purged_index,
         matched: status.matched.iter().map(|(node, index)| (node.0, *index)).collect(),
         clock_sure: status.clock_sure,
+        clock_ahead_ms: status.clock_ahead_ms,
+        clock_jump_ms: status.clock_jump_ms,
+        clock_quorum_ms: shard.group().quorum_clock_ms(),
         stopped: status.stopped.unwrap_or_default(),
         time_ms: time.0,
         totals: Some(totals(&sums)),

@@ -65,6 +65,8 @@ pub enum Cause {
     Overloaded,
     /// The leader has no quorum of clock readings.
     ClockUnsure,
+    /// The clocks of a quorum jumped ahead while the shard had a leader; an operator must set them right, or accept.
+    ClockJumped,
     /// The log's disk is low on space.
     LowSpace,
     /// The node is starting, stopping, or not a member of a cluster yet.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::limits::{ELECTION_MAX, ELECTION_MIN, HEARTBEAT, NO_QUORUM_AFTER_ELECTIONS};
+use crate::limits::{CLOCK_JUMP_MAX, ELECTION_MAX, ELECTION_MIN, HEARTBEAT, NO_QUORUM_AFTER_ELECTIONS};
 use crate::quorum::NoQuorum;
 
 /// A node of the cluster; never reused once lost.
@@ -150,6 +150,16 @@ pub enum ProposeError {
     /// Nothing happened: no fresh quorum of clock readings, so nothing may be stamped.
     #[error("the leader has no quorum of clock readings within its bound")]
     ClockUnsure,
+    /// Nothing happened: the quorum's clocks would take ledger time further ahead than elapsed time has, so nothing is stamped until
+    /// [`crate::Group::accept_clock`].
+    #[error(
+        "the clocks of a quorum are {by_ms} ms further ahead than the time that has passed; hint: set them right, or \
+         `ledgerctl cluster clock accept`"
+    )]
+    ClockJumped {
+        /// By how much more than elapsed time and the bound.
+        by_ms: u64,
+    },
     /// Nothing happened: the log is low on space.
     #[error("the log's disk is below its low-space mark")]
     LowSpace,
@@ -240,6 +250,13 @@ pub struct GroupStatus {
     pub no_quorum: Option<NoQuorum>,
     /// Leader only: whether its clock may stamp.
     pub clock_sure: bool,
+    /// Leader only: by how many milliseconds ledger time is ahead of the quorum's clocks.
+    pub clock_ahead_ms: u64,
+    /// Leader only: nothing is stamped, since the quorum's clocks would take ledger time so many milliseconds further ahead than
+    /// elapsed time has.
+    pub clock_jump_ms: Option<u64>,
+    /// Whether this replica knows what to expect of ledger time: it heard a leader that stamps, or was one, since its start.
+    pub clock_expected: bool,
     /// Why the replica is stopped, if it is.
     pub stopped: Option<String>,
     /// The replica is stopped since this build does not know its snapshot's format or behaviour: a
@@ -283,6 +300,8 @@ pub struct RaftTuning {
     pub clock_bound: Duration,
     /// Clock readings older than that do not count.
     pub clock_fresh: Duration,
+    /// By how much more than elapsed time a new leader's clock may move ledger time on, while replicas run that heard a leader.
+    pub clock_jump_max: Duration,
     /// Bytes of log cache (decoded tail) a group keeps in memory.
     pub tail_cache_bytes: usize,
     /// Log segment size in bytes. A node's configuration has at least [`crate::limits::SEGMENT_BYTES_FLOOR`]; tests and simulations that
@@ -303,6 +322,7 @@ impl Default for RaftTuning {
             keep_entries: 50_000,
             clock_bound: Duration::from_millis(250),
             clock_fresh: Duration::from_secs(10),
+            clock_jump_max: CLOCK_JUMP_MAX,
             tail_cache_bytes: 64 << 20,
             segment_bytes: 64 << 20,
             low_space_bytes: 512 << 20,

@@ -1,7 +1,8 @@
 //! How current a replica knows itself to be: for stale reads, which say their age.
 //!
 //! **What it is.** A leader knows when a quorum last followed it. It tells its followers with every question for their clocks, and what was
-//! committed then; a follower that has applied as much was current at that moment. A word may travel for long, so it carries
+//! committed then; a follower that has applied as much was current at that moment. It tells them ledger time, too, so that the next
+//! leader knows what to expect ([`crate::clock`]). A word may travel for long, so it carries
 //! a moment of the follower's own that came with its last answer: the word was said after that one.
 //! **Owns** that moment. **Must never** make a replica younger than it is: what is not known to be applied does not count.
 //! **Read next**: [`crate::leading`].
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
+
+use crate::limits::STAMP_MS_MAX;
 
 /// A moment of a follower's own elapsed time, in one run of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +30,21 @@ pub(crate) struct Word {
     pub(crate) quorum_age_ms: u64,
     /// Everything committed until then is at or below this index.
     pub(crate) committed: u64,
+    /// Ledger time at the leader; none while it may not stamp.
+    pub(crate) ledger_ms: Option<u64>,
     /// It was said after this moment of the follower's; none before the follower's first answer.
     pub(crate) after: Option<Moment>,
 }
 
 /// Bytes of a word without a moment, and with one.
-const WORD_BYTES: [usize; 2] = [16, 32];
+const WORD_BYTES: [usize; 2] = [24, 40];
 
 impl Word {
     pub(crate) fn encode(self) -> Bytes {
         let mut out = BytesMut::with_capacity(WORD_BYTES[1]);
         out.put_u64_le(self.quorum_age_ms);
         out.put_u64_le(self.committed);
+        out.put_u64_le(self.ledger_ms.unwrap_or(0));
         if let Some(after) = self.after {
             out.put_u64_le(after.run);
             out.put_u64_le(after.ms);
@@ -52,8 +58,9 @@ impl Word {
             return None;
         }
         let (quorum_age_ms, committed) = (body.get_u64_le(), body.get_u64_le());
+        let ledger_ms = Some(body.get_u64_le()).filter(|ms| (1..=STAMP_MS_MAX).contains(ms));
         let after = (!body.is_empty()).then(|| Moment { run: body.get_u64_le(), ms: body.get_u64_le() });
-        Some(Self { quorum_age_ms, committed, after })
+        Some(Self { quorum_age_ms, committed, ledger_ms, after })
     }
 }
 
@@ -96,7 +103,7 @@ mod tests {
     use super::*;
 
     fn word(quorum_age_ms: u64, committed: u64) -> Word {
-        Word { quorum_age_ms, committed, after: None }
+        Word { quorum_age_ms, committed, ledger_ms: None, after: None }
     }
 
     #[test]
@@ -129,10 +136,11 @@ mod tests {
     #[test]
     fn words_come_back_as_they_went() {
         let with = Word { after: Some(Moment { run: 3, ms: 9 }), ..word(7, u64::MAX) };
-        for word in [word(7, u64::MAX), with] {
+        let timed = Word { ledger_ms: Some(1_700_000_000_000), ..with };
+        for word in [word(7, u64::MAX), with, timed] {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
-        assert_eq!(Word::decode(&with.encode()[..31]), None);
+        assert_eq!(Word::decode(&with.encode()[..39]), None);
         assert_eq!(Word::decode(&[]), None);
         assert_eq!(Word::decode(&[0; 15]), None);
     }

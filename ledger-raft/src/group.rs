@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Committed, GroupId, GroupStatus, NodeId, ProposeError, RaftTuning, Role};
 use crate::clock::ClockQuorum;
 use crate::currency::{Currency, Moment, Word};
-use crate::limits::STATUS_EVERY;
+use crate::limits::{CLOCK_EXPECTED_DRIFT_MS, CLOCK_EXPECTED_FOLLOWS, STATUS_EVERY};
 use crate::machine::{Machine, Progress};
 use crate::quorum::{self, NoQuorum};
 use crate::reads::ReadAsked;
@@ -51,6 +51,8 @@ pub(crate) struct Stamper {
     pub(crate) clock: Option<ClockQuorum>,
     /// Stamps may be given before this moment.
     pub(crate) sure_until_ms: u64,
+    /// Nothing is stamped, since the quorum's clocks jumped by so much.
+    pub(crate) jump_ms: Option<u64>,
 }
 
 /// Everything of one group.
@@ -76,6 +78,8 @@ pub(crate) struct GroupCore {
     pub(crate) run: u64,
     /// When a leader was last heard: this group's elapsed time, and one; none yet: zero.
     pub(crate) heard: AtomicU64,
+    /// What ledger time is expected to be, less [`GroupCore::running_ms`]; [`i64::MIN`]: not known.
+    pub(crate) expected: AtomicI64,
     pub(crate) status: watch::Sender<GroupStatus>,
     pub(crate) stopped: Mutex<Option<String>>,
     /// What the repair of a stopped replica waits for.
@@ -106,6 +110,41 @@ impl GroupCore {
     /// Milliseconds of this group's own elapsed time.
     pub(crate) fn elapsed_ms(&self) -> u64 {
         self.origin.elapsed().as_millis() as u64
+    }
+
+    /// The same, with what passes while the machine is suspended, where that is known.
+    fn running_ms(&self) -> u64 {
+        self.seams.clock.since_boot_ms().unwrap_or_else(|| self.elapsed_ms())
+    }
+
+    /// A leader says, or this one knows, what ledger time is now. One that came late, or from a leader that stood still, is too
+    /// low: what is expected follows it down only slowly, and so follows elapsed time that goes too fast as well.
+    pub(crate) fn expect_time(&self, ledger_ms: u64) {
+        let heard = self.ahead_of_running(ledger_ms);
+        let before = self.expected.load(Ordering::Relaxed);
+        if before == i64::MIN {
+            self.expected.store(heard, Ordering::Relaxed);
+            self.status.send_modify(|s| s.clock_expected = true);
+            return;
+        }
+        let lower = before.saturating_sub(heard).max(0) / CLOCK_EXPECTED_FOLLOWS;
+        let slowly = before.saturating_sub(CLOCK_EXPECTED_DRIFT_MS).saturating_sub(lower);
+        self.expected.store(heard.max(slowly), Ordering::Relaxed);
+    }
+
+    /// An operator accepts that ledger time goes on from here.
+    pub(crate) fn accept_time(&self, ledger_ms: u64) {
+        self.expected.fetch_max(self.ahead_of_running(ledger_ms), Ordering::Relaxed);
+    }
+
+    fn ahead_of_running(&self, ledger_ms: u64) -> i64 {
+        i64::try_from(ledger_ms).unwrap_or(i64::MAX).saturating_sub_unsigned(self.running_ms()).max(i64::MIN + 1)
+    }
+
+    /// What ledger time is expected to be now, at least; none when no leader was heard since the start.
+    pub(crate) fn expected_ms(&self) -> Option<u64> {
+        let ahead = self.expected.load(Ordering::Relaxed);
+        (ahead != i64::MIN).then(|| ahead.saturating_add_unsigned(self.running_ms()).max(0) as u64)
     }
 
     pub(crate) fn stopped_why(&self) -> Option<String> {
@@ -225,7 +264,8 @@ impl GroupCore {
             Some(why) => {
                 let awaits_build = self.progress.awaits_build().is_some();
                 let (role, stopped) = (Role::Stopped, Some(why));
-                GroupStatus { role, stopped, awaits_build, clock_sure: false, no_quorum: None, ..status }
+                let clock = GroupStatus { clock_sure: false, clock_ahead_ms: 0, clock_jump_ms: None, ..status };
+                GroupStatus { role, stopped, awaits_build, no_quorum: None, ..clock }
             }
             None => status,
         }
@@ -295,7 +335,10 @@ impl GroupCore {
         };
         let now = self.elapsed_ms();
         if now >= stamper.sure_until_ms {
-            return Err(ProposeError::ClockUnsure);
+            return Err(match stamper.jump_ms {
+                Some(by_ms) => ProposeError::ClockJumped { by_ms },
+                None => ProposeError::ClockUnsure,
+            });
         }
         let stamp_ms = stamper.clock.as_mut().and_then(|c| c.stamp(now)).ok_or(ProposeError::ClockUnsure)?;
         let (responder, outcome) = Push::new();
@@ -350,9 +393,10 @@ impl GroupCore {
             .voter_ids()
             .map(|id| (NodeId(id), members.get_node(&id).map(|n| n.addr.clone()).unwrap_or_default()))
             .collect();
-        let clock_sure = {
+        let (clock_sure, clock_ahead_ms, clock_jump_ms) = {
             let stamper = lock(&self.stamper);
-            stamper.term.is_some() && self.elapsed_ms() < stamper.sure_until_ms
+            let ahead_ms = stamper.clock.as_ref().map_or(0, ClockQuorum::ahead_ms);
+            (stamper.term.is_some() && self.elapsed_ms() < stamper.sure_until_ms, ahead_ms, stamper.jump_ms)
         };
         let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
         let ended = || m.running_state.as_ref().err().map(|fatal| self.ended_why(fatal));
@@ -373,6 +417,9 @@ impl GroupCore {
             leader_heard_ms: self.leader_heard_ms(m),
             no_quorum: if stopped.is_some() { None } else { self.no_quorum(m) },
             clock_sure,
+            clock_ahead_ms,
+            clock_jump_ms,
+            clock_expected: self.expected_ms().is_some(),
             awaits_build: stopped.is_some() && self.progress.awaits_build().is_some(),
             stopped,
             apply_halted: self.progress.halted_why(),
@@ -392,13 +439,18 @@ impl GroupCore {
             true => 0,
             false => m.last_quorum_acked.as_ref()?.elapsed().as_millis() as u64,
         };
-        (m.state == ServerState::Leader).then_some(Word { quorum_age_ms, committed: committed.index, after: None })
+        (m.state == ServerState::Leader).then_some(Word {
+            quorum_age_ms,
+            committed: committed.index,
+            ledger_ms: None,
+            after: None,
+        })
     }
 
     /// The leader's word for its followers; this replica hears it, too.
     pub(crate) fn say(&self) -> Option<Word> {
         let metrics = self.raft.as_ref()?.metrics().borrow_watched().clone();
-        let word = Self::word(&metrics)?;
+        let word = Word { ledger_ms: self.stamp_now(), ..Self::word(&metrics)? };
         lock(&self.currency).heard(word, self.progress.applied().index, Instant::now());
         Some(word)
     }
@@ -449,6 +501,9 @@ impl GroupCore {
     pub(crate) fn heard(&self, word: Word) {
         let Some(after) = word.after.filter(|after| after.run == self.run) else { return };
         let Some(said_after) = self.origin.checked_add(Duration::from_millis(after.ms)) else { return };
+        if let Some(ledger_ms) = word.ledger_ms {
+            self.expect_time(ledger_ms);
+        }
         let applied = self.progress.applied().index;
         lock(&self.currency).heard(word, applied, said_after.min(Instant::now()));
     }

@@ -52,7 +52,7 @@ pub const FRAME_BYTES_MAX: usize = ENTRY_BYTES_MAX + APPEND_BYTES_SOFT + (1 << 2
 pub const ASK_BYTES_MAX: usize = 4 << 20;
 
 /// Version of the frames between peers and of their bodies; peers of another one are refused.
-pub const PEER_PROTOCOL: u16 = 4;
+pub const PEER_PROTOCOL: u16 = 5;
 
 /// Append requests of one stream that wait for an answer; the receiver's queue has the same length, so a stream never
 /// blocks the connection it shares.
@@ -185,6 +185,14 @@ pub const FAILOVER_TRIES_AFTER_LEASE: u32 = 10;
 pub const CLOCK_ASK_EVERY: Duration = Duration::from_secs(1);
 /// ... and that often while it has no quorum of them.
 pub const CLOCK_ASK_EVERY_UNSURE: Duration = Duration::from_millis(100);
+/// By how much more than elapsed time a leader's clock may move ledger time on while replicas run that heard a leader, by default. An
+/// honest cluster sees the bound of its clocks, and what a time server sets right after the nodes began: seconds.
+pub const CLOCK_JUMP_MAX: Duration = Duration::from_secs(60);
+/// What a replica expects of ledger time falls by so much a second at most while a leader says a little less: elapsed time that goes
+/// one per cent too fast.
+pub const CLOCK_EXPECTED_DRIFT_MS: i64 = 10;
+/// ... and by this part of the difference, so that one question that came late changes little.
+pub const CLOCK_EXPECTED_FOLLOWS: i64 = 64;
 /// A clock answer that took longer to arrive says nothing.
 pub const CLOCK_ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 /// A leader that was unsure of its clock for that long hands leadership over.

@@ -484,6 +484,18 @@ impl Group {
         self.core.stamp_now()
     }
 
+    /// What a quorum's clocks say now; none when it does not lead, or none was heard.
+    pub fn quorum_clock_ms(&self) -> Option<u64> {
+        let now = self.core.elapsed_ms();
+        crate::transport::link::lock(&self.core.stamper).clock.as_ref()?.quorum_ms(now)
+    }
+
+    /// An operator accepts that ledger time goes on from `ledger_ms`, so far ahead of elapsed time as that may be. Safe to repeat; it
+    /// moves nothing by itself, and what a leader says replaces it.
+    pub fn accept_clock(&self, ledger_ms: u64) {
+        self.core.accept_time(ledger_ms.min(crate::limits::STAMP_MS_MAX));
+    }
+
     /// Present status.
     pub fn status(&self) -> GroupStatus {
         self.core.status_now()

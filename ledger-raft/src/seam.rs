@@ -50,6 +50,12 @@ pub trait NetListener: Send + 'static {
 pub trait WallClock: Send + Sync + 'static {
     /// Unix milliseconds.
     fn now_ms(&self) -> u64;
+
+    /// Milliseconds since some moment before this process began, those included in which the machine was suspended. None where
+    /// that is not known: elapsed time counts then.
+    fn since_boot_ms(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Random numbers, seeded in simulation.

@@ -57,6 +57,11 @@ impl WallClock for SystemClock {
     fn now_ms(&self) -> u64 {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
     }
+
+    fn since_boot_ms(&self) -> Option<u64> {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Some((time.tv_sec as u64).saturating_mul(1_000).saturating_add(time.tv_nsec as u64 / 1_000_000))
+    }
 }
 
 /// The system's randomness.

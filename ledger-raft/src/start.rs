@@ -4,7 +4,7 @@
 //! **Must never** start a replica whose log or snapshots are damaged as if it were whole. **Read next**: [`crate::repair`].
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use openraft::storage::RaftStateMachine;
@@ -244,6 +244,7 @@ pub(crate) async fn start(
         moments: Mutex::default(),
         run: seed,
         heard: AtomicU64::new(0),
+        expected: AtomicI64::new(i64::MIN),
         status: watch::Sender::new(GroupStatus { group: id, ..GroupStatus::default() }),
         stopped: Mutex::new(None),
         repair_waits_for: Mutex::new(None),

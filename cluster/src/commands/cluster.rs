@@ -76,6 +76,8 @@ struct StatusDoc {
     /// moment ago. No digest differs.
     healthy: bool,
     problems: Vec<String>,
+    /// What an operator should look at, though every node is ready.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -203,10 +205,13 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
     }
     let shards: Vec<ShardDoc> =
         shards.into_iter().map(|(shard, replicas)| shard_document(shard, &replicas, &digests, &mut problems)).collect();
+    let mut warnings = Vec::new();
     for (node, checks) in unready {
         readiness_problems(node, &checks, &mut problems);
+        let clocks = checks.into_iter().filter(|check| check.warning && check.name.contains("clock"));
+        warnings.extend(clocks.map(|check| format!("node {node}: {}: {}", check.name, check.why)));
     }
-    StatusDoc { cluster, nodes, shards, healthy: problems.is_empty(), problems }
+    StatusDoc { cluster, nodes, shards, healthy: problems.is_empty(), problems, warnings }
 }
 
 fn waits(status: &v1::NodeStatusResponse) -> String {
@@ -291,7 +296,12 @@ fn shard_document(
     for (node, s) in replicas.iter().filter(|(_, s)| !s.snapshot_failure.is_empty()) {
         problems.push(format!("shard {shard} has no new snapshot on node {node}: {}", s.snapshot_failure));
     }
-    if leader.is_some_and(|(_, s)| !s.clock_sure) {
+    if let Some((_, by_ms)) = leader.and_then(|(node, s)| Some((node, s.clock_jump_ms?))) {
+        problems.push(format!(
+            "shard {shard} stamps nothing: its quorum's clocks are {by_ms} ms further ahead than the time that has passed; set \
+             them right, or accept: ledgerctl cluster clock accept"
+        ));
+    } else if leader.is_some_and(|(_, s)| !s.clock_sure) {
         problems.push(format!("the leader of shard {shard} is not sure of its clock"));
     }
     if leader.is_some_and(|(_, s)| s.diverged && s.stopped.is_empty()) {
@@ -395,7 +405,8 @@ fn status_text(status: &StatusDoc) -> String {
     let cluster = status.cluster.as_deref().unwrap_or("-");
     let verdict =
         if status.healthy { "healthy".to_owned() } else { format!("NOT healthy: {}", status.problems.join("; ")) };
-    format!("cluster {cluster}: {verdict}\n\n{nodes}\n\n{shards}")
+    let warnings: String = status.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+    format!("cluster {cluster}: {verdict}{warnings}\n\n{nodes}\n\n{shards}")
 }
 
 pub(super) async fn transfer(desk: &Desk, args: TransferArgs) -> Outcome {

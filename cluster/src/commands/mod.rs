@@ -4,6 +4,7 @@
 //! **Read next**: [`crate::cli`], then any of these.
 
 mod audit;
+mod clock;
 mod cluster;
 mod data_dir;
 mod dev;
@@ -29,7 +30,7 @@ pub use sale::{SalePlan, create_sale};
 
 use client_sdk::{Client, OfferKey, SaleId, Sku};
 
-use crate::cli::{Cli, ClusterVerb, Verb};
+use crate::cli::{Cli, ClockVerb, ClusterVerb, Verb};
 use crate::link::{ClusterLink, connect};
 use crate::output::{Failure, Outcome, Printer};
 
@@ -64,9 +65,11 @@ pub async fn run(cli: Cli) -> Outcome {
         Verb::Dev(args) => dev::run(args, printer).await,
         Verb::Bench(args) if args.spawn || args.catch_up => crate::bench::run(args, Vec::new(), printer).await,
         Verb::Bench(args) => crate::bench::run(args, desk()?.endpoints, printer).await,
-        Verb::Cluster(ClusterVerb::Init { members, shards, replicas }) => {
+        Verb::Cluster(ClusterVerb::Init { members, shards, replicas, accept_clock }) => {
+            clock::compare(&members, accept_clock).await?;
             cluster::init(members, shards, replicas, &cli.endpoints, printer).await
         }
+        Verb::Cluster(ClusterVerb::Clock(ClockVerb::Accept)) => clock::accept(&desk()?).await,
         Verb::Cluster(ClusterVerb::Settings(verb)) => settings::run(&desk()?, verb).await,
         Verb::Status => cluster::status(&desk()?).await,
         Verb::TransferLeader(args) => cluster::transfer(&desk()?, args).await,

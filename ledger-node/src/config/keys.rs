@@ -148,6 +148,13 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
         DAY,
         "Furthest a leader's clock may lie from the quorum's median before it stamps nothing."
     ),
+    duration_key!(
+        "raft.clock_jump_max",
+        raft.clock_jump_max,
+        MS,
+        DAY * 3650,
+        "By how much more than elapsed time clocks may move ledger time on while the cluster runs; more waits for `ledgerctl cluster clock accept`."
+    ),
     duration_key!("raft.clock_fresh", raft.clock_fresh, MS, DAY, "Clock readings older than that do not count."),
     number_key!("raft.tail_cache_bytes", raft.tail_cache_bytes: usize, 1 << 16, 1 << 40, "Newest log bytes each shard keeps in memory for replication."),
     number_key!("raft.segment_bytes", raft.segment_bytes: u64, SEGMENT_BYTES_FLOOR, SEGMENT_BYTES_MAX, "Size of one log segment; a multiple of 4096."),

@@ -302,6 +302,10 @@ impl Pump {
             ProposeError::ClockUnsure => {
                 unwell(NotNowCode::ClockUnsure, "the leader has no quorum of clock readings within its bound")
             }
+            ProposeError::ClockJumped { .. } => unwell(
+                NotNowCode::ClockJumped,
+                "the clocks of a quorum are further ahead than the time that has passed; an operator must set them right, or accept",
+            ),
             ProposeError::TooLarge { .. } => {
                 Answer::NotNow(NodeNotNow::overloaded("the calls of one entry were more than the log takes at once"))
             }

@@ -113,6 +113,12 @@ impl Admin for AdminService {
         built.map(|index| Response::new(v1::SnapshotResponse { index })).map_err(failure)
     }
 
+    async fn accept_clock(&self, request: Request<v1::AcceptClockRequest>) -> Answered<v1::AcceptClockResponse> {
+        admit(&self.api, &request, Right::Operate)?;
+        let accepted = self.api.node.accept_clock(request.get_ref());
+        accepted.map(|()| Response::new(v1::AcceptClockResponse {})).map_err(failure)
+    }
+
     async fn get_settings(&self, request: Request<v1::GetSettingsRequest>) -> Answered<v1::GetSettingsResponse> {
         admit(&self.api, &request, Right::Observe)?;
         self.api.node.settings().await.map(Response::new).map_err(failure)

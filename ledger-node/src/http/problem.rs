@@ -97,6 +97,7 @@ impl Problem {
             Cause::IdTooFarAhead => (StatusCode::SERVICE_UNAVAILABLE, "id-too-far-ahead"),
             Cause::MemoryFull => (StatusCode::SERVICE_UNAVAILABLE, "memory-full"),
             Cause::ClockUnsure => (StatusCode::SERVICE_UNAVAILABLE, "clock-unsure"),
+            Cause::ClockJumped => (StatusCode::SERVICE_UNAVAILABLE, "clock-jumped"),
             Cause::LowSpace => (StatusCode::SERVICE_UNAVAILABLE, "low-space"),
             Cause::Diverged => (StatusCode::SERVICE_UNAVAILABLE, "diverged"),
             Cause::SweepPending => (StatusCode::SERVICE_UNAVAILABLE, "sweep-pending"),

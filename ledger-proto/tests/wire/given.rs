@@ -215,6 +215,7 @@ pub(crate) fn any_reply() -> impl Strategy<Value = Reply> {
         Cause::RecordsFull,
         Cause::Overloaded,
         Cause::ClockUnsure,
+        Cause::ClockJumped,
         Cause::LowSpace,
         Cause::NotServing,
         Cause::Diverged,

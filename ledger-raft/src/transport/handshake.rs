@@ -282,7 +282,7 @@ mod tests {
     fn a_hello_keeps_its_bytes() {
         let mut golden = [0; HELLO_BYTES - 4];
         golden[..8].copy_from_slice(b"HFPEER\r\n");
-        (golden[8], golden[10]) = (4, 2);
+        (golden[8], golden[10]) = (5, 2);
         golden[16..32].fill(1);
         (golden[32], golden[40], golden[48], golden[72]) = (1, 1, 2, 5);
         golden[56..72].fill(11);

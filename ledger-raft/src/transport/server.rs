@@ -181,7 +181,7 @@ impl Served {
             match frame.kind {
                 Kind::Ping => self.queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new())),
                 Kind::Clock => {
-                    let mut clock = BytesMut::with_capacity(24);
+                    let mut clock = BytesMut::with_capacity(32);
                     clock.put_u64_le(self.registry.seams.clock.now_ms());
                     if let Some(core) = self.registry.group(GroupId(frame.group)) {
                         if let Some(word) = Word::decode(&frame.body) {
@@ -190,6 +190,7 @@ impl Served {
                         let moment = core.moment();
                         clock.put_u64_le(moment.run);
                         clock.put_u64_le(moment.ms);
+                        clock.put_u64_le(core.expected_ms().unwrap_or(0));
                     }
                     self.answer(&frame, Ok(clock.freeze())).await?;
                 }

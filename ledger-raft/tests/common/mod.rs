@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ledger_raft::disk::SimDisk;
 use ledger_raft::identity::IdentityFile;
-use ledger_raft::seam::{Disk, Seams};
+use ledger_raft::seam::{Disk, Seams, WallClock};
+use ledger_raft::seam_real::SystemClock;
 use ledger_raft::wal::WalIdentity;
 use ledger_raft::{
     AddressPolicy, ApplyOutcome, DiskId, Group, GroupId, GroupStatus, LogPosition, NodeId, PeerEntry, PeerHandler,
@@ -243,11 +244,25 @@ fn free_port() -> u16 {
     }
 }
 
+/// The system's clock, wrong by so many milliseconds.
+#[derive(Clone, Default)]
+pub(crate) struct WrongClock(pub(crate) Arc<AtomicI64>);
+
+impl WallClock for WrongClock {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms().saturating_add_signed(self.0.load(Ordering::Relaxed))
+    }
+    fn since_boot_ms(&self) -> Option<u64> {
+        SystemClock.since_boot_ms()
+    }
+}
+
 pub(crate) struct Cluster {
     pub(crate) tuning: RaftTuning,
     /// Of nodes that differ from the rest.
     pub(crate) tunings: BTreeMap<u64, RaftTuning>,
     pub(crate) disks: BTreeMap<u64, SimDisk>,
+    pub(crate) clocks: BTreeMap<u64, WrongClock>,
     pub(crate) addrs: BTreeMap<NodeId, String>,
     pub(crate) nodes: BTreeMap<u64, Running>,
     pub(crate) cluster: [u8; 16],
@@ -277,6 +292,7 @@ impl Cluster {
             tuning,
             tunings,
             disks: (1..=n).map(|id| (id, SimDisk::new(id))).collect(),
+            clocks: (1..=n).map(|id| (id, WrongClock::default())).collect(),
             addrs: BTreeMap::new(),
             nodes: BTreeMap::new(),
             cluster: [7; 16],
@@ -322,7 +338,8 @@ impl Cluster {
             peer_listen: self.addrs[&NodeId(id)].clone(),
             tuning: self.tunings.get(&id).unwrap_or(&self.tuning).clone(),
         };
-        let seams = Seams::with_disk(Arc::new(self.disks[&id].clone()));
+        let clock = Arc::new(self.clocks[&id].clone());
+        let seams = Seams { clock, ..Seams::with_disk(Arc::new(self.disks[&id].clone())) };
         let node = runtime.spawn(RaftNode::open(config, seams, echo())).await.unwrap();
         (runtime, node)
     }

@@ -123,8 +123,8 @@ fn questions(term: u64, last: u64, from: u64) -> Vec<(u8, Vec<u8>)> {
         all.push((HEARTBEAT, append(&good, &log_id(term, x - 1), &at, 1, &entry(term, x, 0, b""))));
         all.push((HEARTBEAT, append(&good, &at, &at, 1, &entry(term, last + 1, x, b"a stamp"))));
         all.push((TRANSFER, [vote(x, from, 1), at.clone(), n.to_vec()].concat()));
-        all.push((CLOCK, [n, n, n, n].concat()));
-        all.push((CLOCK, [n, n].concat()));
+        all.push((CLOCK, [n, n, n, n, n].concat()));
+        all.push((CLOCK, [n, n, n].concat()));
         all.push((SNAPSHOT_FIND, n.to_vec()));
         all.push((SNAPSHOT_READ, [&n[..], &n, &u32::MAX.to_le_bytes()].concat()));
         all.push((SNAPSHOT_OFFER, [vote(term, from, 1), log_id(x, x), n.to_vec(), vec![0, 0]].concat()));
@@ -252,7 +252,7 @@ async fn answer_all(mut io: TcpStream, me: u64) -> io::Result<()> {
             VOTE | PRE_VOTE => frame(ANSWER, id, &[vote(x, me, granted), log_id(x, x), vec![granted]].concat()),
             HEARTBEAT if n % 3 == 0 => frame(ANSWER, id, &higher),
             HEARTBEAT => frame(ANSWER, id, &[vec![1], log_id(x, x)].concat()),
-            CLOCK => frame(ANSWER, id, &[number; 3].concat()),
+            CLOCK => frame(ANSWER, id, &[number; 4].concat()),
             STREAM_APPEND if n % 3 == 0 => frame(STREAM_ANSWER, id, &[vec![2], vote(x, me, 1)].concat()),
             STREAM_APPEND => frame(STREAM_ANSWER, id, &[vec![(n % 2) as u8], log_id(x, x)].concat()),
             STREAM_OPEN | STREAM_CLOSE => continue,

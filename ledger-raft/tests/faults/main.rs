@@ -1,8 +1,9 @@
-//! Replicas that end, lose power or hear nonsense, and the cluster that goes on.
+//! Replicas that end, lose power hear nonsense or have wrong clocks, and the cluster that goes on.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clock_jump;
 mod extremes;
 mod install_crash;
 mod lost_log;
