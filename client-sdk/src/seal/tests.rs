@@ -1,3 +1,5 @@
+//! Boxes, keys and contexts: what opens with what, golden bytes, and bounds.
+
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
