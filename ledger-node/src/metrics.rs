@@ -224,6 +224,10 @@ impl NodeMetrics {
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
         self.gauge("holdfast_meta_apply_halted", &[], f64::from(u8::from(!status.meta_apply_halted.is_empty())));
         self.total("holdfast_meta_entries_refused_total", &[], status.meta_entries_refused);
+        let (greeting, members) = node.running().map(|running| running.raft.peer_connections()).unwrap_or_default();
+        for (kind, count) in [("greeting", greeting), ("member", members)] {
+            self.gauge("holdfast_peer_connections", &[("kind", kind.to_owned())], count as f64);
+        }
         self.gauge("holdfast_descriptors_limit", &[], node.seams().descriptors.unwrap_or_default() as f64);
         node.gates.all().into_iter().for_each(|gate| self.connections(gate));
         self.digests(node.digest_counts());

@@ -100,6 +100,14 @@ pub const READ_CHUNK_BYTES: usize = 128 << 10;
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// A handshake that takes longer failed.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+/// Accepted connections that have not said who they are: beyond it the oldest of the source with most of them is closed. A member
+/// says so with its first packet.
+pub const GREETINGS_MAX: usize = 32;
+/// ... of one source: beyond it its oldest is closed. All other members may come from one, each with both lanes at once.
+pub const GREETINGS_PER_SOURCE_MAX: usize = 16;
+/// Connections of one member for one lane: the one in use, and one that its member has lost and this node has not noticed yet. Beyond it
+/// the oldest is closed.
+pub const PEER_CONNECTIONS_PER_LANE_MAX: usize = 2;
 /// First pause after a failed connection attempt; doubled up to [`REDIAL_MAX`], with jitter.
 pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between connection attempts.

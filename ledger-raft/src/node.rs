@@ -147,6 +147,11 @@ impl RaftNode {
         Ok(Self { inner: Arc::new(Inner { ground, peer_addr }) })
     }
 
+    /// Accepted connections: those that have not said who they are, and those of members.
+    pub fn peer_connections(&self) -> (usize, usize) {
+        self.inner.ground.registry.places.counts()
+    }
+
     /// Where peers really connect to.
     pub fn peer_addr(&self) -> SocketAddr {
         self.inner.peer_addr

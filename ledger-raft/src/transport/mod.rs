@@ -15,6 +15,7 @@ pub(crate) mod handshake;
 pub(crate) mod link;
 pub(crate) mod members;
 pub(crate) mod network;
+pub(crate) mod places;
 pub(crate) mod pull;
 pub(crate) mod server;
 

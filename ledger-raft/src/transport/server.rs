@@ -21,6 +21,7 @@ use super::frame::{Frame, FrameReader, Kind, Outgoing, SendQueue, start_writer};
 use super::handshake::{Caller, Identity, Lane, Refusal, receive};
 use super::link::{Links, lock};
 use super::network::Offer;
+use super::places::Places;
 use super::pull::take_offer;
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
@@ -54,6 +55,8 @@ pub(crate) struct Registry {
     refused: Mutex<BTreeSet<(String, String)>>,
     /// Peers that are looked at, since a connection from them closed.
     pub(crate) suspected: Mutex<BTreeSet<NodeId>>,
+    /// Connections from peers, and those that may become some.
+    pub(crate) places: Arc<Places>,
 }
 
 impl Registry {
@@ -67,7 +70,8 @@ impl Registry {
     ) -> Self {
         let (temporary_names, refused) = (Arc::default(), Mutex::default());
         let (groups, suspected) = (RwLock::default(), Mutex::default());
-        Self { me, groups, links, handler, from, seams, stop, temporary_names, refused, suspected }
+        let places = Arc::default();
+        Self { me, groups, links, handler, from, seams, stop, temporary_names, refused, suspected, places }
     }
 
     pub(crate) fn all_groups(&self) -> Vec<Arc<GroupCore>> {
@@ -115,7 +119,17 @@ pub(crate) async fn serve(registry: Arc<Registry>, mut listener: Box<dyn NetList
 }
 
 async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
-    let Caller { node: peer, disk, run, lane } = match receive(&mut io, &registry.me, &registry.links.members).await {
+    let (place, had_room) = registry.places.greet(from.ip(), registry.stop.child_token());
+    if !had_room {
+        registry
+            .note_refusal(from, "too many connections that do not say who they are: the oldest are closed".to_owned());
+    }
+    let received = tokio::select! {
+        biased;
+        () = place.stop.cancelled() => return,
+        received = receive(&mut io, &registry.me, &registry.links.members) => received,
+    };
+    let Caller { node: peer, disk, run, lane } = match received {
         Ok(Ok(caller)) => caller,
         Ok(Err(refusal)) => return registry.note_refusal(from, refusal.to_string()),
         Err(e) => {
@@ -127,6 +141,9 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
     let Some(stop) = registry.links.members.connection(peer, disk) else {
         return registry.note_refusal(from, Refusal::Disk.to_string());
     };
+    if !place.take_as(peer, lane, stop.clone()) {
+        return;
+    }
     tracing::debug!(peer = peer.0, ?lane, %from, run, "a peer connected");
     let (read, write) = tokio::io::split(io);
     let queue = start_writer(write, stop.clone(), false);

@@ -4,11 +4,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::common::{Cluster, PATIENCE, tuning};
 use crate::extremes::{
     BULK, CONTROL, HEARTBEAT, SNAPSHOT_READ, append_knowing, connect, frame, hello, hello_on, log_id, until_frame, vote,
 };
+use ledger_raft::limits::{GREETINGS_PER_SOURCE_MAX, PEER_CONNECTIONS_PER_LANE_MAX};
 use ledger_raft::{AddressPolicy, DiskId, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -48,12 +50,21 @@ async fn a_member_on_another_disk_is_no_peer_of_anybody() {
     c.disks.insert(2, ledger_raft::disk::SimDisk::new(9));
     c.disk_ids.insert(2, other);
     c.up(2).await;
-    let (node, peer) = (c.nodes[&2].node.clone(), c.addrs[&NodeId(1)].clone());
-    let asked = node.ask_peer(NodeId(1), &peer, "x".into(), PATIENCE).await.expect_err("refused");
-    assert!(asked.to_string().contains("on another disk"), "{asked}");
-    let (node, peer) = (c.nodes[&1].node.clone(), c.addrs[&NodeId(2)].clone());
-    let asked = node.ask_peer(NodeId(2), &peer, "x".into(), PATIENCE).await.expect_err("refused");
-    assert!(asked.to_string().contains("on another disk"), "{asked}");
+    // Its port refused connections while it was down, and that is the answer until it is dialled again.
+    let refused = async |from: u64, to: u64| {
+        let (node, peer) = (c.nodes[&from].node.clone(), c.addrs[&NodeId(to)].clone());
+        loop {
+            let asked = node.ask_peer(NodeId(to), &peer, "x".into(), PATIENCE).await.expect_err("refused");
+            if asked.to_string().contains("on another disk") {
+                return;
+            }
+            assert!(asked.to_string().contains("refused"), "{asked}");
+            tokio::task::yield_now().await;
+        }
+    };
+    for (from, to) in [(2, 1), (1, 2)] {
+        tokio::time::timeout(PATIENCE, refused(from, to)).await.expect("refused for its disk");
+    }
     // Its vote would make it two of three.
     c.kill(3);
     let status = c.nodes[&2].group.status();
@@ -76,6 +87,45 @@ async fn a_connection_from_outside_of_the_trusted_networks_is_closed_unread() {
     assert_eq!(answer(addr, &hello(c.cluster, 2, 1, CONTROL)).await, None);
 }
 
+/// Connections that send nothing take no member's place, and are few at any time.
+#[tokio::test]
+async fn silent_connections_are_few_and_members_connect_beside_them() {
+    let mut c = Cluster::start(3, tuning()).await;
+    let at = c.propose(b"first").await;
+    c.agree(at.index).await;
+    c.kill(3);
+    let addr = c.addrs[&NodeId(1)].clone();
+    let mut silent = Vec::new();
+    let mut most = 0;
+    for _ in 0..10 * GREETINGS_PER_SOURCE_MAX {
+        silent.push(TcpStream::connect(&addr).await.expect("it listens"));
+        most = most.max(c.nodes[&1].node.peer_connections().0);
+    }
+    assert!(most <= GREETINGS_PER_SOURCE_MAX, "{most} connections that say nothing");
+    // What was opened first is closed; nothing was sent on it.
+    let mut byte = [0; 1];
+    let closed = tokio::time::timeout(PATIENCE, silent[0].read(&mut byte)).await.expect("closed");
+    assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    c.up(3).await;
+    let at = c.propose(b"beside them").await;
+    c.agree(at.index).await;
+}
+
+/// A member that connects again and again replaces its own connections, whatever it leaves open.
+#[tokio::test]
+async fn member_s_connections_for_a_lane_are_bounded() {
+    let c = Cluster::start(2, tuning()).await;
+    let addr = &c.addrs[&NodeId(1)];
+    let mut open = Vec::new();
+    for _ in 0..5 * PEER_CONNECTIONS_PER_LANE_MAX {
+        open.push(connect(addr, c.cluster, 2, 1, BULK).await.expect("welcomed"));
+        let (_, members) = c.nodes[&1].node.peer_connections();
+        assert!(members <= 2 * PEER_CONNECTIONS_PER_LANE_MAX, "{members} of one member");
+    }
+    let at = c.propose(b"goes on").await;
+    c.agree(at.index).await;
+}
+
 #[tokio::test]
 async fn a_question_on_the_other_lane_closes_the_connection() {
     let c = Cluster::start(2, tuning()).await;
@@ -96,7 +146,10 @@ async fn what_a_leader_remembers_counts_while_it_leads() {
     c.propose(b"first").await;
     let old = c.leader().await;
     let to = old % 3 + 1;
-    c.nodes[&old].group.transfer_leader(NodeId(to), PATIENCE).await.expect("transferred");
+    // It declines until a quorum has answered what it remembers of it.
+    let transferred =
+        async { while c.nodes[&old].group.transfer_leader(NodeId(to), Duration::from_millis(200)).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, transferred).await.expect("transferred");
     let at = c.propose(b"of the next leader").await;
     c.agree(at.index).await;
     let third = (1..=3).find(|id| *id != old && *id != to).expect("the third");

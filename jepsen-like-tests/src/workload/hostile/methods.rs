@@ -16,7 +16,7 @@ pub(super) enum Admin {
     Guarded,
 }
 
-const ADMIN: [(&str, Admin); 10] = [
+const ADMIN: [(&str, Admin); 11] = [
     // The node is a member already: both must be refused, or say what is so anyway.
     ("Init", Admin::Freely),
     ("Join", Admin::Freely),
