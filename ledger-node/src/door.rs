@@ -13,7 +13,6 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ledger_core::command::{LimitKeys, Lines};
 use ledger_core::types::LedgerTime;
 use ledger_core::{Command, Outcome, Position};
 use ledger_proto::Invalid;
@@ -25,8 +24,10 @@ use tokio::time::Instant;
 use crate::limits;
 
 mod pump;
+mod size;
 
 pub(crate) use pump::{AppliedEntry, Outcomes, Pump};
+pub use size::queued_bytes;
 
 /// One command on its way into the log.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ pub trait AnswerSink: Send + Sync + 'static {
 pub struct DoorBounds {
     /// Calls that may wait.
     pub calls: usize,
-    /// Estimated bytes that may wait.
+    /// Bytes that calls may take while they wait ([`queued_bytes`]).
     pub bytes: usize,
     /// Percent of both that reserves may not use.
     pub reserved_percent: u32,
@@ -251,7 +252,7 @@ impl Door {
         let (mut n, mut bytes, mut earliest) = (queue.calls, queue.bytes, queue.earliest);
         let mut away = Vec::new();
         calls.retain(|call| {
-            let size = estimated_bytes(&call.command);
+            let size = queued_bytes(&call.command);
             let (calls_max, bytes_max) = match Class::of(&call.command) {
                 Class::Bulk => (bulk_calls, bulk_bytes),
                 Class::Reserved => (bounds.calls, bounds.bytes),
@@ -375,27 +376,6 @@ fn refuse(sink: &dyn AnswerSink, why: &NodeNotNow, tags: Vec<u64>) {
     let items =
         tags.into_iter().map(|tag| TaggedAnswer { tag, place: 0, answer: Answer::NotNow(why.clone()) }).collect();
     sink.answers(EntryAnswers { position: None, time: LedgerTime(0), items });
-}
-
-/// About how many bytes a command takes in an entry: for bounds, not exact.
-fn estimated_bytes(command: &Command) -> usize {
-    let lines = |n: usize| 16 + n * 48;
-    match command {
-        Command::Reserve { keys, lines: l, .. } => {
-            40 + lines(l.len()) + keys.iter().map(|k| k.as_str().len() + 2).sum::<usize>()
-        }
-        Command::Confirm { lines: l, .. } | Command::Return { lines: l, .. } => {
-            96 + lines(l.as_ref().map_or(0, |l| l.len()))
-        }
-        Command::PlaceOrder { details, reserve, .. } => {
-            let sealed = details.payment.as_bytes().len() + details.contact.as_bytes().len();
-            let of_reserve = |(keys, l): &(LimitKeys, Lines)| lines(l.len()) + keys.len() * 32;
-            80 + sealed + reserve.as_ref().map_or(0, of_reserve)
-        }
-        Command::OwnSlots { ranges, .. } => 16 + ranges.len() * 8,
-        Command::Tick | Command::Extend { .. } | Command::Release { .. } | Command::Fence { .. } => 40,
-        _ => 512,
-    }
 }
 
 /// A sink for one call.

@@ -9,8 +9,12 @@ use crate::history::PageBounds;
 
 /// Calls waiting at one shard's door. Eight full entries, of which reserves may use six: about 150 ms of work at full speed.
 pub const QUEUE_CALLS_DEFAULT: usize = 65_536;
-/// Estimated bytes of the calls waiting at one shard's door: what bounds its memory when calls are large.
+/// Bytes that the calls waiting at one shard's queue take, at least as many as they really do.
 pub const QUEUE_BYTES_DEFAULT: usize = 24 << 20;
+/// Most bytes that one call takes while it waits: an order with all its lines, keys and sealed contents.
+pub const QUEUED_CALL_BYTES_MAX: usize = 10 << 10;
+/// ... and what a reserve of one line takes, with the longest names.
+pub const QUEUED_RESERVE_BYTES: usize = 512;
 /// Percent of the queue that only confirms, releases, fences, ticks and reports may use: they free stock and must get through.
 pub const RESERVED_PERCENT_DEFAULT: u32 = 25;
 /// Calls or bytes of a queue that reserves may use: all but the reserved share.
@@ -106,14 +110,14 @@ const _: () = assert!(ENTRY_BYTES_SOFT_MAX * 2 <= ledger_core::limits::ENTRY_BYT
 const _: () = assert!(ledger_core::limits::ENTRY_BYTES_MAX <= ledger_raft::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(META_BYTES_MAX <= ledger_raft::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(TICK_AFTER_DUE.as_millis() + TICK_LOOK.as_millis() < 50);
-// A caller that keeps as many full frames of reserves under way as there may be entries in flight is never turned away: neither by calls nor by bytes.
+// A caller that keeps as many full frames of reserves of one line under way as there may be entries in flight is never turned away: neither by calls nor by bytes.
 const _: () = assert!(
     bulk_share(QUEUE_CALLS_DEFAULT, RESERVED_PERCENT_DEFAULT)
         >= ledger_proto::limits::CALLS_PER_FRAME_MAX * ENTRIES_IN_FLIGHT_MAX
 );
 const _: () = assert!(
     bulk_share(QUEUE_BYTES_DEFAULT, RESERVED_PERCENT_DEFAULT)
-        >= ledger_proto::limits::FRAME_BYTES_MAX * ENTRIES_IN_FLIGHT_MAX
+        >= QUEUED_RESERVE_BYTES * ledger_proto::limits::CALLS_PER_FRAME_MAX * ENTRIES_IN_FLIGHT_MAX
 );
 
 // ---------------------------------------------------------------- history and feed
@@ -319,7 +323,12 @@ const _: () = assert!(
 );
 const _: () =
     assert!(DESCRIPTORS_FILES_MIN + DESCRIPTORS_PEERS + DESCRIPTORS_KEPT + DESCRIPTORS_BESIDE < DESCRIPTORS_MIN);
-const _: () = assert!(DESCRIPTORS_PEERS >= 2 * 2 * MEMBERS_MAX as u64);
+// Both lanes to each other node, what each of them may have here, and connections that have not said who they are.
+const _: () = assert!(
+    DESCRIPTORS_PEERS as usize
+        >= (2 + 2 * ledger_raft::limits::PEER_CONNECTIONS_PER_LANE_MAX) * (MEMBERS_MAX - 1)
+            + ledger_raft::limits::GREETINGS_MAX
+);
 
 /// How long the allocator keeps freed pages before they go back to the system, milliseconds: longer than any lull within a sale.
 pub const ALLOCATOR_KEEPS_MS: i64 = 10_000;

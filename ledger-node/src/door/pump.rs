@@ -23,8 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Answer, AnswerSink, Batch, Door, EntryAnswers, NodeNotNow, PendingCall, Queue, TaggedAnswer, estimated_bytes,
-    refuse,
+    Answer, AnswerSink, Batch, Door, EntryAnswers, NodeNotNow, PendingCall, Queue, TaggedAnswer, queued_bytes, refuse,
 };
 use crate::limits;
 
@@ -205,7 +204,7 @@ impl Pump {
             let mut late = Vec::new();
             let (mut taken, mut taken_bytes) = (0, 0);
             while let Some(call) = batch.calls.pop_front() {
-                let size = estimated_bytes(&call.command);
+                let size = queued_bytes(&call.command);
                 if call.expires_at <= now {
                     (taken, taken_bytes) = (taken + 1, taken_bytes + size);
                     late.push(call.tag);
@@ -449,7 +448,7 @@ fn take_expired(queue: &mut Queue, now: Instant) -> Vec<(Arc<dyn AnswerSink>, Ve
                 return false;
             }
             calls += 1;
-            bytes += estimated_bytes(&call.command);
+            bytes += queued_bytes(&call.command);
             earliest = Some(earliest.map_or(call.expires_at, |e| e.min(call.expires_at)));
             true
         });
