@@ -81,6 +81,56 @@ pub async fn stay_out(site: &Site, journal: &Journal, emptied: &[u64]) {
     }
 }
 
+/// `node rejoin` through one node, once.
+///
+/// # Errors
+/// Why the node is not back.
+pub async fn rejoin_once(site: &Site, through: u64, node: u64) -> Result<(), Failure> {
+    let mut admin = site.admin(through).await?;
+    let member = v1::Member { node, ..v1::Member::default() };
+    admin.rejoin(v1::RejoinRequest { members: vec![member] }).await?;
+    Ok(())
+}
+
+/// Brings nodes back that run on an empty disk, and waits until each votes again in all of its
+/// groups.
+///
+/// # Errors
+/// When one is never repaired.
+pub async fn come_back(site: &Site, emptied: &[u64]) -> Result<(), Failure> {
+    for node in emptied {
+        let mut last = String::new();
+        let others = site.nodes().iter().map(|(id, _)| *id).filter(|id| id != node).cycle();
+        let mut back = false;
+        for through in others.take(TRIES as usize) {
+            match rejoin_once(site, through, *node).await {
+                Ok(()) => back = true,
+                Err(error) => last = error.to_string(),
+            }
+            if back && is_repaired(site, *node).await {
+                sometimes::reached("rejoined");
+                break;
+            }
+            (back, last) = (false, if back { "it is not repaired yet".to_owned() } else { last });
+            tokio::time::sleep(PAUSE).await;
+        }
+        if !back {
+            return Err(format!("node {node} never came back: {last}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a node votes and may lead in every group that it has.
+async fn is_repaired(site: &Site, node: u64) -> bool {
+    let Ok(mut admin) = site.admin(node).await else { return false };
+    let Ok(status) = admin.node_status(v1::NodeStatusRequest {}).await else { return false };
+    let status = status.into_inner();
+    let takes_part = |shard: &v1::ShardStatus| matches!(shard.role.as_str(), "leader" | "follower");
+    let all = !status.shards.is_empty() && status.shards.iter().all(takes_part);
+    status.state == "serving" && status.unrepaired.is_empty() && all
+}
+
 /// The SDK's client, asked for until a node answers.
 ///
 /// # Errors

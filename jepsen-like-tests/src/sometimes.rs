@@ -77,6 +77,7 @@ pub const ALL: &[Rare] = &[
     rare("disk-went-back", 0, "a disk was older than what others remembered of it"),
     rare("stayed-unavailable", 0, "more disks than a quorum survives had lost something, and nothing was answered"),
     rare("stayed-out", 0, "a node on an empty disk was refused by the others"),
+    rare("rejoined", 0, "a node on an empty disk was brought back, and follows or leads again"),
     rare("snapshot-rotten", 0, "a snapshot was rotten, and an older one or a peer served"),
     rare("replica-repaired", 0, "a damaged or lost replica was rebuilt from its peers"),
     rare("replica-quarantined", 0, "a replica was outvoted and stopped"),

@@ -76,9 +76,17 @@ fn beyond_a_quorum_nothing_is_answered_and_it_is_said() {
 /// No member takes the new disk for the one that it knows, however often the cluster is begun again.
 #[test]
 fn a_node_on_an_empty_disk_stays_out() {
-    let report = run(vec![Planned { at_ms: 1_000, fault: Fault::Emptied { node: NODE, ms: 300 } }]);
+    let report = run(vec![Planned { at_ms: 1_000, fault: Fault::Emptied { node: NODE, ms: 300, rejoins: false } }]);
     assert_eq!(report.violations, vec![]);
     assert_eq!(report.run.about.emptied, [NODE as u64 + 1]);
+}
+
+#[test]
+fn a_node_on_an_empty_disk_that_is_brought_back_takes_part_again() {
+    let report = run(vec![Planned { at_ms: 1_000, fault: Fault::Emptied { node: NODE, ms: 300, rejoins: true } }]);
+    assert_eq!(report.violations, vec![]);
+    assert_eq!(report.run.about.emptied, [0; 0], "it does not stay out");
+    assert!(report.run.sometimes.contains_key("rejoined"), "{:?}", report.run.sometimes);
 }
 
 #[test]

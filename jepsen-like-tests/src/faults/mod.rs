@@ -36,7 +36,7 @@
 //! | `copied` | the same from a copy of its directory, which may be older | repaired from peers |
 //! | `rolled-back` | the same on its disk as it was a while ago, at the place where it was: nothing on it says so | repaired from peers |
 //! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
-//! | `emptied` | a node's disk is replaced by an empty one, and an operator repeats `cluster init`: no member takes the new disk for the one it knows | never: the node stays out |
+//! | `emptied` | a node's disk is replaced by an empty one, and an operator repeats `cluster init`: no member takes the new disk for the one it knows | never: the node stays out; or, in every other run, when the operator has run `node rejoin` and the node is repaired |
 //! | `beyond` | more nodes than may fail at once lose what `wiped` says: what they had acknowledged may exist nowhere. The last fault of its run | never: no call is answered any more, and the nodes say why |
 //!
 //! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
@@ -109,40 +109,169 @@ pub enum Clients {
 #[serde(tag = "fault", rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the table above says what each does; `ms` is how long, simulated")]
 pub enum Fault {
-    Crash { who: Who, ms: u64 },
-    Kill { who: Who, ms: u64 },
-    CrashAll { ms: u64 },
-    CrashAtWrite { who: Who, ops: u64, ms: u64 },
-    CrashInRecovery { who: Who, ops: u64, ms: u64 },
-    Pause { who: Who, ms: u64 },
-    Isolate { who: Who, clients: Clients, ms: u64 },
-    Minority { nodes: Vec<usize>, clients: Clients, ms: u64 },
-    Ring { from: usize, ms: u64 },
-    OneWay { from: usize, to: usize, ms: u64 },
-    Deaf { who: Who, hears: bool, ms: u64 },
-    Hold { a: usize, b: usize, ms: u64 },
-    Reset { who: Who, clients: bool },
-    SlowNet { latency_ms: u64, ms: u64 },
-    Loss { percent: u64, ms: u64 },
-    SlowDisk { who: Who, latency_ms: u64, ms: u64 },
-    DiskStall { of: Disks, stall_ms: u64, every_ms: u64, ms: u64 },
-    FullDisk { who: Who, left_bytes: u64, ms: u64 },
-    DiskError { who: Who, ops: u64, ms: u64 },
-    Rot { node: usize, of: Rotten, place: u64, ms: u64 },
-    ClockJump { who: Who, by_ms: i64 },
-    ClockStrobe { who: Who, by_ms: i64, every_ms: u64, ms: u64 },
-    ClockDrift { who: Who, ppm: i64, ms: u64 },
-    TimerDrift { who: Who, ppm: i64, ms: u64 },
-    Transfer { shard: usize, to: usize },
-    Snapshot { who: Who },
-    Overtaken { node: usize, ms: u64 },
-    Wiped { node: usize, of: Wiped, others: Others, ms: u64 },
-    CutShort { node: usize, keep_percent: u64, others: Others, ms: u64 },
-    Copied { node: usize, after_ms: u64, others: Others, ms: u64 },
-    RolledBack { node: usize, after_ms: u64, others: Others, ms: u64 },
-    Lost { node: usize },
-    Emptied { node: usize, ms: u64 },
-    Beyond { nodes: Vec<usize>, of: Wiped, ms: u64 },
+    Crash {
+        who: Who,
+        ms: u64,
+    },
+    Kill {
+        who: Who,
+        ms: u64,
+    },
+    CrashAll {
+        ms: u64,
+    },
+    CrashAtWrite {
+        who: Who,
+        ops: u64,
+        ms: u64,
+    },
+    CrashInRecovery {
+        who: Who,
+        ops: u64,
+        ms: u64,
+    },
+    Pause {
+        who: Who,
+        ms: u64,
+    },
+    Isolate {
+        who: Who,
+        clients: Clients,
+        ms: u64,
+    },
+    Minority {
+        nodes: Vec<usize>,
+        clients: Clients,
+        ms: u64,
+    },
+    Ring {
+        from: usize,
+        ms: u64,
+    },
+    OneWay {
+        from: usize,
+        to: usize,
+        ms: u64,
+    },
+    Deaf {
+        who: Who,
+        hears: bool,
+        ms: u64,
+    },
+    Hold {
+        a: usize,
+        b: usize,
+        ms: u64,
+    },
+    Reset {
+        who: Who,
+        clients: bool,
+    },
+    SlowNet {
+        latency_ms: u64,
+        ms: u64,
+    },
+    Loss {
+        percent: u64,
+        ms: u64,
+    },
+    SlowDisk {
+        who: Who,
+        latency_ms: u64,
+        ms: u64,
+    },
+    DiskStall {
+        of: Disks,
+        stall_ms: u64,
+        every_ms: u64,
+        ms: u64,
+    },
+    FullDisk {
+        who: Who,
+        left_bytes: u64,
+        ms: u64,
+    },
+    DiskError {
+        who: Who,
+        ops: u64,
+        ms: u64,
+    },
+    Rot {
+        node: usize,
+        of: Rotten,
+        place: u64,
+        ms: u64,
+    },
+    ClockJump {
+        who: Who,
+        by_ms: i64,
+    },
+    ClockStrobe {
+        who: Who,
+        by_ms: i64,
+        every_ms: u64,
+        ms: u64,
+    },
+    ClockDrift {
+        who: Who,
+        ppm: i64,
+        ms: u64,
+    },
+    TimerDrift {
+        who: Who,
+        ppm: i64,
+        ms: u64,
+    },
+    Transfer {
+        shard: usize,
+        to: usize,
+    },
+    Snapshot {
+        who: Who,
+    },
+    Overtaken {
+        node: usize,
+        ms: u64,
+    },
+    Wiped {
+        node: usize,
+        of: Wiped,
+        others: Others,
+        ms: u64,
+    },
+    CutShort {
+        node: usize,
+        keep_percent: u64,
+        others: Others,
+        ms: u64,
+    },
+    Copied {
+        node: usize,
+        after_ms: u64,
+        others: Others,
+        ms: u64,
+    },
+    RolledBack {
+        node: usize,
+        after_ms: u64,
+        others: Others,
+        ms: u64,
+    },
+    Lost {
+        node: usize,
+    },
+    Emptied {
+        node: usize,
+        ms: u64,
+        /// The operator brings the node back after that.
+        #[serde(default)]
+        rejoins: bool,
+    },
+    Beyond {
+        nodes: Vec<usize>,
+        of: Wiped,
+        ms: u64,
+    },
 }
 
 /// What rots.

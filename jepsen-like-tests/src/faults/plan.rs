@@ -234,14 +234,15 @@ fn has_lost_disk(plan: &[Planned]) -> bool {
     plan.iter().any(|p| forgets(&p.fault) || p.fault.loses_on().is_some())
 }
 
-/// A node that stays out like one that is lost.
+/// A node that stays out like one that is lost, or is brought back.
 fn emptied(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Option<Planned> {
     let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0e3b_71ed);
     if has_lost_disk(others) || !rng.random_bool(EMPTIED_SHARE) {
         return None;
     }
     let (at_ms, node) = (rng.random_range(0..(for_ms * 3 / 4).max(1)), rng.random_range(0..nodes));
-    Some(Planned { at_ms, fault: Fault::Emptied { node, ms: rng.random_range(50..2_000) } })
+    let (ms, rejoins) = (rng.random_range(50..2_000), rng.random_bool(0.5));
+    Some(Planned { at_ms, fault: Fault::Emptied { node, ms, rejoins } })
 }
 
 /// More disks than a quorum survives, once something was acknowledged.

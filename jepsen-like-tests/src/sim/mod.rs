@@ -76,6 +76,7 @@ struct Stage(Arc<(AtomicU8, Mutex<Shared>)>);
 struct Shared {
     lost: Vec<usize>,
     emptied: Vec<usize>,
+    rejoining: Vec<usize>,
     beyond: Option<(Duration, Vec<usize>)>,
     healed_at: Option<Duration>,
     converged_at: Option<Duration>,
@@ -99,7 +100,8 @@ impl Stage {
 
     /// The nodes that are there to the end.
     fn present(&self, nodes: usize) -> Vec<usize> {
-        let there = |shared: &Shared, node: &usize| !shared.lost.contains(node) && !shared.emptied.contains(node);
+        let out = |shared: &Shared, node: &usize| shared.emptied.contains(node) && !shared.rejoining.contains(node);
+        let there = |shared: &Shared, node: &usize| !shared.lost.contains(node) && !out(shared, node);
         self.with(|shared| (0..nodes).filter(|node| there(shared, node)).collect())
     }
 }
@@ -253,7 +255,7 @@ fn carry_out(setting: &Setting, strikes: &mut Strikes, network: &Network, stage:
                 strikes.heal();
                 stage.with(|shared| {
                     (shared.lost, shared.beyond) = (strikes.lost.clone(), strikes.beyond.clone());
-                    shared.emptied = strikes.emptied.clone();
+                    (shared.emptied, shared.rejoining) = (strikes.emptied.clone(), strikes.rejoining.clone());
                     shared.healed_at = Some(now);
                 });
                 stage.set(Stage::HEALED);
@@ -311,9 +313,11 @@ async fn drive(setting: Setting, journal: Journal, stage: Stage) -> Result<(), w
         stage.with(|shared| shared.converged_at = Some(elapsed()));
         return Ok(());
     }
-    let emptied: Vec<u64> =
-        stage.with(|shared| shared.emptied.clone()).into_iter().map(|node| node as u64 + 1).collect();
-    readout::stay_out(&site, &journal, &emptied).await;
+    let (emptied, rejoining) = stage.with(|shared| (shared.emptied.clone(), shared.rejoining.clone()));
+    let ids = |nodes: &[usize]| nodes.iter().map(|node| *node as u64 + 1).collect::<Vec<_>>();
+    let out: Vec<usize> = emptied.into_iter().filter(|node| !rejoining.contains(node)).collect();
+    readout::stay_out(&site, &journal, &ids(&out)).await;
+    readout::come_back(&site, &ids(&rejoining)).await?;
     let site = site.only(&stage.present(setting.nodes));
     readout::converged(&client, &site, load).await?;
     stage.with(|shared| shared.converged_at = Some(elapsed()));

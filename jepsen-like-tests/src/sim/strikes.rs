@@ -43,6 +43,8 @@ pub(super) struct Strikes {
     pub(super) lost: Vec<usize>,
     /// Nodes that run on an empty disk that no member knows.
     pub(super) emptied: Vec<usize>,
+    /// Those of them that the operator brings back.
+    pub(super) rejoining: Vec<usize>,
     /// When more nodes lost something than may fail, and which.
     pub(super) beyond: Option<(Duration, Vec<usize>)>,
     /// What the processes that ended by themselves said, newest last.
@@ -89,6 +91,7 @@ impl Strikes {
             struck: BTreeMap::new(),
             lost: Vec::new(),
             emptied: Vec::new(),
+            rejoining: Vec::new(),
             beyond: None,
             last_words: Vec::new(),
             wrong_clocks: BTreeSet::new(),
@@ -336,7 +339,7 @@ impl Strikes {
                 false
             }
             Fault::Beyond { ref nodes, of, ms } => self.lose_beyond(nodes, of, ms),
-            Fault::Emptied { node, ms } => self.empty(node.min(self.nodes() - 1), ms),
+            Fault::Emptied { node, ms, rejoins } => self.empty(node.min(self.nodes() - 1), ms, rejoins),
             Fault::Lost { node } => {
                 let node = node.min(self.nodes() - 1);
                 if self.lost.contains(&node) || !self.may_lose_a_node() {

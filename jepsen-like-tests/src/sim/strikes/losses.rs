@@ -39,6 +39,10 @@ const CALM: Duration = Duration::from_millis(1_000);
 const INITS: u64 = 3;
 const INIT_EVERY_MS: u64 = 1_000;
 
+/// ... and `node rejoin`, with such a pause; what is not done by then is done once all is healed.
+const REJOINS: usize = 10;
+const REJOIN_AGAIN: Duration = Duration::from_millis(500);
+
 const WAL: &str = "/data/wal";
 const SNAPSHOTS: &str = "/data/snapshots";
 
@@ -149,8 +153,9 @@ impl Strikes {
         true
     }
 
-    /// A node starts on an empty disk, and an operator repeats `cluster init`.
-    pub(super) fn empty(&mut self, node: usize, ms: u64) -> bool {
+    /// A node starts on an empty disk, and an operator repeats `cluster init`; later he may bring it
+    /// back.
+    pub(super) fn empty(&mut self, node: usize, ms: u64, rejoins: bool) -> bool {
         if !self.may_lose_a_node() || !self.lost.is_empty() || !self.hosts[node].is_running() {
             return false;
         }
@@ -161,7 +166,25 @@ impl Strikes {
         for times in 1..=INITS {
             self.until(ms + times * INIT_EVERY_MS, Undo::Init);
         }
+        if rejoins {
+            self.rejoining.push(node);
+            self.until(ms + (INITS + 1) * INIT_EVERY_MS, Undo::Rejoin(node));
+        }
         true
+    }
+
+    /// An operator runs `node rejoin` until it is done, while other faults strike.
+    pub(super) fn bring_back(&self, node: usize) {
+        let (site, nodes) = (Site::simulated(self.nodes(), CLIENT_PORT), self.nodes());
+        self.hosts[nodes].inside(async move {
+            for through in (0..nodes).filter(|other| *other != node).cycle().take(REJOINS) {
+                match readout::rejoin_once(&site, through as u64 + 1, node as u64 + 1).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(node, %error, "the node is not brought back yet"),
+                }
+                tokio::time::sleep(REJOIN_AGAIN).await;
+            }
+        });
     }
 
     /// Every node is asked to begin the cluster once more.

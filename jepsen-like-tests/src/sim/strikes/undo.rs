@@ -27,6 +27,8 @@ pub(super) enum Undo {
     Timer(usize),
     /// An operator repeats `cluster init`.
     Init,
+    /// An operator brings a node back that is on an empty disk.
+    Rejoin(usize),
     /// A node is told to build a snapshot.
     Snapshot(usize),
     Strobe {
@@ -99,6 +101,7 @@ impl Strikes {
             Undo::Space(node) => self.worlds[node].disk.set_capacity(ROOMY),
             Undo::Clock(node) => self.worlds[node].clock.mend(),
             Undo::Init => self.init_again(),
+            Undo::Rejoin(node) => self.bring_back(node),
             Undo::Snapshot(node) => drop(self.snapshot(node)),
             Undo::Timer(node) => self.hosts[node].drift(0),
             Undo::Stall { until, .. } if self.now >= until => {}

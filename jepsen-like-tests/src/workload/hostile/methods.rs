@@ -14,14 +14,16 @@ pub(super) enum Admin {
     Freely,
     /// With an expected generation that no cluster has: it is decoded and checked, and then refused.
     Guarded,
+    /// Of a node that is no member of any cluster.
+    OfNobody,
 }
 
 const ADMIN: [(&str, Admin); 11] = [
     // The node is a member already: both must be refused, or say what is so anyway.
     ("Init", Admin::Freely),
     ("Join", Admin::Freely),
-    // No member is on an empty directory, so none comes back.
-    ("Rejoin", Admin::Freely),
+    // A member on an empty disk has to stay out until its operator brings it back.
+    ("Rejoin", Admin::OfNobody),
     ("NodeStatus", Admin::Freely),
     ("Audit", Admin::Freely),
     ("Digests", Admin::Freely),

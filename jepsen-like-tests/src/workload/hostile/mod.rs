@@ -118,12 +118,18 @@ impl Attacker<'_> {
         let (mut messages, mut tags, mut whole) = (Vec::new(), Vec::new(), true);
         for _ in 0..count {
             let mut made = self.made(&method);
-            if admin == Admin::Guarded {
-                made.set_field_by_name("expected_generation", Value::U64(u64::MAX));
+            match admin {
+                Admin::Freely => {}
+                Admin::Guarded => made.set_field_by_name("expected_generation", Value::U64(u64::MAX)),
+                Admin::OfNobody => {
+                    let mut nobody = DynamicMessage::new(methods::message("Member"));
+                    nobody.set_field_by_name("node", Value::U64(u64::MAX));
+                    made.set_field_by_name("members", Value::List(vec![Value::Message(nobody)]));
+                }
             }
             tags.extend(tags_of(&made));
             let bytes = made.encode_to_vec();
-            if admin != Admin::Guarded && self.asking.rng.random_bool(0.2) {
+            if admin == Admin::Freely && self.asking.rng.random_bool(0.2) {
                 let other = self.made(&method).encode_to_vec();
                 let (bytes, still) = mangle::mangled(&mut self.asking.rng, bytes, &other);
                 whole &= still;
