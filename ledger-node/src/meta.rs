@@ -8,6 +8,7 @@
 //! rewrite what a command does not name: a newer build may have put it there.
 //! **Read next**: `codec`, [`crate::placement`], [`crate::reconcile`].
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -92,6 +93,10 @@ pub struct Placement {
     pub shards: Vec<ShardPlacement>,
     /// What operators set; none: the defaults.
     pub settings: Option<Settings>,
+    /// Shards whose group was begun: nobody begins it again, whatever replicas the shard has later. It
+    /// is written down once the group has begun. So a command that changes the replicas of a shard must
+    /// be refused before that.
+    pub begun: BTreeSet<u32>,
 }
 
 impl Placement {
@@ -129,6 +134,11 @@ pub(crate) enum MetaCommand {
         /// The member, by its node id, with all its addresses.
         member: MemberEntry,
     },
+    /// The groups of these shards have begun. It says what is so, and compares with no generation.
+    Begun {
+        /// Which shards.
+        shards: BTreeSet<u32>,
+    },
 }
 
 impl MetaCommand {
@@ -136,9 +146,13 @@ impl MetaCommand {
     pub(crate) fn over(&self, present: Option<&Placement>) -> Option<Placement> {
         let named = |generation: u64| present.filter(|present| present.generation == generation).cloned();
         let mut next = match self {
-            Self::Found { members, shards } if present.is_none() => {
-                Placement { generation: 0, members: members.clone(), shards: shards.clone(), settings: None }
-            }
+            Self::Found { members, shards } if present.is_none() => Placement {
+                generation: 0,
+                members: members.clone(),
+                shards: shards.clone(),
+                settings: None,
+                begun: BTreeSet::new(),
+            },
             Self::Found { .. } => return None,
             Self::SetSettings { generation, settings } => {
                 Placement { settings: Some(settings.clone()), ..named(*generation)? }
@@ -147,6 +161,14 @@ impl MetaCommand {
                 let mut placement = named(*generation)?;
                 placement.members.iter_mut().find(|known| known.node == member.node)?.clone_from(member);
                 placement
+            }
+            Self::Begun { shards } => {
+                let mut placement = present?.clone();
+                let known = placement.shards.iter().map(|shard| shard.shard).filter(|shard| shards.contains(shard));
+                let new: Vec<u32> = known.filter(|shard| !placement.begun.contains(shard)).collect();
+                placement.begun.extend(&new);
+                // Nothing that anybody intends has changed.
+                return (!new.is_empty()).then_some(placement);
             }
         };
         next.generation = next.generation.checked_add(1)?;
@@ -280,6 +302,24 @@ mod tests {
         assert_eq!(placement.members, [member("b:1")]);
         let nobody = MetaCommand::SetMemberAddress { generation: 3, member: MemberEntry { node: 9, ..member("c:1") } };
         assert_eq!(apply(&mut machine, 7, &nobody), Placed { generation: 3, taken: false });
+    }
+
+    #[test]
+    fn a_shard_that_has_begun_stays_so_and_the_generation_with_it() {
+        let (sender, seen) = watch::channel(None);
+        let mut machine = MetaMachine::new(sender);
+        let begun = |shards: &[u32]| MetaCommand::Begun { shards: shards.iter().copied().collect() };
+        assert_eq!(apply(&mut machine, 1, &begun(&[1])), Placed { generation: 0, taken: false }, "there is no shard");
+        apply(&mut machine, 2, &found());
+        assert_eq!(apply(&mut machine, 3, &begun(&[1, 9])), Placed { generation: 1, taken: true });
+        assert_eq!(apply(&mut machine, 4, &begun(&[1])), Placed { generation: 1, taken: false }, "known");
+        apply(&mut machine, 5, &settings(1, 7));
+        let mut bytes = Vec::new();
+        machine.snapshot().write(&mut bytes).expect("written to memory");
+        let (sender, after) = watch::channel(None);
+        MetaMachine::new(sender).install(LogPosition::default(), &mut bytes.as_slice()).expect("a snapshot");
+        assert_eq!(after.borrow().as_ref().map(|p| p.begun.clone()), Some([1].into()), "shard 9 is none");
+        assert_eq!(*after.borrow(), *seen.borrow());
     }
 
     #[test]

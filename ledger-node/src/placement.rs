@@ -3,6 +3,8 @@
 //! **Owns** the plan, as a pure function of what `cluster init` was told. **Must never** ask anything.
 //! **Read next**: [`crate::meta`].
 
+use std::collections::BTreeSet;
+
 use ledger_core::limits::SLOTS;
 
 use crate::limits::{REPLICAS_MAX, SHARDS_MAX};
@@ -21,7 +23,13 @@ pub(crate) fn plan(members: &[MemberEntry], shards: u32, replicas: u32) -> Place
         slots: vec![((slots * i / shards) as u16, (slots * (i + 1) / shards - 1) as u16)],
         replicas: (0..replicas).map(|r| members[((i + r) % n) as usize].node).collect(),
     };
-    Placement { generation: 1, members: members.to_vec(), shards: (0..shards).map(shard).collect(), settings: None }
+    Placement {
+        generation: 1,
+        members: members.to_vec(),
+        shards: (0..shards).map(shard).collect(),
+        settings: None,
+        begun: BTreeSet::new(),
+    }
 }
 
 #[cfg(test)]

@@ -114,6 +114,10 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     refresh_table(node, &placement);
     node.set_state(NodeState::Serving);
     elsewhere::ask(node, &placement, me).await;
+    // It is written down again at the next step; nothing here waits for it.
+    if let Err(error) = note_begun(node, running, &placement).await {
+        tracing::debug!(%error, "which shards have begun is not written down yet");
+    }
     let here = placement.shards.iter().filter(|shard| shard.replicas.contains(&me)).map(|shard| GroupId(shard.shard));
     let all: Vec<GroupId> = here.chain([meta::META_GROUP]).collect();
     failed = failed.and(running.raft.has_all_of(&all).await);
@@ -131,9 +135,9 @@ async fn run_shard(
     if node.shard(wanted.shard).is_none() {
         start_shard(node, running, wanted.shard, &founders(placement, wanted)).await?;
     }
-    // Exactly one node begins a group: two first memberships would be two groups.
+    // Exactly one node begins a group, and once: two first memberships would be two groups.
     if wanted.replicas.first() == Some(&running.stamp().node) && !initialised.contains(&wanted.shard) {
-        begin_shard(running, placement, wanted).await?;
+        begin_shard(node, running, placement, wanted).await?;
         initialised.insert(wanted.shard);
     }
     Ok(())
@@ -203,12 +207,45 @@ fn founders(placement: &Placement, wanted: &ShardPlacement) -> BTreeMap<NodeId, 
     wanted.replicas.iter().filter_map(|&n| placement.member(n)).map(voter).collect()
 }
 
-async fn begin_shard(running: &Running, placement: &Placement, wanted: &ShardPlacement) -> io::Result<()> {
+/// Begins the group of a shard, unless it was begun before: the replicas of a later placement, or one
+/// that forgot, get it from those that have it.
+async fn begin_shard(node: &Node, running: &Running, placement: &Placement, wanted: &ShardPlacement) -> io::Result<()> {
     let Some(group) = running.raft.group(GroupId(wanted.shard)) else { return Ok(()) };
-    if group.status().stopped.is_some() || group.is_initialized().await {
+    if group.status().stopped.is_some() || group.is_initialized().await || placement.begun.contains(&wanted.shard) {
         return Ok(());
     }
-    group.initialize(founders(placement, wanted)).await
+    // What this node knows of the placement may be old.
+    let now = node.placement_now(running, limits::OWN_COMMAND_WITHIN).await.map_err(io::Error::other)?;
+    if now.begun.contains(&wanted.shard) || !now.shards.contains(wanted) {
+        return Ok(());
+    }
+    group.initialize(founders(&now, wanted)).await
+}
+
+/// The leader of the meta group writes down which shards have begun: those that have members here, or
+/// a leader elsewhere. So do clusters that were made before this was written down.
+async fn note_begun(node: &Node, running: &Running, placement: &Placement) -> io::Result<()> {
+    if running.meta().status().role != Role::Leader {
+        return Ok(());
+    }
+    let mut begun = BTreeSet::new();
+    for shard in placement.shards.iter().map(|shard| shard.shard).filter(|shard| !placement.begun.contains(shard)) {
+        let here = running.raft.group(GroupId(shard)).filter(|group| group.status().stopped.is_none());
+        let has_members = match here {
+            Some(group) => group.is_initialized().await,
+            None => false,
+        };
+        if has_members || node.leader_of(shard).is_some() {
+            begun.insert(shard);
+        }
+    }
+    if begun.is_empty() {
+        return Ok(());
+    }
+    let command = meta::encode(&MetaCommand::Begun { shards: begun }).map_err(io::Error::other)?;
+    let proposal = running.meta().propose(command);
+    tokio::time::timeout(limits::OWN_COMMAND_WITHIN, proposal).await?.map_err(io::Error::other)?;
+    Ok(())
 }
 
 async fn start_shard(
@@ -324,4 +361,70 @@ pub(crate) fn stopped_replicas(node: &Node) -> Vec<Arc<Shard>> {
         status.stopped.is_some() && !status.awaits_build
     };
     node.shards().into_iter().filter(|shard| is_stopped(shard) && !digest::repairing(shard)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ledger_proto::v1;
+
+    use super::*;
+    use crate::config::{NodeConfig, Port};
+    use crate::history::MemoryHistory;
+    use crate::node::NodeSeams;
+    use crate::serve::{RunningNode, serve};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A cluster of one node, with one shard.
+    async fn alone() -> RunningNode {
+        let open = || Port { listen: "127.0.0.1:0".to_owned(), advertise: None };
+        let mut config = NodeConfig {
+            data_dir: "/data".into(),
+            client: open(),
+            http: open(),
+            peer: open(),
+            ..NodeConfig::default()
+        };
+        config.raft.segment_bytes = 4 << 20;
+        config.raft.low_space_bytes = 0;
+        let disk = Arc::new(ledger_raft::disk::SimDisk::new(1));
+        let raft = ledger_raft::seam::Seams::with_disk(disk);
+        let running = serve(config, NodeSeams::new(raft, Arc::new(MemoryHistory::default()))).await.expect("started");
+        let member = v1::Member { node: 1, client: running.client_addr().to_string(), ..v1::Member::default() };
+        let request = v1::InitRequest { members: vec![member], shards: 1, replicas: 1 };
+        running.node().init(request).await.expect("a cluster");
+        running
+    }
+
+    /// Replicas that a later placement names are empty, and would be a second group.
+    #[tokio::test]
+    async fn an_empty_replica_of_a_shard_that_has_begun_begins_no_second_group() {
+        let node = alone().await;
+        let mut placed = node.node().placement.subscribe();
+        let written = placed.wait_for(|p| p.as_ref().is_some_and(|p| p.begun.contains(&1)));
+        let placement = tokio::time::timeout(PATIENCE, written).await.expect("written down").expect("it lives").clone();
+        let mut placement = placement.as_deref().expect("a placement").clone();
+        // Shard 2 lived elsewhere until now; shard 3 is new.
+        placement.begun.insert(2);
+        for shard in [2, 3] {
+            placement.shards.push(ShardPlacement { shard, slots: Vec::new(), replicas: vec![1] });
+        }
+        node.node().placement.send_replace(Some(Arc::new(placement)));
+        let mut written = node.node().placement.subscribe();
+        // Shards are looked at in order: by the time that shard 3 leads, shard 2 was not begun.
+        let led = async {
+            loop {
+                if let Some(new) = node.node().shard(3).filter(|shard| shard.leads()) {
+                    return new;
+                }
+                let _moved = tokio::time::timeout(Duration::from_millis(20), written.changed()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, led).await.expect("a new shard is begun");
+        let moved = node.node().shard(2).expect("it runs here");
+        assert!(!moved.group().is_initialized().await, "{:?}", moved.status());
+        node.shutdown(Duration::from_secs(1)).await;
+    }
 }

@@ -7,18 +7,23 @@
 //! **Owns** these bytes. **Must never** allocate by a length that it has not checked, or write what it would not read.
 //! **Read next**: [`super`], which applies the commands.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ledger_core::limits::SLOTS;
 
 use super::{MemberEntry, MetaCommand, Placement, Settings, ShardPlacement};
 use crate::limits::{ADDRESS_BYTES_MAX, MEMBERS_MAX, META_BYTES_MAX, REPLICAS_MAX, SHARDS_MAX};
 
-/// First byte of commands and snapshots.
+/// First byte of commands, and of snapshots in which no shard is known to have begun.
 const FORMAT: u8 = 2;
+/// First byte of snapshots that name the shards that have begun.
+const FORMAT_BEGUN: u8 = 3;
 
 const FOUND: u8 = 1;
 const SET_SETTINGS: u8 = 2;
 const SET_MEMBER_ADDRESS: u8 = 3;
+const BEGUN: u8 = 4;
 
 /// Why bytes are no command or snapshot of the meta group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +65,10 @@ pub(crate) fn encode(command: &MetaCommand) -> Result<Bytes, MetaError> {
             put_u64(&mut out, *generation);
             put_member(&mut out, member);
         }
+        MetaCommand::Begun { shards } => {
+            out.push(BEGUN);
+            put_numbers(&mut out, shards);
+        }
     }
     // What is read back is what was written, within every bound; the path is rare, and one set of bounds cannot differ from another.
     if decode(&out)? == *command {
@@ -71,12 +80,13 @@ pub(crate) fn encode(command: &MetaCommand) -> Result<Bytes, MetaError> {
 
 /// Decodes a command.
 pub(crate) fn decode(bytes: &[u8]) -> Result<MetaCommand, MetaError> {
-    let mut from = begin(bytes)?;
+    let (mut from, _) = begin(bytes, FORMAT)?;
     let command = match from.u8()? {
         FOUND => MetaCommand::Found { members: members(&mut from)?, shards: shards(&mut from)? },
         SET_SETTINGS => MetaCommand::SetSettings { generation: from.u64()?, settings: settings(&mut from)? },
         SET_MEMBER_ADDRESS => MetaCommand::SetMemberAddress { generation: from.u64()?, member: member(&mut from)? },
-        found => return Err(MetaError::Unsupported { what: "command", found, known: SET_MEMBER_ADDRESS }),
+        BEGUN => MetaCommand::Begun { shards: numbers(&mut from)? },
+        found => return Err(MetaError::Unsupported { what: "command", found, known: BEGUN }),
     };
     from.end()?;
     Ok(command)
@@ -84,7 +94,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<MetaCommand, MetaError> {
 
 /// Encodes the whole state, for a snapshot.
 pub(crate) fn encode_placement(placement: &Placement) -> Vec<u8> {
-    let mut out = vec![FORMAT];
+    let mut out = vec![if placement.begun.is_empty() { FORMAT } else { FORMAT_BEGUN }];
     put_u64(&mut out, placement.generation);
     put_members(&mut out, &placement.members);
     put_shards(&mut out, &placement.shards);
@@ -92,31 +102,35 @@ pub(crate) fn encode_placement(placement: &Placement) -> Vec<u8> {
     if let Some(settings) = &placement.settings {
         put_settings(&mut out, settings);
     }
+    if !placement.begun.is_empty() {
+        put_numbers(&mut out, &placement.begun);
+    }
     out
 }
 
 /// Decodes the whole state.
 pub(crate) fn decode_placement(bytes: &[u8]) -> Result<Placement, MetaError> {
-    let mut from = begin(bytes)?;
+    let (mut from, format) = begin(bytes, FORMAT_BEGUN)?;
     let (generation, members, shards) = (from.u64()?, members(&mut from)?, shards(&mut from)?);
     let settings = match from.u8()? {
         0 => None,
         1 => Some(settings(&mut from)?),
         _ => return Err(MetaError::Malformed("a flag that is neither 0 nor 1")),
     };
+    let begun = if format == FORMAT_BEGUN { numbers(&mut from)? } else { BTreeSet::new() };
     from.end()?;
-    Ok(Placement { generation, members, shards, settings })
+    Ok(Placement { generation, members, shards, settings, begun })
 }
 
-/// The format comes before the bound, which is that of this format.
-fn begin(bytes: &[u8]) -> Result<Reader<'_>, MetaError> {
+/// The format comes before the bound, which is that of the formats up to `known`.
+fn begin(bytes: &[u8], known: u8) -> Result<(Reader<'_>, u8), MetaError> {
     let mut from = Reader(bytes);
     match from.u8()? {
-        FORMAT if bytes.len() > META_BYTES_MAX => Err(MetaError::Malformed("it has more bytes than its bound")),
-        FORMAT => Ok(from),
         // There was a format 1 before the first release; nothing wrote a 0.
         found if found < FORMAT => Err(MetaError::Malformed("a format that is not read any more")),
-        found => Err(MetaError::Unsupported { what: "format", found, known: FORMAT }),
+        found if found > known => Err(MetaError::Unsupported { what: "format", found, known }),
+        _ if bytes.len() > META_BYTES_MAX => Err(MetaError::Malformed("it has more bytes than its bound")),
+        found => Ok((from, found)),
     }
 }
 
@@ -158,6 +172,11 @@ fn put_shards(out: &mut Vec<u8>, shards: &[ShardPlacement]) {
         put_u16(out, shard.replicas.len());
         shard.replicas.iter().for_each(|&node| put_u64(out, node));
     }
+}
+
+fn put_numbers(out: &mut Vec<u8>, numbers: &BTreeSet<u32>) {
+    put_u16(out, numbers.len());
+    numbers.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
 }
 
 fn put_settings(out: &mut Vec<u8>, s: &Settings) {
@@ -241,6 +260,15 @@ fn shards(from: &mut Reader<'_>) -> Result<Vec<ShardPlacement>, MetaError> {
     })
 }
 
+/// Numbers of shards, each above the one before it: there is one way to write a set.
+fn numbers(from: &mut Reader<'_>) -> Result<BTreeSet<u32>, MetaError> {
+    let all = many(from, SHARDS_MAX as usize, |from| from.u32())?;
+    match all.is_sorted_by(|a, b| a < b) {
+        true => Ok(all.into_iter().collect()),
+        false => Err(MetaError::Malformed("numbers that do not rise")),
+    }
+}
+
 fn settings(from: &mut Reader<'_>) -> Result<Settings, MetaError> {
     Ok(Settings {
         retain_sold_ms: from.u64()?,
@@ -262,12 +290,13 @@ mod tests {
         Settings { retain_sold_ms: 1, retain_ended_ms: 2, retain_refused_ms: 3, remembered_max: 4 }
     }
 
-    fn all() -> [MetaCommand; 3] {
+    fn all() -> [MetaCommand; 4] {
         let shard = ShardPlacement { shard: 1, slots: vec![(0, 4095)], replicas: vec![7, 8] };
         [
             MetaCommand::Found { members: vec![member(7)], shards: vec![shard] },
             MetaCommand::SetSettings { generation: 5, settings: settings() },
             MetaCommand::SetMemberAddress { generation: 6, member: member(7) },
+            MetaCommand::Begun { shards: [1, 258].into() },
         ]
     }
 
@@ -278,6 +307,7 @@ mod tests {
             format!("02 01 0100 {member} 0100 01000000 0100 0000 ff0f 0200 0700000000000000 0800000000000000"),
             "02 02 0500000000000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000".to_owned(),
             format!("02 03 0600000000000000 {member}"),
+            "02 04 0200 01000000 02010000".to_owned(),
         ];
         for (command, golden) in all().iter().zip(golden) {
             let bytes = encode(command).expect("within its bounds");
@@ -289,19 +319,32 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_snapshot_are_frozen() {
-        let placement =
-            Placement { generation: 9, members: vec![member(7)], shards: Vec::new(), settings: Some(settings()) };
+        let mut placement = Placement {
+            generation: 9,
+            members: vec![member(7)],
+            shards: Vec::new(),
+            settings: Some(settings()),
+            begun: BTreeSet::new(),
+        };
         let hex: String = encode_placement(&placement).iter().map(|b| format!("{b:02x}")).collect();
         let golden = "02 0900000000000000 0100 0700000000000000 0300 613a31 0300 623a32 0300 633a33 0000 01 \
                       0100000000000000 0200000000000000 0300000000000000 0400000000000000";
         assert_eq!(hex, golden.replace(' ', ""));
-        assert_eq!(decode_placement(&encode_placement(&placement)), Ok(placement));
+        assert_eq!(decode_placement(&encode_placement(&placement)).as_ref(), Ok(&placement));
+        placement.begun = [1, 258].into();
+        let bytes = encode_placement(&placement);
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let golden = format!("03{}020001000000 02010000", &golden[2..]);
+        assert_eq!(hex, golden.replace(' ', ""), "it goes on behind what format 2 has");
+        assert_eq!(decode_placement(&bytes), Ok(placement));
+        let falling = [&bytes[..bytes.len() - 8], &[2, 0, 0, 0, 1, 0, 0, 0]].concat();
+        assert!(matches!(decode_placement(&falling), Err(MetaError::Malformed(_))));
     }
 
     #[test]
     fn what_is_newer_is_told_from_what_is_malformed() {
         let unsupported = |bytes: &[u8]| matches!(decode(bytes), Err(MetaError::Unsupported { .. }));
-        assert!(unsupported(&[3]) && unsupported(&[200, 1, 2]) && unsupported(&[FORMAT, 4]));
+        assert!(unsupported(&[3]) && unsupported(&[200, 1, 2]) && unsupported(&[FORMAT, 5]));
         for malformed in [&[][..], &[1, b'{'], &[FORMAT], &[FORMAT, SET_SETTINGS, 1]] {
             assert!(matches!(decode(malformed), Err(MetaError::Malformed(_))), "{malformed:?}");
         }
@@ -311,7 +354,8 @@ mod tests {
     fn a_newer_format_is_not_measured_by_the_bounds_of_this_one() {
         let large = |format| vec![format; META_BYTES_MAX + 1];
         assert!(matches!(decode(&large(FORMAT + 1)), Err(MetaError::Unsupported { .. })));
-        assert!(matches!(decode_placement(&large(FORMAT + 1)), Err(MetaError::Unsupported { .. })));
+        assert!(matches!(decode_placement(&large(FORMAT_BEGUN + 1)), Err(MetaError::Unsupported { .. })));
+        assert!(matches!(decode_placement(&large(FORMAT_BEGUN)), Err(MetaError::Malformed(_))));
         assert!(matches!(decode(&large(FORMAT)), Err(MetaError::Malformed(_))));
     }
 
