@@ -235,7 +235,9 @@ impl Node {
             let Ok(_one_at_a_time) = self.joining.try_lock() else { return Err(under_way()) };
             let entry = self.entry(request.node, &client);
             return match self.identity()? {
-                stamp if request.rejoin => self.prepare_rejoin(stamp.as_ref(), &entry),
+                stamp if request.rejoin => {
+                    self.prepare_rejoin(stamp.as_ref(), &entry, asked.map_or(0, |member| member.disk_generation))
+                }
                 Some(stamp) => Err(other_members(&stamp)),
                 None => Ok(answer(entry, MemberDisk { generation: 0, id: self.hand_out_disk()? })),
             };
@@ -256,7 +258,8 @@ impl Node {
         if let Some(planned) = disks.get(&request.node).filter(|planned| **planned != disk)
             && !ledger_raft::bad!("disk-id-unchecked")
         {
-            return Err(other_disk(request.node, *planned, disk));
+            // Another attempt has drawn a later id, or has come to its end.
+            return Err(if request.rejoin { under_way() } else { other_disk(request.node, *planned, disk) });
         }
         let stamp = Stamp {
             format: Stamp::format_of(&disk_generations),

@@ -225,6 +225,8 @@ pub struct Node {
     waiting_for: watch::Sender<Option<String>>,
     /// Wakes the reconciler.
     pub(crate) kick: Notify,
+    /// Of the disk id that was drawn last for a rejoin here.
+    pub(crate) rejoin_generation: Mutex<u64>,
     /// Serializes init and join.
     pub(crate) joining: tokio::sync::Mutex<()>,
     /// Why the node cannot go on, once it cannot.
@@ -262,6 +264,7 @@ impl Node {
             not_run: Mutex::default(),
             waiting_for: watch::Sender::new(None),
             kick: Notify::new(),
+            rejoin_generation: Mutex::default(),
             joining: tokio::sync::Mutex::new(()),
             fatal: watch::Sender::new(None),
             digest_counts: DigestCounts::default(),

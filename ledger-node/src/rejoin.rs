@@ -1,8 +1,8 @@
 //! `node rejoin`: members whose data directories are empty come back through repair.
 //!
-//! **What it is.** The member that is asked (1) asks each empty node for a disk id, which that node
-//! draws for this one attempt; (2) asks every other member what it knows, and goes on only if the
-//! whole ones can repair the empty ones; (3) has every other member record the new disks, durably:
+//! **What it is.** The member that is asked (1) asks every other member what it knows, and goes on
+//! only if the whole ones can repair the empty ones; (2) has each empty node draw a disk id for this
+//! one attempt; (3) has every other member record the new disks, durably:
 //! from then on it refuses the old ones; (4) sends the empty nodes the plan. They stamp themselves,
 //! and all that they had counts as lost until the ordinary repair has ended.
 //!
@@ -35,8 +35,8 @@ pub(crate) type Disks = BTreeMap<u64, MemberDisk>;
 
 /// What a node that is to come back says of its directory.
 enum Found {
-    /// It is empty, and has this id for this attempt.
-    Empty(DiskId),
+    /// It is empty.
+    Empty,
     /// It is the member's since an earlier call.
     Joined(MemberDisk),
 }
@@ -70,18 +70,23 @@ impl Node {
         let back = self.named(&request, &stamp)?;
         let mut found = BTreeMap::new();
         for member in &back {
-            found.insert(member.node, self.find(member, &stamp).await?);
+            found.insert(member.node, self.look(member, &stamp).await?);
         }
         let empty: BTreeSet<u64> =
-            back.iter().map(|m| m.node).filter(|node| matches!(found[node], Found::Empty(_))).collect();
+            back.iter().map(|m| m.node).filter(|node| matches!(found[node], Found::Empty)).collect();
         let views = self.views(&found.keys().copied().collect(), &empty, &stamp).await?;
         let wanted = found.iter().map(|(node, found)| Ok((*node, wanted(*node, found, &views)?)));
-        let wanted = wanted.collect::<Result<Disks, AdminError>>()?;
+        let mut wanted = wanted.collect::<Result<Disks, AdminError>>()?;
         if !empty.is_empty() {
             let Some(placement) = self.placement() else {
                 return Err(AdminError::NotNow("the placement is not known here yet; repeat the command".to_owned()));
             };
             can_be_repaired(&stamp, &placement, &empty, &views)?;
+        }
+        for member in back.iter().filter(|member| empty.contains(&member.node)) {
+            if let Some(disk) = wanted.get_mut(&member.node) {
+                *disk = self.draw(member, disk.generation).await?;
+            }
         }
         self.record(&wanted, &views).await?;
         let stamp = running.stamp();
@@ -120,24 +125,14 @@ impl Node {
         Ok(back.into_values().collect())
     }
 
-    /// Asks a node that is to come back whose its directory is; an empty one draws a disk id.
-    async fn find(&self, member: &MemberEntry, stamp: &Stamp) -> Result<Found, AdminError> {
-        let prepare = v1::JoinRequest { node: member.node, prepare: true, rejoin: true, ..v1::JoinRequest::default() };
-        let mut client = self.dial(&member.client).await?;
-        let answer = match timeout_at(Instant::now() + limits::JOIN_WITHIN, client.join(prepare)).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(of_peer(member, &status)),
-            Err(_) => return Err(silent(member)),
-        };
-        let there = answer.member.unwrap_or_default();
-        if !answer.rejoin {
-            let why = format!("node {} at {} runs a build that knows no rejoin", member.node, member.client);
-            return Err(AdminError::Refused(format!("{why}; hint: start a newer one on the empty directory")));
-        }
-        let disk = MemberDisk { generation: there.disk_generation, id: disk_of(&there)? };
+    /// Asks a node that is to come back whose its directory is.
+    async fn look(&self, member: &MemberEntry, stamp: &Stamp) -> Result<Found, AdminError> {
+        let answer = self.ask_back(member, 0).await?;
         if answer.cluster.is_empty() {
-            return Ok(Found::Empty(disk.id));
+            return Ok(Found::Empty);
         }
+        let there = answer.member.unwrap_or_default();
+        let disk = MemberDisk { generation: there.disk_generation, id: disk_of(&there)? };
         if answer.cluster[..] != stamp.cluster || answer.incarnation != stamp.incarnation || there.node != member.node {
             return Err(AdminError::Refused(format!(
                 "the directory of the node at {} belongs to node {} of cluster {}; hint: start node {} on an empty directory",
@@ -154,6 +149,39 @@ impl Node {
             )));
         }
         Ok(Found::Joined(disk))
+    }
+
+    /// Has an empty node draw a disk id for this attempt, of this generation at least.
+    async fn draw(&self, member: &MemberEntry, generation: u64) -> Result<MemberDisk, AdminError> {
+        let answer = self.ask_back(member, generation).await?;
+        if !answer.cluster.is_empty() {
+            return Err(under_way());
+        }
+        let there = answer.member.unwrap_or_default();
+        Ok(MemberDisk { generation: there.disk_generation, id: disk_of(&there)? })
+    }
+
+    async fn ask_back(&self, member: &MemberEntry, disk_generation: u64) -> Result<v1::JoinResponse, AdminError> {
+        let asked =
+            v1::Member { node: member.node, client: member.client.clone(), disk_generation, ..v1::Member::default() };
+        let prepare = v1::JoinRequest {
+            node: member.node,
+            prepare: true,
+            rejoin: true,
+            members: vec![asked],
+            ..v1::JoinRequest::default()
+        };
+        let mut client = self.dial(&member.client).await?;
+        let answer = match timeout_at(Instant::now() + limits::JOIN_WITHIN, client.join(prepare)).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(of_peer(member, &status)),
+            Err(_) => return Err(silent(member)),
+        };
+        if !answer.rejoin {
+            let why = format!("node {} at {} runs a build that knows no rejoin", member.node, member.client);
+            return Err(AdminError::Refused(format!("{why}; hint: start a newer one on the empty directory")));
+        }
+        Ok(answer)
     }
 
     /// What every member but the empty ones knows of those that come back.
@@ -282,18 +310,30 @@ impl Node {
     }
 
     /// Whose the directory is, to the member that wants this node to come back on it. An empty one
-    /// gets a disk id for this attempt.
+    /// gets a disk id for this attempt when a generation is asked for. Later attempts are of later
+    /// generations, so that the members end on the id that was drawn last.
     pub(crate) fn prepare_rejoin(
         &self,
         stamp: Option<&Stamp>,
         entry: &MemberEntry,
+        generation: u64,
     ) -> Result<v1::JoinResponse, AdminError> {
         let Some(stamp) = stamp else {
+            let answer = |disk| v1::JoinResponse {
+                member: Some(on_disk(entry, disk)),
+                rejoin: true,
+                ..v1::JoinResponse::default()
+            };
+            if generation == 0 {
+                return Ok(answer(None));
+            }
+            let mut last = lock(&self.rejoin_generation);
+            let generation = generation.max(last.saturating_add(1));
             let random = &self.seams().raft.random;
             let drawn = self.identity_file.hand_out_for_rejoin(|| crate::data_dir::draw_disk_id(random.as_ref()));
             let id = drawn.map_err(|e| AdminError::Failed(format!("the disk's id cannot be written: {e}")))?;
-            let member = Some(on_disk(entry, Some(MemberDisk { generation: 0, id })));
-            return Ok(v1::JoinResponse { member, rejoin: true, ..v1::JoinResponse::default() });
+            *last = generation;
+            return Ok(answer(Some(MemberDisk { generation, id })));
         };
         let Some(own) = stamp.members.iter().find(|member| member.node == stamp.node) else { return Err(stopping()) };
         Ok(v1::JoinResponse {
@@ -331,7 +371,7 @@ fn wanted(node: u64, found: &Found, views: &BTreeMap<u64, View>) -> Result<Membe
             disk.id
         ))),
         Found::Joined(disk) => Ok(*disk),
-        Found::Empty(id) => {
+        Found::Empty => {
             let hears = views.iter().find(|(_, view)| view.heard.contains(&node));
             if let Some((other, _)) = hears {
                 return Err(AdminError::NotNow(format!(
@@ -339,7 +379,8 @@ fn wanted(node: u64, found: &Found, views: &BTreeMap<u64, View>) -> Result<Membe
                      changed; hint: if that directory is to be given up, stop its process first, and repeat the command"
                 )));
             }
-            Ok(MemberDisk { generation: generation + 1, id: *id })
+            // The node draws the id.
+            Ok(MemberDisk { generation: generation + 1, id: DiskId::default() })
         }
     }
 }
@@ -469,8 +510,8 @@ mod tests {
     #[test]
     fn each_attempt_is_of_a_later_generation_than_any_that_a_member_has_recorded() {
         let views = BTreeMap::from([(1, view(2, disk(0, 9))), (3, view(2, disk(4, 7)))]);
-        let new = wanted(2, &Found::Empty(DiskId([1; 16])), &views).expect("wanted");
-        assert_eq!(new, disk(5, 1));
+        let new = wanted(2, &Found::Empty, &views).expect("wanted");
+        assert_eq!(new.generation, 5);
         assert_eq!(wanted(2, &Found::Joined(disk(4, 7)), &views).expect("an earlier call"), disk(4, 7));
         let overtaken = wanted(2, &Found::Joined(disk(4, 6)), &views).expect_err("another one came later");
         assert!(overtaken.to_string().contains("empty its directory"), "{overtaken}");
