@@ -289,7 +289,8 @@ async fn keep_history(node: Arc<Node>, shard: Arc<Shard>, stop: tokio_util::sync
         let applied = shard.state().applied.borrow().position.index;
         let patience = applied.saturating_sub(limits::HISTORY_BACKLOG_ENTRIES_MAX);
         shard.group().hold_purge_above(kept.durable.max(patience));
-        if kept.is_gapped() {
+        // A store that could not be opened takes nothing, and may hold what seems to be missing.
+        if kept.is_gapped() && !kept.unopened {
             backfill_once(&node, &shard, turn, &mut refusals).await;
             turn += 1;
         }

@@ -145,10 +145,14 @@ impl Given {
 /// Answers a peer's question; may wait for the disk.
 ///
 /// # Errors
-/// The question is malformed, or the store cannot be read.
+/// The question is malformed, or the store cannot be read. A store that could not be opened lacks nothing
+/// for that: what no peer answers with is not given up.
 pub fn answer(history: &dyn History, question: &[u8]) -> io::Result<Bytes> {
     let ask = Ask::decode(question)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a malformed question for history"))?;
+    if history.coverage(ask.shard).unopened {
+        return Err(io::Error::other("the history store could not be opened here"));
+    }
     let bounds = PageBounds { records: BACKFILL_RECORDS, bytes: BACKFILL_BYTES / 2 };
     let page = match history.read(ask.shard, ask.from, bounds) {
         Ok(page) => page,

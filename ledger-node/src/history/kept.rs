@@ -506,7 +506,8 @@ impl History for KeptHistory {
 
     fn coverage(&self, shard: u32) -> Coverage {
         let state = self.lock();
-        let Some(kept) = state.shards.get(&shard) else { return Coverage::default() };
+        let unopened = self.store.is_unopened();
+        let Some(kept) = state.shards.get(&shard) else { return Coverage { unopened, ..Coverage::default() } };
         Coverage {
             oldest: kept.note.oldest,
             applied: kept.applied,
@@ -515,6 +516,7 @@ impl History for KeptHistory {
             gaps: kept.note.gaps.clone(),
             wanted: kept.wanted(),
             backlog_bytes: kept.backlog_bytes,
+            unopened,
         }
     }
 

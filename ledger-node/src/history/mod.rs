@@ -148,6 +148,8 @@ pub struct Coverage {
     pub wanted: u64,
     /// Bytes waiting to be written.
     pub backlog_bytes: usize,
+    /// The store could not be opened: what lies in it is not known before the next start.
+    pub unopened: bool,
 }
 
 impl Coverage {

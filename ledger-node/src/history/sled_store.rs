@@ -1,8 +1,9 @@
 //! History on disk: records in files, their places and all notes in sled. Rebuildable, verified when opened, never the only copy
 //! (docs/decisions/0003).
 //!
-//! A store that cannot be opened or written, as on a full disk, is opened anew when it is next
-//! written; until then it takes nothing, and the node runs without history of its own.
+//! A store that cannot be written any more, as on a full disk, is opened anew when it is next
+//! written. One that cannot be opened at the start takes nothing until the next start: what lies in it
+//! is not known to this process. The node runs without history of its own meanwhile.
 //!
 //! **Owns** sled's settings and its directory; that the files are synced before the places. **Must never** be trusted after a damage it reports: it is moved aside then.
 //! Must never take a full disk for damage.
@@ -42,7 +43,7 @@ impl HistoryFactory for SledHistory {
         };
         tracing::error!(
             error = %why, dir = %dir.display(),
-            "the history store cannot be opened; the node runs without it, tries again, and fills it from peers"
+            "the history store cannot be opened; the node runs without it: start it again once that is repaired"
         );
         let history = KeptHistory::threaded(Arc::new(SledStore::unopened(&home)), keep)?;
         Ok(history)
@@ -95,6 +96,8 @@ enum StoreState {
     Open(Opened),
     /// It could not be written: what was not synced may be gone.
     Failed(Opened),
+    /// It could not be opened again, and may be later: what it holds is known.
+    Down,
     /// It could not be opened.
     Unopened,
     Closed,
@@ -117,7 +120,7 @@ impl SledStore {
         Ok(Self { home: home.to_owned(), state: RwLock::new(StoreState::Open(Opened::open(home)?)) })
     }
 
-    /// One that is opened by the first write that finds it possible.
+    /// One that could not be opened.
     fn unopened(home: &Path) -> Self {
         Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened) }
     }
@@ -125,13 +128,12 @@ impl SledStore {
     fn with<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             StoreState::Open(opened) | StoreState::Failed(opened) => act(opened),
-            StoreState::Unopened => Err(not_open("could not be opened")),
+            StoreState::Down | StoreState::Unopened => Err(not_open("could not be opened")),
             StoreState::Closed => Err(not_open("is closed")),
         }
     }
 
-    /// A write. After one that failed, or where there is no open store, the store is opened anew
-    /// first.
+    /// A write. After one that failed the store is opened anew first.
     fn write<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
         if !matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), StoreState::Open(_)) {
             self.open_anew()?;
@@ -152,8 +154,9 @@ impl SledStore {
         match &*state {
             StoreState::Open(_) => return Ok(()),
             StoreState::Closed => return Err(not_open("is closed")),
+            StoreState::Unopened => return Err(not_open("could not be opened")),
             // sled lets go of its files before it is opened again.
-            StoreState::Failed(_) | StoreState::Unopened => *state = StoreState::Unopened,
+            StoreState::Failed(_) | StoreState::Down => *state = StoreState::Down,
         }
         *state = StoreState::Open(Opened::open(&self.home)?);
         tracing::info!(dir = %self.home.display(), "the history store is open again");
@@ -164,7 +167,7 @@ impl SledStore {
     fn noticed<T>(&self, done: io::Result<T>) -> io::Result<T> {
         if done.is_err() {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            *state = match std::mem::replace(&mut *state, StoreState::Unopened) {
+            *state = match std::mem::replace(&mut *state, StoreState::Down) {
                 StoreState::Open(opened) => StoreState::Failed(opened),
                 other => other,
             };
@@ -272,6 +275,7 @@ impl RecordStore for SledStore {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             StoreState::Unopened => Ok(Vec::new()),
             StoreState::Open(opened) | StoreState::Failed(opened) => opened.notes(),
+            StoreState::Down => Err(not_open("could not be opened")),
             StoreState::Closed => Err(not_open("is closed")),
         }
     }
@@ -283,6 +287,9 @@ impl RecordStore for SledStore {
     }
     fn size(&self) -> u64 {
         self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
+    }
+    fn is_unopened(&self) -> bool {
+        matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), StoreState::Unopened)
     }
     fn close(&self) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = StoreState::Closed;
@@ -414,8 +421,8 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Gap;
     use crate::history::tests::{KEEP, chain_of};
+    use crate::history::{Gap, backfill};
 
     #[test]
     fn a_damaged_directory_is_moved_aside_and_history_starts_anew() {
@@ -442,25 +449,34 @@ mod tests {
 
     /// A file where the directory should be keeps a store from being opened as a full disk does.
     #[test]
-    fn a_store_that_cannot_be_opened_ends_no_node_and_is_opened_once_it_can_be() {
+    fn a_store_that_cannot_be_opened_ends_no_node_and_loses_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
-        let home = dir.path().join("history");
-        std::fs::write(&home, b"in the way").expect("written");
+        let (home, aside) = (dir.path().join("history"), dir.path().join("aside"));
         let chain = chain_of(1, 30);
+        let history = SledHistory.open(&home, KEEP).expect("new");
+        history.begin(1, 0, chain.chains[0]);
+        chain.append(&*history, 1, 1..=20);
+        history.sync_through(1, 20).expect("durable");
+        history.close();
+        std::fs::rename(&home, &aside).expect("moved");
+        std::fs::write(&home, b"in the way").expect("written");
+
         let history = SledHistory.open(&home, KEEP).expect("the node runs without it");
         history.begin(1, 20, chain.chains[20]);
-        assert_eq!(history.coverage(1).gaps, [Gap { after: 0, through: 20, chain_to: Some(chain.chains[20]) }]);
+        chain.append(&*history, 1, 21..=25);
+        let coverage = history.coverage(1);
+        assert!(coverage.unopened && coverage.is_gapped(), "{coverage:?}");
+        let asked = backfill::Ask { shard: 1, from: 1, offset: 0 };
+        assert!(backfill::answer(&*history, &asked.encode()).is_err(), "a peer may not take it for lost");
         history.close();
 
-        let store = SledStore::unopened(&home.join(DIR));
-        assert_eq!(store.notes().expect("none"), []);
-        assert!(store.put(&stored(7)).is_err() && store.sync().is_err() && store.last_up_to(1, 9).is_err());
         std::fs::remove_file(&home).expect("out of the way");
-        store.put(&stored(7)).expect("opened by a write");
-        store.sync().expect("durable");
-        assert_eq!(store.last_up_to(1, 9).expect("readable").map(|(index, _)| index), Some(7));
-        store.close();
-        assert!(store.put(&stored(8)).is_err(), "closed for good");
+        std::fs::rename(&aside, &home).expect("moved back");
+        let history = SledHistory.open(&home, KEEP).expect("it is all there");
+        history.begin(1, 20, chain.chains[20]);
+        let coverage = history.coverage(1);
+        assert!(!coverage.unopened && !coverage.is_gapped(), "{coverage:?}");
+        history.close();
     }
 
     #[test]

@@ -88,6 +88,10 @@ pub trait RecordStore: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Bytes taken.
     fn size(&self) -> u64;
+    /// Whether it could not be opened: it takes nothing, and what lies in it is not known.
+    fn is_unopened(&self) -> bool {
+        false
+    }
     /// Lets go of the files, whoever still holds the store: it can be opened again at once. All else fails from then on.
     fn close(&self) {}
 }
