@@ -1,5 +1,6 @@
 //! Disks without a free byte: nodes start, elect and read, nothing is taken for damage, and leadership stays where it is.
 
+#[expect(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use std::collections::BTreeMap;
