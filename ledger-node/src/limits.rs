@@ -323,7 +323,7 @@ const _: () = assert!(
 );
 const _: () =
     assert!(DESCRIPTORS_FILES_MIN + DESCRIPTORS_PEERS + DESCRIPTORS_KEPT + DESCRIPTORS_BESIDE < DESCRIPTORS_MIN);
-// Both lanes to each other node, what each of them may have here, and connections that have not said who they are.
+// Both lanes to each other node, what each of them may have here, and connections that have not sent a hello.
 const _: () = assert!(
     DESCRIPTORS_PEERS as usize
         >= (2 + 2 * ledger_raft::limits::PEER_CONNECTIONS_PER_LANE_MAX) * (MEMBERS_MAX - 1)

@@ -100,7 +100,7 @@ pub const READ_CHUNK_BYTES: usize = 128 << 10;
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// A handshake that takes longer failed.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
-/// Accepted connections that have not said who they are: beyond it the oldest of the source with most of them is closed. A member
+/// Accepted connections that have not sent a hello: beyond it the oldest of the source with most of them is closed. A member
 /// says so with its first packet.
 pub const GREETINGS_MAX: usize = 32;
 /// ... of one source: beyond it its oldest is closed. All other members may come from one, each with both lanes at once.

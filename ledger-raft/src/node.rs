@@ -147,7 +147,7 @@ impl RaftNode {
         Ok(Self { inner: Arc::new(Inner { ground, peer_addr }) })
     }
 
-    /// Accepted connections: those that have not said who they are, and those of members.
+    /// Accepted connections: those that have not sent a hello, and those of members.
     pub fn peer_connections(&self) -> (usize, usize) {
         self.inner.ground.registry.places.counts()
     }

@@ -20,7 +20,7 @@ use crate::limits::{GREETINGS_MAX, GREETINGS_PER_SOURCE_MAX, PEER_CONNECTIONS_PE
 /// Who holds a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
-    /// A connection that has not said who it is, by its source.
+    /// A connection that has not sent a hello, by its source.
     Greeting(IpAddr),
     /// A member's, for one lane.
     Member(NodeId, Lane),
@@ -72,7 +72,7 @@ impl Places {
         (Place { number, places: self.clone(), stop }, had_room)
     }
 
-    /// Connections that have not said who they are, and those of members.
+    /// Connections that have not sent a hello, and those of members.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let inner = lock(&self.0);
         let greeting = count(&inner.1, |holder| matches!(holder, Holder::Greeting(_)));
@@ -112,7 +112,7 @@ fn close_oldest(held: &mut Held, is: impl Fn(&Holder) -> bool) -> bool {
     closed.inspect(|(_, stop)| stop.cancel()).is_some()
 }
 
-/// The source with the most connections that have not said who they are.
+/// The source with the most connections that have not sent a hello.
 fn most_greetings(held: &Held) -> Option<Holder> {
     let mut by_source = BTreeMap::<IpAddr, usize>::new();
     for (holder, _) in held.values() {
