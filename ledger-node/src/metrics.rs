@@ -228,6 +228,8 @@ impl NodeMetrics {
         for (kind, count) in [("greeting", greeting), ("member", members)] {
             self.gauge("holdfast_peer_connections", &[("kind", kind.to_owned())], count as f64);
         }
+        let twins = node.running().map(|running| running.raft.twins().len()).unwrap_or_default();
+        self.gauge("holdfast_peer_twins", &[], twins as f64);
         self.gauge("holdfast_descriptors_limit", &[], node.seams().descriptors.unwrap_or_default() as f64);
         node.gates.all().into_iter().for_each(|gate| self.connections(gate));
         self.digests(node.digest_counts());

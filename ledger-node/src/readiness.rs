@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use ledger_raft::{GroupStatus, RaftTuning, Role};
+use ledger_raft::{GroupStatus, RaftTuning, Role, Twin};
 
 use crate::limits::READY_AGE_MAX;
 use crate::node::{Node, NodeState, lock};
@@ -47,6 +47,9 @@ pub(crate) fn checks(node: &Node) -> Vec<Check> {
         out.push(check("meta-apply", meta.apply_halted));
         out.push(refused_entries("meta-entries".to_owned(), meta.entries_refused));
     }
+    for twin in node.running().map(|running| running.raft.twins()).unwrap_or_default() {
+        out.push(warning(format!("node-{}-process", twin.node.0), Some(two_processes(&twin))));
+    }
     for shard in node.shards() {
         shard_checks(&shard, tuning, &mut out);
     }
@@ -63,6 +66,14 @@ fn serving(node: &Node) -> Check {
     };
     let waits = node.waiting_for().map(|what| format!(", and waits for {what}")).unwrap_or_default();
     check("serving", Some(format!("the node is {state}{waits}")))
+}
+
+fn two_processes(twin: &Twin) -> String {
+    let Twin { node, newer, older } = twin;
+    format!(
+        "two live processes are node {} on the same disk id, run {} at {} and run {} at {}: stop one of them",
+        node.0, newer.0, newer.1, older.0, older.1
+    )
 }
 
 /// Replicas that are to run here and do not: the node serves its other shards meanwhile.

@@ -50,3 +50,4 @@ mod vote_gate;
 pub use api::*;
 pub use node::{AddressPolicy, Group, PeerEntry, PeerHandler, RaftNode, RaftNodeConfig};
 pub use quorum::{MissingVoter, NoQuorum};
+pub use transport::twins::Twin;

@@ -112,6 +112,11 @@ pub const PEER_CONNECTIONS_PER_LANE_MAX: usize = 2;
 pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between connection attempts.
 pub const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// A run of a node that is heard so long after a newer one connected is a second live process: what a
+/// process sent before its end is read long before.
+pub const TWIN_AFTER: Duration = Duration::from_secs(5);
+/// A second process counts as live for so long after it was heard.
+pub const TWIN_FRESH: Duration = Duration::from_secs(60);
 /// An idle connection is pinged that often, so that a half-open one is noticed.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
 /// A connection that was silent for that long is dead.

@@ -38,6 +38,7 @@ use crate::transport::handshake::Identity;
 use crate::transport::link::Links;
 use crate::transport::members::Members;
 use crate::transport::server::{Registry, serve};
+use crate::transport::twins::Twin;
 use crate::types::{Membership, Peer, position};
 use crate::upkeep;
 use crate::wal::{Wal, WalConfig, WalIdentity, WalUsage};
@@ -150,6 +151,11 @@ impl RaftNode {
     /// Accepted connections: those that have not sent a hello, and those of members.
     pub fn peer_connections(&self) -> (usize, usize) {
         self.inner.ground.registry.places.counts()
+    }
+
+    /// Nodes of which two processes are live at once, as far as both are connected here.
+    pub fn twins(&self) -> Vec<Twin> {
+        self.inner.ground.registry.twins.all()
     }
 
     /// Where peers really connect to.

@@ -18,5 +18,6 @@ pub(crate) mod network;
 pub(crate) mod places;
 pub(crate) mod pull;
 pub(crate) mod server;
+pub(crate) mod twins;
 
 pub(crate) use checks::Known;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::link::{Links, lock};
 use super::network::Offer;
 use super::places::Places;
 use super::pull::take_offer;
+use super::twins::Twins;
 use crate::api::{GroupId, NodeId};
 use crate::codec::{self, malformed};
 use crate::currency::Word;
@@ -57,6 +58,8 @@ pub(crate) struct Registry {
     pub(crate) suspected: Mutex<BTreeSet<NodeId>>,
     /// Connections from peers, and those that may become some.
     pub(crate) places: Arc<Places>,
+    /// Processes of the peers.
+    pub(crate) twins: Twins,
 }
 
 impl Registry {
@@ -70,8 +73,8 @@ impl Registry {
     ) -> Self {
         let (temporary_names, refused) = (Arc::default(), Mutex::default());
         let (groups, suspected) = (RwLock::default(), Mutex::default());
-        let places = Arc::default();
-        Self { me, groups, links, handler, from, seams, stop, temporary_names, refused, suspected, places }
+        let (places, twins) = Default::default();
+        Self { me, groups, links, handler, from, seams, stop, temporary_names, refused, suspected, places, twins }
     }
 
     pub(crate) fn all_groups(&self) -> Vec<Arc<GroupCore>> {
@@ -147,11 +150,14 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
     tracing::debug!(peer = peer.0, ?lane, %from, run, "a peer connected");
     let (read, write) = tokio::io::split(io);
     let queue = start_writer(write, stop.clone(), false);
+    let newest_run = registry.twins.connected(peer, run, from);
     let served = Arc::new(Served {
         registry,
         peer,
         lane,
         from,
+        run,
+        newest_run,
         queue,
         stop: stop.clone(),
         slots: Arc::new(Semaphore::new(CONTROL_IN_FLIGHT_MAX)),
@@ -166,6 +172,7 @@ async fn welcome(registry: Arc<Registry>, mut io: BoxIo, from: SocketAddr) {
     }
     stop.cancel();
     lock(&served.streams).clear();
+    served.registry.twins.closed(peer, run);
     failover::connection_closed(&served.registry, served.peer);
 }
 
@@ -178,6 +185,9 @@ struct Served {
     peer: NodeId,
     lane: Lane,
     from: SocketAddr,
+    run: u64,
+    /// The peer's run that connected last.
+    newest_run: Arc<AtomicU64>,
     queue: SendQueue,
     stop: CancellationToken,
     slots: Arc<Semaphore>,
@@ -194,6 +204,9 @@ impl Served {
             };
             if frame.kind.lane().is_some_and(|lane| lane != self.lane) {
                 return Err(malformed(&format!("question: {:?} on the other lane", frame.kind)));
+            }
+            if self.newest_run.load(Ordering::Relaxed) != self.run {
+                self.registry.twins.heard(self.peer, self.run, self.from);
             }
             match frame.kind {
                 Kind::Ping => self.queue.send_urgent(Outgoing::new(Kind::Pong, 0, 0, Bytes::new())),

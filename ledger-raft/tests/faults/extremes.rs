@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const CONTROL: u8 = 1;
 pub(crate) const BULK: u8 = 2;
 
-const PING: u8 = 1;
+pub(crate) const PING: u8 = 1;
 const PONG: u8 = 2;
 const ANSWER: u8 = 3;
 const VOTE: u8 = 10;
@@ -43,6 +43,11 @@ pub(crate) fn hello(cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> 
 
 /// Of a node that is on this disk.
 pub(crate) fn hello_on(disk: DiskId, cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> {
+    hello_of_run(9, disk, cluster, from, to, lane)
+}
+
+/// Of one process of that node.
+pub(crate) fn hello_of_run(run: u64, disk: DiskId, cluster: [u8; 16], from: u64, to: u64, lane: u8) -> Vec<u8> {
     let mut b = b"HFPEER\r\n".to_vec();
     b.extend(ledger_raft::limits::PEER_PROTOCOL.to_le_bytes());
     b.push(lane);
@@ -52,7 +57,7 @@ pub(crate) fn hello_on(disk: DiskId, cluster: [u8; 16], from: u64, to: u64, lane
     b.extend(from.to_le_bytes());
     b.extend(to.to_le_bytes());
     b.extend(disk.0);
-    b.extend(9u64.to_le_bytes());
+    b.extend(run.to_le_bytes());
     b.extend([0; 4]);
     b.extend(crc32c::crc32c(&b).to_le_bytes());
     b

@@ -6,9 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{Cluster, PATIENCE, tuning};
+use crate::common::{Cluster, PATIENCE, disk_of, tuning};
 use crate::extremes::{
-    BULK, CONTROL, HEARTBEAT, SNAPSHOT_READ, append_knowing, connect, frame, hello, hello_on, log_id, until_frame, vote,
+    BULK, CONTROL, HEARTBEAT, PING, SNAPSHOT_READ, append_knowing, connect, frame, hello, hello_of_run, hello_on,
+    log_id, until_frame, vote,
 };
 use ledger_raft::limits::{GREETINGS_PER_SOURCE_MAX, PEER_CONNECTIONS_PER_LANE_MAX};
 use ledger_raft::{AddressPolicy, DiskId, NodeId};
@@ -190,4 +191,35 @@ async fn a_disk_that_was_replaced_is_closed_at_once_and_refused_by_name() {
     assert_eq!(answer(addr, &hello_on(new, c.cluster, 2, 1, CONTROL)).await, Some(0), "the new one");
     let asked = node.ask_peer(NodeId(2), &c.addrs[&NodeId(2)], "x".into(), PATIENCE).await.expect_err("refused");
     assert!(asked.to_string().contains("on another disk"), "{asked}");
+}
+
+#[tokio::test]
+async fn two_processes_of_one_node_are_noticed_and_named() {
+    let mut c = Cluster::start(3, tuning()).await;
+    c.kill(2);
+    let addr = c.addrs[&NodeId(1)].clone();
+    let process = async |run: u64| {
+        let mut io = TcpStream::connect(&addr).await.expect("it listens");
+        let hello = hello_of_run(run, disk_of(NodeId(2)), c.cluster, 2, 1, CONTROL);
+        io.write_all(&hello).await.expect("sent");
+        let mut welcome = [0; 64];
+        io.read_exact(&mut welcome[..24]).await.expect("answered");
+        assert_eq!(welcome[8], 0, "a member");
+        io
+    };
+    let (mut first, mut second) = (process(71).await, process(72).await);
+    assert_eq!(c.nodes[&1].node.twins(), [], "a restart looks like this");
+    let noticed = async {
+        loop {
+            first.write_all(&frame(PING, 0, b"")).await.expect("it is not refused");
+            second.write_all(&frame(PING, 0, b"")).await.expect("it is not refused");
+            if let [twin] = &c.nodes[&1].node.twins()[..] {
+                return twin.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let twin = tokio::time::timeout(PATIENCE, noticed).await.expect("noticed");
+    assert_eq!((twin.node, twin.newer.0, twin.older.0), (NodeId(2), 72, 71));
+    assert_eq!(twin.older.1, first.local_addr().expect("an address"));
 }
