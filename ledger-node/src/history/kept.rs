@@ -76,6 +76,8 @@ pub(super) struct Kept {
     pub(super) resume: Option<Resume>,
     /// How far the first gap was fetched.
     pub(super) fetch: Option<Fetch>,
+    /// The restored state that this run began with: its index and chain value.
+    pub(super) began: Option<(u64, u128)>,
 }
 
 impl Kept {
@@ -148,6 +150,21 @@ impl KeptHistory {
     /// As [`Self::threaded`].
     pub fn inline(store: Arc<dyn RecordStore>, keep: Retention) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self::load(store, keep, true)?))
+    }
+
+    /// With nobody who writes but [`Self::write_now`].
+    #[cfg(test)]
+    pub(super) fn unwritten(store: Arc<dyn RecordStore>, keep: Retention) -> Self {
+        Self::load(store, keep, false).expect("readable")
+    }
+
+    /// Writes what waits.
+    #[cfg(test)]
+    pub(super) fn write_now(&self) {
+        let mut state = self.lock();
+        let (batch, through) = Self::next_batch(&state);
+        self.save_notes(&mut state).and_then(|()| self.store.put(&batch)).expect("written");
+        Self::batch_written(&mut state, &through);
     }
 
     fn load(store: Arc<dyn RecordStore>, keep: Retention, inline: bool) -> io::Result<Self> {
@@ -250,19 +267,30 @@ impl KeptHistory {
             let Some(kept) = state.shards.get_mut(&shard) else { continue };
             let chain_to = kept.backlog.back().and_then(|(_, bytes)| chain_behind(bytes));
             let gap = Gap { after: kept.written, through: kept.applied, chain_to };
-            tracing::warn!(
-                shard,
-                after = gap.after,
-                through = gap.through,
-                why,
-                "history is gapped; it will be filled from peers"
-            );
+            // A gap that only grows is in the log already.
+            if kept.note.gaps.last().is_none_or(|last| last.through < gap.after) {
+                let (after, through) = (gap.after, gap.through);
+                tracing::warn!(shard, after, through, why, "history is gapped; it will be filled from peers");
+            }
             state.backlog_bytes -= kept.backlog_bytes;
             kept.backlog.clear();
             kept.backlog_bytes = 0;
             kept.written = kept.applied;
             kept.add_gap(gap);
         }
+    }
+
+    /// The store was opened again after a failure: what was not synced may be gone. Under the right to
+    /// write.
+    pub(super) fn lost_unsynced(&self) {
+        let mut state = self.lock();
+        for kept in state.shards.values_mut() {
+            kept.add_gap(Gap { after: kept.durable, through: kept.written, chain_to: None });
+            kept.durable = kept.written;
+            (kept.fetch, kept.resume) = (None, None);
+        }
+        drop(state);
+        self.done.notify_all();
     }
 
     /// What the writer's thread does now and then.
@@ -457,6 +485,10 @@ impl History for KeptHistory {
         } else if state.backlog_bytes > HISTORY_BACKLOG_BYTES_MAX || state.failed.is_some() {
             let why = state.failed.clone().unwrap_or_else(|| "the store is slower than the log".to_owned());
             self.drop_backlog(state, &why);
+            if self.store.is_unopened() {
+                // Snapshots wait for it no longer.
+                state.shards.values_mut().for_each(|kept| kept.durable = kept.written);
+            }
         } else if wake {
             self.work.notify_one();
         }
@@ -480,6 +512,9 @@ impl History for KeptHistory {
             }
             if let Some(why) = &state.failed {
                 return Err(io::Error::other(why.clone()));
+            }
+            if self.store.is_unopened() {
+                return Err(io::Error::new(io::ErrorKind::NotConnected, "the history store could not be opened"));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || state.stopped {

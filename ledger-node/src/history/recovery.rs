@@ -7,7 +7,7 @@
 //!
 //! **Owns** those comparisons. **Must never** take a later record as proof that earlier ones are there. **Read next**: [`super::kept`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use bytes::Bytes;
@@ -101,6 +101,7 @@ impl KeptHistory {
             kept.add_gap(Gap { after: kept.note.oldest.saturating_sub(1), through: at, chain_to: Some(chain) });
         }
         (kept.applied, kept.written, kept.durable) = (at, at, at);
+        kept.began = Some((at, chain));
         let _later = self.save_note(shard, kept);
     }
 
@@ -111,17 +112,46 @@ impl KeptHistory {
         if let Some(hole) = kept.note.gaps.iter().find(|gap| gap.through > at).map(|gap| gap.after.max(at)) {
             self.remove_from(shard, hole + 1)?;
         }
-        kept.change_note(|note| {
-            note.gaps.retain(|gap| gap.after < at);
-            if let Some(gap) = note.gaps.last_mut()
-                && gap.through > at
-            {
-                *gap = Gap { after: gap.after, through: at, chain_to: Some(chain) };
-            }
-        });
+        kept.change_note(|note| note.end_gaps_at(at, chain));
         self.check_end(shard, kept, at, chain)?;
         let last = self.store.last_index(shard, u64::MAX)?.filter(|last| *last > at);
         kept.resume = last.map(|last| Resume { marks: VecDeque::new(), more_from: at + 1, last });
+        Ok(())
+    }
+
+    /// The store was opened at last, after states were restored without it: what lies in it up to those
+    /// states is compared with them now, and what was dropped since is missing. Under the right to write.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(super) fn opened_late(&self) -> io::Result<()> {
+        let mut notes = BTreeMap::new();
+        for (shard, bytes) in self.store.notes()? {
+            let note = Note::decode(&bytes);
+            notes.insert(shard, note.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?);
+        }
+        let began = |(shard, kept): (&u32, &Kept)| Some((*shard, kept.began?));
+        let restored: Vec<(u32, (u64, u128))> = self.lock().shards.iter().filter_map(began).collect();
+        for (shard, (at, chain)) in restored {
+            let mut found = Kept { note: notes.remove(&shard).unwrap_or_default(), ..Kept::default() };
+            for hole in holes(self.store.as_ref(), shard, &found.note)? {
+                found.add_gap(hole);
+            }
+            // What lies behind the state comes again, or is missing.
+            self.remove_from(shard, at + 1)?;
+            found.note.end_gaps_at(at, chain);
+            self.check_end(shard, &mut found, at, chain)?;
+            let mut state = self.lock();
+            let Some(kept) = state.shards.get_mut(&shard).filter(|kept| kept.began == Some((at, chain))) else {
+                continue;
+            };
+            let dropped = kept.note.gaps.last().filter(|gap| gap.through > at).cloned();
+            if let Some(gap) = dropped {
+                found.add_gap(Gap { after: at, ..gap });
+            }
+            kept.change_note(|note| *note = found.note);
+            (kept.fetch, kept.resume) = (None, None);
+        }
         Ok(())
     }
 

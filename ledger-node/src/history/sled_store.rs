@@ -1,9 +1,8 @@
 //! History on disk: records in files, their places and all notes in sled. Rebuildable, verified when opened, never the only copy
 //! (docs/decisions/0003).
 //!
-//! A store that cannot be written any more, as on a full disk, is opened anew when it is next
-//! written. One that cannot be opened at the start takes nothing until the next start: what lies in it
-//! is not known to this process. The node runs without history of its own meanwhile.
+//! A store that cannot be opened or written, as on a full disk, takes nothing until the writer has had it
+//! opened again. The node runs without history of its own meanwhile.
 //!
 //! **Owns** sled's settings and its directory; that the files are synced before the places. **Must never** be trusted after a damage it reports: it is moved aside then.
 //! Must never take a full disk for damage.
@@ -13,12 +12,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
 use super::record_files::{Newest, Place, RecordFiles};
-use super::store::{Mark, RecordStore, Stored};
+use super::store::{Mark, Ready, RecordStore, Stored};
 use super::{History, HistoryFactory, KeptHistory, PageBounds, Retention};
 use crate::limits::{HISTORY_CACHE_BYTES, HISTORY_SEGMENT_BYTES};
 
@@ -43,7 +43,7 @@ impl HistoryFactory for SledHistory {
         };
         tracing::error!(
             error = %why, dir = %dir.display(),
-            "the history store cannot be opened; the node runs without it: start it again once that is repaired"
+            "the history store cannot be opened; the node runs without it and tries again every ten seconds"
         );
         let history = KeptHistory::threaded(Arc::new(SledStore::unopened(&home)), keep)?;
         Ok(history)
@@ -88,10 +88,12 @@ fn free_name(dir: &Path) -> io::Result<PathBuf> {
 struct SledStore {
     home: PathBuf,
     state: RwLock<StoreState>,
+    /// Whether it was never open in this process.
+    unopened: AtomicBool,
 }
 
 /// sled refuses everything after one failed write, so a store that could not be written is opened
-/// anew.
+/// again.
 enum StoreState {
     Open(Opened),
     /// It could not be written: what was not synced may be gone.
@@ -117,62 +119,72 @@ struct Opened {
 
 impl SledStore {
     fn open(home: &Path) -> io::Result<Self> {
-        Ok(Self { home: home.to_owned(), state: RwLock::new(StoreState::Open(Opened::open(home)?)) })
+        let state = RwLock::new(StoreState::Open(Opened::open(home)?));
+        Ok(Self { home: home.to_owned(), state, unopened: AtomicBool::new(false) })
     }
 
     /// One that could not be opened.
     fn unopened(home: &Path) -> Self {
-        Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened) }
+        Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened), unopened: AtomicBool::new(true) }
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, StoreState> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, StoreState> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
-        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.read_state() {
             StoreState::Open(opened) | StoreState::Failed(opened) => act(opened),
             StoreState::Down | StoreState::Unopened => Err(not_open("could not be opened")),
             StoreState::Closed => Err(not_open("is closed")),
         }
     }
 
-    /// A write. After one that failed the store is opened anew first.
+    /// A write or sync. After one that failed there is none before the writer had the store opened
+    /// again: it alone knows what was not durable.
     fn write<T>(&self, act: impl FnOnce(&Opened) -> io::Result<T>) -> io::Result<T> {
-        if !matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), StoreState::Open(_)) {
-            self.open_anew()?;
-        }
-        self.noticed(self.with(act))
-    }
-
-    /// A sync. What was written before a failure was not made durable by it.
-    fn sync_open(&self) -> io::Result<()> {
-        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
-            StoreState::Open(opened) => opened.sync(),
-            _ => Err(not_open("could not be written")),
-        }
-    }
-
-    fn open_anew(&self) -> io::Result<()> {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            StoreState::Open(_) => return Ok(()),
+        let done = match &*self.read_state() {
+            StoreState::Open(opened) => act(opened),
             StoreState::Closed => return Err(not_open("is closed")),
-            StoreState::Unopened => return Err(not_open("could not be opened")),
-            // sled lets go of its files before it is opened again.
-            StoreState::Failed(_) | StoreState::Down => *state = StoreState::Down,
-        }
-        *state = StoreState::Open(Opened::open(&self.home)?);
-        tracing::info!(dir = %self.home.display(), "the history store is open again");
-        Ok(())
-    }
-
-    /// Notes that a write failed.
-    fn noticed<T>(&self, done: io::Result<T>) -> io::Result<T> {
+            _ => return Err(not_open("could not be written")),
+        };
         if done.is_err() {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.write_state();
             *state = match std::mem::replace(&mut *state, StoreState::Down) {
                 StoreState::Open(opened) => StoreState::Failed(opened),
                 other => other,
             };
         }
         done
+    }
+
+    fn open_again(&self) -> io::Result<Ready> {
+        let (before, late) = {
+            let mut state = self.write_state();
+            match &*state {
+                StoreState::Open(_) => return Ok(Ready::Open),
+                StoreState::Closed => return Err(not_open("is closed")),
+                StoreState::Unopened => (None, true),
+                StoreState::Failed(_) | StoreState::Down => {
+                    (Some(std::mem::replace(&mut *state, StoreState::Down)), false)
+                }
+            }
+        };
+        // sled lets go of its files before it is opened again; readers meanwhile learn that it is not open.
+        drop(before);
+        let opened = Opened::open(&self.home)?;
+        let mut state = self.write_state();
+        if matches!(&*state, StoreState::Closed) {
+            return Err(not_open("is closed"));
+        }
+        *state = StoreState::Open(opened);
+        self.unopened.store(false, Ordering::Release);
+        tracing::info!(dir = %self.home.display(), "the history store is open again");
+        Ok(if late { Ready::Late } else { Ready::Again })
     }
 }
 
@@ -272,7 +284,7 @@ impl RecordStore for SledStore {
         self.write(|opened| opened.remove(shard, from, through, max))
     }
     fn notes(&self) -> io::Result<Vec<(u32, Vec<u8>)>> {
-        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.read_state() {
             StoreState::Unopened => Ok(Vec::new()),
             StoreState::Open(opened) | StoreState::Failed(opened) => opened.notes(),
             StoreState::Down => Err(not_open("could not be opened")),
@@ -283,16 +295,19 @@ impl RecordStore for SledStore {
         self.write(|opened| opened.put_note(shard, note))
     }
     fn sync(&self) -> io::Result<()> {
-        self.noticed(self.sync_open())
+        self.write(Opened::sync)
     }
     fn size(&self) -> u64 {
         self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
     }
     fn is_unopened(&self) -> bool {
-        matches!(&*self.state.read().unwrap_or_else(PoisonError::into_inner), StoreState::Unopened)
+        self.unopened.load(Ordering::Acquire)
+    }
+    fn ready(&self) -> io::Result<Ready> {
+        self.open_again()
     }
     fn close(&self) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = StoreState::Closed;
+        *self.write_state() = StoreState::Closed;
     }
 }
 
@@ -443,10 +458,6 @@ mod tests {
         history.close();
     }
 
-    fn stored(index: u64) -> [Stored; 1] {
-        [Stored { shard: 1, index, bytes: Bytes::from_static(b"a record") }]
-    }
-
     /// A file where the directory should be keeps a store from being opened as a full disk does.
     #[test]
     fn a_store_that_cannot_be_opened_ends_no_node_and_loses_nothing() {
@@ -464,33 +475,54 @@ mod tests {
         let history = SledHistory.open(&home, KEEP).expect("the node runs without it");
         history.begin(1, 20, chain.chains[20]);
         chain.append(&*history, 1, 21..=25);
-        let coverage = history.coverage(1);
-        assert!(coverage.unopened && coverage.is_gapped(), "{coverage:?}");
+        assert!(history.coverage(1).unopened);
+        assert!(history.sync_through(1, 25).is_err(), "no snapshot counts on it");
         let asked = backfill::Ask { shard: 1, from: 1, offset: 0 };
         assert!(backfill::answer(&*history, &asked.encode()).is_err(), "a peer may not take it for lost");
         history.close();
 
+        // As the writer does it, which tries every ten seconds.
+        let store = Arc::new(SledStore::unopened(&home.join(DIR)));
+        let history = KeptHistory::unwritten(store.clone(), KEEP);
+        history.begin(1, 20, chain.chains[20]);
+        chain.append(&history, 1, 21..=25);
+        assert!(store.ready().is_err() && store.is_unopened());
         std::fs::remove_file(&home).expect("out of the way");
         std::fs::rename(&aside, &home).expect("moved back");
-        let history = SledHistory.open(&home, KEEP).expect("it is all there");
-        history.begin(1, 20, chain.chains[20]);
+        assert_eq!(store.ready().expect("it opens"), Ready::Late);
+        history.opened_late().expect("readable");
+        history.write_now();
         let coverage = history.coverage(1);
         assert!(!coverage.unopened && !coverage.is_gapped(), "{coverage:?}");
-        history.close();
+        let all = history.read(1, 1, PageBounds { records: 100, bytes: usize::MAX }).expect("readable");
+        // The first entry of the chain changes nothing.
+        assert_eq!(all.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (2..=25).collect::<Vec<_>>());
+        store.close();
     }
 
     #[test]
-    fn nothing_counts_as_durable_after_a_write_that_failed_and_the_next_opens_the_store_anew() {
+    fn nothing_counts_as_durable_after_a_write_that_failed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = SledStore::open(&dir.path().join(DIR)).expect("new");
-        store.put(&stored(7)).expect("written");
-        store.sync().expect("durable");
+        let chain = chain_of(1, 30);
+        let store = Arc::new(SledStore::open(&dir.path().join(DIR)).expect("new"));
+        let history = KeptHistory::unwritten(store.clone(), KEEP);
+        history.begin(1, 0, chain.chains[0]);
+        chain.append(&history, 1, 1..=10);
+        history.write_now();
+        // Another one than the writer meets the failure.
         let failed = store.write(|_| -> io::Result<()> { Err(io::ErrorKind::StorageFull.into()) });
-        assert!(failed.is_err() && store.sync().is_err());
+        assert!(failed.is_err() && store.sync().is_err() && store.put(&[]).is_err());
         assert!(store.last_up_to(1, 9).expect("readable meanwhile").is_some());
-        store.put(&stored(8)).expect("opened anew");
+        assert_eq!(store.ready().expect("it opens again"), Ready::Again);
+        history.lost_unsynced();
+        let coverage = history.coverage(1);
+        assert_eq!(coverage.gaps, [Gap { after: 0, through: 10, chain_to: None }], "none of it was synced");
+        assert_eq!(store.ready().expect("open"), Ready::Open);
+        chain.append(&history, 1, 11..=20);
+        history.write_now();
         store.sync().expect("durable");
-        assert_eq!(store.last_up_to(1, 9).expect("readable").map(|(index, _)| index), Some(8));
+        store.close();
+        assert!(store.ready().is_err(), "closed for good");
     }
 
     #[test]

@@ -39,6 +39,17 @@ impl Mark {
     }
 }
 
+/// What became of a store since it was asked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// Nothing: it is open.
+    Open,
+    /// It was opened again: what was not synced before may be gone.
+    Again,
+    /// It was opened for the first time.
+    Late,
+}
+
 /// An ordered map of records. Readers and one writer at once.
 pub trait RecordStore: Send + Sync + 'static {
     /// Stores records; readable at once, durable after [`RecordStore::sync`].
@@ -88,9 +99,18 @@ pub trait RecordStore: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Bytes taken.
     fn size(&self) -> u64;
-    /// Whether it could not be opened: it takes nothing, and what lies in it is not known.
+    /// Whether it could not be opened yet: it takes nothing, and what lies in it is not known. Waits for
+    /// nothing.
     fn is_unopened(&self) -> bool {
         false
+    }
+    /// Opens it again after a write failed, or at last. For the writer alone, which asks before it
+    /// writes: until then every write and sync is an error.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn ready(&self) -> io::Result<Ready> {
+        Ok(Ready::Open)
     }
     /// Lets go of the files, whoever still holds the store: it can be opened again at once. All else fails from then on.
     fn close(&self) {}
@@ -109,6 +129,16 @@ pub struct Note {
 const NOTE_VERSION: u8 = 1;
 
 impl Note {
+    /// Gaps end where a restored state does, whose chain value is known.
+    pub(super) fn end_gaps_at(&mut self, at: u64, chain: u128) {
+        self.gaps.retain(|gap| gap.after < at);
+        if let Some(gap) = self.gaps.last_mut()
+            && gap.through > at
+        {
+            *gap = Gap { after: gap.after, through: at, chain_to: Some(chain) };
+        }
+    }
+
     /// Fixed little-endian layout behind a version byte.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![NOTE_VERSION];

@@ -10,6 +10,7 @@ use ledger_core::codec;
 use tokio::time::Instant;
 
 use super::kept::KeptHistory;
+use super::store::Ready;
 use super::{Gap, PageBounds};
 use crate::limits::{
     HISTORY_GATHER, HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_BYTES, HISTORY_RETAIN_EVERY,
@@ -59,7 +60,7 @@ impl Writer {
             if state.stopping || state.sync_wanted {
                 return state.stopping;
             }
-            if state.backlog_bytes > 0 {
+            if state.backlog_bytes > 0 && !history.store.is_unopened() {
                 // Let more gather: nobody waits for history.
                 state = history.work.wait_timeout(state, HISTORY_GATHER).unwrap_or_else(PoisonError::into_inner).0;
                 return state.stopping;
@@ -79,6 +80,9 @@ impl Writer {
 
     fn write_all(&mut self) {
         let history = self.history.clone();
+        if history.store.is_unopened() || history.lock().failed.is_some() {
+            return;
+        }
         loop {
             let writing = history.writing();
             let taken = {
@@ -109,6 +113,9 @@ impl Writer {
 
     fn sync_if_due(&mut self, stopping: bool) {
         let wanted = std::mem::take(&mut self.history.lock().sync_wanted);
+        if self.history.store.is_unopened() {
+            return;
+        }
         if wanted || stopping || (self.unsynced > 0 && self.synced_at.elapsed() >= HISTORY_SYNC_EVERY) {
             self.sync();
         }
@@ -149,10 +156,39 @@ impl Writer {
         self.history.drop_backlog(&mut state, &error.to_string());
         for kept in state.shards.values_mut() {
             kept.durable = kept.written;
+            kept.fetch = None;
         }
         state.failed = Some(error.to_string());
         drop(state);
         self.history.done.notify_all();
+    }
+
+    /// Has the store opened again if it must be; whether it may be written. Nobody waits for it with the
+    /// state's lock.
+    fn make_ready(&mut self) -> bool {
+        let history = self.history.clone();
+        let _writing = history.writing();
+        let opened = match history.store.ready() {
+            Ok(Ready::Open) => return true,
+            Ok(Ready::Again) => {
+                history.lost_unsynced();
+                return true;
+            }
+            Ok(Ready::Late) => history.opened_late(),
+            // What comes waits in memory; nothing that lies in the store is given up.
+            Err(error) if history.store.is_unopened() => {
+                tracing::warn!(%error, "the history store cannot be opened; trying again in ten seconds");
+                return false;
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(()) => true,
+            Err(error) => {
+                self.fail(&error);
+                false
+            }
+        }
     }
 
     fn retain_if_due(&mut self) {
@@ -162,6 +198,9 @@ impl Writer {
         self.retained_at = Instant::now();
         // After a failure the store is left alone until now; then it gets another chance.
         self.history.lock().failed = None;
+        if !self.make_ready() {
+            return;
+        }
         if let Err(error) = self.history.retain() {
             tracing::error!(%error, "history could not drop its oldest records");
         }
