@@ -229,6 +229,9 @@ impl Node {
                 request.node
             )));
         }
+        if request.members.iter().any(|member| member.disk_generation > limits::DISK_GENERATION_MAX) {
+            return Err(invalid("a disk generation is above its bound"));
+        }
         let asked = request.members.iter().find(|member| member.node == request.node);
         let client = asked.map_or_else(|| self.client_addr(), |member| member.client.clone());
         if request.prepare {
@@ -394,8 +397,6 @@ pub(crate) fn disk_of(member: &v1::Member) -> Result<DiskId, AdminError> {
     id.map(DiskId).map_err(|_| invalid(&format!("the disk id of node {} has 16 bytes", member.node)))
 }
 
-/// What the member promised lies on the disk it joined with. An empty one knows of no vote and no
-/// acknowledgement.
 /// Two members on one disk would be two directories of which one is a copy of the other.
 fn each_its_own(disks: &BTreeMap<u64, DiskId>) -> Result<(), AdminError> {
     let mut known = BTreeMap::new();
@@ -410,6 +411,8 @@ fn each_its_own(disks: &BTreeMap<u64, DiskId>) -> Result<(), AdminError> {
     Ok(())
 }
 
+/// What the member promised lies on the disk it joined with. An empty one knows of no vote and no
+/// acknowledgement.
 fn other_disk(node: u64, planned: DiskId, found: DiskId) -> AdminError {
     AdminError::Refused(format!(
         "node {node} of this cluster has the disk {planned}, and this directory is on disk {found}: what node {node} \

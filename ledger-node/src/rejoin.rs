@@ -158,6 +158,12 @@ impl Node {
             return Err(under_way());
         }
         let there = answer.member.unwrap_or_default();
+        if !(generation..=limits::DISK_GENERATION_MAX).contains(&there.disk_generation) {
+            return Err(AdminError::Refused(format!(
+                "node {} answers with disk generation {}, and {generation} is next",
+                member.node, there.disk_generation
+            )));
+        }
         Ok(MemberDisk { generation: there.disk_generation, id: disk_of(&there)? })
     }
 
@@ -233,9 +239,10 @@ impl Node {
     /// Every other member refuses the old disks from now on, this one first.
     async fn record(&self, wanted: &Disks, views: &BTreeMap<u64, View>) -> Result<(), AdminError> {
         let me = self.node_id().unwrap_or_default().0;
-        self.take_disks(wanted.clone())
-            .await
-            .map_err(|e| AdminError::Failed(format!("this node cannot record it: {e}")))?;
+        self.take_disks(wanted.clone()).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::PermissionDenied => AdminError::NotNow(format!("{e}; repeat the command")),
+            _ => AdminError::Failed(format!("this node cannot record it: {e}")),
+        })?;
         let question = Question::TakeDisks(wanted.clone());
         let lacks = |view: &View| wanted.iter().any(|(node, disk)| view.disks.get(node) != Some(disk));
         let asked = views.iter().filter(|(node, view)| **node != me && lacks(view)).map(|(node, _)| {
@@ -379,6 +386,9 @@ fn wanted(node: u64, found: &Found, views: &BTreeMap<u64, View>) -> Result<Membe
                      changed; hint: if that directory is to be given up, stop its process first, and repeat the command"
                 )));
             }
+            if generation >= limits::DISK_GENERATION_MAX {
+                return Err(AdminError::Refused(format!("node {node} has come back on too many empty disks")));
+            }
             // The node draws the id.
             Ok(MemberDisk { generation: generation + 1, id: DiskId::default() })
         }
@@ -446,6 +456,9 @@ pub(crate) fn take_all_disks(mut bytes: Bytes) -> Option<Disks> {
         let (node, generation) = (bytes.get_u64(), bytes.get_u64());
         let mut id = DiskId::default();
         bytes.copy_to_slice(&mut id.0);
+        if generation > limits::DISK_GENERATION_MAX {
+            return None;
+        }
         disks.insert(node, MemberDisk { generation, id });
     }
     Some(disks)
@@ -515,6 +528,11 @@ mod tests {
         assert_eq!(wanted(2, &Found::Joined(disk(4, 7)), &views).expect("an earlier call"), disk(4, 7));
         let overtaken = wanted(2, &Found::Joined(disk(4, 6)), &views).expect_err("another one came later");
         assert!(overtaken.to_string().contains("empty its directory"), "{overtaken}");
+        let most = limits::DISK_GENERATION_MAX;
+        for (generation, is_taken) in [(most - 1, true), (most, false), (u64::MAX, false)] {
+            let views = BTreeMap::from([(1, view(2, disk(generation, 9)))]);
+            assert_eq!(wanted(2, &Found::Empty, &views).is_ok(), is_taken, "{generation}");
+        }
     }
 
     /// Two attempts at once, in any order on each member: all members end on one disk, or an attempt
