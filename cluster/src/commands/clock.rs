@@ -40,6 +40,7 @@ fn span(ms: u64) -> String {
 /// Shows each jump, asks, and sends the acceptance to every node: whichever leads next knows of it.
 pub(super) async fn accept(desk: &Desk) -> Outcome {
     let link = desk.link()?.with_members().await?;
+    let asked = Instant::now();
     let answers = futures::future::join_all(link.nodes.iter().map(NodeLink::status)).await;
     let jumps: Vec<Jump> = answers.iter().flatten().flat_map(jumps).collect();
     let Some(to_ms) = jumps.iter().map(|jump| jump.to_ms).max() else {
@@ -65,6 +66,8 @@ pub(super) async fn accept(desk: &Desk) -> Outcome {
         instant(to_ms),
         list.join("; ")
     ))?;
+    // The clocks went on while the operator read.
+    let to_ms = to_ms.saturating_add(asked.elapsed().as_millis() as u64);
     let request = v1::AcceptClockRequest { ledger_ms: to_ms };
     let mut silent = Vec::new();
     for node in &link.nodes {
