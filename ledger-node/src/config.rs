@@ -137,6 +137,13 @@ impl Settings for NodeConfig {
                 raft.election_max, raft.election_min
             ));
         }
+        if raft.clock_jump_max < raft.clock_bound * 4 {
+            return conflict(format!(
+                "`raft.clock_jump_max` ({:?}) must be at least four times `raft.clock_bound` ({:?}), or clocks that agree count as \
+                 jumped",
+                raft.clock_jump_max, raft.clock_bound
+            ));
+        }
         if self.call_within_default > self.call_within_max {
             return conflict(format!(
                 "`call.within_default` ({:?}) must not be above `call.within_max` ({:?})",

@@ -104,10 +104,11 @@ fn bad_values_name_the_key_where_it_was_set_and_what_is_allowed() {
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
-    let conflicts: [&[(&'static str, &str)]; 4] = [
+    let conflicts: [&[(&'static str, &str)]; 5] = [
         &[("raft.heartbeat", "400ms")],
         &[("raft.election_max", "400ms")],
         &[("call.within_default", "2m")],
+        &[("raft.clock_jump_max", "900ms")],
         &[("client.listen", "0.0.0.0:7101")],
     ];
     for flags in conflicts {
