@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_full_stop_the_jump_is_taken_and_told_once() {
+    fn after_a_full_stop_the_jump_is_taken_and_reported_once() {
         let mut c = three();
         c.heard(2, says(WALL + YEAR), 0, 0);
         assert!(sure(c.judge(0, says(WALL + YEAR), WALL)));
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn ledger_time_ahead_of_the_quorum_is_told_while_it_lasts() {
+    fn ledger_time_ahead_of_the_quorum_is_reported_while_it_lasts() {
         let mut c = three();
         c.heard(2, says(WALL), 0, 0);
         assert!(sure(c.judge(0, says(WALL), WALL + YEAR)));

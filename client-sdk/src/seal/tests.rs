@@ -33,7 +33,7 @@ fn a_token_of_one_order_is_of_no_use_under_another_or_as_a_contact() {
 }
 
 #[test]
-fn every_damaged_byte_and_every_cut_is_told() {
+fn every_damaged_byte_and_every_cut_is_refused() {
     let keys: OpeningKeys = [key(1)].into_iter().collect();
     let sealed = key(1).sealing_key().payment(id(1), &token()).expect("short");
     let whole = sealed.as_bytes();
