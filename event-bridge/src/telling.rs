@@ -51,6 +51,8 @@ struct Now {
     /// The newest ledger time heard, and when.
     clock: Option<(LedgerTime, Instant)>,
     feed_heard: Option<Instant>,
+    /// The last frame said that there is nothing more yet.
+    at_end: bool,
     counts: Counts,
 }
 
@@ -132,7 +134,7 @@ impl Telling {
     /// A frame came.
     pub fn heard(&self, changes: usize, through: LedgerTime) {
         self.changes.increment(changes as u64);
-        self.now(|now| now.feed_heard = Some(Instant::now()));
+        self.now(|now| (now.feed_heard, now.at_end) = (Some(Instant::now()), changes == 0));
         self.ledger_time(through);
     }
     /// A ledger time was heard; lag is told by the newest one, advanced by the monotonic clock.
@@ -161,6 +163,10 @@ impl Telling {
     /// How far what is confirmed lies behind ledger time; none before the feed was heard.
     pub fn lag(&self) -> Option<Duration> {
         self.now(|now| {
+            if now.at_end && now.oldest.is_none() {
+                // Ledger time stands still where nothing happens: behind by what the feed did not say since.
+                return now.feed_heard.map(|heard| heard.elapsed());
+            }
             let confirmed = now.oldest.or(now.through)?;
             Some(Duration::from_millis(now.ledger_time()?.0.saturating_sub(confirmed.0)))
         })
@@ -237,6 +243,14 @@ mod tests {
         telling.waiting(0, 0, None);
         assert_eq!(telling.lag(), Some(Duration::from_secs(2)));
         assert!(telling.render().contains("holdfast_bridge_lag_milliseconds 2000"), "{}", telling.render());
+        // Nothing happens: the feed says so each second, and ledger time does not move.
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            telling.heard(0, LedgerTime(10_000));
+        }
+        assert_eq!(telling.lag(), Some(Duration::ZERO));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(telling.lag(), Some(Duration::from_secs(4)), "a silent feed");
     }
 
     #[tokio::test(start_paused = true)]
