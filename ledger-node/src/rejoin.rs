@@ -409,23 +409,29 @@ fn can_be_repaired(
             continue;
         }
         let is_whole = |node: &u64| views.get(node).is_some_and(|view| view.whole.contains(&group));
-        if replicas.iter().filter(|node| is_whole(node)).count() > replicas.len() / 2 {
+        let whole = replicas.iter().filter(|node| is_whole(node)).count();
+        if whole > replicas.len() / 2 {
             continue;
         }
         let what = if group == META_GROUP.0 { "the meta group".to_owned() } else { format!("shard {group}") };
         let damaged: Vec<_> = replicas.iter().filter(|node| !empty.contains(node) && !is_whole(node)).collect();
-        let also = match damaged.is_empty() {
-            true => "; there are too few others".to_owned(),
-            false => {
-                format!(": {} are damaged or do not run it, wait until they are repaired", names(damaged.into_iter()))
-            }
-        };
-        return Err(AdminError::Refused(format!(
+        let why = format!(
             "nobody could repair {what} on {}: what it had acknowledged may exist nowhere else, since its whole replicas are no \
-             majority{also}; hint: start {} on the directory it had; nothing was changed",
-            names(empty.iter()),
+             majority",
             names(empty.iter())
-        )));
+        );
+        // A member that has just started does not run it yet.
+        return Err(match whole + damaged.len() > replicas.len() / 2 {
+            true => AdminError::NotNow(format!(
+                "{why}: {} are damaged or do not run it yet; nothing was changed; hint: wait until they are repaired, and repeat \
+                 the command",
+                names(damaged.into_iter())
+            )),
+            false => AdminError::Refused(format!(
+                "{why}; there are too few others; nothing was changed; hint: start {} on the directory it had",
+                names(empty.iter())
+            )),
+        });
     }
     Ok(())
 }
