@@ -548,6 +548,7 @@ mod tests {
 
     /// The connection's task looks at any moment, also in the middle of a count.
     #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "another thread looks while this one counts")]
     async fn first_bytes_after_a_quiet_time_never_look_stuck() {
         tokio::time::advance(2 * BUFFERED_WITHIN).await;
         let (_gate, places) = places(1);
