@@ -25,12 +25,15 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 pub struct Site {
     nodes: Vec<(u64, String)>,
     connector: Connector,
+    /// Whether nothing stands between a caller and a node's peer port.
+    peers_direct: bool,
 }
 
 impl Site {
     /// The simulation's nodes: hosts `n1`, `n2`, … on one client port.
     pub fn simulated(nodes: usize, port: u16) -> Self {
         Self {
+            peers_direct: true,
             nodes: (1..=nodes).map(|n| (n as u64, format!("n{n}:{port}"))).collect(),
             connector: Arc::new(|uri: Uri| {
                 Box::pin(async move {
@@ -41,6 +44,12 @@ impl Site {
                 })
             }),
         }
+    }
+
+    /// Whether a caller reaches a node's peer port itself: a proxy between real nodes passes on nothing of
+    /// one that is no node.
+    pub fn peers_direct(&self) -> bool {
+        self.peers_direct
     }
 
     /// Nodes on a real network, by id and client address.
@@ -54,12 +63,12 @@ impl Site {
                 Ok(Box::new(stream) as Box<dyn Io>)
             })
         });
-        Self { nodes, connector }
+        Self { nodes, connector, peers_direct: false }
     }
 
     /// The same site without some of its nodes, which are lost for good; counted from 0.
     pub fn only(&self, present: &[usize]) -> Self {
-        Self { nodes: present.iter().map(|n| self.nodes[*n].clone()).collect(), connector: self.connector.clone() }
+        Self { nodes: present.iter().map(|n| self.nodes[*n].clone()).collect(), ..self.clone() }
     }
 
     /// Ids and addresses.

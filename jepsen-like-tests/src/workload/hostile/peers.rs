@@ -59,6 +59,7 @@ pub(super) async fn greet(site: &Site, node: u64) -> Result<Option<String>, Fail
         wrong = Some(match tokio::time::timeout(WITHIN, talk).await {
             Ok(Ok(_)) if welcome[REFUSAL_AT] == NO_MEMBER => return Ok(None),
             Ok(Ok(_)) => format!("node {node} answers a peer that is no member with {}", welcome[REFUSAL_AT]),
+            Ok(Err(_)) if !site.peers_direct() => return Ok(None),
             Ok(Err(error)) => format!("node {node} closes a connection of a peer that is no member: {error}"),
             Err(_) => format!("node {node} does not answer a peer that is no member"),
         });
