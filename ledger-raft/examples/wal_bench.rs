@@ -28,14 +28,14 @@ impl Lane {
         let data = Bytes::from(vec![b'x'; size * 488 / 512 - 28]);
         let entry = WalEntry { index: self.next, head: Bytes::new(), data };
         self.next += 1;
-        let (tell, told) = mpsc::channel();
+        let (done, answer) = mpsc::channel();
         let begun = Instant::now();
         let done = Box::new(move |result| {
             // The receiver waits right below.
-            let _ = tell.send(result);
+            let _ = done.send(result);
         });
         self.group.append(vec![entry], done).expect("append");
-        told.recv().expect("answered").expect("durable");
+        answer.recv().expect("answered").expect("durable");
         begun.elapsed().as_secs_f64() * 1e6
     }
 }

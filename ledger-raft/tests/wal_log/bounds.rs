@@ -78,8 +78,8 @@ fn a_vote_takes_the_withheld_appends_of_its_group_along() {
         let withheld: Vec<_> = (2..20).map(|index| append(&group, vec![entry(index, 0, 8000)])).collect();
         let mut other = append(&wal.group(GROUPS[1]), vec![entry(1, 0, 100)]);
         group.save_vote(Bytes::from_static(b"a later term")).await.expect("a vote passes");
-        for mut told in withheld {
-            told.try_recv().expect("told before the vote, or with it").expect("durable");
+        for mut answer in withheld {
+            answer.try_recv().expect("answered before the vote, or with it").expect("durable");
         }
         assert!(other.try_recv().is_err(), "the appends of other groups are withheld");
         let mut later = append(&group, vec![entry(20, 0, 100)]);
@@ -130,14 +130,14 @@ fn without_room_a_vote_waits_with_the_appends_of_its_group_and_others_pass() {
         let last = waiting.last_mut().expect("appends wait");
         assert!(last.try_recv().is_err(), "there is no room for it");
         assert!(!vote.is_finished(), "a vote before its appends would vouch for what is not there");
-        // What is dropped behind one that waits is not told before it.
+        // What is dropped behind one that waits is not answered before it.
         group.truncate_after(Some(38)).await.expect("truncations pass");
-        assert!(last.try_recv().is_err(), "told of the last, consensus would believe all of them durable");
+        assert!(last.try_recv().is_err(), "with the last answered, consensus would believe all of them durable");
         assert!(wal.poisoned().borrow().is_none());
 
         disk.set_capacity(1 << 30);
-        for told in waiting {
-            told.await.expect("answered").expect("durable");
+        for answer in waiting {
+            answer.await.expect("answered").expect("durable");
         }
         (&mut vote).await.expect("task").expect("durable");
         low.wait_for(|low| !*low).await.expect("not low");
@@ -155,8 +155,8 @@ fn a_full_disk_while_allocating_is_a_state_and_not_a_failure() {
         wal.group(GROUPS[1]).save_vote(Bytes::from_static(b"v")).await.expect("the reserve is for votes");
         assert!(wal.poisoned().borrow().is_none());
         disk.set_capacity(1 << 30);
-        for told in waiting {
-            told.await.expect("answered").expect("durable");
+        for answer in waiting {
+            answer.await.expect("answered").expect("durable");
         }
         assert!(!*low.borrow_and_update());
     });
@@ -195,8 +195,8 @@ fn space_found_in_the_middle_of_a_round_lets_no_append_overtake_another() {
             // With no room at all it waits; then it is for the space below.
             drop(vote.await);
             disk.set_capacity(1 << 30);
-            for told in [Some(first), second].into_iter().flatten() {
-                told.await.expect("answered").expect("durable");
+            for answer in [Some(first), second].into_iter().flatten() {
+                answer.await.expect("answered").expect("durable");
             }
             wal.close().await;
             let wal = open(&disk).await.expect("open");

@@ -20,17 +20,17 @@ fn smoke(disk: RealDisk) {
     runtime().block_on(async {
         let wal = open().await.expect("open");
         assert!(matches!(open().await.err(), Some(WalError::Locked { .. })));
-        let mut told = Vec::new();
+        let mut answers = Vec::new();
         for index in 1..=300u64 {
             for id in GROUPS {
-                told.push(append(&wal.group(id), vec![entry(index, 7, 4000)]));
+                answers.push(append(&wal.group(id), vec![entry(index, 7, 4000)]));
             }
             if index % 50 == 0 {
                 wal.group(GROUPS[0]).purge(index - 20, Bytes::from(format!("id {}", index - 20))).await.expect("purge");
             }
         }
-        for told in told {
-            told.await.expect("answered").expect("durable");
+        for answer in answers {
+            answer.await.expect("answered").expect("durable");
         }
         wal.group(GROUPS[2]).save_vote(Bytes::from_static(b"v")).await.expect("vote");
         let before: Vec<_> = GROUPS.iter().map(|g| observe(&wal.group(*g))).collect();

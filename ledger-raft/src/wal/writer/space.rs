@@ -63,7 +63,7 @@ impl Writer {
     /// Tells the callers. A spare on its way is not low space, only a short wait.
     pub(super) fn publish_low(&self) {
         let low = self.low || ((self.starved || self.stuck) && !self.allocating && !self.may_allocate());
-        self.shared.low.send_if_modified(|told| mem::replace(told, low) != low);
+        self.shared.low.send_if_modified(|before| mem::replace(before, low) != low);
     }
 
     /// Room for one more segment above the mark, or for the reserve below it.
