@@ -112,9 +112,11 @@ pub const PEER_CONNECTIONS_PER_LANE_MAX: usize = 2;
 pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between connection attempts.
 pub const REDIAL_MAX: Duration = Duration::from_secs(1);
-/// A run of a node that is heard so long after a newer one connected is a second live process: what a
-/// process sent before its end is read long before.
+/// A run of a node that is heard so long after a newer one connected may be a second live process: what
+/// a process sent before its end is mostly read long before.
 pub const TWIN_AFTER: Duration = Duration::from_secs(5);
+/// It is one when it is heard for so long: what lies in a socket that nobody read is read at once.
+pub const TWIN_PROVED: Duration = Duration::from_secs(2);
 /// A second process counts as live for so long after it was heard.
 pub const TWIN_FRESH: Duration = Duration::from_secs(60);
 /// An idle connection is pinged that often, so that a half-open one is noticed.
@@ -237,6 +239,7 @@ pub const APPLY_READ_ENTRIES: u64 = 256;
 /// Status is published at most that often for mere progress; changes of role, leader and members are never held back.
 pub const STATUS_EVERY: Duration = Duration::from_millis(10);
 
+const _: () = assert!(TWIN_PROVED.as_millis() >= 2 * PING_EVERY.as_millis());
 const _: () = assert!(PEER_SILENT_AFTER.as_millis() >= 2 * PING_EVERY.as_millis());
 const _: () = assert!(PEER_FAULT_FRESH.as_millis() > 2 * REDIAL_MAX.as_millis());
 const _: () = assert!(ENTRY_HEAD_ROOM >= crate::codec::ENTRY_HEAD_BYTES);

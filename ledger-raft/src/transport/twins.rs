@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::link::lock;
 use crate::api::NodeId;
-use crate::limits::{TWIN_AFTER, TWIN_FRESH};
+use crate::limits::{TWIN_AFTER, TWIN_FRESH, TWIN_PROVED};
 
 /// Two live processes of one node, as the node that lists them was connected to by both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,28 @@ struct Runs {
     newest: Arc<AtomicU64>,
     from: SocketAddr,
     since: Instant,
-    /// The older run that was heard, and when last.
-    twin: Option<(u64, SocketAddr, Instant)>,
+    twin: Option<Older>,
+    /// When the log last named two processes.
+    logged: Option<Instant>,
+}
+
+/// An older run that was heard long after a newer one connected.
+#[derive(Debug, Clone, Copy)]
+struct Older {
+    run: u64,
+    from: SocketAddr,
+    first: Instant,
+    last: Instant,
+}
+
+impl Older {
+    fn is_fresh(&self) -> bool {
+        self.last.elapsed() < TWIN_FRESH
+    }
+    /// Whether it goes on, and is not what lay in a socket.
+    fn is_live(&self) -> bool {
+        self.last.duration_since(self.first) >= TWIN_PROVED
+    }
 }
 
 impl Runs {
@@ -65,10 +85,11 @@ impl Twins {
             from,
             since: Instant::now(),
             twin: None,
+            logged: None,
         });
         *runs.open.entry(run).or_default() += 1;
         // One that was seen beside it already connects again: the newer one stays.
-        let is_known = runs.twin.is_some_and(|(older, ..)| older == run);
+        let is_known = runs.twin.is_some_and(|older| older.run == run && older.is_live());
         if runs.newest() != run && !is_known {
             runs.set_newest(run, from);
         }
@@ -100,25 +121,25 @@ impl Twins {
         if runs.newest() == run || runs.since.elapsed() < TWIN_AFTER {
             return;
         }
-        if runs.twin.is_none_or(|(older, ..)| older != run) {
+        let now = Instant::now();
+        let first = runs.twin.filter(Older::is_fresh).map_or(now, |older| older.first);
+        let older = Older { run, from, first, last: now };
+        runs.twin = Some(older);
+        if older.is_live() && runs.logged.is_none_or(|at| at.elapsed() >= TWIN_FRESH) {
+            runs.logged = Some(now);
             tracing::error!(
                 node = node.0, newer_run = newest, newer_at = %runs.from, older_run = run, older_at = %from,
                 "two live processes are the same node on the same disk id: stop one of them at once, and see docs/disks.md"
             );
         }
-        runs.twin = Some((run, from, Instant::now()));
     }
 
     /// Second processes that were heard a short time ago.
     pub(crate) fn all(&self) -> Vec<Twin> {
         let peers = lock(&self.0);
         let twin = |(node, runs): (&NodeId, &Runs)| {
-            let (older, at, heard) = runs.twin?;
-            (heard.elapsed() < TWIN_FRESH).then(|| Twin {
-                node: *node,
-                newer: (runs.newest(), runs.from),
-                older: (older, at),
-            })
+            let older = runs.twin.filter(|older| older.is_fresh() && older.is_live())?;
+            Some(Twin { node: *node, newer: (runs.newest(), runs.from), older: (older.run, older.from) })
         };
         peers.iter().filter_map(twin).collect()
     }
@@ -150,11 +171,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_lay_in_a_socket_that_nobody_read_is_no_twin() {
+        let twins = Twins::default();
+        twins.connected(NODE, 1, at(1));
+        twins.connected(NODE, 2, at(2));
+        tokio::time::advance(2 * TWIN_AFTER).await;
+        for _ in 0..3 {
+            twins.heard(NODE, 1, at(1));
+        }
+        assert_eq!(twins.all(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_older_runs_in_turn_are_named() {
+        let twins = Twins::default();
+        (1..=3).for_each(|run| drop(twins.connected(NODE, run, at(1))));
+        tokio::time::advance(TWIN_AFTER).await;
+        for _ in 0..4 {
+            twins.heard(NODE, 1, at(1));
+            twins.heard(NODE, 2, at(1));
+            tokio::time::advance(TWIN_PROVED / 2).await;
+        }
+        assert_eq!(twins.all(), [Twin { node: NODE, newer: (3, at(1)), older: (2, at(1)) }]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_older_run_that_goes_on_beside_a_newer_one_is_named_until_it_ends() {
         let twins = Twins::default();
         twins.connected(NODE, 1, at(1));
         twins.connected(NODE, 2, at(2));
         tokio::time::advance(TWIN_AFTER).await;
+        twins.heard(NODE, 1, at(1));
+        assert_eq!(twins.all(), [], "it may be what was sent before");
+        tokio::time::advance(TWIN_PROVED).await;
         twins.heard(NODE, 1, at(1));
         let named = [Twin { node: NODE, newer: (2, at(2)), older: (1, at(1)) }];
         assert_eq!(twins.all(), named);
@@ -163,6 +212,8 @@ mod tests {
         assert_eq!(twins.all(), named);
         tokio::time::advance(TWIN_FRESH).await;
         assert_eq!(twins.all(), [], "nobody heard it since");
+        twins.heard(NODE, 1, at(1));
+        tokio::time::advance(TWIN_PROVED).await;
         twins.heard(NODE, 1, at(1));
         assert_eq!(twins.all(), named);
         // The newer one is stopped.
