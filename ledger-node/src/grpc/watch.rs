@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -31,8 +32,8 @@ use crate::api::reads::{Consistency, Reader};
 use crate::feed::cursor::{Cursor, CursorError, Place};
 use crate::feed::watch::{Frame, From, ShardFeed, Span, WatchError, Watcher};
 use crate::limits::{
-    READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS, RETRY_WATCHES_MS, WATCH_FRAMES_WAITING, WATCH_SILENT_MAX,
-    WATCH_UNREAD_WITHIN,
+    READ_WITHIN, READY_AGE_MAX, RETRY_ELECTION_MS, RETRY_UNWELL_MS, RETRY_WATCHES_MS, WATCH_FRAMES_WAITING,
+    WATCH_SILENT_MAX, WATCH_UNREAD_WITHIN,
 };
 use crate::node::NodeState;
 use crate::shard::Shard;
@@ -154,9 +155,9 @@ async fn reach(api: &Api, shard: &Shard, place: Place) -> Result<(), Status> {
     }
 }
 
-/// Nothing happens at a replica that does not apply, whatever happens elsewhere: a watch must not
-/// wait for it. What a stopped replica has may be wrong. What one has that cannot decode the next
-/// entry is good, and is delivered first.
+/// Nothing happens at a replica that does not apply, or that hears nothing of the others, whatever
+/// happens elsewhere: a watch must not wait for it. What a stopped replica has may be wrong. What one
+/// has that cannot decode the next entry, or is cut off, is good, and is delivered first.
 fn all_go_on(here: &[Arc<Shard>], watcher: &Watcher) -> Result<(), Status> {
     let ends = |why: String| {
         status::not_now(NotNow::new(
@@ -173,6 +174,10 @@ fn all_go_on(here: &[Arc<Shard>], watcher: &Watcher) -> Result<(), Status> {
         }
         if let Some(why) = status.apply_halted.as_ref().filter(|_| watcher.is_through(id)) {
             return Err(ends(format!("the replica of shard {id} here does not apply what is committed: {why}")));
+        }
+        let age = status.quorum_age_ms.map(Duration::from_millis).filter(|age| *age > READY_AGE_MAX);
+        if let Some(age) = age.filter(|_| watcher.is_through(id)) {
+            return Err(ends(format!("the replica of shard {id} here was last current {age:?} ago")));
         }
     }
     Ok(())
@@ -438,8 +443,6 @@ fn wire_frame(frame: &Frame) -> v1::WatchFrame {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 #[expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 mod common;
 
+mod cut_off;
 mod diverged;
 mod ended;
 mod five_nodes;
