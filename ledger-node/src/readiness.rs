@@ -157,8 +157,13 @@ fn shard_checks(shard: &Shard, tuning: &RaftTuning, out: &mut Vec<Check>) {
         out.push(check(name("clock"), jumped(&status).or_else(unsure)));
         out.push(warning(name("clock-ahead"), ahead(&status, tuning)));
     }
-    let gapped = shard.history().coverage(shard.id()).is_gapped();
-    out.push(warning(name("history"), gapped.then(|| "history is gapped and being filled from peers".to_owned())));
+    let kept = shard.history().coverage(shard.id());
+    let history = match (kept.unopened, kept.is_gapped()) {
+        (true, _) => Some("the history store could not be opened; it is tried again every ten seconds"),
+        (false, true) => Some("history is gapped and being filled from peers"),
+        (false, false) => None,
+    };
+    out.push(warning(name("history"), history.map(str::to_owned)));
 }
 
 #[cfg(test)]

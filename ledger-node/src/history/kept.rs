@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use ledger_core::codec;
 use tokio::time::Instant;
 
 use super::fill::Fetch;
-use super::recovery::{self, Resume};
+use super::recovery::Resume;
 use super::store::{Note, RecordStore, Stored};
 use super::{Coverage, FillError, Gap, History, HistoryError, Page, PageBounds, Retention, writer};
 use crate::limits::{
@@ -44,6 +45,8 @@ pub struct KeptHistory {
     inline: bool,
     /// When an inline history last dropped what is old.
     retained_at: Mutex<Instant>,
+    /// The store could not be opened, or what lies in it was not compared with the states yet.
+    pub(super) unopened: AtomicBool,
 }
 
 #[derive(Default)]
@@ -86,6 +89,12 @@ impl Kept {
         change(&mut self.note);
         self.note_unsaved = true;
         self.changes += 1;
+    }
+
+    /// Whether records were dropped since the state was restored.
+    fn has_dropped(&self) -> bool {
+        let restored_at = self.began.map_or(0, |(at, _)| at);
+        self.note.gaps.last().is_some_and(|gap| gap.through > restored_at)
     }
 
     fn gap_at(&self, index: u64) -> Option<&Gap> {
@@ -173,16 +182,7 @@ impl KeptHistory {
             let note = Note::decode(&bytes).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("the note of shard {shard} is malformed"))
             })?;
-            let mut kept = Kept { note, ..Kept::default() };
-            for hole in recovery::holes(store.as_ref(), shard, &kept.note)? {
-                tracing::warn!(
-                    shard,
-                    after = hole.after,
-                    through = hole.through,
-                    "the history store misses records that nothing names; they are a gap, filled from peers"
-                );
-                kept.add_gap(hole);
-            }
+            let mut kept = Self::found(store.as_ref(), shard, note)?;
             if kept.note_unsaved {
                 store.put_note(shard, &kept.note.encode())?;
                 kept.note_unsaved = false;
@@ -191,7 +191,8 @@ impl KeptHistory {
         }
         let (state, writing, retained_at) = (Mutex::new(state), Mutex::default(), Mutex::new(Instant::now()));
         let (work, done) = (Condvar::new(), Condvar::new());
-        Ok(Self { store, keep, state, writing, work, done, inline, retained_at })
+        let unopened = AtomicBool::new(store.is_unopened());
+        Ok(Self { store, keep, state, writing, work, done, inline, retained_at, unopened })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -203,8 +204,16 @@ impl KeptHistory {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn is_unopened(&self) -> bool {
+        self.unopened.load(Ordering::Acquire)
+    }
+
     /// Stores a note that is not stored yet. When that fails the writer tries again before it stores a record.
     pub(super) fn save_note(&self, shard: u32, kept: &mut Kept) -> io::Result<()> {
+        if self.is_unopened() {
+            // The note that lies there is the true one.
+            return Ok(());
+        }
         if kept.note_unsaved {
             self.store.put_note(shard, &kept.note.encode()).inspect_err(|error| {
                 tracing::error!(shard, %error, "history cannot store what it misses; trying again before the next record");
@@ -282,10 +291,20 @@ impl KeptHistory {
 
     /// The store was opened again after a failure: what was not synced may be gone. Under the right to
     /// write.
-    pub(super) fn lost_unsynced(&self) {
+    pub(super) fn lost_since_sync(&self) {
+        self.lost_after(|kept| kept.durable);
+    }
+
+    /// The store was damaged and begun anew: all that it held is missing. Under the right to write.
+    pub(super) fn lost_all(&self) {
+        self.lost_after(|kept| kept.note.oldest.saturating_sub(1));
+    }
+
+    fn lost_after(&self, last_kept: impl Fn(&Kept) -> u64) {
         let mut state = self.lock();
         for kept in state.shards.values_mut() {
-            kept.add_gap(Gap { after: kept.durable, through: kept.written, chain_to: None });
+            kept.add_gap(Gap { after: last_kept(kept), through: kept.written, chain_to: None });
+            kept.note_unsaved = true;
             kept.durable = kept.written;
             (kept.fetch, kept.resume) = (None, None);
         }
@@ -327,6 +346,9 @@ impl KeptHistory {
     pub(super) fn drop_unreadable(&self, shard: u32, from: u64, through: u64) -> io::Result<bool> {
         // A fill must not put records where they are removed at the same time.
         let _writing = self.writing();
+        if self.is_unopened() {
+            return Ok(false);
+        }
         let one = PageBounds { records: 1, bytes: 1 };
         let mut bad: Option<(u64, u64)> = None;
         for mark in self.store.marks(shard, from, through, HISTORY_RETAIN_BATCH)? {
@@ -485,10 +507,6 @@ impl History for KeptHistory {
         } else if state.backlog_bytes > HISTORY_BACKLOG_BYTES_MAX || state.failed.is_some() {
             let why = state.failed.clone().unwrap_or_else(|| "the store is slower than the log".to_owned());
             self.drop_backlog(state, &why);
-            if self.store.is_unopened() {
-                // Snapshots wait for it no longer.
-                state.shards.values_mut().for_each(|kept| kept.durable = kept.written);
-            }
         } else if wake {
             self.work.notify_one();
         }
@@ -513,8 +531,12 @@ impl History for KeptHistory {
             if let Some(why) = &state.failed {
                 return Err(io::Error::other(why.clone()));
             }
-            if self.store.is_unopened() {
-                return Err(io::Error::new(io::ErrorKind::NotConnected, "the history store could not be opened"));
+            if self.is_unopened() {
+                // What overflowed is missing whatever a snapshot does.
+                return match kept.has_dropped() {
+                    true => Ok(()),
+                    false => Err(io::Error::new(io::ErrorKind::NotConnected, "the history store could not be opened")),
+                };
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || state.stopped {
@@ -541,7 +563,7 @@ impl History for KeptHistory {
 
     fn coverage(&self, shard: u32) -> Coverage {
         let state = self.lock();
-        let unopened = self.store.is_unopened();
+        let unopened = self.is_unopened();
         let Some(kept) = state.shards.get(&shard) else { return Coverage { unopened, ..Coverage::default() } };
         Coverage {
             oldest: kept.note.oldest,
@@ -569,6 +591,9 @@ impl History for KeptHistory {
     }
 
     fn give_up_below(&self, shard: u32, oldest: u64) {
+        if self.is_unopened() {
+            return;
+        }
         if let Err(error) = self.drop_below(shard, oldest) {
             tracing::error!(shard, %error, "what history gave up takes its place until it is retained again");
         }

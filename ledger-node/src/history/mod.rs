@@ -19,6 +19,8 @@ mod fill;
 #[cfg(test)]
 mod gap_tests;
 pub mod kept;
+#[cfg(test)]
+mod late_tests;
 pub mod memory;
 mod record_files;
 mod recovery;
@@ -148,7 +150,7 @@ pub struct Coverage {
     pub wanted: u64,
     /// Bytes waiting to be written.
     pub backlog_bytes: usize,
-    /// The store could not be opened: what lies in it is not known before the next start.
+    /// The store could not be opened yet: what lies in it is not known.
     pub unopened: bool,
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use ledger_core::codec;
@@ -95,7 +96,11 @@ impl KeptHistory {
         // Readers that are looking now saw the records of the state before.
         kept.change_note(|_| {});
         (kept.fetch, kept.resume) = (None, None);
-        if let Err(error) = self.restore(shard, kept, &waiting, at, chain) {
+        let restored = match self.is_unopened() {
+            true => Err(io::Error::new(io::ErrorKind::NotConnected, "it is not open yet")),
+            false => self.restore(shard, kept, &waiting, at, chain),
+        };
+        if let Err(error) = restored {
             tracing::error!(shard, %error, "the history store cannot be read; all of it is missing here");
             kept.change_note(|note| note.gaps.clear());
             kept.add_gap(Gap { after: kept.note.oldest.saturating_sub(1), through: at, chain_to: Some(chain) });
@@ -119,12 +124,14 @@ impl KeptHistory {
         Ok(())
     }
 
-    /// The store was opened at last, after states were restored without it: what lies in it up to those
-    /// states is compared with them now, and what was dropped since is missing. Under the right to write.
+    /// Opens the store after states were restored without it: what lies in it up to those states is
+    /// compared with them, and what was dropped since is missing. Until all of that was done it counts
+    /// as unopened, and this may be called again. Under the right to write.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub(super) fn opened_late(&self) -> io::Result<()> {
+    /// The store cannot be opened, read, or written.
+    pub(super) fn open_late(&self) -> io::Result<()> {
+        self.store.ready()?;
         let mut notes = BTreeMap::new();
         for (shard, bytes) in self.store.notes()? {
             let note = Note::decode(&bytes);
@@ -133,10 +140,8 @@ impl KeptHistory {
         let began = |(shard, kept): (&u32, &Kept)| Some((*shard, kept.began?));
         let restored: Vec<(u32, (u64, u128))> = self.lock().shards.iter().filter_map(began).collect();
         for (shard, (at, chain)) in restored {
-            let mut found = Kept { note: notes.remove(&shard).unwrap_or_default(), ..Kept::default() };
-            for hole in holes(self.store.as_ref(), shard, &found.note)? {
-                found.add_gap(hole);
-            }
+            let note = notes.remove(&shard).unwrap_or_default();
+            let mut found = Self::found(self.store.as_ref(), shard, note)?;
             // What lies behind the state comes again, or is missing.
             self.remove_from(shard, at + 1)?;
             found.note.end_gaps_at(at, chain);
@@ -152,7 +157,32 @@ impl KeptHistory {
             kept.change_note(|note| *note = found.note);
             (kept.fetch, kept.resume) = (None, None);
         }
+        // Shards whose states are not restored yet find them as after a start with the store.
+        for (shard, note) in notes {
+            let found = Self::found(self.store.as_ref(), shard, note)?;
+            self.lock().shards.insert(shard, found);
+        }
+        self.unopened.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// What is known of a shard whose state is not restored yet: its note, and the holes that it does
+    /// not name.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(super) fn found(store: &dyn RecordStore, shard: u32, note: Note) -> io::Result<Kept> {
+        let mut found = Kept { note, ..Kept::default() };
+        for hole in holes(store, shard, &found.note)? {
+            tracing::warn!(
+                shard,
+                after = hole.after,
+                through = hole.through,
+                "the history store misses records that nothing names; they are a gap, filled from peers"
+            );
+            found.add_gap(hole);
+        }
+        Ok(found)
     }
 
     /// Whether what is stored up to a restored state ends with its chain value; if not, a gap ends there.

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -88,8 +87,6 @@ fn free_name(dir: &Path) -> io::Result<PathBuf> {
 struct SledStore {
     home: PathBuf,
     state: RwLock<StoreState>,
-    /// Whether it was never open in this process.
-    unopened: AtomicBool,
 }
 
 /// sled refuses everything after one failed write, so a store that could not be written is opened
@@ -120,12 +117,12 @@ struct Opened {
 impl SledStore {
     fn open(home: &Path) -> io::Result<Self> {
         let state = RwLock::new(StoreState::Open(Opened::open(home)?));
-        Ok(Self { home: home.to_owned(), state, unopened: AtomicBool::new(false) })
+        Ok(Self { home: home.to_owned(), state })
     }
 
     /// One that could not be opened.
     fn unopened(home: &Path) -> Self {
-        Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened), unopened: AtomicBool::new(true) }
+        Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened) }
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, StoreState> {
@@ -163,28 +160,39 @@ impl SledStore {
     }
 
     fn open_again(&self) -> io::Result<Ready> {
-        let (before, late) = {
+        let before = {
             let mut state = self.write_state();
             match &*state {
                 StoreState::Open(_) => return Ok(Ready::Open),
                 StoreState::Closed => return Err(not_open("is closed")),
-                StoreState::Unopened => (None, true),
-                StoreState::Failed(_) | StoreState::Down => {
-                    (Some(std::mem::replace(&mut *state, StoreState::Down)), false)
-                }
+                StoreState::Unopened => None,
+                StoreState::Failed(_) | StoreState::Down => Some(std::mem::replace(&mut *state, StoreState::Down)),
             }
         };
+        if let Some(StoreState::Failed(opened)) = &before
+            && let Err(error) = opened.file.sync_data()
+        {
+            // sled panics when the sync of its last drop fails. What it holds can be read meanwhile.
+            *self.write_state() = before.expect("looked at above");
+            return Err(error);
+        }
         // sled lets go of its files before it is opened again; readers meanwhile learn that it is not open.
         drop(before);
-        let opened = Opened::open(&self.home)?;
+        let (opened, ready) = match Opened::open(&self.home) {
+            Err(error) if !is_in_use(&error) && !is_no_damage(&error) => {
+                let dir = self.home.parent().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+                move_aside(dir, &error)?;
+                (Opened::open(&self.home)?, Ready::Emptied)
+            }
+            opened => (opened?, Ready::Again),
+        };
         let mut state = self.write_state();
         if matches!(&*state, StoreState::Closed) {
             return Err(not_open("is closed"));
         }
         *state = StoreState::Open(opened);
-        self.unopened.store(false, Ordering::Release);
         tracing::info!(dir = %self.home.display(), "the history store is open again");
-        Ok(if late { Ready::Late } else { Ready::Again })
+        Ok(ready)
     }
 }
 
@@ -301,7 +309,7 @@ impl RecordStore for SledStore {
         self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
     }
     fn is_unopened(&self) -> bool {
-        self.unopened.load(Ordering::Acquire)
+        matches!(&*self.read_state(), StoreState::Unopened)
     }
     fn ready(&self) -> io::Result<Ready> {
         self.open_again()
@@ -486,17 +494,44 @@ mod tests {
         let history = KeptHistory::unwritten(store.clone(), KEEP);
         history.begin(1, 20, chain.chains[20]);
         chain.append(&history, 1, 21..=25);
-        assert!(store.ready().is_err() && store.is_unopened());
+        assert!(history.open_late().is_err() && history.coverage(1).unopened);
         std::fs::remove_file(&home).expect("out of the way");
         std::fs::rename(&aside, &home).expect("moved back");
-        assert_eq!(store.ready().expect("it opens"), Ready::Late);
-        history.opened_late().expect("readable");
+        history.open_late().expect("readable");
         history.write_now();
         let coverage = history.coverage(1);
         assert!(!coverage.unopened && !coverage.is_gapped(), "{coverage:?}");
         let all = history.read(1, 1, PageBounds { records: 100, bytes: usize::MAX }).expect("readable");
         // The first entry of the chain changes nothing.
         assert_eq!(all.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (2..=25).collect::<Vec<_>>());
+        store.close();
+    }
+
+    #[test]
+    fn a_store_that_is_damaged_when_it_is_opened_late_or_again_is_moved_aside() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().join(DIR);
+        let chain = chain_of(1, 30);
+        let damage = || {
+            std::fs::create_dir_all(home.join("index")).expect("made");
+            std::fs::write(home.join("index").join("conf"), b"what sled never wrote").expect("written");
+        };
+        damage();
+        let store = Arc::new(SledStore::unopened(&home));
+        let history = KeptHistory::unwritten(store.clone(), KEEP);
+        history.begin(1, 20, chain.chains[20]);
+        chain.append(&history, 1, 21..=25);
+        history.open_late().expect("an empty one");
+        history.write_now();
+        let missing = |after, through, chain_to| vec![Gap { after, through, chain_to }];
+        assert_eq!(history.coverage(1).gaps, missing(0, 20, Some(chain.chains[20])));
+
+        assert!(store.write(|_| -> io::Result<()> { Err(io::ErrorKind::StorageFull.into()) }).is_err());
+        damage();
+        assert_eq!(store.ready().expect("an empty one"), Ready::Emptied);
+        history.lost_all();
+        assert_eq!(history.coverage(1).gaps, missing(0, 25, None));
+        assert!(dir.path().join("sled.damaged-1").exists() && dir.path().join("sled.damaged-2").exists());
         store.close();
     }
 
@@ -514,7 +549,7 @@ mod tests {
         assert!(failed.is_err() && store.sync().is_err() && store.put(&[]).is_err());
         assert!(store.last_up_to(1, 9).expect("readable meanwhile").is_some());
         assert_eq!(store.ready().expect("it opens again"), Ready::Again);
-        history.lost_unsynced();
+        history.lost_since_sync();
         let coverage = history.coverage(1);
         assert_eq!(coverage.gaps, [Gap { after: 0, through: 10, chain_to: None }], "none of it was synced");
         assert_eq!(store.ready().expect("open"), Ready::Open);

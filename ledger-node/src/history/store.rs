@@ -46,8 +46,8 @@ pub enum Ready {
     Open,
     /// It was opened again: what was not synced before may be gone.
     Again,
-    /// It was opened for the first time.
-    Late,
+    /// It was damaged, and an empty one was begun in its place: nothing that it held is there.
+    Emptied,
 }
 
 /// An ordered map of records. Readers and one writer at once.

@@ -60,7 +60,7 @@ impl Writer {
             if state.stopping || state.sync_wanted {
                 return state.stopping;
             }
-            if state.backlog_bytes > 0 && !history.store.is_unopened() {
+            if state.backlog_bytes > 0 && !history.is_unopened() {
                 // Let more gather: nobody waits for history.
                 state = history.work.wait_timeout(state, HISTORY_GATHER).unwrap_or_else(PoisonError::into_inner).0;
                 return state.stopping;
@@ -80,7 +80,7 @@ impl Writer {
 
     fn write_all(&mut self) {
         let history = self.history.clone();
-        if history.store.is_unopened() || history.lock().failed.is_some() {
+        if history.is_unopened() || history.lock().failed.is_some() {
             return;
         }
         loop {
@@ -113,7 +113,7 @@ impl Writer {
 
     fn sync_if_due(&mut self, stopping: bool) {
         let wanted = std::mem::take(&mut self.history.lock().sync_wanted);
-        if self.history.store.is_unopened() {
+        if self.history.is_unopened() {
             return;
         }
         if wanted || stopping || (self.unsynced > 0 && self.synced_at.elapsed() >= HISTORY_SYNC_EVERY) {
@@ -168,27 +168,25 @@ impl Writer {
     fn make_ready(&mut self) -> bool {
         let history = self.history.clone();
         let _writing = history.writing();
-        let opened = match history.store.ready() {
-            Ok(Ready::Open) => return true,
-            Ok(Ready::Again) => {
-                history.lost_unsynced();
-                return true;
-            }
-            Ok(Ready::Late) => history.opened_late(),
+        if history.is_unopened() {
             // What comes waits in memory; nothing that lies in the store is given up.
-            Err(error) if history.store.is_unopened() => {
-                tracing::warn!(%error, "the history store cannot be opened; trying again in ten seconds");
-                return false;
-            }
-            Err(error) => Err(error),
-        };
-        match opened {
-            Ok(()) => true,
+            let opened = history.open_late();
+            return opened
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "the history store cannot be opened; trying again in ten seconds");
+                })
+                .is_ok();
+        }
+        match history.store.ready() {
+            Ok(Ready::Open) => {}
+            Ok(Ready::Again) => history.lost_since_sync(),
+            Ok(Ready::Emptied) => history.lost_all(),
             Err(error) => {
                 self.fail(&error);
-                false
+                return false;
             }
         }
+        true
     }
 
     fn retain_if_due(&mut self) {

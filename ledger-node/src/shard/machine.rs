@@ -177,8 +177,12 @@ struct FrozenShard {
 impl SnapshotView for FrozenShard {
     fn write(self: Box<Self>, to: &mut dyn io::Write) -> io::Result<()> {
         // A restart replays only what lies behind the snapshot, so history must have the rest on disk first. When it cannot,
-        // it is gapped and backfills from peers: no snapshot fails for it.
+        // it is gapped and backfills from peers: no snapshot fails for it. But when its store could not be opened yet, what
+        // lies there is whole, and would be given up if no replica could replay what follows it.
         if let Err(error) = self.history.sync_through(self.shard, self.through) {
+            if self.history.coverage(self.shard).unopened {
+                return Err(error);
+            }
             tracing::warn!(shard = self.shard, %error, "history is behind the snapshot; it will be backfilled from peers");
         }
         self.frozen.write(to)
@@ -244,6 +248,22 @@ mod tests {
         next.install(LogPosition { term: 1, index: 2 }, &mut snapshot.as_slice()).expect("its own snapshot");
         assert_eq!(sees(&state, began), None, "a look that began before the install sees neither state");
         assert_eq!(sees(&state, state.replaced()), Some(true));
+    }
+
+    #[test]
+    fn a_snapshot_waits_for_history_that_could_not_be_opened_yet() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().join("history");
+        std::fs::write(&home, b"in the way").expect("written");
+        let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: u64::MAX };
+        let history = crate::history::SledHistory.open(&home, keep).expect("the node runs without it");
+        let state = ShardState::new(1, 1, IndexSeed(7), history.clone(), None);
+        let mut machine = ShardMachine::new(state);
+        apply(&mut machine, 1, all_slots());
+        apply(&mut machine, 2, Command::CreateProduct { sku: sku(), policy: Policy::default() });
+        let refused = machine.snapshot().write(&mut Vec::new()).expect_err("its records are not on disk");
+        assert_eq!(refused.kind(), io::ErrorKind::NotConnected);
+        history.close();
     }
 
     #[test]
