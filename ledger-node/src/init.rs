@@ -317,7 +317,7 @@ impl Node {
         if let Err(error) = serve::activate(self, stamp.clone()).await {
             self.set_state(NodeState::Uninitialised);
             return Err(AdminError::Failed(format!(
-                "{}; repeat the command once that is mended",
+                "{}; repeat the command once that is fixed",
                 settings::with_causes(&error)
             )));
         }

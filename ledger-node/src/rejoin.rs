@@ -77,6 +77,16 @@ impl Node {
         let views = self.views(&found.keys().copied().collect(), &empty, &stamp).await?;
         let wanted = found.iter().map(|(node, found)| Ok((*node, wanted(*node, found, &views)?)));
         let mut wanted = wanted.collect::<Result<Disks, AdminError>>()?;
+        let mut plan = stamp.as_ref().clone();
+        found.iter().for_each(|(node, found)| {
+            if let Found::Joined(disk) = found {
+                plan.set_disk(*node, *disk);
+            }
+        });
+        // It has its stamp, and may not run as that yet: then nothing but the plan starts it.
+        for member in back.iter().filter(|member| !empty.contains(&member.node) && !views.contains_key(&member.node)) {
+            self.send_back(member, &plan).await?;
+        }
         if !empty.is_empty() {
             let Some(placement) = self.placement() else {
                 return Err(AdminError::NotNow("the placement is not known here yet; repeat the command".to_owned()));
@@ -88,7 +98,8 @@ impl Node {
                 *disk = self.draw(member, disk.generation).await?;
             }
         }
-        self.record(&wanted, &views).await?;
+        let others = stamp.members.iter().map(|member| member.node).filter(|node| !empty.contains(node));
+        self.record(&wanted, others, &views).await?;
         let stamp = running.stamp();
         for member in back.iter().filter(|member| empty.contains(&member.node)) {
             self.send_back(member, &stamp).await?;
@@ -190,7 +201,8 @@ impl Node {
         Ok(answer)
     }
 
-    /// What every member but the empty ones knows of those that come back.
+    /// What every member but the empty ones knows of those that come back. The ones that are named may
+    /// be missing: they need not run, and this member may not know the disk that they run on.
     async fn views(
         &self,
         back: &BTreeSet<u64>,
@@ -212,6 +224,7 @@ impl Node {
         for (node, answer) in join_all(asked).await {
             match answer {
                 Ok(view) => drop(views.insert(node, view)),
+                Err(_) if back.contains(&node) => {}
                 Err(why) => missing.push(format!("node {node} ({why})")),
             }
         }
@@ -237,17 +250,28 @@ impl Node {
     }
 
     /// Every other member refuses the old disks from now on, this one first.
-    async fn record(&self, wanted: &Disks, views: &BTreeMap<u64, View>) -> Result<(), AdminError> {
+    async fn record(
+        &self,
+        wanted: &Disks,
+        others: impl Iterator<Item = u64>,
+        views: &BTreeMap<u64, View>,
+    ) -> Result<(), AdminError> {
         let me = self.node_id().unwrap_or_default().0;
         self.take_disks(wanted.clone()).await.map_err(|e| match e.kind() {
             std::io::ErrorKind::PermissionDenied => AdminError::NotNow(format!("{e}; repeat the command")),
             _ => AdminError::Failed(format!("this node cannot record it: {e}")),
         })?;
         let question = Question::TakeDisks(wanted.clone());
-        let lacks = |view: &View| wanted.iter().any(|(node, disk)| view.disks.get(node) != Some(disk));
-        let asked = views.iter().filter(|(node, view)| **node != me && lacks(view)).map(|(node, _)| {
+        let knows = |view: &View, node, disk| view.disks.get(&node) == Some(disk);
+        // Its own it has.
+        let lacks = |other: u64| {
+            let mut of_others = wanted.iter().filter(|(node, _)| **node != other);
+            of_others.any(|(node, disk)| !views.get(&other).is_some_and(|view| knows(view, *node, disk)))
+        };
+        let others = others.filter(|node| *node != me && lacks(*node));
+        let asked = others.map(|node| {
             let question = &question;
-            async move { (*node, self.ask_within(NodeId(*node), question, limits::JOIN_WITHIN).await) }
+            async move { (node, self.ask_within(NodeId(node), question, limits::JOIN_WITHIN).await) }
         });
         let failed: Vec<_> =
             join_all(asked).await.into_iter().filter_map(|(node, done)| Some((node, done.err()?))).collect();
@@ -294,7 +318,7 @@ impl Node {
         tokio::task::spawn_blocking(take).await.map_err(io::Error::other)?
     }
 
-    /// Sends an empty node the plan.
+    /// Sends a node the plan: an empty one joins, one that has joined runs as what its stamp says.
     async fn send_back(&self, member: &MemberEntry, stamp: &Stamp) -> Result<(), AdminError> {
         let mut client = self.dial(&member.client).await?;
         // As they are reached now.

@@ -44,7 +44,8 @@ async fn rejoin_until_done(cluster: &Cluster, through: usize, nodes: &[u64]) -> 
 /// Takes a stopped node's directory away: it starts on an empty one.
 fn empty(cluster: &Cluster, i: usize) -> PathBuf {
     let dir = cluster.dirs[i].path();
-    let old = dir.with_extension(format!("old-{i}"));
+    let free = |n: &u32| !dir.with_extension(format!("old-{i}-{n}")).exists();
+    let old = dir.with_extension(format!("old-{i}-{}", (1..).find(free).expect("a name")));
     std::fs::rename(dir, &old).expect("moved");
     std::fs::create_dir(dir).expect("made");
     old
@@ -159,6 +160,98 @@ async fn a_member_on_an_empty_directory_comes_back_and_nothing_acknowledged_is_l
     assert!(why.contains("the directory that it joined with"), "{why}");
 }
 
+/// Repeated until it is refused for something else than that it is not yet possible.
+async fn rejoin_until_refused(cluster: &Cluster, through: usize, nodes: &[u64]) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match rejoin(cluster, through, nodes).await {
+            Err(AdminError::NotNow(why)) => assert!(Instant::now() < until, "still: {why}"),
+            Err(AdminError::Refused(why)) => return why,
+            other => panic!("{other:?}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_joined_and_could_not_start_is_started_by_a_repeated_rejoin() {
+    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
+    (0..3).for_each(|i| cluster.keep_ports(i));
+    cluster.ask(create("shoe")).await;
+    cluster.stop(NODE).await;
+    empty(&cluster, NODE);
+    cluster.restart_later(NODE).await;
+    // As a disk on which something else of that name lies.
+    let in_the_way = cluster.dirs[NODE].path().join("snapshots");
+    std::fs::write(&in_the_way, "no directory").expect("written");
+    let until = Instant::now() + PATIENCE;
+    // The first one that reaches the end stamps the directory, the ones after it find it stamped.
+    let mut failed = 0;
+    while failed < 3 {
+        match rejoin(&cluster, 0, &[2]).await {
+            Err(AdminError::Failed(why)) => {
+                assert!(why.contains("repeat the command"), "{why}");
+                failed += 1;
+            }
+            Err(AdminError::NotNow(why)) => assert!(Instant::now() < until, "still: {why}"),
+            other => panic!("{other:?}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(cluster.node(NODE).state(), NodeState::Uninitialised);
+    std::fs::remove_file(&in_the_way).expect("removed");
+    let done = rejoin_until_done(&cluster, 0, &[2]).await;
+    assert_eq!((done.members[0].disk_generation, done.members[0].already), (1, true), "{done:?}");
+    repaired(&cluster, NODE).await;
+    cluster.ask(receive("shoe", 1, "delivery-1")).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_a_later_rejoin_has_replaced_has_to_be_emptied() {
+    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
+    (0..3).for_each(|i| cluster.keep_ports(i));
+    cluster.ask(create("shoe")).await;
+    let mut given_up = None;
+    for generation in 1..=2 {
+        cluster.stop(NODE).await;
+        given_up = Some(empty(&cluster, NODE));
+        cluster.restart_later(NODE).await;
+        let done = rejoin_until_done(&cluster, 0, &[2]).await;
+        assert_eq!(done.members[0].disk_generation, generation, "{done:?}");
+        repaired(&cluster, NODE).await;
+    }
+    cluster.stop(NODE).await;
+    put_back(&cluster, NODE, &given_up.expect("a directory was given up"));
+    cluster.restart_later(NODE).await;
+    for through in [0, 2] {
+        let why = rejoin_until_refused(&cluster, through, &[2]).await;
+        assert!(why.contains("empty its directory"), "{why}");
+    }
+}
+
+/// The member that is asked has lost what it recorded, and refuses the disk that the others know.
+#[tokio::test]
+async fn a_member_that_was_set_back_records_the_new_disk_again() {
+    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
+    (0..3).for_each(|i| cluster.keep_ports(i));
+    cluster.ask(create("shoe")).await;
+    cluster.stop(NODE).await;
+    empty(&cluster, NODE);
+    cluster.restart_later(NODE).await;
+    let stamp = cluster.dirs[0].path().join("holdfast.stamp");
+    let before = std::fs::read(&stamp).expect("stamped");
+    let done = rejoin_until_done(&cluster, 2, &[2]).await;
+    repaired(&cluster, NODE).await;
+    cluster.stop(0).await;
+    std::fs::write(&stamp, before).expect("set back");
+    cluster.restart_later(0).await;
+    let again = rejoin_until_done(&cluster, 0, &[2]).await;
+    assert_eq!((again.members[0].already, &again.members[0].disk), (true, &done.members[0].disk), "{again:?}");
+    for i in 0..3 {
+        repaired(&cluster, i).await;
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_brought_back_is_refused_with_what_to_do() {
     let mut cluster = Cluster::start(1, |_, _, _| {}).await;
@@ -188,7 +281,7 @@ async fn what_cannot_be_brought_back_is_refused_with_what_to_do() {
     cluster.stop(2).await;
     let third = empty(&cluster, 2);
     cluster.restart_later(2).await;
-    let both = why(rejoin(&cluster, 0, &[2, 3]).await);
+    let both = rejoin_until_refused(&cluster, 0, &[2, 3]).await;
     assert!(both.contains("nobody could repair the meta group") && both.contains("start node 2, node 3 on"), "{both}");
     // Nothing was changed: the old directories are as good as before.
     for (i, dir) in [(NODE, old), (2, third)] {
@@ -209,8 +302,8 @@ async fn nobody_repairs_a_member_of_a_cluster_of_two() {
     cluster.stop(NODE).await;
     empty(&cluster, NODE);
     cluster.restart_later(NODE).await;
-    let refused = rejoin(&cluster, 0, &[2]).await;
-    assert!(matches!(&refused, Err(AdminError::Refused(why)) if why.contains("too few others")), "{refused:?}");
+    let refused = rejoin_until_refused(&cluster, 0, &[2]).await;
+    assert!(refused.contains("too few others"), "{refused}");
 }
 
 #[tokio::test]
