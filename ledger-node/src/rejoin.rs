@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::data_dir::{MemberDisk, Stamp, hex};
 use crate::init::{disk_of, invalid, of_peer, on_disk, silent, stopping, under_way};
 use crate::limits;
-use crate::meta::{META_GROUP, MemberEntry, Placement};
+use crate::meta::{META_GROUP, MemberEntry, Placement, ShardPlacement};
 use crate::node::{AdminError, Node, lock};
 use crate::peers::Question;
 
@@ -384,6 +384,9 @@ fn take_disk(stamp: &mut Stamp, node: u64, disk: MemberDisk) -> io::Result<()> {
         Some(known) if known == disk => Ok(()),
         Some(_) if node == stamp.node => refused(format!("node {node} runs here, on another disk")),
         Some(known) if known > disk => refused(format!("another rejoin of node {node} came first")),
+        Some(known) if known.id == disk.id => {
+            refused(format!("disk {} of node {node} has generation {} for ever", disk.id, known.generation))
+        }
         Some(_) => {
             stamp.set_disk(node, disk);
             Ok(())
@@ -419,7 +422,8 @@ fn wanted(node: u64, found: &Found, views: &BTreeMap<u64, View>) -> Result<Membe
     }
 }
 
-/// Whether the whole replicas of each group can repair the empty ones: they are a majority.
+/// Whether the whole replicas of each group can repair the empty ones: they are a majority, and the
+/// group has begun, unless another node is to begin it.
 fn can_be_repaired(
     stamp: &Stamp,
     placement: &Placement,
@@ -456,6 +460,16 @@ fn can_be_repaired(
                 names(empty.iter())
             )),
         });
+    }
+    let begins = |shard: &&ShardPlacement| shard.replicas.first().is_some_and(|first| empty.contains(first));
+    let unbegun = |shard: &&ShardPlacement| !placement.begun.contains(&shard.shard);
+    if let Some(ShardPlacement { shard, replicas, .. }) = placement.shards.iter().filter(begins).find(unbegun) {
+        let first = replicas[0];
+        return Err(AdminError::NotNow(format!(
+            "shard {shard} has not begun as far as the members know, and only node {first} may begin it, on the directory it \
+             had: an empty one would wait for ever; nothing was changed; hint: repeat the command once `ledgerctl status` \
+             shows a leader of shard {shard}; if it shows none, start node {first} on the directory it had"
+        )));
     }
     Ok(())
 }
@@ -540,6 +554,25 @@ mod tests {
         View { disks: [(node, disk)].into(), ..View::default() }
     }
 
+    /// Node 1's, which knows these disks.
+    fn stamp(disks: &[(u64, MemberDisk)]) -> Stamp {
+        let mut stamp = Stamp {
+            format: 2,
+            cluster: [7; 16],
+            incarnation: 1,
+            node: 1,
+            ports: crate::data_dir::Ports { client: 1, http: 2, peer: 3 },
+            initiator: false,
+            members: Vec::new(),
+            disks: BTreeMap::new(),
+            disk_generations: BTreeMap::new(),
+            shards: 1,
+            replicas: 3,
+        };
+        disks.iter().for_each(|(node, disk)| stamp.set_disk(*node, *disk));
+        stamp
+    }
+
     #[test]
     fn a_view_comes_back_as_it_went_and_garbage_does_not() {
         let view = View { heard: [3, 9].into(), whole: [0, 2, 7].into(), ..view(3, disk(1, 5)) };
@@ -565,27 +598,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_node_that_is_to_begin_a_shard_is_not_brought_back_before_it_has() {
+        let entry = |node| MemberEntry { node, client: "a:1".into(), peer: "a:2".into(), http: "a:3".into() };
+        let members: Vec<_> = (1..=3).map(entry).collect();
+        let stamp = Stamp { members: members.clone(), ..stamp(&[]) };
+        let shard = |shard, replicas| ShardPlacement { shard, slots: Vec::new(), replicas };
+        let mut placement = Placement {
+            generation: 1,
+            members,
+            shards: vec![shard(1, vec![1, 2, 3]), shard(2, vec![2, 3, 1])],
+            settings: None,
+            begun: [1].into(),
+        };
+        let whole = View { whole: [0, 1, 2].into(), ..View::default() };
+        let views: BTreeMap<_, _> = (1..=3).map(|node| (node, whole.clone())).collect();
+        let back = |placement: &Placement, node| can_be_repaired(&stamp, placement, &[node].into(), &views);
+        let Err(AdminError::NotNow(why)) = back(&placement, 2) else { panic!("nobody could repair shard 2 there") };
+        assert!(why.contains("shard 2 has not begun") && why.contains("hint: "), "{why}");
+        back(&placement, 3).expect("node 2 begins it");
+        placement.begun.insert(2);
+        back(&placement, 2).expect("it has begun");
+    }
+
     /// Two attempts at once, in any order on each member: all members end on one disk, or an attempt
     /// is refused by some, and no member goes back.
     #[test]
     fn a_member_never_goes_back_to_a_disk_that_was_replaced() {
-        let stamp = |disks: &[(u64, MemberDisk)]| {
-            let mut stamp = Stamp {
-                format: 2,
-                cluster: [7; 16],
-                incarnation: 1,
-                node: 1,
-                ports: crate::data_dir::Ports { client: 1, http: 2, peer: 3 },
-                initiator: false,
-                members: Vec::new(),
-                disks: BTreeMap::new(),
-                disk_generations: BTreeMap::new(),
-                shards: 1,
-                replicas: 3,
-            };
-            disks.iter().for_each(|(node, disk)| stamp.set_disk(*node, *disk));
-            stamp
-        };
         let (old, low, high) = (disk(0, 9), disk(1, 1), disk(1, 2));
         for order in [[low, high], [high, low]] {
             let mut member = stamp(&[(1, disk(0, 8)), (2, old)]);
@@ -596,6 +635,9 @@ mod tests {
                 let refused = take_disk(&mut member, 2, back).expect_err("replaced");
                 assert!(refused.to_string().contains("came first"), "{refused}");
             }
+            let later = MemberDisk { generation: 2, ..high };
+            let refused = take_disk(&mut member, 2, later).expect_err("a disk has one generation");
+            assert!(refused.to_string().contains("generation 1 for ever"), "{refused}");
             assert!(take_disk(&mut member, 1, high).is_err(), "its own");
             assert!(take_disk(&mut member, 3, high).is_err(), "no member");
         }
