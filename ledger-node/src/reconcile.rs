@@ -103,8 +103,7 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     }
     // One shard that cannot be started or begun holds back none of the others.
     let mut failed = Ok(());
-    for wanted in placement.shards.iter().filter(|shard| shard.replicas.contains(&me)) {
-        let done = run_shard(node, running, &placement, wanted, initialised).await;
+    for (wanted, done) in run_shards(node, running, &placement, initialised).await {
         match &done {
             Ok(()) => drop(lock(&node.not_run).remove(&wanted.shard)),
             Err(why) => drop(lock(&node.not_run).insert(wanted.shard, why.to_string())),
@@ -124,23 +123,37 @@ async fn step(node: &Arc<Node>, running: &Running, initialised: &mut BTreeSet<u3
     failed.and(keep_addresses(node, running, &placement).await)
 }
 
-/// Starts a replica that is to run here, and begins its group where that is this node's to do.
-async fn run_shard(
+/// Starts the replicas that are to run here, and begins their groups where that is this node's to do:
+/// all at once, since each waits for what other nodes remember of it.
+async fn run_shards<'a>(
     node: &Arc<Node>,
     running: &Running,
-    placement: &Placement,
-    wanted: &ShardPlacement,
+    placement: &'a Placement,
     initialised: &mut BTreeSet<u32>,
-) -> io::Result<()> {
-    if node.shard(wanted.shard).is_none() {
-        start_shard(node, running, wanted.shard, &founders(placement, wanted)).await?;
+) -> Vec<(&'a ShardPlacement, io::Result<()>)> {
+    let me = running.stamp().node;
+    let mut started = Vec::new();
+    for wanted in placement.shards.iter().filter(|shard| shard.replicas.contains(&me)) {
+        let done = match node.shard(wanted.shard) {
+            Some(_) => Ok(()),
+            None => start_shard(node, running, wanted.shard, &founders(placement, wanted)).await,
+        };
+        started.push((wanted, done));
     }
-    // Exactly one node begins a group, and once: two first memberships would be two groups.
-    if wanted.replicas.first() == Some(&running.stamp().node) && !initialised.contains(&wanted.shard) {
-        begin_shard(node, running, placement, wanted).await?;
-        initialised.insert(wanted.shard);
-    }
-    Ok(())
+    let known = &*initialised;
+    let begun = started.into_iter().map(|(wanted, done)| async move {
+        // Exactly one node begins a group, and once: two first memberships would be two groups.
+        let begins = wanted.replicas.first() == Some(&me) && !known.contains(&wanted.shard);
+        let settled = match done {
+            Ok(()) if begins => begin_shard(node, running, placement, wanted).await,
+            done => done.map(|()| false),
+        };
+        (wanted, settled)
+    });
+    let begun = futures::future::join_all(begun).await;
+    let settled = begun.iter().filter(|(_, settled)| matches!(settled, Ok(true))).map(|(wanted, _)| wanted.shard);
+    initialised.extend(settled);
+    begun.into_iter().map(|(wanted, settled)| (wanted, settled.map(drop))).collect()
 }
 
 /// Puts the members' addresses into the membership of each group led here.
@@ -208,18 +221,30 @@ fn founders(placement: &Placement, wanted: &ShardPlacement) -> BTreeMap<NodeId, 
 }
 
 /// Begins the group of a shard, unless it was begun before: the replicas of a later placement, or one
-/// that forgot, get it from those that have it.
-async fn begin_shard(node: &Node, running: &Running, placement: &Placement, wanted: &ShardPlacement) -> io::Result<()> {
-    let Some(group) = running.raft.group(GroupId(wanted.shard)) else { return Ok(()) };
-    if group.status().stopped.is_some() || group.is_initialized().await || placement.begun.contains(&wanted.shard) {
-        return Ok(());
+/// that forgot, get it from those that have it. Answers whether that is settled; a replica that is
+/// stopped, or a placement that is old, says nothing yet.
+async fn begin_shard(
+    node: &Node,
+    running: &Running,
+    placement: &Placement,
+    wanted: &ShardPlacement,
+) -> io::Result<bool> {
+    let Some(group) = running.raft.group(GroupId(wanted.shard)) else { return Ok(false) };
+    if group.status().stopped.is_some() {
+        return Ok(false);
+    }
+    if group.is_initialized().await || placement.begun.contains(&wanted.shard) {
+        return Ok(true);
     }
     // What this node knows of the placement may be old.
     let now = node.placement_now(running, limits::OWN_COMMAND_WITHIN).await.map_err(io::Error::other)?;
-    if now.begun.contains(&wanted.shard) || !now.shards.contains(wanted) {
-        return Ok(());
+    if now.begun.contains(&wanted.shard) {
+        return Ok(true);
     }
-    group.initialize(founders(&now, wanted)).await
+    if !now.shards.contains(wanted) {
+        return Ok(false);
+    }
+    group.initialize(founders(&now, wanted)).await.map(|()| true)
 }
 
 /// The leader of the meta group writes down which shards have begun: those that have members here, or
