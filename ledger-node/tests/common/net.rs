@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ pub enum Cut {
 /// The real network of one node. Its clients are never cut off.
 #[derive(Clone, Default)]
 pub struct CutNet {
-    cut: Arc<Mutex<Cut>>,
+    cut: Arc<Mutex<(Cut, Vec<Waker>)>>,
     listeners: Arc<AtomicUsize>,
 }
 
@@ -40,12 +40,24 @@ const LANE_AT: usize = 10;
 const BULK: u8 = 2;
 
 impl CutNet {
+    /// From now on this does not get through; what waits for a cut that is over goes on.
     pub fn cut(&self, what: Cut) {
-        *self.cut.lock().unwrap_or_else(PoisonError::into_inner) = what;
+        let waiting = {
+            let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+            cut.0 = what;
+            std::mem::take(&mut cut.1)
+        };
+        waiting.into_iter().for_each(Waker::wake);
     }
 
-    fn is(&self, what: &Cut) -> bool {
-        *self.cut.lock().unwrap_or_else(PoisonError::into_inner) == *what
+    /// Whether that is what does not get through. Then the task is woken once something else is.
+    fn is(&self, what: &Cut, cx: &Context<'_>) -> bool {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        let is = cut.0 == *what;
+        if is {
+            cut.1.push(cx.waker().clone());
+        }
+        is
     }
 }
 
@@ -58,9 +70,7 @@ impl Net for CutNet {
     }
 
     async fn connect(&self, addr: &str) -> io::Result<BoxIo> {
-        if self.is(&Cut::All) {
-            return std::future::pending().await;
-        }
+        std::future::poll_fn(|cx| if self.is(&Cut::All, cx) { Poll::Pending } else { Poll::Ready(()) }).await;
         let io = TcpNet.connect(addr).await?;
         Ok(Box::new(Wire { io, net: self.clone(), to: Some(addr.to_owned()), lane: None }))
     }
@@ -92,16 +102,15 @@ struct Wire {
 }
 
 impl Wire {
-    /// A connection that is cut stays so.
-    fn is_cut(&self) -> bool {
+    fn is_cut(&self, cx: &Context<'_>) -> bool {
         let bulk = self.to.as_ref().filter(|_| self.lane == Some(BULK));
-        self.net.is(&Cut::All) || bulk.is_some_and(|to| self.net.is(&Cut::Bulk(to.clone())))
+        self.net.is(&Cut::All, cx) || bulk.is_some_and(|to| self.net.is(&Cut::Bulk(to.clone()), cx))
     }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_cut() {
+        if self.is_cut(cx) {
             return Poll::Pending;
         }
         Pin::new(&mut self.io).poll_read(cx, buf)
@@ -113,7 +122,7 @@ impl AsyncWrite for Wire {
         if self.lane.is_none() {
             self.lane = bytes.get(LANE_AT).copied();
         }
-        if self.is_cut() {
+        if self.is_cut(cx) {
             return Poll::Pending;
         }
         Pin::new(&mut self.io).poll_write(cx, bytes)

@@ -4,7 +4,7 @@
 use std::fs;
 
 use ledger_node::limits::READY_AGE_MAX;
-use ledger_proto::v1;
+use ledger_proto::{Cause, Reply, v1};
 use ledger_raft::{GroupStatus, Role};
 use tokio::time::timeout;
 
@@ -77,14 +77,39 @@ async fn a_leader_that_no_quorum_follows_takes_nothing_and_says_who_is_missing()
         }
     });
     lost.await.expect("it notices");
-    if seen.role == Role::Leader {
-        let until = tokio::time::Instant::now() + PATIENCE;
-        let (_, _, answer) = replica.door().ask(receive("shoe", 1, "r1"), until).await;
-        let ledger_node::door::Answer::NotNow(why) = answer else { panic!("taken: {answer:?}") };
-        assert_eq!(why.code, v1::NotNowCode::NoQuorum, "{why:?}");
-        assert!(why.message.contains("shard 1 has no quorum"), "{why:?}");
-    }
+    assert_eq!(seen.role, Role::Leader, "nobody has deposed it: {seen:?}");
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let (_, _, answer) = replica.door().ask(receive("shoe", 1, "r1"), until).await;
+    let ledger_node::door::Answer::NotNow(why) = answer else { panic!("taken: {answer:?}") };
+    assert_eq!(why.code, v1::NotNowCode::NoQuorum, "{why:?}");
+    assert!(why.message.contains("shard 1 has no quorum"), "{why:?}");
     cluster.readiness(leader, "unready", |s, text| s == 503 && text.contains("shard-1-leader failed: no quorum")).await;
+}
+
+#[tokio::test]
+async fn nodes_without_a_quorum_are_ready_and_take_calls_once_their_network_is_back() {
+    let (cluster, nets) = cuttable().await;
+    let (leader, _) = cluster.leader(1).await;
+    let others: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
+    for i in [leader, others[0]] {
+        nets[i].cut(Cut::All);
+    }
+    for i in 0..3 {
+        let lost = |status: u16, text: &str| status == 503 && text.contains("shard-1-leader failed: no quorum (");
+        cluster.readiness(i, "without a quorum", lost).await;
+        let reply = cluster.submit(i, &receive("shoe", 1, "r1"), 2_000).await;
+        let Reply::NotNow(why) = &reply else { panic!("node {}: {reply:?}", i + 1) };
+        assert_eq!(why.cause, Cause::NoQuorum, "{why:?}");
+    }
+    for i in [leader, others[0]] {
+        nets[i].cut(Cut::Nothing);
+    }
+    for i in 0..3 {
+        cluster.ready(i).await;
+        let reply = cluster.submit_until_settled(i, &receive("shoe", 1, &format!("healed-{i}"))).await;
+        assert!(matches!(reply, Reply::Ok(_)), "node {}: {reply:?}", i + 1);
+        assert_eq!(group_status(&cluster, i).no_quorum, None, "node {}", i + 1);
+    }
 }
 
 #[tokio::test]
