@@ -497,11 +497,12 @@ impl GroupCore {
     }
 
     /// A leader says how current it is, and so how current this replica is. A word that is not known to have been said after
-    /// some moment of this run says nothing: it may have been on its way for long.
-    pub(crate) fn heard(&self, word: Word) {
+    /// some moment of this run says nothing: it may have been on its way for long. Ledger time is
+    /// taken from the group's leader alone.
+    pub(crate) fn heard(&self, word: Word, from: NodeId) {
         let Some(after) = word.after.filter(|after| after.run == self.run) else { return };
         let Some(said_after) = self.origin.checked_add(Duration::from_millis(after.ms)) else { return };
-        if let Some(ledger_ms) = word.ledger_ms {
+        if let Some(ledger_ms) = word.ledger_ms.filter(|_| self.leader() == Some(from)) {
             self.expect_time(ledger_ms);
         }
         let applied = self.progress.applied().index;

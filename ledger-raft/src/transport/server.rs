@@ -215,7 +215,7 @@ impl Served {
                     clock.put_u64_le(self.registry.seams.clock.now_ms());
                     if let Some(core) = self.registry.group(GroupId(frame.group)) {
                         if let Some(word) = Word::decode(&frame.body) {
-                            core.heard(word);
+                            core.heard(word, self.peer);
                         }
                         let moment = core.moment();
                         clock.put_u64_le(moment.run);
