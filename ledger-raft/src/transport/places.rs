@@ -6,6 +6,7 @@
 //! **Owns** the count. **Must never** let connections that name no member take the place of one that does.
 //! **Read next**: [`super::server`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
@@ -112,15 +113,16 @@ fn close_oldest(held: &mut Held, is: impl Fn(&Holder) -> bool) -> bool {
     closed.inspect(|(_, stop)| stop.cancel()).is_some()
 }
 
-/// The source with the most connections that have not sent a hello.
+/// The source with the most connections that have not sent a hello; of several, the one whose
+/// connection is the oldest: no address is worse off than another.
 fn most_greetings(held: &Held) -> Option<Holder> {
-    let mut by_source = BTreeMap::<IpAddr, usize>::new();
-    for (holder, _) in held.values() {
+    let mut by_source = BTreeMap::<IpAddr, (usize, Reverse<u64>)>::new();
+    for (number, (holder, _)) in held {
         if let Holder::Greeting(source) = holder {
-            *by_source.entry(*source).or_default() += 1;
+            by_source.entry(*source).or_insert((0, Reverse(*number))).0 += 1;
         }
     }
-    by_source.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| Holder::Greeting(source))
+    by_source.into_iter().max_by_key(|(_, rank)| *rank).map(|(source, _)| Holder::Greeting(source))
 }
 
 #[cfg(test)]
@@ -160,6 +162,19 @@ mod tests {
         assert!(member.take_as(NodeId(2), Lane::Bulk, member.stop.clone()));
         let again = greet(&places, "fd00::2");
         assert!(again.take_as(NodeId(3), Lane::Bulk, again.stop.clone()), "of the same 64 bits");
+    }
+
+    #[test]
+    fn of_sources_with_as_many_greetings_the_one_that_came_first_gives_way() {
+        let places = Arc::<Places>::default();
+        let ips: Vec<String> = (0..GREETINGS_MAX).map(|n| format!("10.0.{}.1", GREETINGS_MAX - n)).collect();
+        let held: Vec<Place> = ips.iter().map(|ip| greet(&places, ip)).collect();
+        let mut newer = Vec::new();
+        for oldest in 0..3 {
+            newer.push(greet(&places, &format!("10.9.{oldest}.1")));
+            let closed = held.iter().filter(|place| place.stop.is_cancelled()).count();
+            assert!(closed == oldest + 1 && held[oldest].stop.is_cancelled(), "{oldest}: {closed} closed");
+        }
     }
 
     #[test]
