@@ -10,8 +10,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ledger_proto::status;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::chance::Chance;
 use crate::limits;
@@ -58,6 +60,12 @@ impl DialGate {
     pub(crate) fn answered(&self) {
         *self.lock() = State::default();
     }
+    /// It refused a call, which is an answer, too; or nothing came of the call, which is none.
+    pub(crate) fn ended_with(&self, status: &Status) {
+        if status::reply(status).is_some() {
+            self.answered();
+        }
+    }
     /// There is a new reason to dial: one dial may begin now. The pauses after it stay as long as
     /// they are.
     pub(crate) fn open(&self) {
@@ -79,6 +87,8 @@ impl DialGate {
 
 #[cfg(test)]
 mod tests {
+    use ledger_proto::{Cause, NotNow};
+
     use super::*;
 
     fn gate() -> Arc<DialGate> {
@@ -98,6 +108,16 @@ mod tests {
         gate.answered();
         gate.dial().expect("it answered");
         assert!(gate.dial().expect_err("one dial a pause") <= limits::DIAL_PAUSE_MIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_call_was_answered_and_a_broken_connection_was_not() {
+        let gate = gate();
+        gate.dial().expect("the first one");
+        gate.ended_with(&Status::unavailable("broken pipe"));
+        gate.dial().expect_err("nobody answered");
+        gate.ended_with(&status::not_now(NotNow::new(Cause::RateLimited, "too many watches", 1_000)));
+        gate.dial().expect("it refused");
     }
 
     #[tokio::test(start_paused = true)]

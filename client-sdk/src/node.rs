@@ -152,6 +152,7 @@ async fn keep_connected(
                 heard.lost_node();
             }
             Ok(Err(status)) => {
+                gate.ended_with(&status);
                 tracing::debug!(%status, "no stream to a node");
                 lane.broken(true);
             }

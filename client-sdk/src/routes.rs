@@ -313,7 +313,10 @@ async fn ask_routing(node: Arc<Node>) -> Result<v1::Routing, String> {
             node.gate.answered();
             Ok(routing.into_inner())
         }
-        Ok(Err(status)) => Err(format!("{}: {status}", node.address)),
+        Ok(Err(status)) => {
+            node.gate.ended_with(&status);
+            Err(format!("{}: {status}", node.address))
+        }
         Err(_) => Err(format!("{} did not answer in time", node.address)),
     }
 }

@@ -240,7 +240,10 @@ async fn one_stream(
             node.gate.answered();
             frames.into_inner()
         }
-        Err(status) => return definite(&status),
+        Err(status) => {
+            node.gate.ended_with(&status);
+            return definite(&status);
+        }
     };
     loop {
         // A node sends a frame every second, whatever happens: one that is silent for long is as good as gone.
