@@ -28,15 +28,34 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-#[tokio::test]
-async fn a_node_whose_directory_was_moved_runs_on_once_its_owner_vouches_for_it() {
-    let dirs = tempfile::tempdir().expect("a directory");
-    let (old, new) = (dirs.path().join("old"), dirs.path().join("new"));
-    let running = node(&old).await;
+/// A cluster of one in a directory, stopped.
+async fn stopped_node(dir: &Path) {
+    let running = node(dir).await;
     let member = v1::Member { node: 1, client: running.client_addr().to_string(), ..v1::Member::default() };
     let request = v1::InitRequest { members: vec![member], shards: 1, replicas: 1 };
     running.node().init(request).await.expect("a cluster of one");
     running.shutdown(std::time::Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_was_started_before_somebody_vouched_for_it_stays_damaged_and_says_so() {
+    let dirs = tempfile::tempdir().expect("a directory");
+    let (old, new) = (dirs.path().join("old"), dirs.path().join("new"));
+    stopped_node(&old).await;
+    copy(&old, &new);
+    node(&new).await.shutdown(std::time::Duration::from_secs(5)).await;
+    let late = moved(&new, &["--original-is-retired"]);
+    let why = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert_eq!(late.status.code(), Some(1), "{why}");
+    assert!(why.contains("is damaged") && why.contains("copied") && why.contains("nothing was changed"), "{why}");
+    assert!(why.contains("hint: ") && why.contains("copy the original again"), "{why}");
+}
+
+#[tokio::test]
+async fn a_node_whose_directory_was_moved_runs_on_once_its_owner_vouches_for_it() {
+    let dirs = tempfile::tempdir().expect("a directory");
+    let (old, new) = (dirs.path().join("old"), dirs.path().join("new"));
+    stopped_node(&old).await;
     copy(&old, &new);
 
     let without = moved(&new, &[]);

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use ledger_raft::disk::RealDisk;
 use ledger_raft::identity::{IDENTITY_FILE, IdentityFile};
+use ledger_raft::inspect::LogInspector;
 use ledger_raft::seam::{Disk, Random};
 use ledger_raft::wal::WalIdentity;
 use ledger_raft::{DiskId, NodeId, PeerEntry};
@@ -174,6 +175,9 @@ pub struct Moved {
     pub node: u64,
     /// What of its place was another one; none: it lies where it was.
     pub difference: Option<&'static str>,
+    /// What the log lost as a start has found it, when nothing of the place was another one: the node
+    /// was started here before somebody vouched, and is repaired from its peers.
+    pub damage: Option<String>,
 }
 
 /// Records that the directory of a node that does not run was moved here by a copy. Its caller
@@ -199,9 +203,20 @@ fn moved_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<Moved, DataDirError> {
     let (locked, stamp) = DataDir::open(disk.clone(), dir, None)?;
     let stamp = stamp.ok_or_else(|| io(io::ErrorKind::NotFound.into()))?;
     let other = |why: &str| DataDirError::OtherDisk { dir: dir.to_owned(), why: why.to_owned() };
-    let identity = IdentityFile::open(disk, dir).map_err(io)?.ok_or_else(|| other("is gone, or cannot be read"))?;
+    let opened = IdentityFile::open(disk.clone(), dir).map_err(io)?;
+    let identity = opened.ok_or_else(|| other("is gone, or cannot be read"))?;
     locked.claim(&identity, &stamp)?;
-    Ok(Moved { node: stamp.node, difference: identity.vouch_for_place().map_err(io)? })
+    let difference = identity.vouch_for_place().map_err(io)?;
+    let has_log = disk.exists(&dir.join("wal"));
+    let damage = match difference {
+        None if has_log => {
+            let Stamp { cluster, incarnation, node, .. } = stamp;
+            let log = LogInspector::open(disk.as_ref(), dir, cluster, incarnation, NodeId(node));
+            log.map_err(|why| io(io::Error::other(why)))?.damage().map(str::to_owned)
+        }
+        _ => None,
+    };
+    Ok(Moved { node: stamp.node, difference, damage })
 }
 
 /// A locked data directory.
@@ -481,7 +496,10 @@ mod tests {
         opened.identity(Some(&written), &random).expect("claimed").started(1).expect("recorded");
         assert!(matches!(moved_on(shared.clone(), path), Err(DataDirError::InUse { .. })), "the node runs");
         drop(opened);
-        assert_eq!(moved_on(shared.clone(), path).expect("looked at"), Moved { node: 2, difference: None });
+        assert_eq!(
+            moved_on(shared.clone(), path).expect("looked at"),
+            Moved { node: 2, difference: None, damage: None }
+        );
         disk.restore(&disk.fork(), true);
         let found = || {
             let (opened, stamp) = DataDir::open(shared.clone(), path, None).expect("opened");

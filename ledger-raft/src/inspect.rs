@@ -87,6 +87,11 @@ impl LogInspector {
         self.0.groups().map(summary).collect()
     }
 
+    /// What the log lost, if some group did: such a group has to be repaired.
+    pub fn damage(&self) -> Option<&str> {
+        self.0.damage()
+    }
+
     /// One entry; none when the log does not hold it.
     ///
     /// # Errors

@@ -20,13 +20,22 @@ struct MovedDoc {
 /// Runs a verb of `data-dir`.
 ///
 /// # Errors
-/// [`Failure`]: the directory is in use, or not a node's.
+/// [`Failure`]: the directory is in use, damaged, or not a node's.
 pub(super) fn run(verb: DataDirVerb, printer: Printer) -> Outcome {
     let DataDirVerb::Moved(MovedArgs { data_dir, original_is_retired: _ }) = verb;
     let moved = data_dir::moved(&data_dir).map_err(|why| match why {
         DataDirError::InUse { .. } => Failure::refused(why.to_string()).hint("stop that node first"),
         why => Failure::refused(why.to_string()),
     })?;
+    if let Some(damage) = moved.damage {
+        let why = format!(
+            "the directory of node {} is damaged, and nobody can vouch for it any more: {damage}; nothing was changed",
+            moved.node
+        );
+        return Err(Failure::refused(why).hint(
+            "start it where peers can repair it, or copy the original again and run this before the first start of the copy",
+        ));
+    }
     let doc = MovedDoc { node: moved.node, difference: moved.difference };
     printer.print(&doc, |doc| match doc.difference {
         Some(difference) => format!("node {}: its directory has {difference}, and belongs here from now on", doc.node),

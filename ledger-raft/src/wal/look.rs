@@ -56,6 +56,11 @@ impl Look {
         })
     }
 
+    /// What some group lost, in words.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.groups.values().find_map(|(_, _, damage)| damage.as_ref()).map(|damage| damage.why.as_str())
+    }
+
     /// One entry.
     ///
     /// # Errors
