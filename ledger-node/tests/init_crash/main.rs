@@ -155,7 +155,19 @@ fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
     let mut sim = simulation(&worlds);
     let seen = Rc::new(RefCell::new(Seen::default()));
     sim.client("operator", operate(first, seen.clone()));
-    let disk = &worlds[victim].disk;
+    until_done(&what, &mut sim, &worlds[victim], &seen, |_| {});
+    worlds[victim].disk.ops()
+}
+
+/// Steps until the operator is done: a victim whose power went is down for a while, and comes back
+/// with what it had synced. `each_step` is done after each step.
+fn until_done(
+    what: &str,
+    sim: &mut turmoil::Sim<'static>,
+    victim: &NodeWorld,
+    seen: &RefCell<Seen>,
+    mut each_step: impl FnMut(&mut turmoil::Sim<'static>),
+) {
     let mut back_at = None;
     loop {
         match sim.step() {
@@ -163,21 +175,21 @@ fn init(first: usize, victim: usize, power: Option<CrashPoint>) -> u64 {
             Ok(false) => {}
             Err(error) => panic!("{what}: {error}"),
         }
-        if disk.stopped() {
-            sim.crash(worlds[victim].name.as_str());
-            disk.crash(disk.ops());
+        each_step(sim);
+        if victim.disk.stopped() {
+            sim.crash(victim.name.as_str());
+            victim.disk.crash(victim.disk.ops());
             back_at = Some(sim.elapsed() + DOWN);
         }
         if back_at.is_some_and(|at| at <= sim.elapsed()) {
-            sim.bounce(worlds[victim].name.as_str());
+            sim.bounce(victim.name.as_str());
             back_at = None;
         }
-        assert!(sim.elapsed() < BOUND, "{what}: no cluster after {BOUND:?} and {} tries", seen.borrow().tries);
+        assert!(sim.elapsed() < BOUND, "{what}: not done after {BOUND:?} and {} tries", seen.borrow().tries);
     }
     let seen = seen.borrow();
     assert_eq!(seen.refused, None, "{what}");
     assert_eq!(seen.clusters.len(), 1, "{what}: {:?}", seen.clusters);
-    disk.ops()
 }
 
 /// Sweeps a victim's operations one by one.

@@ -9,7 +9,7 @@ use ledger_raft::disk::sim::CrashPoint;
 use tonic::Code;
 
 use super::world::NodeWorld;
-use super::{BOUND, DOWN, NODES, Seen, admin, all_serve, operate, simulation};
+use super::{NODES, Seen, admin, all_serve, operate, simulation, until_done};
 
 /// The node that comes back.
 const BACK: usize = 1;
@@ -68,13 +68,8 @@ fn rejoin(victim: usize, power: Option<fn(u64) -> CrashPoint>, op: u64) -> u64 {
     let (stage, seen) = (Rc::new(Cell::new(Stage::Init)), Rc::new(RefCell::new(Seen::default())));
     sim.client("operator", bring_back(stage.clone(), seen.clone()));
     let disk = &worlds[victim].disk;
-    let (mut back_at, mut began) = (None, 0);
-    loop {
-        match sim.step() {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(error) => panic!("{what}: {error}"),
-        }
+    let mut began = 0;
+    until_done(&what, &mut sim, &worlds[victim], &seen, |sim| {
         if stage.get() == Stage::Stands {
             sim.crash(worlds[BACK].name.as_str());
             worlds[BACK].empty();
@@ -83,20 +78,7 @@ fn rejoin(victim: usize, power: Option<fn(u64) -> CrashPoint>, op: u64) -> u64 {
             sim.bounce(worlds[BACK].name.as_str());
             stage.set(Stage::Emptied);
         }
-        if disk.stopped() {
-            sim.crash(worlds[victim].name.as_str());
-            disk.crash(disk.ops());
-            back_at = Some(sim.elapsed() + DOWN);
-        }
-        if back_at.is_some_and(|at| at <= sim.elapsed()) {
-            sim.bounce(worlds[victim].name.as_str());
-            back_at = None;
-        }
-        assert!(sim.elapsed() < BOUND, "{what}: not back after {BOUND:?} and {} tries", seen.borrow().tries);
-    }
-    let seen = seen.borrow();
-    assert_eq!(seen.refused, None, "{what}");
-    assert_eq!(seen.clusters.len(), 1, "{what}: {:?}", seen.clusters);
+    });
     disk.ops() - began
 }
 
