@@ -146,7 +146,8 @@ async fn with_no_majority_the_shard_refuses_writes_and_says_so() {
         cluster.ask(receive("ink", 5, reference)).await;
     }
     // As far as the next digest every write is taken: nobody knows yet.
-    let until = Instant::now() + PATIENCE;
+    // A thousand entries, one after the other.
+    let until = Instant::now() + 4 * PATIENCE;
     let mut told = None;
     while told.is_none() {
         let (leader, _) = cluster.leader(1).await;
