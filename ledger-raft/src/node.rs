@@ -381,6 +381,11 @@ pub struct Group {
 }
 
 impl Group {
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<GroupCore> {
+        &self.core
+    }
+
     /// Which group.
     pub fn id(&self) -> GroupId {
         self.core.id
