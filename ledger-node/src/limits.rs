@@ -282,6 +282,9 @@ pub const WATCH_CONNECTION_WINDOW: u32 = WATCHES_PASSED_ON as u32 * WATCH_STREAM
 pub const GRPC_HEADER_BYTES: u32 = 16 << 10;
 /// A member comes back on an empty disk so often at most.
 pub const DISK_GENERATION_MAX: u64 = 1 << 32;
+/// Most that the disk generation of an empty node may be beyond the next one: each attempt on the same
+/// directory is of a later one.
+pub const DISK_GENERATION_STEP_MAX: u64 = 1_000;
 /// How long a linearizable read waits for the leader's word when its caller names no time.
 pub const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Bytes of one HTTP request's body: a reservation of the most lines is far smaller.

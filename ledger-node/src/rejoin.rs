@@ -169,10 +169,13 @@ impl Node {
             return Err(under_way());
         }
         let there = answer.member.unwrap_or_default();
-        if !(generation..=limits::DISK_GENERATION_MAX).contains(&there.disk_generation) {
+        let most = limits::DISK_GENERATION_MAX.min(generation.saturating_add(limits::DISK_GENERATION_STEP_MAX));
+        if !(generation..=most).contains(&there.disk_generation) {
             return Err(AdminError::Refused(format!(
-                "node {} answers with disk generation {}, and {generation} is next",
-                member.node, there.disk_generation
+                "node {node} answers with disk generation {}, and {generation} is next; hint: restart node {node} on its empty \
+                 directory, and repeat the command",
+                there.disk_generation,
+                node = member.node
             )));
         }
         Ok(MemberDisk { generation: there.disk_generation, id: disk_of(&there)? })
@@ -451,9 +454,10 @@ fn can_be_repaired(
         // A member that has just started does not run it yet.
         return Err(match whole + damaged.len() > replicas.len() / 2 {
             true => AdminError::NotNow(format!(
-                "{why}: {} are damaged or do not run it yet; nothing was changed; hint: wait until they are repaired, and repeat \
-                 the command",
-                names(damaged.into_iter())
+                "{why}: {} are damaged or do not run it yet; nothing was changed; hint: repeat the command if they have just \
+                 started; if they are damaged, nobody can repair them without {empty}: start {empty} on the directory it had",
+                names(damaged.into_iter()),
+                empty = names(empty.iter())
             )),
             false => AdminError::Refused(format!(
                 "{why}; there are too few others; nothing was changed; hint: start {} on the directory it had",

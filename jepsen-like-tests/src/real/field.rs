@@ -78,13 +78,13 @@ impl Field {
         }
         cluster.init(shards).await?;
         cluster.wait_led().await?;
-        let site = Site::real(cluster.nodes().iter().map(|n| (n.id, n.client.clone())).collect());
+        let site = Site::real(cluster.nodes().iter().map(|n| (n.id, n.client.clone())).collect(), false);
         Ok(Self { site, shards, own: Some(Own { cluster, proxy, down: Vec::new() }), program })
     }
 
     /// Somebody's own cluster: faults are theirs.
     pub fn given(nodes: Vec<(u64, String)>, program: Option<PathBuf>) -> Self {
-        Self { site: Site::real(nodes), shards: 1, own: None, program }
+        Self { site: Site::real(nodes, true), shards: 1, own: None, program }
     }
 
     /// How the nodes are reached.

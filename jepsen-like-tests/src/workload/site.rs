@@ -52,8 +52,9 @@ impl Site {
         self.peers_direct
     }
 
-    /// Nodes on a real network, by id and client address.
-    pub fn real(nodes: Vec<(u64, String)>) -> Self {
+    /// Nodes on a real network, by id and client address; and whether their peer ports are reached
+    /// without a proxy.
+    pub fn real(nodes: Vec<(u64, String)>, peers_direct: bool) -> Self {
         let connector: Connector = Arc::new(|uri: Uri| {
             Box::pin(async move {
                 let host = uri.authority().map(ToString::to_string).unwrap_or_default();
@@ -63,7 +64,7 @@ impl Site {
                 Ok(Box::new(stream) as Box<dyn Io>)
             })
         });
-        Self { nodes, connector, peers_direct: false }
+        Self { nodes, connector, peers_direct }
     }
 
     /// The same site without some of its nodes, which are lost for good; counted from 0.

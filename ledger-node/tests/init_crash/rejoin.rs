@@ -44,7 +44,7 @@ async fn bring_back(stage: Rc<Cell<Stage>>, seen: Rc<RefCell<Seen>>) -> turmoil:
                 Ok(_) => break,
                 Err(no) if matches!(no.code(), Code::FailedPrecondition | Code::InvalidArgument) => {
                     // A member that has just lost power is damaged or starting: it is waited for.
-                    let waits = no.message().contains("wait until they are repaired");
+                    let waits = no.message().contains("if they have just started");
                     if !waits {
                         seen.borrow_mut().refused = Some(format!("through node {}: {}", through + 1, no.message()));
                         return Ok(());
