@@ -191,7 +191,7 @@ pub async fn read_out(client: &Client, site: &Site, load: Load, journal: &Journa
         }
     }
     let ids: BTreeSet<String> = {
-        let run = journal.lock().expect("never poisoned").clone();
+        let run = journal.lock().expect("never poisoned");
         // Hostile clients' ids are as many as they like, and no checker's.
         let run = checkers::hostile::others(&run);
         let of_events = run.events.iter().filter_map(|e| e.op.id()).map(str::to_owned);

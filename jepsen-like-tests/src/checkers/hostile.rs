@@ -38,9 +38,9 @@ pub(crate) fn others(run: &Run) -> Cow<'_, Run> {
             None => change.id.as_deref().is_some_and(|id| ids.contains(id)),
         }
     };
-    let mut run_of_others = run.clone();
-    for watched in &mut run_of_others.watched {
-        watched.changes.retain(is_ordinary);
+    let mut run_of_others = run.clone_without_changes();
+    for (of_others, watched) in run_of_others.watched.iter_mut().zip(&run.watched) {
+        of_others.changes = watched.changes.iter().filter(|change| is_ordinary(change)).cloned().collect();
     }
     Cow::Owned(run_of_others)
 }

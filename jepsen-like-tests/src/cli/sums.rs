@@ -51,7 +51,7 @@ impl Sums {
         for (name, n) in &report.struck {
             *self.struck.entry(name.clone()).or_default() += n;
         }
-        sometimes::add(&mut self.sometimes, &sometimes::of(&report.run));
+        sometimes::add(&mut self.sometimes, &report.reached);
         if let Some(after) = report.converged_after {
             self.slowest = self.slowest.max(Some((after, report.seed)));
         }

@@ -134,6 +134,32 @@ enum OneLine {
 }
 
 impl Run {
+    /// The run without the changes that its consumers saw, which can be most of it.
+    pub(crate) fn clone_without_changes(&self) -> Self {
+        let without = |watched: &Watched| Watched {
+            consumer: watched.consumer,
+            node: watched.node,
+            began: watched.began.clone(),
+            behind: watched.behind.clone(),
+            from_ms: watched.from_ms,
+            to_ms: watched.to_ms,
+            changes: Vec::new(),
+            ended: watched.ended.clone(),
+        };
+        Self {
+            about: self.about.clone(),
+            events: self.events.clone(),
+            watched: self.watched.iter().map(without).collect(),
+            stock: self.stock.clone(),
+            ids: self.ids.clone(),
+            digests: self.digests.clone(),
+            statuses: self.statuses.clone(),
+            findings: self.findings.clone(),
+            sometimes: self.sometimes.clone(),
+            hostile: self.hostile.clone(),
+        }
+    }
+
     /// Writes the journal as JSON lines.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use super::report::{Elected, Report, Setting};
 use crate::checkers::Violation;
 use crate::faults::Planned;
 use crate::history::Run;
-use crate::sometimes::Probe;
+use crate::sometimes::{Counts, Probe};
 
 /// The argument that makes the command run one setting from its input.
 pub const CHILD: &str = "run-setting";
@@ -44,6 +44,7 @@ pub struct Apart {
 struct Told {
     seed: u64,
     nodes: usize,
+    reached: Counts,
     violations: Vec<(String, String)>,
     struck: BTreeMap<String, u32>,
     plan: Vec<Planned>,
@@ -190,6 +191,7 @@ fn read_report(from: impl Read) -> io::Result<Report> {
         seed: head.seed,
         nodes: head.nodes,
         run,
+        reached: head.reached,
         violations: violations.collect(),
         struck: head.struck,
         plan: head.plan,
@@ -207,6 +209,7 @@ fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     let head = Told {
         seed: report.seed,
         nodes: report.nodes,
+        reached: report.reached.clone(),
         violations: report.violations.iter().map(|v| (v.property.to_owned(), v.what.clone())).collect(),
         struck: report.struck.clone(),
         plan: report.plan.clone(),
@@ -220,7 +223,12 @@ fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     };
     serde_json::to_writer(&mut *to, &head)?;
     to.write_all(b"\n")?;
-    report.run.write_events(to)?;
+    // What consumers saw is most of it, and nobody looks at that of a run that held.
+    let mut run = report.run.clone_without_changes();
+    if !report.violations.is_empty() {
+        run.watched.clone_from(&report.run.watched);
+    }
+    run.write_events(to)?;
     to.flush()
 }
 
@@ -236,6 +244,7 @@ fn dead(setting: &Setting, what: String) -> Report {
         seed: setting.seed,
         nodes: setting.nodes,
         run: Run::default(),
+        reached: Counts::new(),
         violations: vec![Violation { property: "the run ends by itself", what }],
         struck: BTreeMap::new(),
         plan: setting.plan(),

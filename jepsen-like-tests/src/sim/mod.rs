@@ -166,7 +166,7 @@ fn run_here(setting: &Setting) -> Report {
     let mut strikes = Strikes::new(setting.seed, plan.clone(), worlds, hosts, network.clone(), trace.clone());
     let ended = carry_out(setting, &mut strikes, &network, &stage);
     let simulated = elapsed();
-    let mut run = journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut run = std::mem::take(&mut *journal.lock().unwrap_or_else(PoisonError::into_inner));
     let About { beyond_ms, damaged, emptied, .. } = std::mem::take(&mut run.about);
     run.about = About { beyond_ms, damaged, emptied, ..workload::about(setting.seed, setting.load) };
     run.about.epoch_ms = EPOCH_MS;
@@ -196,6 +196,7 @@ fn run_here(setting: &Setting) -> Report {
     Report {
         seed: setting.seed,
         nodes: setting.nodes,
+        reached: sometimes::of(&run),
         run,
         violations,
         struck,

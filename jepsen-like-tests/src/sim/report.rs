@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkers::Violation;
 use crate::faults::{self, Planned};
 use crate::history::Run;
+use crate::sometimes::Counts;
 use crate::workload::{self, Load};
 
 /// What to run.
@@ -109,8 +110,11 @@ pub struct Report {
     pub seed: u64,
     /// Its nodes.
     pub nodes: usize,
-    /// Everything the clients saw.
+    /// Everything the clients saw; of a run in a process of its own that held, without what its
+    /// consumers saw.
     pub run: Run,
+    /// Rare states that it reached, and how often.
+    pub reached: Counts,
     /// Empty when all held.
     pub violations: Vec<Violation>,
     /// Faults that struck, by name.
