@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 38] = [
+pub const ALL: [Bad; 41] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -26,6 +26,7 @@ pub const ALL: [Bad; 38] = [
     },
     Bad { name: "leader-alone", what: "a leader answers in the stead of its followers" },
     Bad { name: "clock-quorum-ignored", what: "a leader stamps by its own clock alone" },
+    Bad { name: "clock-jump-unchecked", what: "a new leader follows a quorum of clocks however far they jumped" },
     Bad { name: "expire-by-wall-clock", what: "each replica asks its own clock what has expired" },
     Bad { name: "sweep-after-verdict", what: "commands are judged before time has passed" },
     Bad { name: "forget-ids-after-restart", what: "a snapshot read back has forgotten its ids" },
@@ -59,6 +60,8 @@ pub const ALL: [Bad; 38] = [
     Bad { name: "damage-not-recorded", what: "damage found while a replica runs is forgotten by a restart" },
     Bad { name: "copied-directory-accepted", what: "a copy of a directory counts as the original" },
     Bad { name: "repair-without-all-voters", what: "a damaged replica is repaired by those that answer" },
+    Bad { name: "shard-begun-twice", what: "a node whose log is gone begins its shards anew and votes in them" },
+    Bad { name: "rejoined-disk-believed", what: "a node that came back on an empty disk counts as whole" },
     Bad { name: "invalid-as-internal", what: "invalid input is answered as a fault of the node" },
 ];
 

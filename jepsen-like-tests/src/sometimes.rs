@@ -41,6 +41,8 @@ pub const ALL: &[Rare] = &[
     rare("ten-expired-in-one-instant", 200, "ten holds or more ended in one instant"),
     rare("expired-when-confirmed", 100, "a confirm came when the hold was due"),
     rare("clock-quorum-lost", 1_000, "a leader lost its quorum of clock readings and stamped nothing"),
+    rare("clocks-jumped", 0, "a new leader found that the clocks of a quorum had jumped, and stamped nothing"),
+    rare("ledger-time-unchecked", 0, "ledger time jumped, and no replica knew for how long all had stood still"),
     rare("handed-over-unsure-of-clock", 0, "a leader that was unsure of the clock handed over"),
     // Ids.
     rare("evicted-then-retried", 200, "an id that the cap had pressed out was asked for again"),

@@ -70,6 +70,16 @@ fn a_node_that_takes_part_on_an_empty_disk_is_found() {
 }
 
 #[test]
+fn a_node_that_was_brought_back_and_believed_is_found() {
+    let mut made = good();
+    made.run.about.rejoined = vec![3];
+    made.run.sometimes.insert("replica-repaired".to_owned(), 1);
+    finds(lost_disks::check, &made.run, "only 1 replicas were repaired");
+    made.run.sometimes.insert("replica-repaired".to_owned(), 3);
+    assert_eq!(lost_disks::check(&made.run), [""; 0]);
+}
+
+#[test]
 fn a_lost_reserve_is_found() {
     let mut made = good();
     made.final_id("b").state = "unknown".into();
@@ -488,6 +498,29 @@ fn ledger_time_that_is_wrong_or_goes_back_is_found() {
     made.refused(Op::Release { id }, No::UnknownReservation);
     finds(clock::check, &made.run, "goes back");
     finds(replay::check, &made.run, "ledger time goes back");
+}
+
+#[test]
+fn ledger_time_that_a_new_leader_moves_further_than_it_may_is_found() {
+    let mut made = good();
+    (made.run.about.clock_bound_ms, made.run.about.clock_jump_max_ms) = (None, Some(60_000));
+    let id = made.id("nobody");
+    made.time_ms += 50_000;
+    made.refused(Op::Release { id: id.clone() }, No::UnknownReservation);
+    finds(clock::check, &made.run, "of 0 new leaders");
+    let led_by = |run: &mut Run, term: u64| {
+        let Some(Answer::Refused { at: Some(at), .. }) = run.events.last_mut().map(|e| &mut e.answer) else { panic!() };
+        at.term = term;
+    };
+    let term = made.run.events[0].answer.at().expect("decided").term;
+    led_by(&mut made.run, term + 1);
+    assert_eq!(clock::check(&made.run), [""; 0], "one leader may take that");
+    made.time_ms += 70_000;
+    made.refused(Op::Release { id }, No::UnknownReservation);
+    led_by(&mut made.run, term + 2);
+    finds(clock::check, &made.run, "of 1 new leaders");
+    made.run.about.clock_jump_max_ms = None;
+    assert_eq!(clock::check(&made.run), [""; 0], "all stood still");
 }
 
 #[test]

@@ -56,6 +56,18 @@ fn a_leader_that_lost_power_is_replaced_by_the_election_time() {
     }
 }
 
+/// Ledger time stands still instead until the clocks are right, and no hold ends early.
+#[test]
+fn a_new_leader_does_not_follow_clocks_that_jumped() {
+    for seed in SEEDS {
+        let at = |after_ms, fault| Planned { at_ms: STRIKES_AT_MS + after_ms, fault };
+        let jump = Fault::ClocksJump { nodes: vec![0, 1, 2], by_ms: 3_600_000, ms: 6_000 };
+        let report = run_all(seed, vec![at(0, jump), at(500, Fault::Kill { who: Who::Leader, ms: 300 })]);
+        assert!(report.run.sometimes.contains_key("clocks-jumped"), "seed {seed}: {:?}", report.run.sometimes);
+        assert!(report.run.about.clock_jump_max_ms.is_some(), "seed {seed}: it is judged");
+    }
+}
+
 #[test]
 fn lost_connections_to_a_leader_that_lives_elect_nobody() {
     for seed in SEEDS {

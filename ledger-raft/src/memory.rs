@@ -159,6 +159,13 @@ pub(crate) fn is_reverted(boot: &BootState, here: &AcknowledgedHere, remembered:
     if crate::bad!("memory-of-others-ignored") {
         return false;
     }
+    // What was lost or empty has to be noticed on the disk itself there.
+    if crate::bad!("shard-begun-twice") {
+        return false;
+    }
+    if crate::bad!("rejoined-disk-believed") {
+        return false;
+    }
     // A leader that goes on with such a member is seen only where the member does not notice either.
     if crate::bad!("reverted-follower-accepted") {
         return false;

@@ -1,6 +1,7 @@
-//! Ledger time never goes back, and lies within its bound of true time.
+//! Ledger time never goes back, lies within its bound of true time, and goes on with elapsed time.
 //!
-//! **Owns** this one property. **Must never** judge a run in which most clocks were wrong alike: that is what the bound is given for.
+//! **Owns** this one property. **Must never** hold a run in which most clocks were wrong alike against true time: that is what the bound is given
+//! for. Elapsed time it goes on with there, too, but for what a new leader may take of a jump.
 //! **Read next**: [`super::feed`].
 
 use std::collections::BTreeMap;
@@ -10,10 +11,17 @@ use crate::history::{At, Run};
 /// Answers whose ledger time goes back, or is further from the truth than it may be.
 pub fn check(run: &Run) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut shards: BTreeMap<u32, Vec<(At, u64)>> = BTreeMap::new();
+    let mut shards: BTreeMap<u32, Vec<Stamped>> = BTreeMap::new();
     for event in &run.events {
         let (Some(at), Some(time)) = (event.answer.at(), event.answer.time_ms()) else { continue };
-        shards.entry(at.shard).or_default().push((at, time));
+        let (asked_ms, answered_ms) = (event.asked_ms, event.answered_ms);
+        shards.entry(at.shard).or_default().push(Stamped {
+            at,
+            time,
+            asked_ms,
+            answered_ms,
+            is_read: event.op.is_read(),
+        });
         let Some(bound) = run.about.clock_bound_ms.filter(|_| !event.op.is_read()) else { continue };
         // It was stamped between the question and the answer.
         let (asked, answered) = (run.true_ms(event.asked_ms), run.true_ms(event.answered_ms));
@@ -25,12 +33,42 @@ pub fn check(run: &Run) -> Vec<String> {
     }
     for mut all in shards.into_values() {
         all.sort_unstable();
-        for pair in all.windows(2).filter(|w| w[1].1 < w[0].1) {
+        for pair in all.windows(2).filter(|w| w[1].time < w[0].time) {
             wrong.push(format!(
                 "ledger time goes back from {} at {:?} to {} at {:?}",
-                pair[0].1, pair[0].0, pair[1].1, pair[1].0
+                pair[0].time, pair[0].at, pair[1].time, pair[1].at
             ));
+        }
+        let Some(jump_max) = run.about.clock_jump_max_ms else { continue };
+        all.retain(|stamped| !stamped.is_read);
+        for pair in all.windows(2) {
+            let (before, after) = (&pair[0], &pair[1]);
+            let leaders = after.at.term.saturating_sub(before.at.term);
+            let elapsed = after.answered_ms.saturating_sub(before.asked_ms);
+            let most = elapsed + elapsed / TIMERS_OFF + STAMPED_WITHIN_MS + leaders * jump_max;
+            if after.time.saturating_sub(before.time) > most {
+                wrong.push(format!(
+                    "ledger time goes on from {} at {:?} to {} at {:?}, and no more than {elapsed} ms have passed: a jump of \
+                     {jump_max} ms is what each of {leaders} new leaders may take",
+                    before.time, before.at, after.time, after.at
+                ));
+            }
         }
     }
     wrong
+}
+
+/// Timers of a run go wrong by less than one part in so many.
+const TIMERS_OFF: u64 = 10;
+/// A process that stood still catches up with its stamps; clocks within their bound differ.
+const STAMPED_WITHIN_MS: u64 = 2_000;
+
+/// An answer, with the ledger time of its entry.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Stamped {
+    at: At,
+    time: u64,
+    asked_ms: u64,
+    answered_ms: u64,
+    is_read: bool,
 }

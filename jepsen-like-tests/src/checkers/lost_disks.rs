@@ -1,4 +1,5 @@
-//! A disk that forgot is not believed: a node on an empty one stays out, since the others know another disk under its id.
+//! A disk that forgot is not believed: a node on an empty one stays out, since the others know another disk under its id, and when it is
+//! brought back, it is repaired.
 //!
 //! Beyond what a quorum survives nothing is invented: once more disks than may fail have lost something, no call is answered but stale reads,
 //! and each of their nodes says what it lost and what it waits for.
@@ -14,6 +15,9 @@ const DAMAGED: &str = "damaged";
 /// ... and its repair, while it cannot begin.
 const WAITS: &str = "waits";
 
+/// A node has a replica of the meta group, and of a shard at least.
+const REPAIRED_MIN: u64 = 2;
+
 /// What a node says that belongs to no cluster.
 const OUTSIDE: &str = "not part of a cluster";
 
@@ -25,6 +29,14 @@ pub fn check(run: &Run) -> Vec<String> {
         if status.is_none_or(|status| status.ready || !is_outside(&status.says)) {
             wrong.push(format!("node {node} came back on an empty disk and does not stay out: {status:?}"));
         }
+    }
+    // Nothing else of such a run is damaged.
+    let repaired = run.sometimes.get("replica-repaired").copied().unwrap_or_default();
+    if !run.about.rejoined.is_empty() && repaired < REPAIRED_MIN {
+        wrong.push(format!(
+            "{:?} came back on empty disks, and only {repaired} replicas were repaired: the others were believed",
+            run.about.rejoined
+        ));
     }
     let Some(beyond_ms) = run.about.beyond_ms else { return wrong };
     for event in run.events.iter().filter(|e| !e.op.is_stale_read() && matches!(e.answer, Answer::Ok { .. })) {

@@ -22,7 +22,7 @@ use super::{Held, many};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Seeds to try for each.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 300)]
     seeds_max: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]

@@ -25,6 +25,7 @@
 //! | `disk-error` | one write or sync fails; the process ends itself and is started again | once |
 //! | `rot` | a bit flips in data at rest that was synced (log or snapshot); the node is started again, so that it reads it | healed from peers |
 //! | `clock-jump` | the wall clock jumps | set right at the end |
+//! | `clocks-jump` | the wall clocks of several nodes jump by the same, in most plans of all; the leader is killed meanwhile, so that another one has to find out | set right |
 //! | `clock-strobe` | the wall clock jumps back and forth | set right |
 //! | `clock-drift` | the wall clock runs fast or slow | set right |
 //! | `timer-drift` | the monotonic clock and all timers run fast or slow | right again |
@@ -206,6 +207,11 @@ pub enum Fault {
         who: Who,
         by_ms: i64,
     },
+    ClocksJump {
+        nodes: Vec<usize>,
+        by_ms: i64,
+        ms: u64,
+    },
     ClockStrobe {
         who: Who,
         by_ms: i64,
@@ -309,6 +315,7 @@ impl Fault {
             Self::DiskError { .. } => "disk-error",
             Self::Rot { .. } => "rot",
             Self::ClockJump { .. } => "clock-jump",
+            Self::ClocksJump { .. } => "clocks-jump",
             Self::ClockStrobe { .. } => "clock-strobe",
             Self::ClockDrift { .. } => "clock-drift",
             Self::TimerDrift { .. } => "timer-drift",
@@ -360,6 +367,7 @@ impl Fault {
             | Self::FullDisk { ms, .. }
             | Self::DiskError { ms, .. }
             | Self::Rot { ms, .. }
+            | Self::ClocksJump { ms, .. }
             | Self::ClockStrobe { ms, .. }
             | Self::ClockDrift { ms, .. }
             | Self::TimerDrift { ms, .. }

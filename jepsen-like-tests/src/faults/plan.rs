@@ -69,6 +69,11 @@ const OVERTAKEN_KEEPS_MAX: u64 = 25;
 /// Drawn apart from the others as well, so that the other faults of a seed stay what they were; at most once a run.
 const DISK_STALL: &str = "disk-stall";
 
+/// Drawn apart as well.
+const CLOCKS_JUMP: &str = "clocks-jump";
+/// So many of the runs.
+const CLOCKS_JUMP_SHARE: f64 = 0.03;
+
 /// Disks that come back with less, drawn apart as well.
 const LOSSES: [&str; 4] = ["wiped", "cut-short", "copied", "rolled-back"];
 /// So many of the runs that may have a loss do.
@@ -86,7 +91,12 @@ const EMPTIED_SHARE: f64 = 0.01;
 
 /// The names of all kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name).chain([OVERTAKEN, DISK_STALL]).chain(LOSSES).chain([BEYOND, EMPTIED])
+    KINDS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain([OVERTAKEN, DISK_STALL, CLOCKS_JUMP])
+        .chain(LOSSES)
+        .chain([BEYOND, EMPTIED])
 }
 
 /// Entries that the nodes of a seed's run keep behind their newest snapshot.
@@ -195,6 +205,22 @@ fn disk_stall(seed: u64, for_ms: u64) -> Option<Planned> {
     })
 }
 
+/// All clocks jump alike, far beyond what a shard takes, and the leader dies meanwhile: the next one
+/// must not take ledger time there.
+fn clocks_jump(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
+    let rng = &mut SmallRng::seed_from_u64(seed ^ 0x0c10_c45e);
+    if !rng.random_bool(CLOCKS_JUMP_SHARE) {
+        return Vec::new();
+    }
+    let at_ms = rng.random_range(1_000..(for_ms / 2).max(1_001));
+    let (by_ms, ms) = (rng.random_range(400_000..600_000), rng.random_range(4_000..8_000));
+    let killed = Fault::Kill { who: Who::Leader, ms: rng.random_range(50..1_000) };
+    vec![
+        Planned { at_ms, fault: Fault::ClocksJump { nodes: (0..nodes).collect(), by_ms, ms } },
+        Planned { at_ms: at_ms + rng.random_range(100..1_500), fault: killed },
+    ]
+}
+
 /// One loss, and in some runs another one of the same node: a damaged node is repaired only while all others answer and are whole. So a run
 /// with a loss has no node that stays away, and what rots is on the same node.
 fn losses(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Vec<Planned> {
@@ -271,6 +297,7 @@ pub fn draw_plan(seed: u64, nodes: usize, for_ms: u64) -> Vec<Planned> {
     let mut plan = draw_kinds(seed, nodes, for_ms);
     plan.extend(overtaken(seed, nodes, for_ms));
     plan.extend(disk_stall(seed, for_ms));
+    plan.extend(clocks_jump(seed, nodes, for_ms));
     let losses = losses(seed, nodes, for_ms, &plan);
     plan.extend(losses);
     if let Some(last) = beyond(seed, nodes, for_ms, &plan) {

@@ -6,7 +6,7 @@
 //!
 //! | `line` | one for | fields |
 //! |---|---|---|
-//! | `run` | the run; the first line | `seed`, `epoch_ms` (ledger time at millisecond 0 of the clocks below), `clock_bound_ms` (how far ledger time may be off; absent: not judged), `remembered_max`, `history_cut`, `beyond_ms` (from then on more disks than a quorum survives had lost something; absent: never), `damaged` (the nodes of these disks), `emptied` (nodes whose disk was replaced by an empty one) |
+//! | `run` | the run; the first line | `seed`, `epoch_ms` (ledger time at millisecond 0 of the clocks below), `clock_bound_ms` (how far ledger time may be off; absent: not judged), `clock_jump_max_ms` (how far a new leader may move it; absent: not judged), `remembered_max`, `history_cut`, `beyond_ms` (from then on more disks than a quorum survives had lost something; absent: never), `damaged` (the nodes of these disks), `emptied` (nodes whose disk was replaced by an empty one, and that stay out), `rejoined` (those that were brought back) |
 //! | `op` | one call of one client | `client`, `asked_ms`, `answered_ms`, `op` and its fields ([`Op`]), `answer` and its fields ([`Answer`]) |
 //! | `watch` | one connection of one feed consumer | [`Watched`]; `changes` are [`Change`]s |
 //! | `stock` | what one node says of one product at the end | [`FinalStock`] |
@@ -59,6 +59,10 @@ pub struct About {
     /// How far ledger time may lie from true time; none: not judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_bound_ms: Option<u64>,
+    /// How far ledger time may jump when another leader begins; none: not judged, since a shard stood
+    /// still as a whole and nobody knows for how long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_jump_max_ms: Option<u64>,
     /// The cap on remembered ids of a shard; none: so high that nothing is ever pressed out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remembered_max: Option<u64>,
@@ -70,9 +74,12 @@ pub struct About {
     /// The nodes of these disks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<u64>,
-    /// Nodes whose disk was replaced by an empty one.
+    /// Nodes whose disk was replaced by an empty one, and that stay out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub emptied: Vec<u64>,
+    /// Those that were brought back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rejoined: Vec<u64>,
 }
 
 /// One operation of one client.

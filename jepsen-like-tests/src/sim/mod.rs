@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use ledger_node::config::{NodeConfig, Port};
 use ledger_node::metrics::NodeMetrics;
+use ledger_raft::RaftTuning;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -167,13 +168,15 @@ fn run_here(setting: &Setting) -> Report {
     let ended = carry_out(setting, &mut strikes, &network, &stage);
     let simulated = elapsed();
     let mut run = std::mem::take(&mut *journal.lock().unwrap_or_else(PoisonError::into_inner));
-    let About { beyond_ms, damaged, emptied, .. } = std::mem::take(&mut run.about);
-    run.about = About { beyond_ms, damaged, emptied, ..workload::about(setting.seed, setting.load) };
+    let About { beyond_ms, damaged, emptied, rejoined, .. } = std::mem::take(&mut run.about);
+    run.about = About { beyond_ms, damaged, emptied, rejoined, ..workload::about(setting.seed, setting.load) };
     run.about.epoch_ms = EPOCH_MS;
     run.sometimes = sometimes::take();
     // Ledger time is what a quorum of clocks says, as long as a quorum of them is right.
     let right = setting.nodes - strikes.wrong_clocks.len();
     run.about.clock_bound_ms = (right > setting.nodes / 2).then_some(workload::CLOCK_BOUND_MS);
+    let jump_max = RaftTuning::default().clock_jump_max.as_millis() as u64;
+    run.about.clock_jump_max_ms = (!run.sometimes.contains_key("ledger-time-unchecked")).then_some(jump_max);
     run.events.iter().for_each(|event| trace.note(format_args!("answer {event:?}")));
     let mut violations = match ended {
         Ok(()) => checkers::check_all(&run),
@@ -319,6 +322,7 @@ async fn drive(setting: Setting, journal: Journal, stage: Stage) -> Result<(), w
     let out: Vec<usize> = emptied.into_iter().filter(|node| !rejoining.contains(node)).collect();
     readout::stay_out(&site, &journal, &ids(&out)).await;
     readout::come_back(&site, &ids(&rejoining)).await?;
+    journal.lock().unwrap_or_else(PoisonError::into_inner).about.rejoined = ids(&rejoining);
     let site = site.only(&stage.present(setting.nodes));
     readout::converged(&client, &site, load).await?;
     stage.with(|shared| shared.converged_at = Some(elapsed()));

@@ -310,6 +310,15 @@ impl Strikes {
                 self.undo.push((Duration::MAX, Undo::Clock(node)));
                 true
             }
+            Fault::ClocksJump { ref nodes, by_ms, ms } => {
+                let there = self.nodes();
+                for node in nodes.iter().copied().filter(|node| *node < there) {
+                    self.wrong_clocks.insert(node);
+                    self.worlds[node].clock.jump(by_ms);
+                    self.undo.push((self.now + Duration::from_millis(ms), Undo::Clock(node)));
+                }
+                true
+            }
             Fault::ClockStrobe { who, by_ms, every_ms, ms } => {
                 let (node, until) = (self.who(who), self.now + Duration::from_millis(ms));
                 self.wrong_clocks.insert(node);

@@ -19,6 +19,8 @@ use crate::world::elapsed;
 const LINES: &[(&str, &str)] = &[
     ("no quorum of clock readings within the bound: stamping nothing", "clock-quorum-lost"),
     ("handing leadership over: unsure of the clock", "handed-over-unsure-of-clock"),
+    (UNCHECKED, "ledger-time-unchecked"),
+    (JUMPED, "clocks-jumped"),
     ("a snapshot was installed", "snapshot-installed"),
     ("leadership was lost while an entry was in flight", "leadership-lost-in-flight"),
     ("a torn round was cut off", "torn-round-cut"),
@@ -37,6 +39,12 @@ const LOSSES: &[(&str, &str)] = &[
     ("and was made with", "log-lost"),
     ("the directory was copied", "directory-copied"),
 ];
+/// A leader takes a quorum's clocks as they are, since no replica knows better.
+const UNCHECKED: &str =
+    "ledger time goes on so much after the last stamp, and no replica knows how long all of them stood still";
+/// A new leader does not follow the clocks.
+const JUMPED: &str = "the clocks of a quorum are further ahead than the time that has passed: stamping nothing; hint: set them right, or \
+                      `ledgerctl cluster clock accept`";
 /// A follower begins to install a snapshot.
 const INSTALLING: &str = "a snapshot is being installed";
 /// ... and has.
