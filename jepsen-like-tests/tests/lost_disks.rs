@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use jepsen_like_tests::faults::{Fault, Others, Planned, Wiped};
+use jepsen_like_tests::faults::{Fault, LostBeyond, Others, Planned, Wiped};
 use jepsen_like_tests::history::{Answer, Event};
 use jepsen_like_tests::sim::apart::Apart;
 use jepsen_like_tests::sim::{Report, Setting};
@@ -61,7 +61,7 @@ fn a_copied_directory_is_noticed_and_repaired() {
 /// What two of three acknowledged may exist nowhere: nothing is answered, and both say why.
 #[test]
 fn beyond_a_quorum_nothing_is_answered_and_it_is_said() {
-    for of in [Wiped::Log, Wiped::LogAndSnapshots, Wiped::NewestSegment] {
+    for of in LostBeyond::ALL {
         let fault = Fault::Beyond { nodes: vec![0, 2], of, ms: 300 };
         let report = run(vec![Planned { at_ms: 2_000, fault }]);
         assert_eq!(report.violations, vec![], "{of:?}");

@@ -38,7 +38,7 @@
 //! | `rolled-back` | the same on its disk as it was a while ago, at the place where it was: nothing on it says so | repaired from peers |
 //! | `lost` | a node's disk is gone: it stays away for the rest of the run, and the quorum goes on | never |
 //! | `emptied` | a node's disk is replaced by an empty one, and an operator repeats `cluster init`: no member takes the new disk for the one it knows | never: the node stays out; or, in every other run, when the operator has run `node rejoin` and the node is repaired |
-//! | `beyond` | more nodes than may fail at once lose what `wiped` says: what they had acknowledged may exist nowhere. The last fault of its run | never: no call is answered any more, and the nodes say why |
+//! | `beyond` | more nodes than may fail at once lose what `wiped` says, or start from copies of their directories: what they had acknowledged may exist nowhere. The last fault of its run | never: no call is answered any more, and the nodes say why |
 //!
 //! *Reordering and duplication.* Peers and clients speak TCP, so bytes of one connection never overtake or repeat each other, in reality as
 //! here; a fault that made them would find errors that cannot happen. What can happen does: connections of one pair of hosts run at
@@ -275,7 +275,7 @@ pub enum Fault {
     },
     Beyond {
         nodes: Vec<usize>,
-        of: Wiped,
+        of: LostBeyond,
         ms: u64,
     },
 }
@@ -397,6 +397,26 @@ pub enum Wiped {
     LogAndSnapshots,
     /// The segment of the log that was begun last.
     NewestSegment,
+}
+
+/// What more nodes than may fail lose. An older state of the disk is none of it: what went back is noticed by those that remember more,
+/// and of two nodes that went back together each may ask the other one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LostBeyond {
+    /// The directory of the log.
+    Log,
+    /// It and the snapshots.
+    LogAndSnapshots,
+    /// The segment of the log that was begun last.
+    NewestSegment,
+    /// Nothing, as it seems: they start from copies, and a copy may be older.
+    Original,
+}
+
+impl LostBeyond {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Log, Self::LogAndSnapshots, Self::NewestSegment, Self::Original];
 }
 
 /// What the other nodes do around a loss.

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::{Clients, Disks, Fault, Others, Planned, Rotten, Who, Wiped};
+use super::{Clients, Disks, Fault, LostBeyond, Others, Planned, Rotten, Who, Wiped};
 
 /// Draws one fault of a kind.
 type Draw = fn(&mut Drawing) -> Fault;
@@ -281,7 +281,7 @@ fn beyond(seed: u64, nodes: usize, for_ms: u64, others: &[Planned]) -> Option<Pl
     which.shuffle(rng);
     which.truncate(nodes / 2 + 1);
     which.sort_unstable();
-    let of = [Wiped::Log, Wiped::LogAndSnapshots, Wiped::NewestSegment][rng.random_range(0..3)];
+    let of = LostBeyond::ALL[rng.random_range(0..LostBeyond::ALL.len())];
     let at_ms = rng.random_range(for_ms / 4..(for_ms * 3 / 4).max(1));
     Some(Planned { at_ms, fault: Fault::Beyond { nodes: which, of, ms: rng.random_range(50..1_000) } })
 }

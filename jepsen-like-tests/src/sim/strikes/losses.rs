@@ -15,7 +15,7 @@ use ledger_raft::disk::SimDisk;
 use super::links::both_ways;
 use super::undo::Undo;
 use super::{CLIENT_PORT, SHARDS, Strikes};
-use crate::faults::{Fault, Others, Wiped};
+use crate::faults::{Fault, LostBeyond, Others, Wiped};
 use crate::readout;
 use crate::workload::Site;
 use crate::world::OlderDisk;
@@ -138,14 +138,25 @@ impl Strikes {
     }
 
     /// More nodes than may fail lose something, at once, and nothing else strikes any more.
-    pub(super) fn lose_beyond(&mut self, nodes: &[usize], of: Wiped, ms: u64) -> bool {
+    pub(super) fn lose_beyond(&mut self, nodes: &[usize], of: LostBeyond, ms: u64) -> bool {
         let nodes: Vec<usize> = nodes.iter().copied().filter(|node| *node < self.nodes()).collect();
         if self.losing.is_some() || self.beyond.is_some() {
             return false;
         }
         for node in &nodes {
             self.power_off(*node);
-            wipe(&self.worlds[*node].disk, of);
+            let world = &self.worlds[*node];
+            let wiped = match of {
+                LostBeyond::Log => Wiped::Log,
+                LostBeyond::LogAndSnapshots => Wiped::LogAndSnapshots,
+                LostBeyond::NewestSegment => Wiped::NewestSegment,
+                LostBeyond::Original => {
+                    world.restore(&world.fork(), true);
+                    self.until(ms, Undo::Start(*node));
+                    continue;
+                }
+            };
+            wipe(&world.disk, wiped);
             self.until(ms, Undo::Start(*node));
         }
         self.beyond = Some((self.now, nodes));
