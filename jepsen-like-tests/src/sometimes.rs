@@ -33,7 +33,8 @@ const fn rare(name: &'static str, within: u64, what: &'static str) -> Rare {
     Rare { name, what, within: if within == 0 { None } else { Some(within) } }
 }
 
-/// All of them. Each `within` is at least ten times the seeds between two of them, measured over the first hundred seeds.
+/// All of them. Each `within` is at least ten times the seeds between two of them, measured over the first hundred seeds. Where a fault has to
+/// be drawn for it, over the plans of the first thousand, and runs of some that have it.
 pub const ALL: &[Rare] = &[
     // Time.
     rare("confirmed-in-last-ms", 400, "a hold was confirmed in the last millisecond of its life"),
@@ -41,7 +42,7 @@ pub const ALL: &[Rare] = &[
     rare("ten-expired-in-one-instant", 200, "ten holds or more ended in one instant"),
     rare("expired-when-confirmed", 100, "a confirm came when the hold was due"),
     rare("clock-quorum-lost", 1_000, "a leader lost its quorum of clock readings and stamped nothing"),
-    rare("clocks-jumped", 0, "a new leader found that the clocks of a quorum had jumped, and stamped nothing"),
+    rare("clocks-jumped", 500, "a new leader found that the clocks of a quorum had jumped, and stamped nothing"),
     rare("ledger-time-unchecked", 0, "ledger time jumped, and no replica knew for how long all had stood still"),
     rare("handed-over-unsure-of-clock", 0, "a leader that was unsure of the clock handed over"),
     // Ids.
@@ -74,14 +75,14 @@ pub const ALL: &[Rare] = &[
     rare("election-during-install", 0, "a leader was elected while a snapshot was being installed"),
     rare("torn-round-cut", 2_000, "a torn round at the log's end was cut off"),
     rare("rot-found", 0, "damage in the log was found at the start"),
-    rare("log-lost", 0, "a part of the log was gone or cut at the start"),
-    rare("directory-copied", 0, "the directory was found at another place than it had"),
-    rare("disk-went-back", 0, "a disk was older than what others remembered of it"),
-    rare("stayed-unavailable", 0, "more disks than a quorum survives had lost something, and nothing was answered"),
-    rare("stayed-out", 0, "a node on an empty disk was refused by the others"),
-    rare("rejoined", 0, "a node on an empty disk was brought back, and follows or leads again"),
+    rare("log-lost", 500, "a part of the log was gone or cut at the start"),
+    rare("directory-copied", 1_000, "the directory was found at another place than it had"),
+    rare("disk-went-back", 500, "a disk was older than what others remembered of it"),
+    rare("stayed-unavailable", 1_000, "more disks than a quorum survives had lost something, and nothing was answered"),
+    rare("stayed-out", 2_000, "a node on an empty disk was refused by the others"),
+    rare("rejoined", 2_000, "a node on an empty disk was brought back, and follows or leads again"),
     rare("snapshot-rotten", 0, "a snapshot was rotten, and an older one or a peer served"),
-    rare("replica-repaired", 0, "a damaged or lost replica was rebuilt from its peers"),
+    rare("replica-repaired", 200, "a damaged or lost replica was rebuilt from its peers"),
     rare("replica-quarantined", 0, "a replica was outvoted and stopped"),
     rare("low-space", 0, "a log's disk fell below the mark"),
     rare("vote-brings-appends", 0, "a vote came while appends of its group were withheld for want of space"),
