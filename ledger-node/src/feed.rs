@@ -9,6 +9,7 @@
 pub mod changes;
 pub mod cursor;
 pub mod decoded;
+pub mod pace;
 pub mod watch;
 
 use std::collections::VecDeque;

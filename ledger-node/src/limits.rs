@@ -183,6 +183,14 @@ pub const WATCH_READ_RECORDS: usize = 64;
 /// Bytes of records a watcher reads at once from one shard: a frame's worth. Those of the ring are
 /// shared, those of history are not.
 pub const WATCH_READ_BYTES: usize = WATCH_FRAME_BYTES;
+/// Watches that make a part of a frame at once, of a node: with more, callers of everything else
+/// would wait until hundreds have made theirs.
+pub const WATCH_TURNS_AT_ONCE: usize = 1;
+/// Watches that read history at once, of a node: each read has a thread, and threads take the time
+/// of the one that serves.
+pub const WATCH_READS_AT_ONCE: usize = 2;
+/// Explanations that walk through history at once, of a node, for the same reason.
+pub const EXPLAINS_AT_ONCE: usize = 2;
 /// Records of a shard that are kept decoded for its watchers: more than the places at which those
 /// who keep up read.
 pub const FEED_DECODED_RECORDS: usize = 16;
@@ -257,6 +265,12 @@ pub const GRPC_RESETS_PENDING_MAX: usize = GRPC_STREAMS_PER_CONNECTION as usize;
 /// Streams that the node reset because a client broke HTTP/2's rules; one that goes on loses its
 /// connection.
 pub const GRPC_RESETS_LOCAL_MAX: usize = 1_024;
+/// Control frames of HTTP/2 (all but those of calls) that are read of one source in a second: more
+/// than round trips there are for pings that measure them, and a percent or two of a core. Beyond
+/// them its connections are not read until it is time.
+pub const CONTROL_FRAMES_PER_SECOND: u64 = 32_768;
+/// ... and at once, after a while with fewer.
+pub const CONTROL_FRAMES_AT_ONCE: u64 = 8_192;
 /// Bytes of one stream's answers that wait for its caller before the next is made: a watch holds a
 /// frame more.
 pub const UNREAD_PER_STREAM: usize = 128 << 10;
@@ -311,6 +325,8 @@ pub const DESCRIPTORS_KEPT: u64 = 32;
 /// Samples of histograms are folded together that often, whether or not anybody reads the page.
 pub const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+// Who cancels every call of a full connection at once does not wait.
+const _: () = assert!(GRPC_RESETS_PENDING_MAX as u64 * 2 <= CONTROL_FRAMES_AT_ONCE);
 // A client that reads is never closed: neither with as many watches as it may have, nor with all
 // calls of a stream answered at once, nor with the largest answer.
 const _: () = assert!(

@@ -111,6 +111,8 @@ pub struct NodeMetrics {
     pub watches_unread: Counter,
     /// Watches beyond the bounds.
     pub watches_refused: Counter,
+    /// Reads put off as a host sent too many control frames.
+    pub control_waits: Counter,
 }
 
 impl Default for NodeMetrics {
@@ -150,6 +152,7 @@ impl NodeMetrics {
         let total = |name: &'static str| recorder.register_counter(&Key::from_name(name), &metadata());
         let watches_unread = total("holdfast_watches_unread_total");
         let watches_refused = total("holdfast_watches_refused_total");
+        let control_waits = total("holdfast_control_frame_waits_total");
         let page = recorder.handle();
         Self {
             recorder,
@@ -165,6 +168,7 @@ impl NodeMetrics {
             watches,
             watches_unread,
             watches_refused,
+            control_waits,
         }
     }
 

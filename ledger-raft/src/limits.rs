@@ -100,6 +100,9 @@ pub const READ_CHUNK_BYTES: usize = 128 << 10;
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// A handshake that takes longer failed.
 pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+/// Connections that wait to be accepted, if the system allows as many: what one host opens at once must leave room, or the next
+/// caller's first packet is dropped and comes again a second later.
+pub const LISTEN_BACKLOG: u32 = 4_096;
 /// Accepted connections that have not sent a hello: beyond it the oldest of the source with most of them is closed. A member
 /// says so with its first packet.
 pub const GREETINGS_MAX: usize = 32;

@@ -89,8 +89,11 @@ impl<Io> GuardedIo<Io> {
         }
     }
 
-    /// Fails once the connection is to be closed.
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Fails once the connection is to be closed; wakes the task then. For who does not read it just now.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::ConnectionAborted`] with the reason.
+    pub fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.due != Due::Nothing && self.deadline.as_mut().poll(cx).is_ready() {
             match self.due {
                 Due::FirstByte => self.place.0.close(CloseReason::FirstByteLate),

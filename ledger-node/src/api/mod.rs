@@ -18,6 +18,7 @@ use ledger_proto::{Cause, NotNow};
 use tokio::time::Instant;
 
 use crate::access::Access;
+use crate::feed::pace::ReadPace;
 use crate::grpc::watch_places::WatchPlaces;
 use crate::metrics::NodeMetrics;
 use crate::node::{Node, NodeState};
@@ -35,6 +36,8 @@ pub struct Api {
     pub metrics: Arc<NodeMetrics>,
     /// How many watches there may be.
     pub watches: Arc<WatchPlaces>,
+    /// How much they and others read at once.
+    pub pace: ReadPace,
 }
 
 impl Api {
@@ -42,7 +45,7 @@ impl Api {
     pub fn new(node: Arc<Node>, metrics: Arc<NodeMetrics>) -> Self {
         let forward = forward::Forwarder::new(node.seams().raft.net.clone());
         let access = Arc::new(Access::new(node.config().trusted.clone()));
-        Self { node, forward, access, metrics, watches: Arc::default() }
+        Self { node, forward, access, metrics, watches: Arc::default(), pace: ReadPace::default() }
     }
 
     /// When a call that may take so long expires; zero: the default. Never later than the configured longest.

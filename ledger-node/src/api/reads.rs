@@ -295,6 +295,7 @@ impl<'a> Reader<'a> {
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {
+            let _turn = self.api.pace.explain().await;
             tokio::task::spawn_blocking(walk).await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
         } else {
             walk()

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::changes::concerns_product;
 use super::cursor::{Cursor, CursorError, Place};
 use super::decoded::Decoded;
+use super::pace::ReadPace;
 use super::{FeedRing, Reached};
 use crate::history::kept::chain_behind;
 use crate::history::{History, HistoryError, Page, PageBounds};
@@ -38,6 +39,8 @@ pub struct ShardFeed {
     pub ring: Arc<FeedRing>,
     /// All below them.
     pub history: Arc<dyn History>,
+    /// When it may read and make frames.
+    pub pace: ReadPace,
 }
 
 /// Where a watch begins.
@@ -386,7 +389,9 @@ impl Track {
                     return Ok(());
                 }
             }
+            let turn = self.feed.pace.turn().await;
             self.tell(shard, skus, out)?;
+            drop(turn);
         }
         Ok(())
     }
@@ -430,6 +435,7 @@ impl Track {
         }
         let (history, from) = (self.feed.history.clone(), self.read_to);
         let page = if history.reads_block() {
+            let _turn = self.feed.pace.read().await;
             let read = tokio::task::spawn_blocking(move || history.read(shard, from, bounds)).await;
             read.map_err(|error| WatchError::Broken(error.to_string()))?
         } else {

@@ -1,20 +1,25 @@
 //! Connections out of the network seam, through the port's gate, as tonic wants them.
 //!
 //! **Owns** the caller's address and place on their way to [`crate::access`] and [`super::meter`].
-//! **Must never** end the server over one failed accept. **Read next**: [`super::meter`].
+//! **Must never** end the server over one failed accept. **Read next**: [`super::meter`],
+//! [`super::control_frames`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use ledger_raft::seam::{BoxIo, NetListener};
+use metrics::Counter;
 use service::guarded::GuardedIo;
 use service::{Accept, Place, PortGate};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
 use tonic::transport::server::Connected;
+
+use super::control_frames::{ControlFrames, ControlShares};
 
 /// Who is at the other end; an extension of every request.
 #[derive(Clone)]
@@ -29,6 +34,10 @@ pub struct Caller {
 pub struct Connection {
     io: GuardedIo<BoxIo>,
     address: SocketAddr,
+    control: ControlFrames,
+    /// It is not read until then.
+    waits: Option<Pin<Box<Sleep>>>,
+    waited: Counter,
 }
 
 impl Connected for Connection {
@@ -48,17 +57,39 @@ impl Accept for Listener {
     }
 }
 
-/// All connections of a listener that its gate lets in.
-pub fn incoming(listener: Box<dyn NetListener>, gate: Arc<PortGate>) -> impl Stream<Item = io::Result<Connection>> {
-    futures::stream::unfold((Listener(listener), gate), |(mut listener, gate)| async move {
-        let (io, address) = gate.accept(&mut listener).await;
-        Some((Ok(Connection { io, address }), (listener, gate)))
+/// All connections of a listener that its gate lets in. `waited` counts how often one is not read for a while.
+pub fn incoming(
+    listener: Box<dyn NetListener>,
+    gate: Arc<PortGate>,
+    waited: Counter,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let shares = Arc::<ControlShares>::default();
+    futures::stream::unfold((Listener(listener), gate), move |(mut listener, gate)| {
+        let (shares, waited) = (shares.clone(), waited.clone());
+        async move {
+            let (io, address) = gate.accept(&mut listener).await;
+            let control = ControlFrames::new(shares, io.place().source());
+            Some((Ok(Connection { io, address, control, waits: None, waited }), (listener, gate)))
+        }
     })
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let this = &mut *self;
+        if let Some(waits) = &mut this.waits {
+            // It may have to close meanwhile.
+            this.io.check(cx)?;
+            ready!(waits.as_mut().poll(cx));
+            this.waits = None;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if let Some(until) = this.control.read(&buf.filled()[before..]) {
+            this.waits = Some(Box::pin(sleep_until(until)));
+            this.waited.increment(1);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -81,5 +112,62 @@ impl AsyncWrite for Connection {
     }
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt as _;
+    use service::ConnectionBounds;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{Instant, timeout_at};
+
+    use super::*;
+    use crate::limits::{CONTROL_FRAMES_AT_ONCE, CONTROL_FRAMES_PER_SECOND};
+
+    /// Gives one stream.
+    struct One(Option<BoxIo>);
+
+    #[async_trait::async_trait]
+    impl NetListener for One {
+        async fn accept(&mut self) -> io::Result<(BoxIo, SocketAddr)> {
+            match self.0.take() {
+                Some(io) => Ok((io, self.local_addr()?)),
+                None => std::future::pending().await,
+            }
+        }
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], 9)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_are_read_no_faster_than_their_bound_and_the_connection_still_closes_in_time() {
+        const PING_BYTES: usize = 17;
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let gate = PortGate::new("test", ConnectionBounds::of(4), |_| true);
+        let mut incoming = Box::pin(incoming(Box::new(One(Some(Box::new(server)))), gate, Counter::noop()));
+        let mut connection = incoming.next().await.expect("a connection").expect("accepted");
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(1_000);
+        tokio::spawn(async move { while client.write_all(&ping).await.is_ok() {} });
+        let most = CONTROL_FRAMES_AT_ONCE + 4 * CONTROL_FRAMES_PER_SECOND;
+        let (began, mut bytes, mut buf) = (Instant::now(), 0, vec![0; 8 << 10]);
+        while let Ok(read) = timeout_at(began + Duration::from_secs(4), connection.read(&mut buf)).await {
+            bytes += read.expect("it goes on");
+            assert!(bytes / PING_BYTES < 2 * most as usize, "it is read without a bound");
+        }
+        // The last read may pass it.
+        let pings = (bytes / PING_BYTES) as u64;
+        assert!((most * 9 / 10..most + 500).contains(&pings), "{pings} pings in four seconds, at most {most}");
+        let closed = loop {
+            if let Err(error) = connection.read(&mut buf).await {
+                break error;
+            }
+        };
+        let within = began.elapsed();
+        assert_eq!((closed.to_string().as_str(), within), ("first_call_late", service::limits::FIRST_CALL_WITHIN));
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod connection;
+mod control_frames;
 pub mod ledger;
 mod meter;
 pub mod orders;
@@ -53,7 +54,7 @@ pub async fn serve(
         .build_v1()
         .map_err(io::Error::other)?;
     let report = report_health(api.clone(), health);
-    let incoming = connection::incoming(listener, api.node.gates.client.clone());
+    let incoming = connection::incoming(listener, api.node.gates.client.clone(), api.metrics.control_waits.clone());
     let upkeep = async move {
         loop {
             tokio::time::sleep(METRICS_UPKEEP_EVERY).await;

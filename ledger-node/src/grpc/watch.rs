@@ -82,7 +82,11 @@ pub(super) async fn begin(api: &Api, asked: &v1::WatchRequest, only: Option<&[u3
         (None, true) => From::Now,
         (None, false) => From::Oldest,
     };
-    let ring = |shard: &Arc<Shard>| ShardFeed { ring: shard.feed().clone(), history: shard.history().clone() };
+    let ring = |shard: &Arc<Shard>| ShardFeed {
+        ring: shard.feed().clone(),
+        history: shard.history().clone(),
+        pace: api.pace.clone(),
+    };
     for (shard, place) in here.iter().filter_map(|shard| Some((shard, told.as_ref()?.places.get(&shard.id())?))) {
         reach(api, shard, *place).await?;
     }

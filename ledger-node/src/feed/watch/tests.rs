@@ -9,12 +9,19 @@ use super::*;
 use crate::history::memory::MemoryStore;
 use crate::history::tests::{Chain, KEEP, chain_of, entry_of};
 use crate::history::{KeptHistory, Retention};
-use crate::limits::FEED_RING_BYTES;
+use crate::limits::{FEED_RING_BYTES, WATCH_READS_AT_ONCE, WATCH_TURNS_AT_ONCE};
 
 fn shard(keep: Retention, ring_bytes: usize) -> (ShardFeed, Arc<KeptHistory>) {
     let history = KeptHistory::inline(MemoryStore::new(), keep).expect("an empty store");
     history.begin(1, 0, 0);
-    (ShardFeed { ring: Arc::new(FeedRing::with_bytes(1, ring_bytes)), history: history.clone() }, history)
+    (
+        ShardFeed {
+            ring: Arc::new(FeedRing::with_bytes(1, ring_bytes)),
+            history: history.clone(),
+            pace: ReadPace::default(),
+        },
+        history,
+    )
 }
 
 fn publish(feed: &ShardFeed, chain: &Chain, indexes: std::ops::RangeInclusive<u64>) {
@@ -213,4 +220,101 @@ async fn while_nothing_happens_the_shards_times_are_told() {
     let idle = watcher.next().await.expect("a frame");
     assert!(idle.changes.is_empty());
     assert_eq!(idle.times, [(1, LedgerTime(10_000))].into());
+}
+
+/// Many that have something to do, on one thread: what happens between two turns of somebody else.
+async fn begin_many(feed: &ShardFeed, count: usize) -> (tokio::task::JoinSet<()>, Arc<std::sync::atomic::AtomicUsize>) {
+    let (mut watching, frames) = (tokio::task::JoinSet::new(), Arc::<std::sync::atomic::AtomicUsize>::default());
+    for _ in 0..count {
+        let mut watcher = begin(feed, &From::Oldest).expect("begun");
+        let frames = frames.clone();
+        watching.spawn(async move {
+            drop(watcher.next().await.expect("a frame"));
+            frames.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        });
+    }
+    (watching, frames)
+}
+
+#[tokio::test]
+async fn watchers_make_their_frames_one_after_the_other_and_whoever_else_has_work_comes_in_between() {
+    let chain = chain_of(1, 100);
+    let (feed, _) = shard(KEEP, FEED_RING_BYTES);
+    publish(&feed, &chain, 1..=100);
+    let (watching, frames) = begin_many(&feed, 64).await;
+    let (mut before, mut most) = (0, 0);
+    while before < 64 {
+        tokio::task::yield_now().await;
+        let now = frames.load(std::sync::atomic::Ordering::SeqCst);
+        most = most.max(now - before);
+        before = now;
+    }
+    watching.join_all().await;
+    assert!(most <= WATCH_TURNS_AT_ONCE + 1, "{most} frames without a turn of another task");
+}
+
+/// History on a disk: counts how many read at once, and lets nobody go on before as many wait as may.
+struct SlowHistory {
+    kept: Arc<KeptHistory>,
+    reading: std::sync::atomic::AtomicUsize,
+    most: std::sync::atomic::AtomicUsize,
+}
+
+impl History for SlowHistory {
+    fn begin(&self, shard: u32, at: u64, chain: u128) {
+        self.kept.begin(shard, at, chain);
+    }
+    fn append(&self, shard: u32, index: u64, record: Option<&Bytes>) {
+        self.kept.append(shard, index, record);
+    }
+    fn sync_through(&self, shard: u32, index: u64) -> std::io::Result<()> {
+        self.kept.sync_through(shard, index)
+    }
+    fn read(&self, shard: u32, from: u64, bounds: PageBounds) -> Result<Page, HistoryError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let reading = self.reading.fetch_add(1, SeqCst) + 1;
+        self.most.fetch_max(reading, SeqCst);
+        // Time for others to come, if they may.
+        (0..1_000).for_each(|_| std::thread::yield_now());
+        let page = self.kept.read(shard, from, bounds);
+        self.reading.fetch_sub(1, SeqCst);
+        page
+    }
+    fn record_at(&self, shard: u32, index: u64) -> Result<Option<Bytes>, HistoryError> {
+        self.kept.record_at(shard, index)
+    }
+    fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
+        self.kept.last_up_to(shard, index)
+    }
+    fn coverage(&self, shard: u32) -> crate::history::Coverage {
+        self.kept.coverage(shard)
+    }
+    fn fill(&self, shard: u32, records: &[(u64, Bytes)], through: u64) -> Result<(), crate::history::FillError> {
+        self.kept.fill(shard, records, through)
+    }
+    fn distrust(&self, shard: u32, after: u64, through: u64) {
+        self.kept.distrust(shard, after, through);
+    }
+    fn give_up_below(&self, shard: u32, oldest: u64) {
+        self.kept.give_up_below(shard, oldest);
+    }
+    fn reads_block(&self) -> bool {
+        true
+    }
+    fn close(&self) {
+        self.kept.close();
+    }
+}
+
+#[tokio::test]
+async fn watchers_read_history_a_few_at_a_time() {
+    let chain = chain_of(1, 100);
+    let (mut feed, kept) = shard(KEEP, 1_000);
+    publish(&feed, &chain, 1..=100);
+    let slow = Arc::new(SlowHistory { kept, reading: 0.into(), most: 0.into() });
+    feed.history = slow.clone();
+    let (watching, _) = begin_many(&feed, 32).await;
+    watching.join_all().await;
+    let most = slow.most.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((1..=WATCH_READS_AT_ONCE).contains(&most), "{most} at once");
 }
