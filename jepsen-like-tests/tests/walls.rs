@@ -31,7 +31,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ),
     (
         "jepsen-like-tests",
-        &["ledger-core", "ledger-raft", "ledger-proto", "ledger-node", "client-sdk", "cluster", "settings"],
+        &["ledger-core", "ledger-raft", "ledger-proto", "ledger-node", "client-sdk", "cluster", "service", "settings"],
     ),
 ];
 

@@ -13,6 +13,7 @@ mod meta;
 mod real;
 mod shrink;
 mod sim;
+mod starve;
 mod sums;
 mod tell;
 
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   jepsen real --nemesis partition-ring --minutes 5
   jepsen failover --kills 100                   how long is a shard without answers?
   jepsen failover --stall followers --minutes 30
+  jepsen starve                                 does one host starve a seller?
   jepsen real --endpoints a:7101,b:7101,c:7101 --minutes 5";
 
 /// Tries to break Holdfast.
@@ -60,7 +62,12 @@ enum Command {
     Real(real::Args),
     /// Measures on real processes: the time without answers when leaders are killed, elections while disks stall.
     Failover(failover::Args),
-    /// A node with a disk that forgets; `real` and `failover` start these.
+    /// Measures on real processes: a seller's latencies beside a host that takes all it can get, and memory.
+    Starve(starve::Args),
+    /// What `starve` starts: connections, watches, pings and keys as its standard input says.
+    #[command(hide = true)]
+    RunAttack,
+    /// A node with a disk that forgets; `real`, `failover` and `starve` start these.
     #[command(hide = true, disable_help_flag = true)]
     RunNode {
         /// A node's own arguments.
@@ -92,6 +99,7 @@ pub(crate) fn run() -> ExitCode {
     }
     let held = match Args::parse().command {
         Command::RunNode { args } => return jepsen_like_tests::real::node::run(args),
+        Command::RunAttack => return jepsen_like_tests::real::starve::attack::run(),
         Command::Sim(args) => sim::run(&args),
         Command::Meta(args) => meta::run(&args),
         Command::List => list::run(),
@@ -101,6 +109,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Bite(args) => bite::run(&args),
         Command::Real(args) => real::run(&args),
         Command::Failover(args) => failover::run(&args),
+        Command::Starve(args) => starve::run(&args),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ pub mod nemesis;
 pub mod node;
 pub mod proxy;
 pub mod round;
+pub mod starve;
 
 pub use campaign::{Campaign, Row};
 pub use nemesis::Nemesis;

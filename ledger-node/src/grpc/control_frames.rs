@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(until - now, Duration::from_secs(1));
         assert_eq!(one.read(&frame(DATA, 9)), None, "what is a call's does not count");
         assert_eq!(other.read(&pings(1)), None);
-        // Whoever connects anew owes what the connections before it owed.
+        // A host that connects anew owes what the connections before it owed.
         drop((one, same));
         let mut again = of(&shares, 1);
         again.read(&[b'x'; PREFACE_BYTES]);

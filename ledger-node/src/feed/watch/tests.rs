@@ -237,7 +237,7 @@ async fn begin_many(feed: &ShardFeed, count: usize) -> (tokio::task::JoinSet<()>
 }
 
 #[tokio::test]
-async fn watchers_make_their_frames_one_after_the_other_and_whoever_else_has_work_comes_in_between() {
+async fn watchers_make_their_frames_one_after_the_other_and_other_work_comes_in_between() {
     let chain = chain_of(1, 100);
     let (feed, _) = shard(KEEP, FEED_RING_BYTES);
     publish(&feed, &chain, 1..=100);
