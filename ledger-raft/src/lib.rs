@@ -41,6 +41,8 @@ mod repair;
 mod snapshot;
 mod start;
 mod store;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod types;
 mod unreadable;

@@ -288,32 +288,17 @@ mod tests {
     use openraft::{EntryPayload, StorageHelper};
 
     use super::*;
-    use crate::api::{ApplyOutcome, LogPosition, NodeId, Reply, SnapshotView};
+    use crate::api::NodeId;
     use crate::disk::SimDisk;
     use crate::seam::Disk;
     use crate::snapshot::SnapshotHead;
     use crate::store::to_wal;
+    use crate::testing::Nothing;
     use crate::types::{Entry, LogId, Stamped, StoredMembership, Types, log_id};
     use crate::wal::{WalConfig, WalIdentity};
 
     const CLUSTER: [u8; 16] = [1; 16];
     const G: GroupId = GroupId(1);
-
-    struct Nothing;
-    impl StateMachine for Nothing {
-        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> ApplyOutcome {
-            ApplyOutcome::applied(())
-        }
-        fn refuse(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
-            Box::new(())
-        }
-        fn snapshot(&mut self) -> Box<dyn SnapshotView> {
-            unreachable!("nobody asks")
-        }
-        fn install(&mut self, _: LogPosition, bytes: &mut dyn io::Read) -> io::Result<()> {
-            io::copy(bytes, &mut io::sink()).map(drop)
-        }
-    }
 
     /// A log with these entries from 0 on, and a snapshot beside it.
     async fn at_rest(terms: &[u64], snapshot: LogId) -> (Arc<dyn Disk>, Store, SnapshotStore) {

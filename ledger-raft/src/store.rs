@@ -328,35 +328,12 @@ mod tests {
     use openraft::testing::log::{StoreBuilder, Suite};
 
     use super::*;
-    use crate::api::{ApplyOutcome, GroupId, LogPosition, NodeId, Reply, SnapshotChecker, SnapshotView, StateMachine};
+    use crate::api::{GroupId, NodeId};
     use crate::disk::SimDisk;
     use crate::machine::{Machine, Origin};
     use crate::snapshot::SnapshotStore;
+    use crate::testing::Nothing;
     use crate::wal::{Wal, WalConfig, WalIdentity};
-
-    struct Nothing;
-    impl StateMachine for Nothing {
-        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> ApplyOutcome {
-            ApplyOutcome::applied(())
-        }
-        fn refuse(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
-            Box::new(())
-        }
-        fn snapshot(&mut self) -> Box<dyn SnapshotView> {
-            Box::new(Nothing)
-        }
-        fn install(&mut self, _: LogPosition, _: &mut dyn io::Read) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    impl SnapshotView for Nothing {
-        fn write(self: Box<Self>, _: &mut dyn io::Write) -> io::Result<()> {
-            Ok(())
-        }
-        fn checker(&self) -> SnapshotChecker {
-            Box::new(|_| Ok(()))
-        }
-    }
 
     struct OnSimDisk;
     impl StoreBuilder<Types, Store, Machine, Wal> for OnSimDisk {

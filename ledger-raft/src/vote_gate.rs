@@ -299,21 +299,10 @@ fn latest_term<'a>(answers: impl Iterator<Item = &'a Answer>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use tokio::time::timeout;
-
     use super::*;
-    use crate::api::{
-        ApplyOutcome, DiskId, GroupId, GroupStatus, LogPosition, RaftTuning, Reply, Role, SnapshotView, StateMachine,
-    };
-    use crate::disk::SimDisk;
-    use crate::identity::IdentityFile;
     use crate::limits::TERM_STEP_MAX;
-    use crate::node::{PeerHandler, RaftNode, RaftNodeConfig};
-    use crate::seam::{Disk, Seams};
+    use crate::testing::{leads_above, lone_node};
     use crate::types::Peer;
-    use crate::wal::WalIdentity;
 
     #[test]
     fn a_quorum_of_each_configuration_must_have_answered() {
@@ -342,59 +331,16 @@ mod tests {
         assert!(!is_alone(NodeId(1), &Membership::default()), "it may have forgotten them");
     }
 
-    struct Nothing;
-    impl StateMachine for Nothing {
-        fn apply(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> ApplyOutcome {
-            ApplyOutcome::applied(())
-        }
-        fn refuse(&mut self, _: LogPosition, _: u64, _: &Bytes, _: bool) -> Reply {
-            Box::new(())
-        }
-        fn snapshot(&mut self) -> Box<dyn SnapshotView> {
-            unreachable!("nothing is applied")
-        }
-        fn install(&mut self, _: LogPosition, _: &mut dyn io::Read) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// A voter may answer only when this replica leads already.
     #[tokio::test]
     async fn a_leader_that_hears_of_a_later_term_leads_on_only_in_one_beyond() {
-        let (disk, dir, me) = (Arc::new(SimDisk::new(1)), Path::new("/d"), NodeId(1));
-        disk.create_dir_all(dir).expect("made");
-        let identity = IdentityFile::create(disk.clone(), dir, DiskId([1; 16])).expect("made");
-        identity.claim(WalIdentity { cluster: [7; 16], incarnation: 1, node: me }).expect("claimed");
-        let config = RaftNodeConfig {
-            node: me,
-            cluster: [7; 16],
-            incarnation: 1,
-            identity: Arc::new(identity),
-            peers: BTreeMap::new(),
-            peers_from: Arc::new(|_| Ok(())),
-            dir: dir.to_owned(),
-            peer_listen: "127.0.0.1:0".to_owned(),
-            tuning: RaftTuning { segment_bytes: 4 << 20, low_space_bytes: 0, ..RaftTuning::default() },
-        };
-        let handler: PeerHandler = Arc::new(|_, _| Box::pin(async { Ok(Bytes::new()) }));
-        let node = RaftNode::open(config, Seams::with_disk(disk), handler).await.expect("opened");
-        let founders = BTreeMap::from([(me, "127.0.0.1:1".to_owned())]);
-        let group = node.start_group(GroupId(1), &founders, Nothing).await.expect("started");
-        group.initialize(founders).await.expect("begun");
-        let leads_above = |term| {
-            let mut status = group.watch();
-            async move {
-                let leads = |s: &GroupStatus| s.role == Role::Leader && s.term > term || s.stopped.is_some();
-                let status = timeout(Duration::from_secs(60), status.wait_for(leads)).await;
-                status.expect("it leads").expect("it runs").clone()
-            }
-        };
-        let later = leads_above(0).await.term + 3;
+        let (node, group) = lone_node().await;
+        let later = leads_above(&group, 0).await.term + 3;
         let vote = Some(Vote::from_leader_id(LeaderId { term: later, voted_for: 2 }, true));
         let answers = BTreeMap::from([(2, Answer { whole: true, vote, remembered: None })]);
         let core = group.core();
         assert!(take_vote(core, core.raft.as_ref().expect("it runs"), &answers).await, "saved");
-        let status = leads_above(later).await;
+        let status = leads_above(&group, later).await;
         assert_eq!((status.stopped, status.term), (None, later + 1));
         node.shutdown(Duration::ZERO).await;
     }
