@@ -587,3 +587,23 @@ pub(crate) async fn publish_status(core: Arc<GroupCore>) {
     }
     core.core_ended().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{leads_above, lone_node};
+
+    #[tokio::test]
+    async fn ledger_time_is_taken_from_the_leader_and_from_no_other_member() {
+        const FAR_MS: u64 = 1 << 42;
+        let (node, group) = lone_node().await;
+        leads_above(&group, 0).await;
+        let core = group.core();
+        let word = Word { quorum_age_ms: 0, committed: 1, ledger_ms: Some(FAR_MS), after: Some(core.moment()) };
+        core.heard(word, NodeId(2));
+        assert!(core.expected_ms().is_none_or(|ms| ms < FAR_MS), "{:?}", core.expected_ms());
+        core.heard(word, core.node);
+        assert!(core.expected_ms().is_some_and(|ms| ms >= FAR_MS), "{:?}", core.expected_ms());
+        node.shutdown(Duration::ZERO).await;
+    }
+}
