@@ -57,6 +57,17 @@ fn put_back(cluster: &Cluster, i: usize, old: &Path) {
     std::fs::rename(old, dir).expect("moved back");
 }
 
+/// Three nodes with a product, of which [`NODE`] has started on an empty directory.
+async fn emptied() -> Cluster {
+    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
+    (0..3).for_each(|i| cluster.keep_ports(i));
+    cluster.ask(create("shoe")).await;
+    cluster.stop(NODE).await;
+    empty(&cluster, NODE);
+    cluster.restart_later(NODE).await;
+    cluster
+}
+
 async fn repaired(cluster: &Cluster, i: usize) {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -175,12 +186,7 @@ async fn rejoin_until_refused(cluster: &Cluster, through: usize, nodes: &[u64]) 
 
 #[tokio::test]
 async fn a_member_that_joined_and_could_not_start_is_started_by_a_repeated_rejoin() {
-    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
-    (0..3).for_each(|i| cluster.keep_ports(i));
-    cluster.ask(create("shoe")).await;
-    cluster.stop(NODE).await;
-    empty(&cluster, NODE);
-    cluster.restart_later(NODE).await;
+    let cluster = emptied().await;
     // As a disk on which something else of that name lies.
     let in_the_way = cluster.dirs[NODE].path().join("snapshots");
     std::fs::write(&in_the_way, "no directory").expect("written");
@@ -232,12 +238,7 @@ async fn a_directory_that_a_later_rejoin_has_replaced_has_to_be_emptied() {
 /// The member that is asked has lost what it recorded, and refuses the disk that the others know.
 #[tokio::test]
 async fn a_member_that_was_set_back_records_the_new_disk_again() {
-    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
-    (0..3).for_each(|i| cluster.keep_ports(i));
-    cluster.ask(create("shoe")).await;
-    cluster.stop(NODE).await;
-    empty(&cluster, NODE);
-    cluster.restart_later(NODE).await;
+    let mut cluster = emptied().await;
     let stamp = cluster.dirs[0].path().join("holdfast.stamp");
     let before = std::fs::read(&stamp).expect("stamped");
     let done = rejoin_until_done(&cluster, 2, &[2]).await;
@@ -308,12 +309,7 @@ async fn nobody_repairs_a_member_of_a_cluster_of_two() {
 
 #[tokio::test]
 async fn rejoins_of_one_member_through_all_others_at_once_end_on_one_disk() {
-    let mut cluster = Cluster::start(1, |_, _, _| {}).await;
-    (0..3).for_each(|i| cluster.keep_ports(i));
-    cluster.ask(create("shoe")).await;
-    cluster.stop(NODE).await;
-    empty(&cluster, NODE);
-    cluster.restart_later(NODE).await;
+    let cluster = emptied().await;
     let both = tokio::join!(rejoin_until_done(&cluster, 0, &[2]), rejoin_until_done(&cluster, 2, &[2]));
     assert_eq!(both.0.members[0].disk, both.1.members[0].disk, "{both:?}");
     repaired(&cluster, NODE).await;
