@@ -208,8 +208,7 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
     let mut warnings = Vec::new();
     for (node, checks) in unready {
         readiness_problems(node, &checks, &mut problems);
-        let of_node = checks.into_iter().filter(|check| check.warning);
-        warnings.extend(of_node.map(|check| format!("node {node}: {}: {}", check.name, check.why)));
+        warnings.extend(warnings_of(node, checks));
     }
     StatusDoc { cluster, nodes, shards, healthy: problems.is_empty(), problems, warnings }
 }
@@ -219,6 +218,12 @@ fn waits(status: &v1::NodeStatusResponse) -> String {
         "" => String::new(),
         what => format!(", and waits for {what}"),
     }
+}
+
+/// What a node warns of, ready or not.
+fn warnings_of(node: u64, checks: Vec<v1::FailedCheck>) -> impl Iterator<Item = String> {
+    let warnings = checks.into_iter().filter(|check| check.warning);
+    warnings.map(move |check| format!("node {node}: {}: {}", check.name, check.why))
 }
 
 /// Why a node is not ready, as far as no other problem says it already.
@@ -471,5 +476,14 @@ mod tests {
         assert!(!beside.contains("no quorum"), "{beside}");
         let alone = problems(v1::ShardStatus { no_quorum_for_ms: Some(8_000), ..leader });
         assert!(alone.contains("shard 1 has no quorum"), "{alone}");
+    }
+
+    #[test]
+    fn every_warning_of_a_node_is_shown_and_no_failed_check_twice() {
+        let check = |name: &str, warning| v1::FailedCheck { name: name.to_owned(), why: "so".to_owned(), warning };
+        let checks =
+            vec![check("node-2-process", true), check("shard-1-history", true), check("shard-1-leader", false)];
+        let shown: Vec<String> = warnings_of(3, checks).collect();
+        assert_eq!(shown, ["node 3: node-2-process: so", "node 3: shard-1-history: so"]);
     }
 }
