@@ -207,7 +207,7 @@ fn row(phase: &PhaseFigures) -> [Cell; 11] {
         ms(phase.p99_us),
         ms(phase.p999_us),
         num(phase.failed.iter().sum::<u64>()),
-        ms(phase.newcomer_us_max),
+        ms(phase.new_connection_us_max),
         num(phase.livez_ms_max),
         num(phase.elections),
         percent(cpu, phase.seconds),

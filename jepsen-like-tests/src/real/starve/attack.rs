@@ -1,8 +1,9 @@
 //! What one host does to the nodes: idle connections, watches that it never reads, pings, keys that were chosen to collide.
 //!
-//! **What it is.** A process of its own, from an address of its own, with a low priority: on one machine with the nodes it must not
-//! take the time that they would have had elsewhere. It finds its keys first, says so, begins at the next line of its stdin, and ends with its
-//! stdin. What it did it says as JSON lines.
+//! **What it is.** A process of its own, from an address of its own, with a low priority: on one
+//! machine with the nodes it must not take CPU that they would have had elsewhere. It finds its keys
+//! first and writes a line, begins at the next line of its stdin, and ends with its stdin. It reports
+//! what it did as JSON lines.
 //!
 //! **Owns** these connections and their counts. **Must never** connect to anything but loopback. **Read next**: [`super::attack_process`].
 

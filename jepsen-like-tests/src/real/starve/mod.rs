@@ -205,7 +205,7 @@ pub async fn measure(dir: &Path, plan: &StarvePlan, mut tell: impl FnMut(&str)) 
     let watched = Watched { cluster, looks: Arc::default() };
 
     let selling = tokio::spawn(seller.clone().sell(rate));
-    let newcomers = tokio::spawn(seller.clone().come_anew());
+    let new_connections = tokio::spawn(seller.clone().sell_over_new_connections());
     let phases = async {
         sleep(PAUSE).await;
         let mut phases = Vec::new();
@@ -228,7 +228,7 @@ pub async fn measure(dir: &Path, plan: &StarvePlan, mut tell: impl FnMut(&str)) 
     };
     seller.stop();
     selling.await.map_err(|e| clients("sell", e.to_string()))?;
-    newcomers.await.map_err(|e| clients("sell", e.to_string()))?;
+    new_connections.await.map_err(|e| clients("sell", e.to_string()))?;
     let tallies = seller.tallies();
     for (phase, tally) in phases.iter_mut().zip(tallies.iter().skip(1)) {
         phase.sold(tally);

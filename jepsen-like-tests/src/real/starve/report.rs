@@ -110,10 +110,10 @@ pub struct PhaseFigures {
     pub p999_us: u64,
     /// Calls that were due and were refused, not taken, or without a definite answer.
     pub failed: [u64; 3],
-    /// The slowest reservation of one that had just connected.
-    pub newcomer_us_max: u64,
+    /// The slowest reservation over a new connection.
+    pub new_connection_us_max: u64,
     /// How many of these there were, and how many failed.
-    pub newcomers: [u64; 2],
+    pub new_connections: [u64; 2],
     /// The slowest answer of a `/livez`.
     pub livez_ms_max: u64,
     /// How many were not answered.
@@ -137,8 +137,8 @@ impl PhaseFigures {
         let of = |share| quantile(&self.micros, share).unwrap_or_default();
         (self.p50_us, self.p99_us, self.p999_us) = (of(0.5), of(0.99), of(0.999));
         self.failed = [tally.refused, tally.not_now, tally.unknown];
-        self.newcomer_us_max = tally.newcomers.iter().copied().max().unwrap_or_default().into();
-        self.newcomers = [tally.newcomers.len() as u64, tally.newcomers_failed];
+        self.new_connection_us_max = tally.new_connections.iter().copied().max().unwrap_or_default().into();
+        self.new_connections = [tally.new_connections.len() as u64, tally.new_connections_failed];
         self.example = tally.example.clone();
     }
 }
@@ -196,9 +196,10 @@ impl StarveReport {
             taken = taken.max(memory_taken(before, attacked));
         }
         let ok = tallies.iter().map(|tally| tally.ok).sum();
-        let unknown = tallies.iter().map(|tally| tally.failed() + tally.newcomers_failed).sum();
+        let unknown = tallies.iter().map(|tally| tally.failed() + tally.new_connections_failed).sum();
         let wanted = AttackCounts::wanted(plan);
-        let between_failed = tallies.first().map(|tally| tally.failed() + tally.newcomers_failed).unwrap_or_default();
+        let between_failed =
+            tallies.first().map(|tally| tally.failed() + tally.new_connections_failed).unwrap_or_default();
         let (memory, held) = ([taken, memory_bound()], [ok, unknown, held]);
         Self { reached, rate, phases, ratios, longer_us, memory, held, between_failed, wanted }
     }
@@ -217,6 +218,9 @@ impl StarveReport {
 
     /// Whether it holds. With a ratio the times are judged: the p99, unless it is longer by less than `noise_us`, and elections.
     pub fn verdict(&self, ratio_max: Option<f64>, noise_us: u64) -> Verdict {
+        if !self.phases.iter().any(|phase| phase.attacked) {
+            return Verdict::ProvesNothing("no phase was attacked".to_owned());
+        }
         for phase in &self.phases {
             if let Some(missing) = phase.attack.and_then(|attack| attack.missing(&self.wanted)) {
                 return Verdict::ProvesNothing(missing);
@@ -233,10 +237,10 @@ impl StarveReport {
             if phase.answered == 0 {
                 fails.push(format!("{which}: the seller was not answered"));
             }
-            if phase.newcomers[1] > 0 {
+            if phase.new_connections[1] > 0 {
                 fails.push(format!(
-                    "{which}: {} of {} newcomers were not served",
-                    phase.newcomers[1], phase.newcomers[0]
+                    "{which}: {} of {} calls over new connections were not reserved",
+                    phase.new_connections[1], phase.new_connections[0]
                 ));
             }
             if phase.livez_failed > 0 {
@@ -280,4 +284,115 @@ fn memory_taken(quiet: &PhaseFigures, attacked: &PhaseFigures) -> u64 {
         now.resident_max.saturating_sub(now.resident_before).saturating_sub(own)
     });
     each.max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000;
+    const TIMES_TWO: Option<f64> = Some(2.0);
+
+    /// Two nodes' memory before, and the most of a phase, MiB.
+    fn phase(attacked: bool, p99_ms: u64, before: u64, most: u64) -> PhaseFigures {
+        let node = |node| NodeFigures {
+            node,
+            resident_before: before << 20,
+            resident_max: most << 20,
+            resident_after: most << 20,
+            ..NodeFigures::default()
+        };
+        PhaseFigures {
+            attacked,
+            answered: 100,
+            p99_us: p99_ms * MS,
+            micros: vec![p99_ms * MS; 100],
+            nodes: vec![node(1), node(2)],
+            attack: attacked.then(|| wanted(&plan())),
+            ..PhaseFigures::default()
+        }
+    }
+
+    fn plan() -> StarvePlan {
+        let seconds = std::time::Duration::from_secs(1);
+        let mut attack = StarvePlan::attack_from([127, 0, 0, 2].into());
+        (attack.idle, attack.watches, attack.keys_per_second) = (10, 10, 10);
+        let (rate, callers, rounds, descriptors, program) = (Some(1.0), 1, 1, None, None);
+        StarvePlan { rate, callers, phase: seconds, attack_beyond: seconds, rounds, descriptors, program, attack }
+    }
+
+    fn wanted(plan: &StarvePlan) -> AttackCounts {
+        AttackCounts::wanted(plan)
+    }
+
+    /// Quiet, attacked, quiet: a p99 of 10 ms, and of so many beside the attack.
+    fn report(p99_ms: u64, taken_mib: u64, change: impl FnOnce(&mut [PhaseFigures])) -> StarveReport {
+        let mut phases =
+            vec![phase(false, 10, 100, 101), phase(true, p99_ms, 101, 101 + taken_mib), phase(false, 10, 100, 101)];
+        change(&mut phases);
+        let tally = Tally { ok: 300, ..Tally::default() };
+        StarveReport::new(&plan(), None, 1.0, phases, &[Tally::default(), tally], 300)
+    }
+
+    fn fails(report: &StarveReport, ratio_max: Option<f64>) -> String {
+        match report.verdict(ratio_max, MS) {
+            Verdict::Fails(why) => why.join("; "),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn p99_beside_an_attack_may_be_twice_the_quiet_one_and_a_millisecond_is_noise() {
+        assert_eq!(report(20, 1, |_| {}).verdict(TIMES_TWO, MS), Verdict::Holds);
+        assert!(fails(&report(21, 1, |_| {}), TIMES_TWO).contains("2.10 times the quiet one"));
+        assert_eq!(report(21, 1, |_| {}).verdict(None, MS), Verdict::Holds, "times are not judged");
+        assert_eq!(report(21, 1, |_| {}).verdict(TIMES_TWO, 20 * MS), Verdict::Holds, "it is noise");
+    }
+
+    #[test]
+    fn calls_health_elections_memory_and_stock_are_judged() {
+        let holds = |report: StarveReport| assert_eq!(report.verdict(TIMES_TWO, MS), Verdict::Holds);
+        holds(report(10, 1, |_| {}));
+        for kind in 0..3 {
+            let failed = report(10, 1, |phases| phases[1].failed[kind] = 1);
+            assert!(fails(&failed, None).contains("phase 2 (attacked): 1 of the seller's calls"), "{kind}");
+        }
+        assert!(fails(&report(10, 1, |phases| phases[0].answered = 0), None).contains("was not answered"));
+        let connections = report(10, 1, |phases| phases[1].new_connections = [3, 1]);
+        assert!(fails(&connections, None).contains("1 of 3 calls over new connections"));
+        assert!(fails(&report(10, 1, |phases| phases[1].livez_failed = 1), None).contains("/livez"));
+        let elected = |phases: &mut [PhaseFigures]| phases[1].elections = 1;
+        assert!(fails(&report(10, 1, elected), TIMES_TWO).contains("1 elections"));
+        assert_eq!(report(10, 1, elected).verdict(None, MS), Verdict::Holds, "a debug build elects");
+        let bound = memory_bound() >> 20;
+        // What as many calls took in the quiet phase is the seller's own.
+        holds(report(10, bound + 1, |_| {}));
+        assert!(fails(&report(10, bound + 2, |_| {}), None).contains("MiB for an attack"));
+        let mut stock = report(10, 1, |_| {});
+        stock.held[2] = 301;
+        assert!(fails(&stock, None).contains("301 units are held"));
+        stock.held[1] = 1;
+        holds(stock);
+    }
+
+    #[test]
+    fn run_whose_attack_did_not_happen_proves_nothing() {
+        let less: [fn(&mut AttackCounts) -> &mut u64; 8] = [
+            |counts| &mut counts.idle_client,
+            |counts| &mut counts.idle_http,
+            |counts| &mut counts.idle_peer,
+            |counts| &mut counts.watches_asked,
+            |counts| &mut counts.watches_begun,
+            |counts| &mut counts.pings,
+            |counts| &mut counts.ping_connections,
+            |counts| &mut counts.keys,
+        ];
+        for of in less {
+            let missing = report(10, 1, |phases| *of(phases[1].attack.as_mut().expect("attacked")) -= 1);
+            let Verdict::ProvesNothing(why) = missing.verdict(None, MS) else { panic!("it was less than asked for") };
+            assert!(why.starts_with("only "), "{why}");
+        }
+        let quiet = report(10, 1, |phases| phases[1] = phase(false, 10, 100, 101));
+        assert!(matches!(quiet.verdict(None, MS), Verdict::ProvesNothing(_)));
+    }
 }

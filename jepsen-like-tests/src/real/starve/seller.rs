@@ -1,4 +1,4 @@
-//! The seller that must not notice: reservations in an open loop, and now and then by somebody who has just connected.
+//! The seller that must not notice: reservations in an open loop, and one a second over a new connection.
 //!
 //! **Owns** what its calls came to, by phase: a call belongs to the phase in which it was due. **Must never** leave out a call because it
 //! is late. **Read next**: [`super`].
@@ -18,7 +18,7 @@ pub(super) const HOLD: Duration = Duration::from_secs(24 * 3_600);
 /// More calls than that do not wait at once: a rate that is not reached would only fill memory.
 const WAITING_MAX: usize = 50_000;
 /// From one new connection to the next.
-const NEWCOMER_EVERY: Duration = Duration::from_secs(1);
+const NEW_CONNECTION_EVERY: Duration = Duration::from_secs(1);
 
 /// What the calls of one phase came to.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +34,9 @@ pub(super) struct Tally {
     /// Without a definite answer.
     pub(super) unknown: u64,
     /// Microseconds of each reservation over connections of its own, those included.
-    pub(super) newcomers: Vec<u32>,
+    pub(super) new_connections: Vec<u32>,
     /// Of these, without a reservation.
-    pub(super) newcomers_failed: u64,
+    pub(super) new_connections_failed: u64,
     /// One of the answers that were not reservations.
     pub(super) example: Option<String>,
 }
@@ -159,8 +159,8 @@ impl Seller {
     }
 
     /// Connects anew every second, and reserves once.
-    pub(super) async fn come_anew(self: Arc<Self>) {
-        let mut ticks = interval(NEWCOMER_EVERY);
+    pub(super) async fn sell_over_new_connections(self: Arc<Self>) {
+        let mut ticks = interval(NEW_CONNECTION_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.stops.load(Relaxed) {
             let began = ticks.tick().await;
@@ -175,10 +175,10 @@ impl Seller {
             };
             let mut tallies = self.lock();
             let tally = &mut tallies[phase];
-            tally.newcomers.push(began.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
+            tally.new_connections.push(began.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
             match reserved {
                 true => tally.ok += 1,
-                false => tally.newcomers_failed += 1,
+                false => tally.new_connections_failed += 1,
             }
         }
     }
