@@ -1,7 +1,7 @@
 //! The known-bad builds: what is wrong in each, and who ought to notice.
 //!
-//! **What it is.** A build with `--cfg holdfast_known_bad` has a switch at each of these places in the product; `jepsen bite` throws one after the
-//! other and looks for a seed that finds it. In any other build none of them exists.
+//! **What it is.** A build with `--cfg holdfast_known_bad` has a switch at each of these places in the product; `jepsen mutation-test` throws
+//! one after the other and looks for a seed that finds it. In any other build none of them exists.
 //!
 //! **Owns** the list. **Must never** be needed by the product. **Read next**: `docs/testing.md`, known-bad builds.
 

@@ -45,11 +45,11 @@ fn what_there_is_is_listed() {
 }
 
 #[test]
-fn a_good_build_does_not_pretend_to_bite() {
+fn a_good_build_has_nothing_to_mutate() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let bite = jepsen(dir.path(), &["bite"]);
+    let tested = jepsen(dir.path(), &["mutation-test"]);
     let expected = if cfg!(holdfast_known_bad) { Some(0) } else { Some(2) };
-    assert_eq!(bite.status.code(), expected, "{}", said(&bite));
+    assert_eq!(tested.status.code(), expected, "{}", said(&tested));
     if !cfg!(holdfast_known_bad) {
         let sim = jepsen(dir.path(), &["sim", "--seed", "1", "--known-bad", "ack-before-sync"]);
         assert_eq!(sim.status.code(), Some(2), "{}", said(&sim));

@@ -26,7 +26,7 @@ pub(super) fn run() -> Held {
     checkers::ALL.iter().for_each(|(property, _)| println!("  {property}"));
     heading("Rare states that a campaign must reach");
     sometimes::ALL.iter().for_each(|rare| println!("  {:<28} {}", rare.name, rare.what));
-    heading("Known-bad builds (jepsen bite)");
+    heading("Known-bad builds (jepsen mutation-test)");
     bad::ALL.iter().for_each(|bad| println!("  {:<28} {}", bad.name, bad.what));
     heading("Seeds that once failed (jepsen corpus)");
     corpus::built_in()?.iter().for_each(|kept| println!("  {:<12} {}", kept, kept.found));

@@ -3,13 +3,13 @@
 //! **Owns** words and exit codes: 0 all held, 1 something did not, 2 usage or the machine. **Must never** judge: that is the checkers'.
 //! **Read next**: [`sim`], then any command.
 
-mod bite;
 mod check;
 mod corpus;
 mod failover;
 mod list;
 mod many;
 mod meta;
+mod mutation_test;
 mod real;
 mod shrink;
 mod sim;
@@ -57,7 +57,7 @@ enum Command {
     /// Runs every seed that ever failed.
     Corpus(corpus::Args),
     /// Throws each switch of a known-bad build and looks for a seed that notices.
-    Bite(bite::Args),
+    MutationTest(mutation_test::Args),
     /// Presses on real processes, or on your own cluster.
     Real(real::Args),
     /// Measures on real processes: the time without answers when leaders are killed, elections while disks stall.
@@ -106,7 +106,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Shrink(args) => shrink::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Corpus(args) => corpus::run(&args),
-        Command::Bite(args) => bite::run(&args),
+        Command::MutationTest(args) => mutation_test::run(&args),
         Command::Real(args) => real::run(&args),
         Command::Failover(args) => failover::run(&args),
         Command::Starve(args) => starve::run(&args),

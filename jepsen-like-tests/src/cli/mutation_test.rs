@@ -1,4 +1,4 @@
-//! `jepsen bite`: does any of this notice when the product is wrong?
+//! `jepsen mutation-test`: does any of this notice when the product is wrong?
 //!
 //! For each known-bad switch seeds are run until one fails; the same seed must hold with the switch off, or it proves nothing. A switch that no
 //! seed notices is a failure of the tests.
@@ -46,7 +46,7 @@ struct Caught {
 pub(super) fn run(args: &Args) -> Held {
     if !bad::is_known_bad_build() {
         return Err("this build has no known-bad switches; hint: RUSTFLAGS=\"--cfg holdfast_known_bad\" cargo run \
-                    --target-dir target/known-bad -p jepsen-like-tests --bin jepsen -- bite"
+                    --target-dir target/known-bad -p jepsen-like-tests --bin jepsen -- mutation-test"
             .into());
     }
     let refused = refuses_real_directories()?;
