@@ -33,8 +33,9 @@ const fn rare(name: &'static str, within: u64, what: &'static str) -> Rare {
     Rare { name, what, within: if within == 0 { None } else { Some(within) } }
 }
 
-/// All of them. Each `within` is at least ten times the seeds between two of them, measured over the first hundred seeds. Where a fault has to
-/// be drawn for it, over the plans of the first thousand, and runs of some that have it.
+/// All of them. Each `within` is at least ten times the seeds between two of them, measured over the
+/// first hundred seeds. For a state that needs a rare fault it is measured over the plans of the first
+/// thousand seeds, and over runs of some that draw the fault.
 pub const ALL: &[Rare] = &[
     // Time.
     rare("confirmed-in-last-ms", 400, "a hold was confirmed in the last millisecond of its life"),

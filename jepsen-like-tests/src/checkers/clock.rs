@@ -1,7 +1,8 @@
 //! Ledger time never goes back, lies within its bound of true time, and goes on with elapsed time.
 //!
-//! **Owns** this one property. **Must never** hold a run in which most clocks were wrong alike against true time: that is what the bound is given
-//! for. Elapsed time it goes on with there, too, but for what a new leader may take of a jump.
+//! **Owns** this one property. **Must never** compare a run in which most clocks were wrong alike with
+//! true time: such a run gives no bound. Elapsed time bounds ledger time in every run, but for the
+//! jump that a new leader may take.
 //! **Read next**: [`super::feed`].
 
 use std::collections::BTreeMap;

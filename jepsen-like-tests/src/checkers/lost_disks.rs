@@ -1,5 +1,5 @@
-//! A disk that forgot is not believed: a node on an empty one stays out, since the others know another disk under its id, and when it is
-//! brought back, it is repaired.
+//! A disk that forgot is not believed: a node on an empty one stays out, since the others know another
+//! disk under its id, and when it is brought back, it is repaired.
 //!
 //! Beyond what a quorum survives nothing is invented: once more disks than may fail have lost something, no call is answered but stale reads,
 //! and each of their nodes says what it lost and what it waits for.

@@ -224,11 +224,10 @@ fn write_report(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(&mut *to, &head)?;
     to.write_all(b"\n")?;
     // What consumers saw is most of it, and nobody looks at that of a run that held.
-    let mut run = report.run.clone_without_changes();
-    if !report.violations.is_empty() {
-        run.watched.clone_from(&report.run.watched);
+    match report.violations.is_empty() {
+        true => report.run.clone_without_changes().write_events(to)?,
+        false => report.run.write_events(to)?,
     }
-    run.write_events(to)?;
     to.flush()
 }
 
