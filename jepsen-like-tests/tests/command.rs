@@ -10,7 +10,7 @@ fn jepsen(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_jepsen")).args(args).current_dir(dir).output().expect("the command runs")
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -26,19 +26,19 @@ fn a_journal_is_judged_alone() {
     let op = r#"{"line":"op","client":1,"asked_ms":1,"answered_ms":2,"op":"receive","offer":{"sku":"hot"},"units":1,"reference":"r","answer":"unknown","why":"?"}"#;
     std::fs::write(dir.path().join("history.jsonl"), format!("{op}\n{}\n", stock(2))).expect("it can be written");
     let bad = jepsen(dir.path(), &["check"]);
-    assert_eq!(bad.status.code(), Some(1), "{}", said(&bad));
-    assert!(said(&bad).contains("never oversold") && said(&bad).contains("conserved"), "{}", said(&bad));
+    assert_eq!(bad.status.code(), Some(1), "{}", printed(&bad));
+    assert!(printed(&bad).contains("never oversold") && printed(&bad).contains("conserved"), "{}", printed(&bad));
     std::fs::write(dir.path().join("empty.jsonl"), "").expect("it can be written");
     let good = jepsen(dir.path(), &["check", "empty.jsonl"]);
-    assert_eq!(good.status.code(), Some(0), "{}", said(&good));
+    assert_eq!(good.status.code(), Some(0), "{}", printed(&good));
     let none = jepsen(dir.path(), &["check", "no-such.jsonl"]);
-    assert_eq!(none.status.code(), Some(2), "{}", said(&none));
+    assert_eq!(none.status.code(), Some(2), "{}", printed(&none));
 }
 
 #[test]
 fn what_there_is_is_listed() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let listed = said(&jepsen(dir.path(), &["list"]));
+    let listed = printed(&jepsen(dir.path(), &["list"]));
     for word in ["herd", "crash-in-recovery", "partition-ring", "never oversold", "ack-before-sync"] {
         assert!(listed.contains(word), "{word} is not in\n{listed}");
     }
@@ -49,11 +49,11 @@ fn a_good_build_has_nothing_to_mutate() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let tested = jepsen(dir.path(), &["mutation-test"]);
     let expected = if cfg!(holdfast_known_bad) { Some(0) } else { Some(2) };
-    assert_eq!(tested.status.code(), expected, "{}", said(&tested));
+    assert_eq!(tested.status.code(), expected, "{}", printed(&tested));
     if !cfg!(holdfast_known_bad) {
         let sim = jepsen(dir.path(), &["sim", "--seed", "1", "--known-bad", "ack-before-sync"]);
-        assert_eq!(sim.status.code(), Some(2), "{}", said(&sim));
-        assert!(said(&sim).contains("no known-bad switches"), "{}", said(&sim));
+        assert_eq!(sim.status.code(), Some(2), "{}", printed(&sim));
+        assert!(printed(&sim).contains("no known-bad switches"), "{}", printed(&sim));
     }
 }
 
@@ -65,11 +65,11 @@ fn real_processes_are_killed_and_a_run_with_hardly_any_load_proves_nothing() {
         jepsen(dir.path(), &args)
     };
     let held = of("1");
-    assert_eq!(held.status.code(), Some(0), "{}", said(&held));
-    assert!(said(&held).contains("kill") && said(&held).contains("held"), "{}", said(&held));
+    assert_eq!(held.status.code(), Some(0), "{}", printed(&held));
+    assert!(printed(&held).contains("kill") && printed(&held).contains("held"), "{}", printed(&held));
     let idle = of("1000000");
-    assert_eq!(idle.status.code(), Some(1), "{}", said(&idle));
-    assert!(said(&idle).contains("proves nothing"), "{}", said(&idle));
+    assert_eq!(idle.status.code(), Some(1), "{}", printed(&idle));
+    assert!(printed(&idle).contains("proves nothing"), "{}", printed(&idle));
     assert!(dir.path().join("history.jsonl").exists(), "a failing round's journal is kept");
 }
 
@@ -78,8 +78,8 @@ fn somebodys_own_cluster_is_pressed_on_under_their_own_faults_and_its_nodes_are_
     let dir = tempfile::tempdir().expect("a temporary directory");
     let theirs = ["real", "--endpoints", "127.0.0.1:9", "--nemesis", "partition-ring"];
     let refused = jepsen(dir.path(), &theirs);
-    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
-    assert!(said(&refused).contains("not ours"), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(2), "{}", printed(&refused));
+    assert!(printed(&refused).contains("not ours"), "{}", printed(&refused));
 
     let program = dir.path().join("fault");
     std::fs::write(&program, "#!/bin/sh\necho \"$1 $HOLDFAST_ENDPOINTS\" >> calls\n").expect("it can be written");
@@ -91,8 +91,8 @@ fn somebodys_own_cluster_is_pressed_on_under_their_own_faults_and_its_nodes_are_
     let endpoints = cluster.endpoints();
     let one_of_them = ["real", "--endpoints", endpoints[1].as_str(), "--minutes", "0.1", "--clients", "4"];
     let pressed = jepsen(dir.path(), &[&one_of_them[..], &["--fault-program", "./fault", "--rate-min", "1"]].concat());
-    assert_eq!(pressed.status.code(), Some(0), "{}", said(&pressed));
-    assert!(said(&pressed).contains("program"), "{}", said(&pressed));
+    assert_eq!(pressed.status.code(), Some(0), "{}", printed(&pressed));
+    assert!(printed(&pressed).contains("program"), "{}", printed(&pressed));
     let calls = std::fs::read_to_string(dir.path().join("calls")).expect("the program was called");
     let calls: Vec<&str> = calls.lines().collect();
     for (n, call) in calls.iter().enumerate() {
@@ -102,8 +102,8 @@ fn somebodys_own_cluster_is_pressed_on_under_their_own_faults_and_its_nodes_are_
 
     // Its books are not empty any more, and the program of the next one says no.
     let again = jepsen(dir.path(), &one_of_them);
-    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
-    assert!(said(&again).contains("exists already"), "{}", said(&again));
+    assert_eq!(again.status.code(), Some(2), "{}", printed(&again));
+    assert!(printed(&again).contains("exists already"), "{}", printed(&again));
     runtime.block_on(cluster.stop_all());
 }
 
@@ -111,8 +111,8 @@ fn somebodys_own_cluster_is_pressed_on_under_their_own_faults_and_its_nodes_are_
 fn a_failing_setting_is_shrunk_to_one_that_fails_as_well() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let holds = jepsen(dir.path(), &["shrink", "--seed", "3", "--runs", "2"]);
-    assert_eq!(holds.status.code(), Some(0), "{}", said(&holds));
-    assert!(said(&holds).contains("nothing to shrink"), "{}", said(&holds));
+    assert_eq!(holds.status.code(), Some(0), "{}", printed(&holds));
+    assert!(printed(&holds).contains("nothing to shrink"), "{}", printed(&holds));
 
     // Clients that ask beyond the bound of the run: it fails in any build, and neither fault has a part in it.
     let faults =
@@ -121,9 +121,9 @@ fn a_failing_setting_is_shrunk_to_one_that_fails_as_well() {
     let whole = format!(r#"{{"seed":3,"nodes":3,"load":{load},"stretch":2,"faults_ms":1000,"faults":{faults}}}"#);
     std::fs::write(dir.path().join("whole.json"), whole).expect("it can be written");
     let shrunk = jepsen(dir.path(), &["shrink", "--plan", "whole.json", "--runs", "3"]);
-    assert_eq!(shrunk.status.code(), Some(1), "{}", said(&shrunk));
-    assert!(said(&shrunk).contains("0 of 2 faults are left"), "{}", said(&shrunk));
+    assert_eq!(shrunk.status.code(), Some(1), "{}", printed(&shrunk));
+    assert!(printed(&shrunk).contains("0 of 2 faults are left"), "{}", printed(&shrunk));
     let again = jepsen(dir.path(), &["sim", "--plan", "shrunk.json"]);
-    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
-    assert!(said(&again).contains("not done after"), "{}", said(&again));
+    assert_eq!(again.status.code(), Some(1), "{}", printed(&again));
+    assert!(printed(&again).contains("not done after"), "{}", printed(&again));
 }
