@@ -24,7 +24,6 @@ async fn run(cluster: &DevCluster, arguments: &[&str]) -> (Output, Value) {
     (output, document)
 }
 
-/// The first digest that replicas take by themselves is at index 1,024: an audit takes its own.
 #[tokio::test]
 async fn a_small_quiet_cluster_is_compared_and_one_without_a_node_is_not_known() {
     let dir = tempfile::tempdir().expect("dir");
@@ -43,6 +42,40 @@ async fn a_small_quiet_cluster_is_compared_and_one_without_a_node_is_not_known()
     cluster.stop_all().await;
 }
 
+/// Begins a load, and waits until its products are there.
+async fn begin_load(cluster: &DevCluster, rate: &str, seconds: &str) -> tokio::process::Child {
+    let endpoints = cluster.endpoints().join(",");
+    let bench = tokio::process::Command::new(ledgerctl())
+        .args(["bench", "--shape", "a2", "--rate", rate, "--seconds", seconds, "-y", "-o", "json"])
+        .args(["--endpoints", &endpoints])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("runs");
+    loop {
+        let (listed, products) = run(cluster, &["product", "list"]).await;
+        if listed.status.success() && products.to_string().contains("bench-") {
+            return bench;
+        }
+    }
+}
+
+/// Replicas that never stand at one index when they are asked share digests that they took as time passed.
+#[tokio::test]
+async fn replicas_under_a_small_steady_load_are_compared() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut cluster = cluster(dir.path()).await;
+    let load = begin_load(&cluster, "200", "120").await;
+    for _ in 0..5 {
+        let (audited, document) = run(&cluster, &["audit", "--no-history"]).await;
+        assert_eq!((audited.status.code(), &document["verdict"]), (Some(0), &Value::from("holds")), "{audited:?}");
+        assert_eq!(document["digests_compared"], 4, "two shards, three replicas: {document}");
+    }
+    drop(load);
+    cluster.stop_all().await;
+}
+
 #[tokio::test]
 async fn a_bench_that_loses_a_node_prints_its_figures() {
     let dir = tempfile::tempdir().expect("dir");
@@ -51,33 +84,7 @@ async fn a_bench_that_loses_a_node_prints_its_figures() {
         3 => 2,
         _ => 3,
     };
-    let endpoints = cluster.endpoints().join(",");
-    let bench = tokio::process::Command::new(ledgerctl())
-        .args([
-            "bench",
-            "--shape",
-            "a2",
-            "--rate",
-            "50",
-            "--seconds",
-            "4",
-            "-y",
-            "-o",
-            "json",
-            "--endpoints",
-            &endpoints,
-        ])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("runs");
-    // The load has begun when its products are there.
-    loop {
-        let (listed, products) = run(&cluster, &["product", "list"]).await;
-        if listed.status.success() && products.to_string().contains("bench-") {
-            break;
-        }
-    }
+    let bench = begin_load(&cluster, "50", "4").await;
     cluster.kill(follower).expect("killed");
     let ended = bench.wait_with_output().await.expect("it ends");
     let document: Value = serde_json::from_slice(&ended.stdout).unwrap_or_else(|e| panic!("{e}: {ended:?}"));

@@ -326,9 +326,11 @@ impl State {
         Digest { index: self.position.index, value: self.digest.sum.wrapping_add(self.shard_part()) }
     }
 
-    /// Takes the digest if it is due at this index, and keeps it.
-    pub(crate) fn digest_if_due(&mut self) -> Option<Digest> {
-        if !self.position.index.is_multiple_of(limits::DIGEST_EVERY) {
+    /// Takes the digest if it is due at this index, and keeps it. `time_before` is ledger time before the entry: when a digest
+    /// is due depends on the log alone, so that replicas take it at the same indexes.
+    pub(crate) fn digest_if_due(&mut self, time_before: u64) -> Option<Digest> {
+        let passed = time_before / limits::DIGEST_EVERY_MS != self.time / limits::DIGEST_EVERY_MS;
+        if !passed && !self.position.index.is_multiple_of(limits::DIGEST_EVERY) {
             return None;
         }
         let digest = self.take_digest();
@@ -377,6 +379,19 @@ mod tests {
         let linked = ledger.order(id).and_then(|order| order.linked).expect("paid late, and given stock anew");
         let Some(Found::Reservation(at)) = ledger.state.find(linked) else { panic!("{linked} is remembered") };
         ledger.state.canonical_reservation(ledger.state.reservations.get(at))
+    }
+
+    #[test]
+    fn digest_is_taken_as_time_passes_five_seconds_and_at_every_1024th_index() {
+        let (mut ledger, mut copy) = (Ledger::new(1, 1, crate::IndexSeed(7)), Ledger::new(1, 1, crate::IndexSeed(9)));
+        let mut taken = Vec::new();
+        for (index, ms) in [(1, 100_000), (2, 104_999), (3, 105_000), (4, 105_001), (5, 119_999), (1_024, 119_999)] {
+            let entry = Entry { stamp: LedgerTime(ms), commands: Vec::new() };
+            let (applied, other) = (ledger.apply(1, index, &entry), copy.apply(1, index, &entry));
+            assert_eq!(applied.digest, other.digest);
+            taken.extend(applied.digest.map(|digest| digest.index));
+        }
+        assert_eq!(taken, [1, 3, 5, 1_024]);
     }
 
     #[test]

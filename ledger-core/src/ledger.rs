@@ -43,7 +43,8 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// The encoded [`crate::change::Record`]; none when nothing changed.
     pub record: Option<Bytes>,
-    /// Taken at every [`crate::limits::DIGEST_EVERY`]th index.
+    /// Taken at every [`crate::limits::DIGEST_EVERY`]th index, and as ledger time passes a multiple of
+    /// [`crate::limits::DIGEST_EVERY_MS`].
     pub digest: Option<Digest>,
 }
 
@@ -132,7 +133,7 @@ impl Ledger {
     pub fn digest(&mut self) -> Digest {
         self.state.take_digest()
     }
-    /// The last digests taken at multiples of [`crate::limits::DIGEST_EVERY`], oldest first.
+    /// The last digests that `apply` took ([`Applied::digest`]), oldest first.
     pub fn digests(&self) -> Vec<Digest> {
         self.state.digests.iter().copied().collect()
     }

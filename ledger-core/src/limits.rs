@@ -144,8 +144,10 @@ const COMMAND_BYTES: usize = CLAIM_MAX as usize * (CHANGE_BYTES + WORKER_ID_BYTE
 pub const SLOT_RANGES_MAX: usize = 2_048;
 /// Bytes of one frame of a snapshot; each carries its own checksum.
 pub const SNAPSHOT_FRAME_BYTES_MAX: usize = 1 << 20;
-/// The state digest is taken at every such index.
+/// The state digest is taken at every such index...
 pub const DIGEST_EVERY: u64 = 1_024;
+/// ... and whenever ledger time passes a multiple of this: quiet replicas share recent digests, too.
+pub const DIGEST_EVERY_MS: u64 = 5_000;
 /// Digests kept for comparison.
 pub const DIGESTS_KEPT: usize = 64;
 /// Newest behaviour of `apply` that this build knows.

@@ -1,6 +1,6 @@
 //! Same log, same bytes: digests of the replicas are compared all the time, and a replica outside the majority is replaced.
 //!
-//! **What it is.** Every second each replica of a shard asks the others for the digests they took at every 1,024th index and judges
+//! **What it is.** Every second each replica of a shard that passed another 1,024th index asks the others for the digests they took and judges
 //! ([`judge`]). The leader acts: an outvoted replica is quarantined and reinstalled from one inside. With no majority the door is shut for
 //! writes, at followers too, so that none of them opens it by winning an election.
 //! **Owns** the comparison and the repair. **Must never** let an outvoted replica go on, or act on one replica's word about another
@@ -145,7 +145,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 async fn compare(node: &Arc<Node>, shard: &Arc<Shard>, compared: &mut BTreeMap<u32, u64>) {
     let Some(me) = node.node_id() else { return };
     let ours = shard.with_ledger(|ledger| ledger.digests());
-    let Some(newest) = ours.last().map(|digest| digest.index) else { return };
+    // Digests are taken as time passes, too. Those are judged with the others, but cause no question of their own: a node with
+    // many quiet shards would ask all the time.
+    let mut at_index =
+        ours.iter().rev().filter(|digest| digest.index.is_multiple_of(ledger_core::limits::DIGEST_EVERY));
+    let Some(newest) = at_index.next().map(|digest| digest.index) else { return };
     if compared.get(&shard.id()) == Some(&newest) {
         return;
     }

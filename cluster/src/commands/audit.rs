@@ -41,7 +41,7 @@ pub struct AuditDoc {
     pub holds: bool,
     /// Nodes that recomputed their shards.
     pub nodes: u64,
-    /// Replicas compared by their digests, at equal indexes.
+    /// Replicas whose digests were compared with another one's, at equal indexes.
     pub digests_compared: u64,
     /// Changes read from the feed.
     pub changes: u64,
@@ -292,13 +292,14 @@ async fn ask_nodes(link: &ClusterLink, routing: &v1::Routing, until: Instant) ->
     let mut compared: BTreeSet<(u32, &str)> = BTreeSet::new();
     for ((shard, index), seen) in &digests {
         let Some(((first, as_first), others)) = seen.split_first() else { continue };
-        looked.digests_compared += others.len() as u64;
         compared.extend(seen.iter().filter(|_| !others.is_empty()).map(|(address, _)| (*shard, address.as_str())));
         for (address, _) in others.iter().filter(|(_, value)| value != as_first) {
             let what = format!("shard {shard} at index {index}: {first} and {address} differ");
             looked.findings.push(Finding::new("diverged", what));
         }
     }
+    let shards_compared: BTreeSet<u32> = compared.iter().map(|(shard, _)| *shard).collect();
+    looked.digests_compared = (compared.len() - shards_compared.len()) as u64;
     let replicas_of = |shard| audited.iter().filter(|(of, _)| *of == shard).count();
     let alone = audited.iter().filter(|(shard, address)| !compared.contains(&(*shard, address.as_str())));
     looked.not_compared = alone.filter(|(shard, _)| replicas_of(*shard) > 1).cloned().collect();

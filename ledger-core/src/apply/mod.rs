@@ -128,6 +128,7 @@ fn decide_and(
 ) -> Applied {
     assert!(index > state.position.index, "index {index} is applied after {}", state.position.index);
     state.position = Position { term, index, ..state.position };
+    let time_before = state.time;
     let stamp = entry.stamp.0.min(limits::LEDGER_TIME_MAX);
     if !crate::bad!("sweep-after-verdict") {
         state.time = state.time.max(stamp);
@@ -163,7 +164,7 @@ fn decide_and(
         state.time = state.time.max(stamp);
     }
     state.forget_above_cap();
-    let digest = state.digest_if_due();
+    let digest = state.digest_if_due(time_before);
     Applied { time: state.now(), outcomes, record, digest }
 }
 
