@@ -101,6 +101,7 @@ async fn a_hold_outlives_a_jump_of_all_clocks_until_an_operator_accepts_it() {
 
     let accepted = cluster.document(&["cluster", "clock", "accept"]).await;
     assert_eq!(accepted["accepted"], true, "{accepted:#}");
+    assert_eq!(accepted["waiting"].as_array().map(Vec::len), Some(0), "it waits until nobody waits: {accepted:#}");
     // The next entry that is stamped ends the hold, so that its units are there again.
     cluster.document(&["reserve", "mug=5", "--buyer", "b2", "--hold", "30m"]).await;
     assert_eq!(state(&cluster.document(&["reservation", "show", &id]).await), "expired");

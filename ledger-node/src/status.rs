@@ -10,7 +10,7 @@ use ledger_proto::v1;
 use ledger_raft::{MissingVoter, NodeId, Role};
 
 use crate::limits;
-use crate::meta::{MemberEntry, Placement};
+use crate::meta::{META_GROUP, MemberEntry, Placement};
 use crate::node::{AdminError, Node, lock};
 use crate::readiness;
 use crate::shard::Shard;
@@ -131,7 +131,8 @@ impl Node {
         group.snapshot_now().await.map_err(not_now)
     }
 
-    /// Admin.AcceptClock: for the meta group and each shard here.
+    /// Admin.AcceptClock: for one group, or the meta group and each shard here. A shard that is not here is no error: an operator's
+    /// command goes to all nodes.
     ///
     /// # Errors
     /// [`AdminError`].
@@ -139,9 +140,14 @@ impl Node {
         let Some(running) = self.running() else {
             return Err(AdminError::NotNow("this node is not part of a cluster yet, or is stopping".into()));
         };
-        running.meta().accept_clock(request.ledger_ms);
-        self.shards().iter().for_each(|shard| shard.group().accept_clock(request.ledger_ms));
-        tracing::warn!(ledger_ms = request.ledger_ms, "an operator accepts that ledger time goes on from here");
+        let ledger_ms = request.ledger_ms;
+        let is_asked = |group: u32| request.shard.is_none_or(|asked| asked == group);
+        if is_asked(META_GROUP.0) {
+            running.meta().accept_clock(ledger_ms);
+        }
+        let shards = self.shards();
+        shards.iter().filter(|shard| is_asked(shard.id())).for_each(|shard| shard.group().accept_clock(ledger_ms));
+        tracing::warn!(ledger_ms, shard = request.shard, "an operator accepts that ledger time goes on from here");
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! **Owns** what an operator is asked about clocks. **Must never** accept a jump that was not shown.
 //! **Read next**: [`super::cluster`].
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use client_sdk::v1;
@@ -12,20 +13,38 @@ use crate::limits;
 use crate::link::{NodeLink, brief, timed};
 use crate::output::{Failure, Outcome, instant};
 
-/// A group that stamps nothing, since its quorum's clocks jumped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The meta group, where groups are numbered as shards.
+const META: u32 = 0;
+
+/// How far a quorum's clocks of a group jumped, which stamps nothing since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Jump {
-    group: String,
     by_ms: u64,
     to_ms: u64,
 }
 
-/// The jumps that a node's status shows.
-fn jumps(status: &v1::NodeStatusResponse) -> Vec<Jump> {
-    let jump = |group: String, by: Option<u64>, to: Option<u64>| Some(Jump { group, by_ms: by?, to_ms: to? });
-    let meta = jump("the meta group".into(), status.meta_clock_jump_ms, status.meta_clock_quorum_ms);
-    let shard = |s: &v1::ShardStatus| jump(format!("shard {}", s.shard), s.clock_jump_ms, s.clock_quorum_ms);
-    meta.into_iter().chain(status.shards.iter().filter_map(shard)).collect()
+/// The jumps that nodes' statuses show, by group: the furthest one where several nodes led it meanwhile.
+fn jumps<'a>(statuses: impl Iterator<Item = &'a v1::NodeStatusResponse>) -> BTreeMap<u32, Jump> {
+    let mut found = BTreeMap::new();
+    let mut add = |group, by: Option<u64>, to: Option<u64>| {
+        let Some((by_ms, to_ms)) = by.zip(to) else { return };
+        let jump = found.entry(group).or_insert(Jump { by_ms, to_ms });
+        if jump.to_ms < to_ms {
+            *jump = Jump { by_ms, to_ms };
+        }
+    };
+    for status in statuses {
+        add(META, status.meta_clock_jump_ms, status.meta_clock_quorum_ms);
+        status.shards.iter().for_each(|s| add(s.shard, s.clock_jump_ms, s.clock_quorum_ms));
+    }
+    found
+}
+
+fn group_name(group: u32) -> String {
+    match group {
+        META => "the meta group".to_owned(),
+        shard => format!("shard {shard}"),
+    }
 }
 
 fn span(ms: u64) -> String {
@@ -37,13 +56,13 @@ fn span(ms: u64) -> String {
     }
 }
 
-/// Shows each jump, asks, and sends the acceptance to every node: whichever leads next knows of it.
+/// Shows each jump, asks, and sends the acceptance of each to every node: whichever leads next knows of it. Then it looks again.
 pub(super) async fn accept(desk: &Desk) -> Outcome {
     let link = desk.link()?.with_members().await?;
     let asked = Instant::now();
     let answers = futures::future::join_all(link.nodes.iter().map(NodeLink::status)).await;
-    let jumps: Vec<Jump> = answers.iter().flatten().flat_map(jumps).collect();
-    let Some(to_ms) = jumps.iter().map(|jump| jump.to_ms).max() else {
+    let shown = jumps(answers.iter().flatten());
+    if shown.is_empty() {
         if let Some((node, Err(status))) = link.nodes.iter().zip(&answers).find(|(_, answer)| answer.is_err()) {
             return Err(Failure::refused(format!("{}: {}", node.address, brief(status)))
                 .hint("repeat the command when all nodes answer: one that did not may lead a group that waits"));
@@ -51,44 +70,68 @@ pub(super) async fn accept(desk: &Desk) -> Outcome {
         return desk.printer.print(&serde_json::json!({ "accepted": false, "jumps": [] }), |_| {
             "nothing to accept: no group waits for its clocks".to_owned()
         });
-    };
-    let each = |jump: &Jump| {
+    }
+    let each = |(group, jump): (&u32, &Jump)| {
         format!(
-            "{}: {} further ahead than the time that has passed, {}",
-            jump.group,
-            span(jump.by_ms),
-            instant(jump.to_ms)
+            "{}: to {}, {} further ahead than the time that has passed",
+            group_name(*group),
+            instant(jump.to_ms),
+            span(jump.by_ms)
         )
     };
-    let list: Vec<String> = jumps.iter().map(each).collect();
+    let list: Vec<String> = shown.iter().map(each).collect();
     desk.printer.ask(&format!(
-        "let ledger time go on from {} for good ({}); holds and payment deadlines before that end",
-        instant(to_ms),
+        "let ledger time go on from there for good ({}); holds and payment deadlines before that end",
         list.join("; ")
     ))?;
     // The clocks went on while the operator read.
-    let to_ms = to_ms.saturating_add(asked.elapsed().as_millis() as u64);
-    let request = v1::AcceptClockRequest { ledger_ms: to_ms };
-    let mut silent = Vec::new();
-    for node in &link.nodes {
-        if let Err(status) = timed(limits::COMMAND_WITHIN, node.admin().accept_clock(request)).await {
-            silent.push(format!("{}: {}", node.address, brief(&status)));
+    let read_for_ms = asked.elapsed().as_millis() as u64;
+    let mut silent = BTreeMap::new();
+    for (group, jump) in &shown {
+        let request = v1::AcceptClockRequest { ledger_ms: jump.to_ms.saturating_add(read_for_ms), shard: Some(*group) };
+        for node in &link.nodes {
+            if let Err(status) = timed(limits::COMMAND_WITHIN, node.admin().accept_clock(request)).await {
+                silent.insert(node.address.as_str(), brief(&status));
+            }
         }
     }
+    let silent: Vec<String> = silent.into_iter().map(|(address, why)| format!("{address}: {why}")).collect();
     if silent.len() == link.nodes.len() {
         return Err(Failure::unknown(silent.join("; ")).hint("repeat the command, it is safe to repeat"));
     }
+    let waiting = still_waiting(&link.nodes).await;
     let document = serde_json::json!({
         "accepted": true,
-        "ledger_ms": to_ms,
-        "jumps": jumps.iter().map(|j| serde_json::json!({"group": j.group, "by_ms": j.by_ms})).collect::<Vec<_>>(),
+        "jumps": shown.iter().map(|(group, jump)| serde_json::json!({
+            "group": group_name(*group), "by_ms": jump.by_ms, "ledger_ms": jump.to_ms.saturating_add(read_for_ms),
+        })).collect::<Vec<_>>(),
         "not_reached": silent,
+        "waiting": waiting,
     });
     desk.printer.print(&document, |_| {
         let not_reached =
             if silent.is_empty() { String::new() } else { format!("\nnot reached: {}", silent.join("; ")) };
-        format!("accepted: ledger time goes on from {}{not_reached}", instant(to_ms))
-    })
+        format!("accepted: {}{not_reached}", list.join("; "))
+    })?;
+    match waiting.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::unknown(format!("still waiting for their clocks: {}", waiting.join(", "))).hint(
+            "a clock went on jumping, or another node leads: look at `ledgerctl status`, and repeat the command",
+        )),
+    }
+}
+
+/// The groups that wait for their clocks still, when they have had the time to go on.
+async fn still_waiting(nodes: &[NodeLink]) -> Vec<String> {
+    let until = Instant::now() + limits::COMMAND_WITHIN;
+    loop {
+        let answers = futures::future::join_all(nodes.iter().map(NodeLink::status)).await;
+        let waiting: Vec<String> = jumps(answers.iter().flatten()).into_keys().map(group_name).collect();
+        if waiting.is_empty() || Instant::now() >= until {
+            return waiting;
+        }
+        tokio::time::sleep(limits::POLL).await;
+    }
 }
 
 /// Compares the clocks of nodes that are to be a cluster with this machine's: ledger time begins where theirs are.
@@ -134,20 +177,25 @@ mod tests {
     }
 
     #[test]
-    fn jumps_of_shards_and_of_the_meta_group_are_found() {
-        let shard = |shard, jump| v1::ShardStatus {
+    fn jump_of_each_group_is_its_own() {
+        let shard = |shard, jump, quorum| v1::ShardStatus {
             shard,
             clock_jump_ms: jump,
-            clock_quorum_ms: Some(9_000),
+            clock_quorum_ms: Some(quorum),
             ..v1::ShardStatus::default()
         };
-        let status = v1::NodeStatusResponse {
-            shards: vec![shard(0, None), shard(1, Some(70_000))],
+        let one = v1::NodeStatusResponse {
+            shards: vec![shard(1, None, 9_000), shard(2, Some(70_000), 9_000)],
             meta_clock_jump_ms: Some(60_001),
             meta_clock_quorum_ms: Some(8_000),
             ..v1::NodeStatusResponse::default()
         };
-        let found: Vec<(String, u64)> = jumps(&status).into_iter().map(|j| (j.group, j.by_ms)).collect();
-        assert_eq!(found, [("the meta group".to_owned(), 60_001), ("shard 1".to_owned(), 70_000)]);
+        let two = v1::NodeStatusResponse {
+            shards: vec![shard(2, Some(71_000), 10_000), shard(3, Some(99_000_000), 99_000_000)],
+            ..v1::NodeStatusResponse::default()
+        };
+        let jump = |by_ms, to_ms| Jump { by_ms, to_ms };
+        let expected = [(META, jump(60_001, 8_000)), (2, jump(71_000, 10_000)), (3, jump(99_000_000, 99_000_000))];
+        assert_eq!(jumps([one, two].iter()), BTreeMap::from(expected));
     }
 }
