@@ -202,7 +202,7 @@ pub const WATCH_GATHER: Duration = Duration::from_millis(2);
 pub const WATCH_IDLE: Duration = Duration::from_secs(1);
 /// A node whose part of a watch is silent for that long is taken for gone: it sends a frame every [`WATCH_IDLE`].
 pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(10);
-/// Frames that wait for a slow watcher; then the watch waits and falls back to history.
+/// Frames of a watch that were made and wait for HTTP/2, which asked for them: none is made ahead.
 pub const WATCH_FRAMES_WAITING: usize = 1;
 /// A watch whose frame nobody took for so long ends: its caller goes on with the cursor when it has
 /// room.

@@ -20,7 +20,7 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use ledger_core::types::Sku;
 use ledger_proto::limits::{CURSOR_BYTES_MAX, SKUS_PER_WATCH_MAX};
 use ledger_proto::{Cause, Invalid, NotNow, feed, names, status, v1};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -271,6 +271,10 @@ fn watch_error(api: &Api, why: &WatchError) -> Status {
 /// What a caller of a watch reads: frames, and at the end why it ended.
 pub(super) struct WatchFrames {
     frames: mpsc::Receiver<v1::WatchFrame>,
+    /// Asks for a frame.
+    wanted: Arc<Notify>,
+    /// It was asked for, and has not come.
+    is_wanted: bool,
     ended: Option<oneshot::Receiver<Status>>,
 }
 
@@ -278,8 +282,18 @@ impl Stream for WatchFrames {
     type Item = Result<v1::WatchFrame, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(frame) = ready!(self.frames.poll_recv(cx)) {
-            return Poll::Ready(Some(Ok(frame)));
+        match self.frames.poll_recv(cx) {
+            Poll::Ready(Some(frame)) => {
+                self.is_wanted = false;
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                if !std::mem::replace(&mut self.is_wanted, true) {
+                    self.wanted.notify_one();
+                }
+                return Poll::Pending;
+            }
         }
         let Some(ended) = self.ended.as_mut() else { return Poll::Ready(None) };
         let why = ready!(Pin::new(ended).poll(cx));
@@ -290,19 +304,34 @@ impl Stream for WatchFrames {
 
 /// Feeds a watch from now on.
 pub(super) fn start(api: &Api, sources: Sources, place: WatchPlace) -> WatchFrames {
-    let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
+    let (out, waiting) = Out::new();
     let (end, ended) = oneshot::channel();
-    let feeding = run(api.clone(), sources, frames, end);
+    let feeding = run(api.clone(), sources, out, end);
     // The place is free when the watch has ended, though its caller may never read that.
     tokio::spawn(async move {
         feeding.await;
         drop(place);
     });
-    WatchFrames { frames: waiting, ended: Some(ended) }
+    WatchFrames { ended: Some(ended), ..waiting }
+}
+
+/// Where the frames of one watch go.
+struct Out {
+    frames: mpsc::Sender<v1::WatchFrame>,
+    wanted: Arc<Notify>,
+}
+
+impl Out {
+    fn new() -> (Self, WatchFrames) {
+        let (frames, waiting) = mpsc::channel(WATCH_FRAMES_WAITING);
+        let wanted = Arc::<Notify>::default();
+        let read = WatchFrames { frames: waiting, wanted: wanted.clone(), is_wanted: false, ended: None };
+        (Self { frames, wanted }, read)
+    }
 }
 
 /// Feeds one watch until its caller goes away or does not read, it cannot go on, or the node stops.
-async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<v1::WatchFrame>, end: oneshot::Sender<Status>) {
+async fn run(api: Api, mut sources: Sources, out: Out, end: oneshot::Sender<Status>) {
     api.metrics.watches.increment(1.0);
     let mut state = api.node.watch_state();
     let stopping = async move {
@@ -314,7 +343,7 @@ async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<v1::WatchFrame
     let feeding = async {
         let first = stream::iter([Ok(begins)]);
         let rest = stream::unfold(&mut sources, |sources| async move { Some((sources.next().await, sources)) });
-        feed(first.chain(rest), &frames).await
+        feed(first.chain(rest), &out).await
     };
     let why = tokio::select! {
         why = feeding => why,
@@ -322,7 +351,7 @@ async fn run(api: Api, mut sources: Sources, frames: mpsc::Sender<v1::WatchFrame
             let why = NotNow::new(Cause::NotServing, "the node is stopping; go on with the same cursor elsewhere", 0);
             Some(Ended::Failed(status::not_now(why)))
         }
-        () = frames.closed() => None,
+        () = out.frames.closed() => None,
     };
     match why {
         Some(Ended::Failed(why)) => drop(end.send(why)),
@@ -345,21 +374,16 @@ enum Ended {
     Unread,
 }
 
-/// Hands frames over one by one, and makes the next when there is room for it. None: the caller is
-/// gone.
-async fn feed(
-    frames: impl Stream<Item = Result<v1::WatchFrame, Status>>,
-    out: &mpsc::Sender<v1::WatchFrame>,
-) -> Option<Ended> {
+/// Makes a frame whenever HTTP/2 asks for one. None ahead: before it is encoded a frame takes many times its bytes, and hundreds of
+/// watches that nobody reads would each have one. None: the caller is gone.
+async fn feed(frames: impl Stream<Item = Result<v1::WatchFrame, Status>>, out: &Out) -> Option<Ended> {
     let mut frames = std::pin::pin!(frames);
     loop {
-        let room = match timeout(WATCH_UNREAD_WITHIN, out.reserve()).await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) => return None,
-            Err(_) => return Some(Ended::Unread),
-        };
+        if timeout(WATCH_UNREAD_WITHIN, out.wanted.notified()).await.is_err() {
+            return Some(Ended::Unread);
+        }
         match frames.next().await? {
-            Ok(frame) => room.send(frame),
+            Ok(frame) => out.frames.send(frame).await.ok()?,
             Err(why) => return Some(Ended::Failed(why)),
         }
     }
@@ -450,28 +474,26 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn watch_frame_not_taken_ends_the_watch() {
-        let (out, mut taken) = mpsc::channel(WATCH_FRAMES_WAITING);
+    async fn frames_are_made_when_asked_for_and_a_watch_that_asks_for_none_ends() {
+        let (out, mut read) = Out::new();
         let made = std::cell::Cell::new(0u64);
         let frames = stream::repeat_with(|| {
             made.set(made.get() + 1);
             Ok(v1::WatchFrame::default())
         });
-        // Read in time, a hundred frames and a day long.
+        // Read in time, a hundred frames and eight minutes long.
         let reading = async {
-            for _ in 0..100 {
+            for n in 0..100 {
                 tokio::time::sleep(WATCH_UNREAD_WITHIN / 2).await;
-                taken.recv().await.expect("the watch goes on");
+                assert_eq!(made.get(), n, "none is made ahead");
+                read.next().await.expect("the watch goes on").expect("a frame");
             }
         };
         let began = tokio::time::Instant::now();
-        let feeding = feed(frames, &out);
-        let (ended, ()) = tokio::join!(feeding, reading);
+        let (ended, ()) = tokio::join!(feed(frames, &out), reading);
         assert!(matches!(ended, Some(Ended::Unread)), "{ended:?}");
-        assert_eq!(began.elapsed(), WATCH_UNREAD_WITHIN * 51);
-        // What nobody took is one frame that waits.
-        assert_eq!(made.get(), 101);
-        taken.recv().await.expect("it is still there");
-        assert!(timeout(Duration::from_millis(1), taken.recv()).await.is_err(), "and no other");
+        assert_eq!((began.elapsed(), made.get()), (WATCH_UNREAD_WITHIN * 51, 100));
+        drop(out);
+        assert!(read.next().await.is_none(), "nothing waits");
     }
 }
