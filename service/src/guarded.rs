@@ -13,7 +13,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::gate::Kind;
@@ -33,9 +34,14 @@ enum Due {
     Nothing,
 }
 
+/// Bytes that are read before anything is made for a connection. Few: the rest is read in place.
+const FIRST_BYTES: usize = 64;
+
 /// An accepted stream and its place. The place is free when the stream is dropped.
 pub struct GuardedIo<Io> {
     io: Io,
+    /// Read already by [`GuardedIo::begun`], and by nobody else yet.
+    first: Bytes,
     accepted: Instant,
     due: Due,
     /// When `due` must be done.
@@ -65,7 +71,7 @@ impl<Io> GuardedIo<Io> {
         let accepted = Instant::now();
         let deadline = Box::pin(sleep_until(accepted + within));
         let place = PlaceOfStream(place);
-        Self { io, accepted, due: Due::FirstByte, deadline, stalled: false, stall: None, place }
+        Self { io, first: Bytes::new(), accepted, due: Due::FirstByte, deadline, stalled: false, stall: None, place }
     }
 
     /// Its place.
@@ -139,10 +145,32 @@ impl<Io> GuardedIo<Io> {
     }
 }
 
+impl<Io: AsyncRead + Unpin> GuardedIo<Io> {
+    /// Waits for its first bytes, which its reader gets as well. In HTTP a client speaks first: what a server makes for a
+    /// connection, tens of kilobytes, is not made for one that stays silent.
+    ///
+    /// # Errors
+    /// It is to be closed ([`GuardedIo::check`]), or its peer has gone.
+    pub async fn begun(mut self) -> io::Result<Self> {
+        let mut first = [0; FIRST_BYTES];
+        let read = self.read(&mut first).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.first = Bytes::copy_from_slice(&first[..read]);
+        Ok(self)
+    }
+}
+
 impl<Io: AsyncRead + Unpin> AsyncRead for GuardedIo<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.check(cx)?;
+        if !this.first.is_empty() {
+            let read = this.first.split_to(this.first.len().min(buf.remaining()));
+            buf.put_slice(&read);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
         if this.due == Due::FirstByte && buf.filled().len() > before {
@@ -191,7 +219,7 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
     use crate::gate::ConnectionBounds;
@@ -228,6 +256,30 @@ mod tests {
         assert_eq!(gate.closed(CloseReason::FirstByteLate), 1);
         drop(io);
         assert_eq!(gate.open(Kind::Trusted), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_bytes_are_waited_for_until_their_deadline_and_read_once() {
+        let gate = gate(3);
+        let (_silent, io) = connect(&gate, HERE);
+        let began = Instant::now();
+        let error = io.begun().await.err().expect("nothing came");
+        assert_eq!((began.elapsed(), error.to_string().as_str()), (FIRST_BYTE_WITHIN, "first_byte_late"));
+
+        let (mut client, io) = connect(&gate, HERE);
+        let sent: Vec<u8> = (0..=255).collect();
+        let sending = sent.clone();
+        tokio::spawn(async move { client.write_all(&sending).await });
+        let mut io = io.begun().await.expect("bytes came");
+        let mut read = Vec::new();
+        io.read_exact(&mut [0; 3]).await.expect("a part of the first bytes");
+        io.read_to_end(&mut read).await.expect("the rest");
+        assert_eq!(read, sent[3..]);
+
+        let (client, io) = connect(&gate, HERE);
+        drop(client);
+        assert_eq!(io.begun().await.err().expect("it is gone").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(gate.open(Kind::Trusted), 1, "one is still there");
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,7 +47,18 @@ pub async fn serve_http<L: Accept>(
     let accepting = async {
         loop {
             let (io, peer) = gate.accept(&mut listener).await;
-            connections.spawn(serve_one(app.clone(), io, peer, stop.clone()));
+            let (app, stop) = (app.clone(), stop.clone());
+            connections.spawn(async move {
+                // One that sends nothing is no request under way.
+                let begun = tokio::select! {
+                    begun = io.begun() => begun,
+                    () = stop.cancelled() => return,
+                };
+                match begun {
+                    Ok(io) => serve_one(app, io, peer, stop).await,
+                    Err(error) => tracing::debug!(%peer, %error, "a connection ended before it sent anything"),
+                }
+            });
         }
     };
     tokio::select! {

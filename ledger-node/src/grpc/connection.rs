@@ -10,7 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use futures::Stream;
+use futures::future::ready as at_once;
+use futures::{Stream, StreamExt as _};
 use ledger_raft::seam::{BoxIo, NetListener};
 use metrics::Counter;
 use service::guarded::GuardedIo;
@@ -57,20 +58,22 @@ impl Accept for Listener {
     }
 }
 
-/// All connections of a listener that its gate lets in. `waited` counts how often one is not read for a while.
+/// All connections of a listener that its gate lets in, as they send something. `waited` counts how often one is not read for a
+/// while.
 pub fn incoming(
     listener: Box<dyn NetListener>,
     gate: Arc<PortGate>,
     waited: Counter,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let shares = Arc::<ControlShares>::default();
-    futures::stream::unfold((Listener(listener), gate), move |(mut listener, gate)| {
-        let (shares, waited) = (shares.clone(), waited.clone());
-        async move {
-            let (io, address) = gate.accept(&mut listener).await;
-            let control = ControlFrames::new(shares, io.place().source());
-            Some((Ok(Connection { io, address, control, waits: None, waited }), (listener, gate)))
-        }
+    let accepted = futures::stream::unfold((Listener(listener), gate), |(mut listener, gate)| async move {
+        Some((gate.accept(&mut listener).await, (listener, gate)))
+    });
+    // As many as the gate has places for.
+    let begun = accepted.map(|(io, address)| async move { Some((io.begun().await.ok()?, address)) });
+    begun.buffer_unordered(usize::MAX).filter_map(at_once).map(move |(io, address)| {
+        let control = ControlFrames::new(shares.clone(), io.place().source());
+        Ok(Connection { io, address, control, waits: None, waited: waited.clone() })
     })
 }
 
@@ -119,7 +122,6 @@ impl AsyncWrite for Connection {
 mod tests {
     use std::time::Duration;
 
-    use futures::StreamExt as _;
     use service::ConnectionBounds;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::{Instant, timeout_at};
@@ -144,13 +146,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nothing_is_made_for_a_connection_that_sends_nothing() {
+        let (client, server) = tokio::io::duplex(64);
+        let gate = PortGate::new("test", ConnectionBounds::of(4), |_| true);
+        let mut incoming = Box::pin(incoming(Box::new(One(Some(Box::new(server)))), gate.clone(), Counter::noop()));
+        let late = Instant::now() + service::limits::FIRST_BYTE_WITHIN * 2;
+        assert!(timeout_at(late, incoming.next()).await.is_err(), "HTTP/2 never sees it");
+        assert_eq!(gate.closed(service::port::CloseReason::FirstByteLate), 1, "and its place is free");
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn pings_are_read_no_faster_than_their_bound_and_the_connection_still_closes_in_time() {
         const PING_BYTES: usize = 17;
         let (mut client, server) = tokio::io::duplex(1 << 16);
         let gate = PortGate::new("test", ConnectionBounds::of(4), |_| true);
         let mut incoming = Box::pin(incoming(Box::new(One(Some(Box::new(server)))), gate, Counter::noop()));
-        let mut connection = incoming.next().await.expect("a connection").expect("accepted");
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
+        let mut connection = incoming.next().await.expect("a connection").expect("accepted");
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(1_000);
         tokio::spawn(async move { while client.write_all(&ping).await.is_ok() {} });
         let most = CONTROL_FRAMES_AT_ONCE + 4 * CONTROL_FRAMES_PER_SECOND;
