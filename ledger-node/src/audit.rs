@@ -7,8 +7,8 @@
 //! **Owns** that copy: one at a time on a node. **Must never** hold the ledger's lock for as long as the ledger is large.
 //! **Read next**: [`crate::status`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use auditor::{Books, Finding};
 use ledger_core::ledger::{Digest, Frozen};
@@ -27,11 +27,21 @@ use crate::status::totals;
 /// The audits of one node since its start, for metrics and tests.
 #[derive(Debug, Default)]
 pub struct Audits {
-    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
+    one_at_a_time: Arc<tokio::sync::Mutex<Latest>>,
+    /// Calls so far.
+    asked: AtomicU64,
     under_way: watch::Sender<bool>,
     run: AtomicU64,
     findings: AtomicU64,
     longest_lock_us: AtomicU64,
+}
+
+/// The audit that ended last.
+#[derive(Debug, Default)]
+struct Latest {
+    /// It began after so many calls had come.
+    asked: u64,
+    answer: v1::AuditResponse,
 }
 
 impl Audits {
@@ -57,14 +67,25 @@ impl Audits {
 /// well, since it goes on when its caller does not wait any more.
 struct Turn {
     under_way: watch::Sender<bool>,
-    _one_at_a_time: OwnedMutexGuard<()>,
+    one_at_a_time: Mutex<OwnedMutexGuard<Latest>>,
 }
 
 impl Turn {
-    async fn of(audits: &Audits) -> Arc<Self> {
-        let turn = audits.one_at_a_time.clone().lock_owned().await;
+    /// The turn to audit, or what an audit found that began after this call came: however many ask, each waits for two at most.
+    async fn of(audits: &Audits) -> Result<Arc<Self>, v1::AuditResponse> {
+        let asked = audits.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut latest = audits.one_at_a_time.clone().lock_owned().await;
+        if latest.asked >= asked {
+            return Err(latest.answer.clone());
+        }
+        // Of one that breaks down nothing is left.
+        *latest = Latest::default();
         audits.under_way.send_replace(true);
-        Arc::new(Self { under_way: audits.under_way.clone(), _one_at_a_time: turn })
+        Ok(Arc::new(Self { under_way: audits.under_way.clone(), one_at_a_time: Mutex::new(latest) }))
+    }
+
+    fn ended(&self, asked: u64, answer: &v1::AuditResponse) {
+        **lock(&self.one_at_a_time) = Latest { asked, answer: answer.clone() };
     }
 }
 
@@ -75,13 +96,18 @@ impl Drop for Turn {
 }
 
 impl Node {
-    /// Admin.Audit: recomputes every invariant of the shards here, one after the other; calls are answered meanwhile.
+    /// Admin.Audit: recomputes every invariant of the shards here, one after the other; calls are answered meanwhile. Callers that
+    /// wait for the same turn share an audit.
     ///
     /// # Errors
     /// The audit itself broke down; nothing is known then.
     pub async fn audit(&self) -> Result<v1::AuditResponse, AdminError> {
         let audits = self.audits();
-        let turn = Turn::of(audits).await;
+        let turn = match Turn::of(audits).await {
+            Ok(turn) => turn,
+            Err(shared) => return Ok(shared),
+        };
+        let asked = audits.asked.load(Ordering::Acquire);
         let inline = self.seams().raft.disk.inline();
         let mut response = v1::AuditResponse::default();
         for shard in self.shards() {
@@ -115,6 +141,7 @@ impl Node {
             }));
         }
         audits.run.fetch_add(1, Ordering::Relaxed);
+        turn.ended(asked, &response);
         Ok(response)
     }
 }

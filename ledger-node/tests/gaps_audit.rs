@@ -54,6 +54,26 @@ async fn decide(cluster: &Cluster, commands: u64, nth: impl Fn(u64) -> Command) 
     }
 }
 
+/// Many who ask at once wait for two audits at most, and each sees a state that is not older than its call.
+#[tokio::test]
+async fn audits_that_are_asked_for_at_once_are_shared() {
+    let cluster = Cluster::start(1, |_, _, _| {}).await;
+    cluster.ask(create("shoe")).await;
+    let (leader, _) = cluster.leader(1).await;
+    let node = cluster.node(leader).clone();
+    cluster.ask(receive("shoe", 1_000, "r1")).await;
+    let before = node.audits().run();
+    let index = cluster.leader(1).await.1.applied().borrow().position.index;
+    let answers = futures::future::join_all((0..50).map(|_| node.audit())).await;
+    assert_eq!(node.audits().run() - before, 2, "the first one's, and one that the others share");
+    for answer in answers {
+        let answer = answer.expect("audited");
+        assert!(answer.findings.is_empty() && answer.shards[0].index >= index, "{answer:?}");
+    }
+    node.audit().await.expect("audited");
+    assert_eq!(node.audits().run() - before, 3, "one that comes later has its own");
+}
+
 #[tokio::test]
 async fn reserves_are_answered_while_a_large_shard_is_audited() {
     const HOLDS: u64 = 60_000;
