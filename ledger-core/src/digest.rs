@@ -335,7 +335,11 @@ impl State {
         }
         let digest = self.take_digest();
         if self.digests.len() == limits::DIGESTS_KEPT {
-            self.digests.pop_front();
+            // A quiet shard takes hundreds by time from one 1,024th index to the next, a busy one the other way round.
+            let by_time = |digest: &Digest| !digest.index.is_multiple_of(limits::DIGEST_EVERY);
+            let goes = self.digests.iter().filter(|digest| by_time(digest)).count() > limits::DIGESTS_KEPT / 2;
+            let oldest = self.digests.iter().position(|digest| by_time(digest) == goes);
+            self.digests.remove(oldest.unwrap_or_default());
         }
         self.digests.push_back(digest);
         Some(digest)
@@ -392,6 +396,32 @@ mod tests {
             taken.extend(applied.digest.map(|digest| digest.index));
         }
         assert_eq!(taken, [1, 3, 5, 1_024]);
+    }
+
+    #[test]
+    fn digests_at_multiples_and_those_of_time_leave_room_for_each_other() {
+        let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
+        let (mut index, mut time, every) = (0, 0, limits::DIGEST_EVERY);
+        let mut take = |times: u64, also_time: bool| {
+            for _ in 0..times {
+                match also_time {
+                    // Ledger time passes, and the index stays below the next multiple.
+                    true => (index, time) = (index + 1, time + limits::DIGEST_EVERY_MS),
+                    false => index = (index / every + 1) * every,
+                }
+                ledger.apply(1, index, &Entry { stamp: LedgerTime(time), commands: Vec::new() });
+            }
+            let digests = ledger.digests();
+            assert!(digests.windows(2).all(|pair| pair[0].index < pair[1].index), "oldest first");
+            assert_eq!(digests.last().map(|digest| digest.index), Some(index));
+            let at_multiples = digests.iter().filter(|digest| digest.index.is_multiple_of(every)).count();
+            (at_multiples, digests.len() - at_multiples)
+        };
+        let half = limits::DIGESTS_KEPT / 2;
+        assert_eq!(take(1_000, false), (limits::DIGESTS_KEPT, 0));
+        assert_eq!(take(1_000, true), (half - 1, half + 1));
+        assert_eq!(take(1_000, false), (half, half));
+        assert_eq!(take(20, true), (half - 1, half + 1));
     }
 
     #[test]
