@@ -1,7 +1,7 @@
 //! Same log, same bytes: digests of the replicas are compared all the time, and a replica outside the majority is replaced.
 //!
-//! **What it is.** Every second each replica of a shard that passed another 1,024th index asks the others for the digests they took and judges
-//! ([`judge`]). The leader acts: an outvoted replica is quarantined and reinstalled from one inside. With no majority the door is shut for
+//! **What it is.** Every second each replica of a shard that passed another 1,024th index asks the
+//! others for the digests they took and judges ([`judge`]). The leader acts: an outvoted replica is quarantined and reinstalled from one inside. With no majority the door is shut for
 //! writes, at followers too, so that none of them opens it by winning an election.
 //! **Owns** the comparison and the repair. **Must never** let an outvoted replica go on, or act on one replica's word about another
 //! without seeing the difference itself. **Read next**: [`crate::peers`].
@@ -96,9 +96,11 @@ pub enum Verdict {
     },
 }
 
-/// Judges digests of the replicas that answered, of `replicas` in all. The newest index at which two differ decides.
+/// Judges digests of the replicas that answered, of `replicas` in all. The newest index at which two differ and a majority agrees
+/// decides: at a newer one, which was taken just now, some may not have arrived.
 pub fn judge(answers: &BTreeMap<NodeId, Vec<Digest>>, replicas: usize) -> Verdict {
     let indexes: BTreeSet<u64> = answers.values().flatten().map(|digest| digest.index).collect();
+    let mut undecided = None;
     for &index in indexes.iter().rev() {
         let mut votes: BTreeMap<u128, Vec<NodeId>> = BTreeMap::new();
         for (node, digests) in answers {
@@ -110,13 +112,14 @@ pub fn judge(answers: &BTreeMap<NodeId, Vec<Digest>>, replicas: usize) -> Verdic
             continue;
         }
         let Some((&value, _)) = votes.iter().find(|(_, nodes)| nodes.len() > replicas / 2) else {
-            return Verdict::NoMajority { index };
+            undecided = undecided.or(Some(index));
+            continue;
         };
         let inside = votes.remove(&value).unwrap_or_default();
         let outside = votes.into_values().flatten().collect();
         return Verdict::Outvoted { digest: Digest { index, value }, inside, outside };
     }
-    Verdict::Agreed
+    undecided.map_or(Verdict::Agreed, |index| Verdict::NoMajority { index })
 }
 
 /// Runs until the node stops.
@@ -391,6 +394,14 @@ mod tests {
         assert_eq!(judge(&two, 3), Verdict::NoMajority { index: 1024 });
         let three = answers(&[(1, &[(1024, 1)]), (2, &[(1024, 2)]), (3, &[(1024, 3)])]);
         assert_eq!(judge(&three, 3), Verdict::NoMajority { index: 1024 });
+    }
+
+    #[test]
+    fn a_majority_is_found_though_one_of_it_has_not_come_to_the_newest_index() {
+        let late = answers(&[(1, &[(1024, 1), (1030, 3)]), (2, &[(1024, 7), (1030, 4)]), (3, &[(1024, 7)])]);
+        let digest = Digest { index: 1024, value: 7 };
+        let expected = Verdict::Outvoted { digest, inside: vec![NodeId(2), NodeId(3)], outside: vec![NodeId(1)] };
+        assert_eq!(judge(&late, 3), expected);
     }
 
     #[test]
