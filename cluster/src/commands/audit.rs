@@ -41,7 +41,7 @@ pub struct AuditDoc {
     pub holds: bool,
     /// Nodes that recomputed their shards.
     pub nodes: u64,
-    /// Replicas whose digests were compared with another one's, at equal indexes.
+    /// Replicas beyond the first of each shard whose digests were compared with that one's, at common indexes.
     pub digests_compared: u64,
     /// Changes read from the feed.
     pub changes: u64,
@@ -230,8 +230,8 @@ struct Looked {
     digests_compared: u64,
     findings: Vec<Finding>,
     incomplete: Vec<String>,
-    /// Replicas (shard, address) that were compared with no other one, though there are others.
-    not_compared: Vec<(u32, String)>,
+    /// Shards whose replicas were not all compared with each other, and those that were.
+    not_compared: Vec<(u32, Vec<String>)>,
 }
 
 impl AuditDoc {
@@ -240,8 +240,8 @@ impl AuditDoc {
         self.digests_compared = looked.digests_compared;
         self.findings.extend(looked.findings);
         self.incomplete.extend(looked.incomplete);
-        let not_compared = |(shard, address)| {
-            format!("shard {shard} on {address}: it was compared with no other replica, each was seen at another index")
+        let not_compared = |(shard, apart): (u32, Vec<String>)| {
+            format!("shard {shard}: its replicas were seen at no common index: {}", apart.join(" | "))
         };
         self.incomplete.extend(looked.not_compared.into_iter().map(not_compared));
     }
@@ -289,21 +289,41 @@ async fn ask_nodes(link: &ClusterLink, routing: &v1::Routing, until: Instant) ->
     }
     looked.incomplete.extend(not_audited(routing, &audited));
     looked.findings.extend(totals.iter().flat_map(|(&(shard, index), seen)| different_totals(shard, index, seen)));
-    let mut compared: BTreeSet<(u32, &str)> = BTreeSet::new();
     for ((shard, index), seen) in &digests {
         let Some(((first, as_first), others)) = seen.split_first() else { continue };
-        compared.extend(seen.iter().filter(|_| !others.is_empty()).map(|(address, _)| (*shard, address.as_str())));
         for (address, _) in others.iter().filter(|(_, value)| value != as_first) {
             let what = format!("shard {shard} at index {index}: {first} and {address} differ");
             looked.findings.push(Finding::new("diverged", what));
         }
     }
-    let shards_compared: BTreeSet<u32> = compared.iter().map(|(shard, _)| *shard).collect();
-    looked.digests_compared = (compared.len() - shards_compared.len()) as u64;
-    let replicas_of = |shard| audited.iter().filter(|(of, _)| *of == shard).count();
-    let alone = audited.iter().filter(|(shard, address)| !compared.contains(&(*shard, address.as_str())));
-    looked.not_compared = alone.filter(|(shard, _)| replicas_of(*shard) > 1).cloned().collect();
+    let shards: BTreeSet<u32> = audited.iter().map(|(shard, _)| *shard).collect();
+    for shard in shards {
+        let replicas: Vec<&str> =
+            audited.iter().filter(|(of, _)| *of == shard).map(|(_, address)| &**address).collect();
+        let at_index = digests.iter().filter(|((of, _), _)| *of == shard).map(|(_, seen)| seen.as_slice());
+        let together = compared_together(&replicas, at_index);
+        looked.digests_compared += (replicas.len() - together.len()) as u64;
+        if together.len() > 1 {
+            let apart = together.iter().map(|group| group.join(", ")).collect();
+            looked.not_compared.push((shard, apart));
+        }
+    }
     looked
+}
+
+/// Divides replicas by what was compared: two are together when a chain of common indexes leads from one to the other.
+fn compared_together<'a>(
+    replicas: &[&'a str],
+    at_index: impl Iterator<Item = &'a [(String, Vec<u8>)]>,
+) -> Vec<Vec<&'a str>> {
+    let mut together: Vec<Vec<&str>> = replicas.iter().map(|replica| vec![*replica]).collect();
+    for seen in at_index {
+        let met = |group: &Vec<&str>| group.iter().any(|replica| seen.iter().any(|(address, _)| address == replica));
+        let (joined, others): (Vec<_>, Vec<_>) = together.into_iter().partition(met);
+        together = others;
+        together.extend(Some(joined.concat()).filter(|joined| !joined.is_empty()));
+    }
+    together
 }
 
 /// Replicas of the placement that no node's audit had: a node may be starting, or lack a shard that
@@ -409,6 +429,18 @@ fn same_stock(a: &client_sdk::ProductView, b: &client_sdk::ProductView) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_are_compared_when_common_indexes_connect_them() {
+        let at = |addresses: &[&str]| addresses.iter().map(|a| ((*a).to_owned(), vec![7])).collect::<Vec<_>>();
+        let replicas = ["a", "b", "c", "d", "e"];
+        let halves = [at(&["a", "b"]), at(&["c", "d", "e"]), at(&["c"])];
+        let apart = compared_together(&replicas, halves.iter().map(Vec::as_slice));
+        assert_eq!(apart.len(), 2, "{apart:?}");
+        let chain = [at(&["a", "b"]), at(&["c", "d", "e"]), at(&["b", "e"])];
+        assert_eq!(compared_together(&replicas, chain.iter().map(Vec::as_slice)).len(), 1);
+        assert_eq!(compared_together(&["a"], std::iter::empty()).len(), 1, "one alone needs no other");
+    }
 
     #[test]
     fn replicas_differ_by_what_they_share_and_not_by_counters_dropped_late() {
