@@ -3,7 +3,7 @@
 //! **Owns** what an operator is asked about clocks. **Must never** accept a jump that was not shown.
 //! **Read next**: [`super::cluster`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use client_sdk::v1;
@@ -12,6 +12,9 @@ use super::Desk;
 use crate::limits;
 use crate::link::{NodeLink, brief, timed};
 use crate::output::{Failure, Outcome, instant};
+
+/// A node's answer to the question for its status.
+type StatusAnswer = Result<v1::NodeStatusResponse, tonic::Status>;
 
 /// The meta group, where groups are numbered as shards.
 const META: u32 = 0;
@@ -84,26 +87,17 @@ pub(super) async fn accept(desk: &Desk) -> Outcome {
         "let ledger time go on from there for good ({}); holds and payment deadlines before that end",
         list.join("; ")
     ))?;
-    // The clocks went on while the operator read.
-    let read_for_ms = asked.elapsed().as_millis() as u64;
-    let mut silent = BTreeMap::new();
-    for (group, jump) in &shown {
-        let request = v1::AcceptClockRequest { ledger_ms: jump.to_ms.saturating_add(read_for_ms), shard: Some(*group) };
-        for node in &link.nodes {
-            if let Err(status) = timed(limits::COMMAND_WITHIN, node.admin().accept_clock(request)).await {
-                silent.insert(node.address.as_str(), brief(&status));
-            }
-        }
-    }
-    let silent: Vec<String> = silent.into_iter().map(|(address, why)| format!("{address}: {why}")).collect();
+    let each = link.nodes.iter().map(|node| accept_at(node, &shown, asked));
+    let sent = futures::future::join_all(each).await;
+    let silent: Vec<String> = sent.into_iter().filter_map(Result::err).collect();
     if silent.len() == link.nodes.len() {
         return Err(Failure::unknown(silent.join("; ")).hint("repeat the command, it is safe to repeat"));
     }
-    let waiting = still_waiting(&link.nodes).await;
+    let waiting = still_waiting(&link.nodes, &answers).await;
     let document = serde_json::json!({
         "accepted": true,
         "jumps": shown.iter().map(|(group, jump)| serde_json::json!({
-            "group": group_name(*group), "by_ms": jump.by_ms, "ledger_ms": jump.to_ms.saturating_add(read_for_ms),
+            "group": group_name(*group), "by_ms": jump.by_ms, "ledger_ms": jump.to_ms,
         })).collect::<Vec<_>>(),
         "not_reached": silent,
         "waiting": waiting,
@@ -121,17 +115,35 @@ pub(super) async fn accept(desk: &Desk) -> Outcome {
     }
 }
 
+/// Sends the acceptance of each jump to a node; one that does not answer is not asked again.
+async fn accept_at(node: &NodeLink, shown: &BTreeMap<u32, Jump>, since: Instant) -> Result<(), String> {
+    for (group, jump) in shown {
+        // The clocks went on while the operator read.
+        let ledger_ms = jump.to_ms.saturating_add(since.elapsed().as_millis() as u64);
+        let request = v1::AcceptClockRequest { ledger_ms, shard: Some(*group) };
+        let accepted = timed(limits::TRY_WITHIN, node.admin().accept_clock(request)).await;
+        accepted.map_err(|status| format!("{}: {}", node.address, brief(&status)))?;
+    }
+    Ok(())
+}
+
 /// The groups that wait for their clocks still, when they have had the time to go on.
-async fn still_waiting(nodes: &[NodeLink]) -> Vec<String> {
+async fn still_waiting(nodes: &[NodeLink], before: &[StatusAnswer]) -> Vec<String> {
     let until = Instant::now() + limits::COMMAND_WITHIN;
     loop {
-        let answers = futures::future::join_all(nodes.iter().map(NodeLink::status)).await;
-        let waiting: Vec<String> = jumps(answers.iter().flatten()).into_keys().map(group_name).collect();
+        let now = futures::future::join_all(nodes.iter().map(NodeLink::status)).await;
+        let waiting = waiting(before, &now);
         if waiting.is_empty() || Instant::now() >= until {
-            return waiting;
+            return waiting.into_iter().map(group_name).collect();
         }
         tokio::time::sleep(limits::POLL).await;
     }
+}
+
+/// Groups that wait now, as far as nodes answer; and those of which a node that led them before does not.
+fn waiting(before: &[StatusAnswer], now: &[StatusAnswer]) -> BTreeSet<u32> {
+    let silent = before.iter().zip(now).filter(|(_, now)| now.is_err()).filter_map(|(before, _)| before.as_ref().ok());
+    jumps(now.iter().flatten().chain(silent)).into_keys().collect()
 }
 
 /// Compares the clocks of nodes that are to be a cluster with this machine's: ledger time begins where theirs are.
@@ -197,5 +209,19 @@ mod tests {
         let jump = |by_ms, to_ms| Jump { by_ms, to_ms };
         let expected = [(META, jump(60_001, 8_000)), (2, jump(71_000, 10_000)), (3, jump(99_000_000, 99_000_000))];
         assert_eq!(jumps([one, two].iter()), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn group_whose_leader_falls_silent_counts_as_waiting() {
+        let status = |jump| {
+            let shard =
+                v1::ShardStatus { shard: 1, clock_jump_ms: jump, clock_quorum_ms: Some(1), ..Default::default() };
+            Ok(v1::NodeStatusResponse { shards: vec![shard], ..Default::default() })
+        };
+        let silent = || Err(tonic::Status::unavailable("gone"));
+        let before = [status(Some(70_000)), status(None), silent()];
+        assert_eq!(waiting(&before, &[status(None), status(None), silent()]), BTreeSet::new());
+        assert_eq!(waiting(&before, &[silent(), status(None), status(None)]), BTreeSet::from([1]));
+        assert_eq!(waiting(&before, &[status(None), status(Some(1)), silent()]), BTreeSet::from([1]), "it leads now");
     }
 }
