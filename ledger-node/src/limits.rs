@@ -204,8 +204,8 @@ pub const WATCH_IDLE: Duration = Duration::from_secs(1);
 pub const WATCH_SILENT_MAX: Duration = Duration::from_secs(10);
 /// Frames of a watch that were made and wait for HTTP/2, which asked for them: none is made ahead.
 pub const WATCH_FRAMES_WAITING: usize = 1;
-/// A watch whose frame nobody took for so long ends: its caller goes on with the cursor when it has
-/// room.
+/// A watch that nobody asks for a frame for so long ends: its caller goes on with the cursor when it
+/// has room.
 pub const WATCH_UNREAD_WITHIN: Duration = Duration::from_secs(10);
 /// Watches of one connection.
 pub const WATCHES_PER_CONNECTION: usize = 256;
