@@ -10,14 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use futures::future::ready as at_once;
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use ledger_raft::seam::{BoxIo, NetListener};
 use metrics::Counter;
 use service::guarded::GuardedIo;
 use service::{Accept, Place, PortGate};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use super::control_frames::{ControlFrames, ControlShares};
@@ -66,14 +67,28 @@ pub fn incoming(
     waited: Counter,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let shares = Arc::<ControlShares>::default();
-    let accepted = futures::stream::unfold((Listener(listener), gate), |(mut listener, gate)| async move {
-        Some((gate.accept(&mut listener).await, (listener, gate)))
-    });
-    // As many as the gate has places for.
-    let begun = accepted.map(|(io, address)| async move { Some((io.begun().await.ok()?, address)) });
-    begun.buffer_unordered(usize::MAX).filter_map(at_once).map(move |(io, address)| {
-        let control = ControlFrames::new(shares.clone(), io.place().source());
-        Ok(Connection { io, address, control, waits: None, waited: waited.clone() })
+    // Each on a task of its own: none that has sent something waits for those that come meanwhile.
+    let (begun, incoming) = mpsc::unbounded_channel();
+    let mut listener = Listener(listener);
+    let accepting = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            let (io, address) = gate.accept(&mut listener).await;
+            let begun = begun.clone();
+            tokio::spawn(async move {
+                // The server may be gone.
+                if let Ok(io) = io.begun().await {
+                    drop(begun.send((io, address)));
+                }
+            });
+        }
+    }));
+    futures::stream::unfold((incoming, accepting), move |(mut incoming, accepting)| {
+        let (shares, waited) = (shares.clone(), waited.clone());
+        async move {
+            let (io, address) = incoming.recv().await?;
+            let control = ControlFrames::new(shares, io.place().source());
+            Some((Ok(Connection { io, address, control, waits: None, waited }), (incoming, accepting)))
+        }
     })
 }
 
@@ -122,6 +137,7 @@ impl AsyncWrite for Connection {
 mod tests {
     use std::time::Duration;
 
+    use futures::StreamExt as _;
     use service::ConnectionBounds;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::{Instant, timeout_at};
@@ -143,6 +159,34 @@ mod tests {
         fn local_addr(&self) -> io::Result<SocketAddr> {
             Ok(SocketAddr::from(([127, 0, 0, 1], 9)))
         }
+    }
+
+    /// Gives one stream of a trusted address, and then others of an untrusted one without end.
+    struct Flood(Option<BoxIo>);
+
+    #[async_trait::async_trait]
+    impl NetListener for Flood {
+        async fn accept(&mut self) -> io::Result<(BoxIo, SocketAddr)> {
+            tokio::task::consume_budget().await;
+            Ok(match self.0.take() {
+                Some(io) => (io, SocketAddr::from(([127, 0, 0, 1], 9))),
+                None => (Box::new(tokio::io::duplex(1).0), SocketAddr::from(([10, 0, 0, 1], 9))),
+            })
+        }
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], 8)))
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_that_sent_something_is_served_in_a_flood_of_refused_ones() {
+        let (mut client, server) = tokio::io::duplex(64);
+        client.write_all(b"PRI").await.expect("sent");
+        let gate = PortGate::new("test", ConnectionBounds::of(8), |from| from.is_loopback());
+        let mut incoming = Box::pin(incoming(Box::new(Flood(Some(Box::new(server)))), gate, Counter::noop()));
+        let late = Instant::now() + Duration::from_secs(60);
+        let connection = timeout_at(late, incoming.next()).await.expect("in time");
+        assert!(connection.is_some_and(|connection| connection.is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
