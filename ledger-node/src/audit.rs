@@ -101,12 +101,19 @@ impl Node {
     ///
     /// # Errors
     /// The audit itself broke down; nothing is known then.
-    pub async fn audit(&self) -> Result<v1::AuditResponse, AdminError> {
-        let audits = self.audits();
-        let turn = match Turn::of(audits).await {
+    pub async fn audit(self: &Arc<Self>) -> Result<v1::AuditResponse, AdminError> {
+        let turn = match Turn::of(self.audits()).await {
             Ok(turn) => turn,
             Err(shared) => return Ok(shared),
         };
+        // It ends though its caller does not wait any more: others share it.
+        let node = self.clone();
+        let audit = tokio::spawn(async move { node.audit_in(turn).await });
+        audit.await.unwrap_or_else(|error| Err(AdminError::Failed(format!("the audit broke: {error}"))))
+    }
+
+    async fn audit_in(&self, turn: Arc<Turn>) -> Result<v1::AuditResponse, AdminError> {
+        let audits = self.audits();
         let asked = audits.asked.load(Ordering::Acquire);
         let inline = self.seams().raft.disk.inline();
         let mut response = v1::AuditResponse::default();

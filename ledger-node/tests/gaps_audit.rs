@@ -65,13 +65,14 @@ async fn audits_that_are_asked_for_at_once_are_shared() {
     let before = node.audits().run();
     let index = cluster.leader(1).await.1.applied().borrow().position.index;
     let answers = futures::future::join_all((0..50).map(|_| node.audit())).await;
-    assert_eq!(node.audits().run() - before, 2, "the first one's, and one that the others share");
+    let run = node.audits().run() - before;
+    assert!((1..=2).contains(&run), "{run}: the first one's, and one for those who asked after it began");
     for answer in answers {
         let answer = answer.expect("audited");
         assert!(answer.findings.is_empty() && answer.shards[0].index >= index, "{answer:?}");
     }
     node.audit().await.expect("audited");
-    assert_eq!(node.audits().run() - before, 3, "one that comes later has its own");
+    assert_eq!(node.audits().run() - before, run + 1, "one that comes later has its own");
 }
 
 #[tokio::test]
@@ -126,7 +127,7 @@ async fn a_node_whose_units_sum_beyond_64_bits_is_ready_and_has_figures() {
 }
 
 #[tokio::test]
-async fn two_audits_at_once_take_turns_and_both_answer() {
+async fn two_audits_at_once_are_both_answered() {
     let cluster = Cluster::start(2, |_, _, _| {}).await;
     cluster.ask(create("shoe")).await;
     cluster.ask(receive("shoe", 10, "r1")).await;
@@ -143,7 +144,7 @@ async fn two_audits_at_once_take_turns_and_both_answer() {
         // The node's own history was recomputed as well: created, received, reserved, released.
         assert_eq!(audit.shards.iter().map(|shard| shard.changes).sum::<u64>(), 4, "{audit:?}");
     }
-    assert_eq!((node.audits().run(), *node.audits().under_way().borrow()), (2, false));
+    assert!((1..=2).contains(&node.audits().run()) && !*node.audits().under_way().borrow());
 }
 
 /// What the next read of a history waits for, if anything, whether it waits, and which record it leaves out.
@@ -240,7 +241,7 @@ async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
     open.send(()).expect("it waits");
     let next = timeout(PATIENCE, next).await.expect("in time").expect("audited");
     assert_eq!(next.findings, []);
-    assert_eq!(node.audits().run(), 1, "one was given up");
+    assert_eq!(node.audits().run(), 2, "the one that was given up ended, too");
 }
 
 /// Three nodes, of which the first has a gated history.
