@@ -11,8 +11,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::PollSemaphore;
 
 use crate::group::GroupCore;
 use crate::limits::{
@@ -32,8 +33,13 @@ async fn look_after(core: &Arc<GroupCore>) {
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut pace = Pace::new(Instant::now());
     let mut not_before = Instant::now();
+    // Its place among those that wait to build: other groups, peers and operators, in the order they came.
+    let mut waits: Option<PollSemaphore> = None;
     loop {
-        looks.tick().await;
+        let turn = tokio::select! {
+            _ = looks.tick() => None,
+            turn = next_turn(&mut waits) => turn,
+        };
         if core.raft().is_err() {
             return;
         }
@@ -41,18 +47,34 @@ async fn look_after(core: &Arc<GroupCore>) {
             return;
         }
         let now = Instant::now();
-        let quiet = pace.is_quiet(core.progress.bytes.load(Ordering::Relaxed), now);
+        // It is found quiet once: what waits for its turn since stays due.
+        let quiet = pace.is_quiet(core.progress.bytes.load(Ordering::Relaxed), now) || waits.is_some();
         if now >= not_before && is_due(core, quiet) && !core.snapshots.is_building() {
-            // Whose turn it is not tries again at the next look.
-            if let Ok(turn) = core.builds.try_acquire()
-                && let Err(e) = build(core, turn).await
-            {
-                tracing::error!(group = core.id.0, error = %e, "cannot build a snapshot; the log grows until one succeeds");
-                not_before = Instant::now() + SNAPSHOT_RETRY;
+            match turn.or_else(|| core.builds.clone().try_acquire_owned().ok()) {
+                Some(turn) => {
+                    waits = None;
+                    if let Err(e) = build(core, turn).await {
+                        tracing::error!(group = core.id.0, error = %e, "cannot build a snapshot; the log grows until one succeeds");
+                        not_before = Instant::now() + SNAPSHOT_RETRY;
+                    }
+                }
+                None => {
+                    waits.get_or_insert_with(|| PollSemaphore::new(core.builds.clone()));
+                }
             }
+        } else {
+            waits = None;
         }
         announce(core).await;
         purge(core).await;
+    }
+}
+
+/// The turn of a group that waits for one; never, of one that does not.
+async fn next_turn(waits: &mut Option<PollSemaphore>) -> Option<OwnedSemaphorePermit> {
+    match waits {
+        Some(waits) => std::future::poll_fn(|cx| waits.poll_acquire(cx)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -99,10 +121,18 @@ fn is_due(core: &GroupCore, quiet: bool) -> bool {
     applied >= newest + entries || since >= bytes || (quiet && gain() >= t.segment_bytes)
 }
 
-/// Builds a snapshot of what is applied now, durable and read back when this returns, and tells openraft.
+/// Builds a snapshot of what is applied now, durable and read back when this returns, and tells openraft. Callers that wait for the
+/// same turn share one, so that however many ask, others wait for few.
 pub(crate) async fn build_snapshot(core: &Arc<GroupCore>) -> io::Result<Arc<SnapshotFile>> {
-    let turn = core.builds.acquire().await.map_err(io::Error::other)?;
-    let file = build(core, turn).await?;
+    let newest = || core.snapshots.newest();
+    let index_of = |file: &Option<Arc<SnapshotFile>>| file.as_ref().map_or(0, |file| file.head.last.index);
+    let (before, applied) = (index_of(&newest()), core.progress.applied().index);
+    let turn = core.builds.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let meanwhile = newest().filter(|file| file.head.last.index > before && file.head.last.index >= applied);
+    let file = match meanwhile {
+        Some(file) => file,
+        None => build(core, turn).await?,
+    };
     let index = file.head.last.index;
     announce(core).await;
     // A peer's newer snapshot may have overtaken ours; either will do.
@@ -111,7 +141,7 @@ pub(crate) async fn build_snapshot(core: &Arc<GroupCore>) -> io::Result<Arc<Snap
 }
 
 /// Builds one; gives up its turn when that takes very long.
-async fn build(core: &GroupCore, turn: SemaphorePermit<'_>) -> io::Result<Arc<SnapshotFile>> {
+async fn build(core: &GroupCore, turn: OwnedSemaphorePermit) -> io::Result<Arc<SnapshotFile>> {
     let bytes = core.progress.bytes.load(Ordering::Relaxed);
     let built = async {
         let work = view(core).await?;

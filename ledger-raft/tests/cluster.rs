@@ -3,12 +3,13 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Cluster, G, PATIENCE, tuning};
 use futures::StreamExt;
+use ledger_raft::disk::SimDiskChange;
 use ledger_raft::{NodeId, ProposeError, Role};
 
 #[tokio::test]
@@ -227,4 +228,24 @@ async fn members_that_could_not_be_read_back_are_refused() {
     assert_eq!(group.initialize(many).await.expect_err("one too many").kind(), std::io::ErrorKind::InvalidInput);
     let at = c.propose(b"the group goes on").await;
     c.agree(at.index).await;
+}
+
+/// However many ask for a snapshot at once, others wait for two at most.
+#[tokio::test]
+async fn snapshots_that_are_asked_for_at_once_are_shared() {
+    let c = Cluster::start(1, tuning()).await;
+    let at = c.propose(b"first").await.index;
+    let built = Arc::<AtomicU64>::default();
+    let counted = built.clone();
+    c.disks[&1].observe(Arc::new(move |change: SimDiskChange<'_>| {
+        if matches!(change, SimDiskChange::Rename { to, .. } if to.extension().is_some_and(|name| name == "snap")) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let group = &c.nodes[&1].group;
+    let indexes = futures::future::join_all((0..50).map(|_| group.snapshot_now())).await;
+    assert!(indexes.into_iter().all(|index| index.expect("a snapshot") >= at));
+    assert_eq!(built.load(Ordering::Relaxed), 1, "all had asked before it began");
+    group.snapshot_now().await.expect("a snapshot");
+    assert_eq!(built.load(Ordering::Relaxed), 2, "one that comes later has its own");
 }
