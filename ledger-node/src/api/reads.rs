@@ -18,7 +18,7 @@ use ledger_raft::ReadError;
 use super::Api;
 use crate::history::HistoryError;
 use crate::history::explain::{Begin, Explanation, Next, Subject, explain};
-use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_UNWELL_MS};
+use crate::limits::{READ_WITHIN, RETRY_ELECTION_MS, RETRY_OVERLOADED_MS, RETRY_UNWELL_MS};
 use crate::shard::Shard;
 
 /// How current a read must be.
@@ -295,8 +295,12 @@ impl<'a> Reader<'a> {
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {
-            let _turn = self.api.pace.explain().await;
-            tokio::task::spawn_blocking(walk).await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
+            let walked = tokio::time::timeout(self.within, self.api.pace.explain(walk)).await;
+            let walked = walked.map_err(|_| {
+                let why = "too many explanations are under way on this node; ask again later, or another node";
+                ReadFailure::NotNow(NotNow::new(Cause::Overloaded, why, RETRY_OVERLOADED_MS))
+            })?;
+            walked.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
         } else {
             walk()
         };

@@ -435,8 +435,7 @@ impl Track {
         }
         let (history, from) = (self.feed.history.clone(), self.read_to);
         let page = if history.reads_block() {
-            let _turn = self.feed.pace.read().await;
-            let read = tokio::task::spawn_blocking(move || history.read(shard, from, bounds)).await;
+            let read = self.feed.pace.read(move || history.read(shard, from, bounds)).await;
             read.map_err(|error| WatchError::Broken(error.to_string()))?
         } else {
             history.read(shard, from, bounds)
