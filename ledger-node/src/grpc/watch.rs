@@ -290,8 +290,8 @@ impl Stream for WatchFrames {
                 return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(None) => {}
-            // tonic fills its buffer from what is ready before it hands over any of it. Asked for in
-            // the same breath, the next frame would be made though HTTP/2 has not written this one.
+            // tonic polls on until nothing is ready, and hands its buffer over then. This poll asks for
+            // nothing, or the next frame would be made though HTTP/2 has not taken this one.
             Poll::Pending if std::mem::take(&mut self.took) => {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
