@@ -48,6 +48,7 @@ pub fn run(matches: &ArgMatches, interrupt: Interrupt) -> ExitCode {
 fn start(config: NodeConfig, interrupt: Interrupt) -> anyhow::Result<()> {
     config.logs.start();
     keep_memory(config.memory_reserve_bytes);
+    disable_huge_pages();
     abort_on_panic();
     let mut runtime = match config.runtime_threads {
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -98,7 +99,7 @@ const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// Freed pages are kept for a while instead of going back to the system at once: entries and records come and go by the
 /// hundred kilobytes, and to have their pages cleared again and again cost a fifth of a node's CPU. With a reserve nothing
-/// goes back at all: `bytes` are taken and touched now, so that a herd does not wait for the system to clear pages (the idea
+/// goes back at all: `bytes` are taken and touched now, so that no call waits for the system to clear pages (the idea
 /// of `AlwaysPreTouch` in Java's virtual machine). For processes whose allocator is mimalloc; a bench's client is another.
 #[expect(unsafe_code, reason = "the allocator's options have no safe interface; setting one has no precondition")]
 pub fn keep_memory(bytes: u64) {
@@ -121,6 +122,19 @@ pub fn keep_memory(bytes: u64) {
     tracing::info!(bytes, seconds = began.elapsed().as_secs_f32(), "memory reserved");
 }
 
+/// Memory that is touched from now on comes in pages of 4 KiB. The system clears a huge page, 2 MiB,
+/// at once in whatever thread touches it first, which held up all calls of a node for 10 ms and
+/// more each time; mimalloc asks for them before `main` begins. What was touched before stays as it
+/// is: a reserve may have huge pages. Programs that this one starts inherit it.
+#[expect(unsafe_code, reason = "prctl has no safe interface here; this option takes numbers and no pointer")]
+pub fn disable_huge_pages() {
+    // SAFETY: it changes a flag of this process's memory map and reads no memory of ours.
+    if unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64) } != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::warn!(%error, "huge pages cannot be disabled: latencies may be uneven as memory grows");
+    }
+}
+
 /// A panic anywhere means a broken invariant: the process must stop, not limp. (Release builds abort by themselves; this makes
 /// every build do so, after the message.)
 fn abort_on_panic() {
@@ -129,4 +143,15 @@ fn abort_on_panic() {
         tell(panic);
         std::process::abort();
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_that_is_taken_later_has_no_huge_pages() {
+        super::disable_huge_pages();
+        let status = std::fs::read_to_string("/proc/self/status").expect("this process has a status");
+        let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+        assert_eq!(enabled.map(str::trim), Some("0"), "{status}");
+    }
 }

@@ -179,6 +179,8 @@ pub async fn measure(dir: &Path, plan: &StarvePlan, mut tell: impl FnMut(&str)) 
     let clients = |what, why: String| RealError::Clients { what, why };
     let program = node_program(plan)?;
     let cluster = DevCluster::start(program, dir, NODES, 1, &[]).await?;
+    // As a node does; the seller's own latencies must not count for it. Nodes would inherit it if it came before them.
+    ledger_node::process::disable_huge_pages();
     let leader = cluster.leader_of(SHARD).await.ok_or_else(|| clients("find the leader", "there is none".into()))?;
     let mut attack = plan.attack.clone();
     attack.nodes = addresses(&cluster)?;
