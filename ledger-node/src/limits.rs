@@ -271,6 +271,17 @@ pub const GRPC_RESETS_LOCAL_MAX: usize = 1_024;
 pub const CONTROL_FRAMES_PER_SECOND: u64 = 32_768;
 /// ... and at once, after a while with fewer.
 pub const CONTROL_FRAMES_AT_ONCE: u64 = 8_192;
+/// Calls of one source that may begin at once ...
+pub const CALLS_AT_ONCE: u64 = 256;
+/// ... and again so many in each of these. Beyond them its calls begin in turns until none of them
+/// waits: calls of others wait for few of them at a time instead of for all. To begin one takes some
+/// tens of microseconds, so that a source in turns can still take all of a node that nobody else
+/// asks.
+pub const CALLS_AT_ONCE_WITHIN: Duration = Duration::from_millis(10);
+/// Calls that begin in a turn ...
+pub const TURN_CALLS: u64 = 64;
+/// ... of as many connections at most, in equal parts.
+pub const TURN_CONNECTIONS: usize = 8;
 /// Bytes of one stream's answers that wait for its caller before the next is made: a watch holds a
 /// frame more.
 pub const UNREAD_PER_STREAM: usize = 128 << 10;

@@ -2,7 +2,7 @@
 //!
 //! **Owns** the caller's address and place on their way to [`crate::access`] and [`super::meter`].
 //! **Must never** end the server over one failed accept. **Read next**: [`super::meter`],
-//! [`super::control_frames`].
+//! [`super::frames`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::time::{Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
-use super::control_frames::{ControlFrames, ControlShares};
+use super::frames::{FrameShares, Frames};
 
 /// Who is at the other end; an extension of every request.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ pub struct Caller {
 pub struct Connection {
     io: GuardedIo<BoxIo>,
     address: SocketAddr,
-    control: ControlFrames,
+    frames: Frames,
     /// It is not read until then.
     waits: Option<Pin<Box<Sleep>>>,
     waited: Counter,
@@ -66,7 +66,7 @@ pub fn incoming(
     gate: Arc<PortGate>,
     waited: Counter,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let shares = Arc::<ControlShares>::default();
+    let shares = Arc::<FrameShares>::default();
     // Each on a task of its own: none that has sent something waits for those that come meanwhile.
     let (begun, incoming) = mpsc::unbounded_channel();
     let mut listener = Listener(listener);
@@ -86,8 +86,8 @@ pub fn incoming(
         let (shares, waited) = (shares.clone(), waited.clone());
         async move {
             let (io, address) = incoming.recv().await?;
-            let control = ControlFrames::new(shares, io.place().source());
-            Some((Ok(Connection { io, address, control, waits: None, waited }), (incoming, accepting)))
+            let frames = Frames::new(shares, io.place().source());
+            Some((Ok(Connection { io, address, frames, waits: None, waited }), (incoming, accepting)))
         }
     })
 }
@@ -101,9 +101,21 @@ impl AsyncRead for Connection {
             ready!(waits.as_mut().poll(cx));
             this.waits = None;
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        if let Some(until) = this.control.read(&buf.filled()[before..]) {
+        let read = match this.frames.poll_kept(cx, buf) {
+            Poll::Pending => {
+                this.io.check(cx)?;
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(read)) => read,
+            Poll::Ready(None) => {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+                let read = this.frames.read(&buf.filled()[before..]);
+                buf.set_filled(before + read.bytes);
+                read
+            }
+        };
+        if let Some(until) = read.until {
             this.waits = Some(Box::pin(sleep_until(until)));
             this.waited.increment(1);
         }

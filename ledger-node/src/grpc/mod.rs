@@ -8,7 +8,7 @@
 
 pub mod admin;
 pub mod connection;
-mod control_frames;
+mod frames;
 pub mod ledger;
 mod meter;
 pub mod orders;
