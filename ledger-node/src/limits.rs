@@ -124,6 +124,8 @@ const _: () = assert!(
 
 /// A file of records that has grown so long is full; retention removes whole files.
 pub const HISTORY_FILE_BYTES: usize = 64 << 20;
+/// History files that are open for reading at once.
+pub const HISTORY_FILES_OPEN_MAX: usize = 64;
 /// Longest record that is believed: the longest that the core makes.
 pub const HISTORY_RECORD_BYTES_MAX: usize = ledger_core::limits::RECORD_BYTES_MAX;
 /// Bytes of records that may wait for the store, over all shards; beyond them the node becomes gapped.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::store::{Mark, Stored};
-use crate::limits::{HISTORY_FILE_BYTES, HISTORY_RECORD_BYTES_MAX};
+use crate::limits::{HISTORY_FILE_BYTES, HISTORY_FILES_OPEN_MAX, HISTORY_RECORD_BYTES_MAX};
 
 /// Direct writes begin and end at multiples of it.
 const BLOCK: usize = 4_096;
@@ -83,6 +83,7 @@ pub(super) struct RecordFiles {
 struct Inner {
     /// Files that are only read, with what is in them.
     sealed: BTreeMap<u32, Sealed>,
+    open: OpenFiles,
     writing: Option<Writing>,
     next: u32,
     /// Retention dropped everything below, shard by shard.
@@ -94,9 +95,48 @@ struct Inner {
 }
 
 struct Sealed {
-    file: Arc<File>,
     bytes: u64,
     newest: Newest,
+}
+
+/// Files that were read last, open: history has more files than a process may have descriptors.
+#[derive(Default)]
+struct OpenFiles {
+    /// The one that was read last is the last.
+    by_use: Vec<(u32, Arc<File>)>,
+}
+
+impl OpenFiles {
+    fn get(&mut self, dir: &Path, number: u32) -> io::Result<Arc<File>> {
+        let file = match self.by_use.iter().position(|(open, _)| *open == number) {
+            Some(at) => self.by_use.remove(at).1,
+            None => Arc::new(self.open(&path_of(dir, number))?),
+        };
+        self.keep(number, file.clone());
+        Ok(file)
+    }
+
+    /// Gives descriptors back when the process has no more.
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        match File::open(path) {
+            Err(error) if is_out_of_descriptors(&error) && !self.by_use.is_empty() => {
+                self.by_use.remove(0);
+                File::open(path)
+            }
+            opened => opened,
+        }
+    }
+
+    fn keep(&mut self, number: u32, file: Arc<File>) {
+        if self.by_use.len() >= HISTORY_FILES_OPEN_MAX {
+            self.by_use.remove(0);
+        }
+        self.by_use.push((number, file));
+    }
+
+    fn close(&mut self, number: u32) {
+        self.by_use.retain(|(open, _)| *open != number);
+    }
 }
 
 struct Writing {
@@ -110,6 +150,11 @@ struct Writing {
     /// Those of the last block that is not full: it is written again with what follows.
     tail: Vec<u8>,
     dirty: bool,
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error).is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE))
 }
 
 fn path_of(dir: &Path, number: u32) -> PathBuf {
@@ -139,18 +184,25 @@ impl RecordFiles {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             let Some(number) = number_of(&path) else { continue };
-            let file = File::open(&path)?;
-            let bytes = file.metadata()?.len();
+            let bytes = fs::metadata(&path)?.len();
             let newest = newest.get(&number).unwrap_or(otherwise).clone();
-            sealed.insert(number, Sealed { file: Arc::new(file), bytes, newest });
+            sealed.insert(number, Sealed { bytes, newest });
         }
-        if let Some((_, last)) = sealed.last_key_value() {
-            last.file.sync_data()?;
+        if let Some((&last, _)) = sealed.last_key_value() {
+            File::open(path_of(dir, last))?.sync_data()?;
         }
         File::open(dir)?.sync_all()?;
         let last = sealed.keys().chain(newest.keys()).max();
         let next = last.map_or(1, |last| last + 1);
-        let inner = Inner { sealed, writing: None, next, floors: BTreeMap::new(), buffer: Vec::new(), failed: None };
+        let inner = Inner {
+            sealed,
+            open: OpenFiles::default(),
+            writing: None,
+            next,
+            floors: BTreeMap::new(),
+            buffer: Vec::new(),
+            failed: None,
+        };
         Ok(Self { dir: dir.to_owned(), inner: Mutex::new(inner) })
     }
 
@@ -181,15 +233,22 @@ impl RecordFiles {
     /// Reads a record.
     ///
     /// # Errors
-    /// `InvalidData` when the bytes are not those that were appended, or cannot be read.
+    /// `InvalidData` when the bytes are not those that were appended, or cannot be read. Anything
+    /// else says nothing about the record: its file cannot be opened now.
     pub(super) fn read(&self, place: Place) -> io::Result<Bytes> {
         if place.len as usize > HISTORY_RECORD_BYTES_MAX {
             return Err(bad("longer than the bound"));
         }
         let file = {
-            let inner = self.lock();
-            let written = inner.writing.as_ref().filter(|w| w.number == place.file).map(|w| &w.file);
-            written.or(inner.sealed.get(&place.file).map(|s| &s.file)).cloned()
+            let inner = &mut *self.lock();
+            match inner.writing.as_ref().filter(|writing| writing.number == place.file) {
+                Some(writing) => Some(writing.file.clone()),
+                None if inner.sealed.contains_key(&place.file) => match inner.open.get(&self.dir, place.file) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    opened => Some(opened?),
+                },
+                None => None,
+            }
         };
         let file = file.ok_or_else(|| bad(format!("file {} is gone", place.file)))?;
         let mut bytes = vec![0; place.len as usize];
@@ -229,8 +288,11 @@ impl RecordFiles {
         let doomed: Vec<u32> =
             inner.sealed.iter().filter(|(_, s)| !s.newest.iter().any(needed)).map(|(&number, _)| number).collect();
         for &number in &doomed {
-            inner.sealed.remove(&number);
-            fs::remove_file(path_of(&self.dir, number))?;
+            inner.open.close(number);
+            match fs::remove_file(path_of(&self.dir, number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => inner.sealed.remove(&number),
+            };
         }
         Ok(doomed)
     }
@@ -253,10 +315,9 @@ impl Inner {
     fn seal(&mut self) -> io::Result<Option<(u32, Newest)>> {
         let Some(full) = self.writing.take() else { return Ok(None) };
         full.file.sync_data().inspect_err(|error| self.failed = Some(error.to_string()))?;
-        let told = (full.number, full.newest.clone());
-        let sealed = Sealed { file: full.file, bytes: full.len as u64, newest: full.newest };
-        self.sealed.insert(full.number, sealed);
-        Ok(Some(told))
+        self.open.keep(full.number, full.file);
+        self.sealed.insert(full.number, Sealed { bytes: full.len as u64, newest: full.newest.clone() });
+        Ok(Some((full.number, full.newest)))
     }
 }
 
@@ -407,6 +468,36 @@ mod tests {
         let files = RecordFiles::open(dir.path(), &known, &Newest::new()).expect("opens");
         files.append(&[record(1, 50, 10)]).expect("appended");
         assert!(path_of(dir.path(), 4).exists());
+    }
+
+    #[test]
+    fn few_files_are_open_however_many_there_are() {
+        const FILES: u32 = 4 * HISTORY_FILES_OPEN_MAX as u32;
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut places = Vec::new();
+        for n in 1..=FILES {
+            // Each run writes into a file of its own.
+            places.extend(open(dir.path()).append(&[record(1, n.into(), 100)]).expect("appended").places);
+        }
+        let open_here = || {
+            let all = fs::read_dir("/proc/self/fd").expect("of this process").flatten();
+            all.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(dir.path()))).count()
+        };
+        let files = open(dir.path());
+        assert_eq!(open_here(), 0);
+        for _ in 0..2 {
+            for (n, place) in (1..).zip(&places) {
+                assert_eq!(files.read(*place).expect("there"), record(1, n, 100).bytes);
+                assert!(open_here() <= HISTORY_FILES_OPEN_MAX);
+            }
+        }
+        // A file that is gone is damage, and one that cannot be opened is none: the system may open it later.
+        let [first, second, ..] = places[..] else { panic!("there are more") };
+        fs::remove_file(path_of(dir.path(), first.file)).expect("removed");
+        assert_eq!(files.read(first).expect_err("gone").kind(), io::ErrorKind::InvalidData);
+        fs::remove_file(path_of(dir.path(), second.file)).expect("removed");
+        std::os::unix::fs::symlink(path_of(dir.path(), second.file), path_of(dir.path(), second.file)).expect("a loop");
+        assert_ne!(files.read(second).expect_err("a loop").kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

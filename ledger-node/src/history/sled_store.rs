@@ -42,7 +42,8 @@ impl HistoryFactory for SledHistory {
         };
         tracing::error!(
             error = %why, dir = %dir.display(),
-            "the history store cannot be opened; the node runs without it and tries again every ten seconds"
+            "the history store cannot be opened; the node runs without it and tries again every ten seconds; if the disk cannot \
+             read it any more, stop the node and remove the directory: it is rebuilt from peers"
         );
         let history = KeptHistory::threaded(Arc::new(SledStore::unopened(&home)), keep)?;
         Ok(history)
@@ -64,10 +65,20 @@ fn move_aside(dir: &Path, why: &io::Error) -> io::Result<()> {
     std::fs::rename(dir.join(DIR), &aside)
 }
 
-/// Whether an error of the system says nothing about the store's contents.
+/// Whether an error of the system says nothing about the store's contents: no room, no permission,
+/// no descriptors, no memory, or a disk that does not answer.
 fn is_no_damage(error: &io::Error) -> bool {
     use io::ErrorKind as E;
-    matches!(error.kind(), E::StorageFull | E::QuotaExceeded | E::PermissionDenied | E::ReadOnlyFilesystem)
+    matches!(
+        error.kind(),
+        E::StorageFull | E::QuotaExceeded | E::PermissionDenied | E::ReadOnlyFilesystem | E::OutOfMemory
+    ) || error.kind() == without_a_name()
+}
+
+/// The kind of those that have no kind of their own, such as too many open files and a failed input
+/// or output. Only the system's errors have it; sled keeps the kind of an error and not its number.
+fn without_a_name() -> io::ErrorKind {
+    io::Error::from(rustix::io::Errno::MFILE).kind()
 }
 
 /// Whether somebody else has it open: that is no damage. sled says so in words only.
@@ -561,9 +572,17 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_no_damage() {
-        assert!(is_no_damage(&io::ErrorKind::StorageFull.into()));
-        assert!(is_no_damage(&io::Error::from(sled::Error::Io(io::ErrorKind::StorageFull.into()))));
-        assert!(!is_no_damage(&io::ErrorKind::InvalidData.into()));
+    fn an_error_of_the_environment_is_no_damage() {
+        use rustix::io::Errno as E;
+        for errno in [E::NOSPC, E::DQUOT, E::ACCESS, E::PERM, E::ROFS, E::MFILE, E::NFILE, E::NOMEM, E::IO] {
+            assert!(is_no_damage(&errno.into()), "{errno}");
+            let kept = sled::Error::Io(errno.into()).clone();
+            assert!(is_no_damage(&io::Error::from(kept)), "{errno} as sled keeps it");
+        }
+        for kind in
+            [io::ErrorKind::InvalidData, io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof, io::ErrorKind::Other]
+        {
+            assert!(!is_no_damage(&kind.into()), "{kind}");
+        }
     }
 }
