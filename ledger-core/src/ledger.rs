@@ -110,6 +110,12 @@ impl Ledger {
     pub fn next_due(&self) -> Option<LedgerTime> {
         self.state.next_due()
     }
+    /// The next instant at which an entry should forget what is past its time, though nobody asks
+    /// anything; for the leader's ticks. Without them all of it would wait for the first callers
+    /// after a quiet night.
+    pub fn next_forgotten(&self) -> Option<LedgerTime> {
+        self.state.next_forgotten()
+    }
     /// When ledger time must move on although nothing is due. Ids are minted from it, and one that
     /// was minted further back than what is forgotten would be refused.
     pub fn next_idle_tick(&self) -> LedgerTime {

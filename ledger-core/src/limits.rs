@@ -98,6 +98,8 @@ pub const ID_AHEAD_MS_MAX: u64 = 10_000;
 pub const EDGES_PER_ENTRY_MAX: usize = 1_024;
 /// Ids forgotten by one entry because their time is over, and again because the cap presses: more than one entry can add.
 pub const FORGOTTEN_PER_ENTRY_MAX: usize = 16_384;
+/// An idle shard forgets what is past its time so much later at most: one tick for all of that instead of one each.
+pub const FORGOTTEN_LATE_MS: u64 = 10_000;
 /// Places looked at by one entry to drop the limit counters of ended sales.
 pub const COUNTS_DROPPED_PER_ENTRY_MAX: u32 = 4_096;
 /// Whatever the settings say, what has ended is remembered this long: ids may lie ahead by [`ID_AHEAD_MS_MAX`], forgetting must stay

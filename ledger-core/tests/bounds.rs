@@ -199,6 +199,38 @@ fn extreme_settings_windows_and_generations_are_taken_and_do_no_harm() {
 }
 
 #[test]
+fn ticks_alone_forget_what_is_past_its_time_however_much_it_is() {
+    const IDS: u64 = limits::FORGOTTEN_PER_ENTRY_MAX as u64 + 100;
+    let mut shard = Shard::new();
+    shard.ok(vec![create("a"), receive(plain("a"), 1 << 40, "r")]);
+    assert_eq!(shard.ledger.next_forgotten(), None, "nothing has ended");
+    for from in (0..IDS).step_by(4_000) {
+        let ids: Vec<ReservationId> = (from..IDS.min(from + 4_000)).map(|n| id(&shard, "a", n)).collect();
+        let reserve = |&id: &ReservationId| Command::Reserve {
+            id,
+            keys: <_>::default(),
+            lines: lines("a", 1),
+            hold_ms: Some(600_000),
+        };
+        shard.ok(ids.iter().map(reserve).collect());
+        shard.ok(ids.iter().map(|&id| Command::Release { id }).collect());
+    }
+    let remembered = |shard: &Shard| shard.ledger.totals().remembered;
+    let ended = shard.now + ShardSettings::default().retain_ended_ms;
+    let due = shard.ledger.next_forgotten().expect("what was released").0;
+    assert!((ended + limits::FORGOTTEN_LATE_MS..ended + 2 * limits::FORGOTTEN_LATE_MS).contains(&due), "{due}");
+    assert_eq!(remembered(&shard), IDS);
+    shard.now = due;
+    let mut ticks = 0;
+    while shard.ledger.next_forgotten().is_some_and(|at| at.0 <= shard.now) {
+        shard.ok(vec![Command::Tick]);
+        ticks += 1;
+    }
+    assert_eq!((ticks, remembered(&shard), shard.ledger.next_forgotten()), (2, 0, None));
+    shard.look();
+}
+
+#[test]
 fn a_state_whose_first_million_keys_are_gone_is_read_back() {
     const CARRIERS: u64 = (1 << 18) + 100;
     let mut shard = Shard::new();

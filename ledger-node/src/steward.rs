@@ -75,8 +75,10 @@ async fn lead(node: &Node, shard: &Shard) -> Wait {
     if let Err(wait) = own_slots(node, shard).await {
         return wait;
     }
-    let (due, idle) = shard.with_ledger(|ledger| (ledger.next_due(), ledger.next_idle_tick()));
-    let due = due.map_or(idle, |due| due.min(idle));
+    let due = shard.with_ledger(|ledger| {
+        let due = [ledger.next_due(), ledger.next_forgotten()].into_iter().flatten();
+        due.fold(ledger.next_idle_tick(), LedgerTime::min)
+    });
     let tick_at = due.plus(limits::TICK_AFTER_DUE.as_millis() as u64);
     if tick_at > LedgerTime(now) {
         return Wait::Due(Duration::from_millis(tick_at.0 - now));

@@ -18,7 +18,7 @@ use super::slab::Slab;
 use super::{State, id_of};
 use crate::limits;
 use crate::outcome::{NotNow, Status};
-use crate::types::ReservationId;
+use crate::types::{LedgerTime, ReservationId};
 
 /// Coarse time of the queues: 1,024 ms. Retention needs no finer one, and a bucket a second is cheap.
 const COARSE_BITS: u32 = 10;
@@ -64,6 +64,13 @@ impl Memory {
             Class::Sold => &mut self.sold,
             Class::Ended => &mut self.ended,
             Class::Refused => &mut self.refused,
+        }
+    }
+    fn first_time(&self, class: Class) -> Option<u64> {
+        match class {
+            Class::Sold => self.sold.first_time(),
+            Class::Ended => self.ended.first_time(),
+            Class::Refused => self.refused.first_time(),
         }
     }
     /// Sold reservations in their return window.
@@ -188,6 +195,18 @@ impl State {
             self.remove_order(stray);
             left -= 1;
         }
+    }
+
+    /// When an idle shard forgets next.
+    pub(crate) fn next_forgotten(&self) -> Option<LedgerTime> {
+        let ended = CLASSES.into_iter().filter_map(|class| {
+            let coarse = self.memory.first_time(class)?;
+            Some((coarse << COARSE_BITS).saturating_add(self.retention(class)))
+        });
+        let stray = self.orders.queues.first_stray_done();
+        let stray = stray.map(|done_at| done_at.saturating_add(self.retention(Class::Ended)));
+        let past = ended.chain(stray).min()?;
+        Some(LedgerTime(past.saturating_add(limits::FORGOTTEN_LATE_MS)))
     }
 
     /// Forgets what the cap presses out; a bounded number.

@@ -292,6 +292,10 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
+    /// When the first of the strays that are done was done.
+    pub(crate) fn first_stray_done(&self) -> Option<u64> {
+        self.stray_done.first().map(|&(done_at, _)| done_at)
+    }
     /// Ids known by payments alone that are not done.
     pub(crate) fn unfinished_strays(&self) -> usize {
         self.strays.len() - self.stray_done.len()
