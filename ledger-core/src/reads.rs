@@ -64,11 +64,13 @@ impl State {
         after: Option<(&SaleId, &Sku)>,
         max: usize,
     ) -> Vec<OfferView> {
-        // Nothing sorts before the first SKU; the one before a sale's first offer is asked by comparing sales.
         let after = after.map(|(sale, sku)| (sale.clone(), sku.clone()));
-        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = self.by_sale.range::<(SaleId, Sku), _>((from, Bound::Unbounded));
-        let wanted = rest.skip_while(|((s, _), _)| sale.is_some_and(|sale| s < sale));
+        let from = match (after, sale) {
+            (Some(after), sale) if sale.is_none_or(|sale| *sale <= after.0) => Bound::Excluded(after),
+            (_, Some(sale)) => Bound::Included((sale.clone(), Sku::first())),
+            (_, None) => Bound::Unbounded,
+        };
+        let wanted = self.by_sale.range::<(SaleId, Sku), _>((from, Bound::Unbounded));
         wanted
             .take_while(|((s, _), _)| sale.is_none_or(|sale| s == sale))
             .take(max)

@@ -166,6 +166,13 @@ name_type!(
     Price, "price", limits::PRICE_BYTES_MAX, spaces: true
 );
 
+impl Sku {
+    /// No other sorts before it: names have no control characters and no spaces.
+    pub(crate) fn first() -> Self {
+        Self(CompactString::const_new("!"))
+    }
+}
+
 /// One of the 4,096 slots; a slot belongs to exactly one shard at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u16);
@@ -533,6 +540,8 @@ mod tests {
             assert!(Sku::new(bad).is_err(), "{bad:?} is no SKU");
         }
         assert!(Sku::new("x".repeat(65)).is_err());
+        let least = (0..=u8::MAX).filter_map(|byte| Sku::new(char::from(byte).to_string()).ok()).min();
+        assert_eq!(least, Some(Sku::first()));
         assert!(Reference::new("delivery 1").is_ok());
         assert!(Quantity::new(0).is_err() && Quantity::new(1_000_001).is_err());
     }

@@ -199,6 +199,36 @@ fn extreme_settings_windows_and_generations_are_taken_and_do_no_harm() {
 }
 
 #[test]
+fn pages_of_one_sale_are_all_of_it_and_nothing_else() {
+    let mut shard = Shard::new();
+    let sale = |name: &str| SaleId::new(name).expect("a sale");
+    for name in ["!", "a", "b", "z"] {
+        shard.ok(vec![create(name)]);
+        for day in ["day", "eve", "night"] {
+            let offer = OfferKey { sku: sku(name), sale: Some(sale(day)) };
+            shard.ok(vec![Command::PutOffer { offer, policy: Policy::default(), expected_version: None }]);
+        }
+    }
+    for max in 1..=5 {
+        let (eve, mut after, mut all) = (sale("eve"), None::<Sku>, Vec::new());
+        loop {
+            let from = after.as_ref().map(|after| (&eve, after));
+            let page = shard.ledger.sales(Some(&eve), from, max);
+            assert!(page.len() <= max && all.len() < 5, "it ends");
+            let Some(last) = page.last() else { break };
+            after = Some(last.offer.sku.clone());
+            all.extend(page.into_iter().map(|view| (view.offer.sale, view.offer.sku.to_string())));
+        }
+        let wanted = ["!", "a", "b", "z"].map(|name| (Some(sale("eve")), name.to_owned()));
+        assert_eq!(all, wanted, "{max} at a time");
+    }
+    // A cursor of another sale: all of the later one, nothing of the earlier one.
+    let (day, z) = (sale("day"), sku("z"));
+    assert_eq!(shard.ledger.sales(Some(&sale("eve")), Some((&day, &z)), 9).len(), 4);
+    assert_eq!(shard.ledger.sales(Some(&day), Some((&sale("eve"), &z)), 9).len(), 0);
+}
+
+#[test]
 fn ticks_alone_forget_what_is_past_its_time_however_much_it_is() {
     const IDS: u64 = limits::FORGOTTEN_PER_ENTRY_MAX as u64 + 100;
     let mut shard = Shard::new();
