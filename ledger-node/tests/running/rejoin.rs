@@ -1,6 +1,5 @@
 //! A member whose directory is empty comes back through repair: what it had acknowledged is not lost, and its old disk has no say any more.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ledger_core::Outcome;
@@ -11,12 +10,15 @@ use ledger_node::NodeState;
 use ledger_node::node::AdminError;
 use ledger_proto::v1;
 use ledger_raft::NodeId;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::common::{Cluster, PATIENCE, Shape, create, mint, receive, reserve};
 
 const NODE: usize = 1;
 const RESERVES: u64 = 60;
+/// Where a directory lies that was taken away.
+const OLD: &str = "old";
 
 /// Members by number, each where the others know it.
 fn request(nodes: &[u64]) -> v1::RejoinRequest {
@@ -41,20 +43,19 @@ async fn rejoin_until_done(cluster: &Cluster, through: usize, nodes: &[u64]) -> 
     }
 }
 
-/// Takes a stopped node's directory away: it starts on an empty one.
-fn empty(cluster: &Cluster, i: usize) -> PathBuf {
-    let dir = cluster.dirs[i].path();
-    let free = |n: &u32| !dir.with_extension(format!("old-{i}-{n}")).exists();
-    let old = dir.with_extension(format!("old-{i}-{}", (1..).find(free).expect("a name")));
-    std::fs::rename(dir, &old).expect("moved");
+/// Takes a stopped node's directory away: it starts on an empty one. The old one lies in what this
+/// returns until that is dropped.
+fn empty(cluster: &Cluster, i: usize) -> TempDir {
+    let (dir, aside) = (cluster.dirs[i].path(), tempfile::tempdir().expect("a temporary directory"));
+    std::fs::rename(dir, aside.path().join(OLD)).expect("moved");
     std::fs::create_dir(dir).expect("made");
-    old
+    aside
 }
 
-fn put_back(cluster: &Cluster, i: usize, old: &Path) {
+fn put_back(cluster: &Cluster, i: usize, aside: &TempDir) {
     let dir = cluster.dirs[i].path();
     std::fs::remove_dir_all(dir).expect("removed");
-    std::fs::rename(old, dir).expect("moved back");
+    std::fs::rename(aside.path().join(OLD), dir).expect("moved back");
 }
 
 /// Three nodes with a product, of which [`NODE`] has started on an empty directory.
