@@ -193,6 +193,9 @@ pub const WATCH_TURNS_AT_ONCE: usize = 1;
 pub const WATCH_READS_AT_ONCE: usize = 2;
 /// Explanations that walk through history at once, of a node, for the same reason.
 pub const EXPLAINS_AT_ONCE: usize = 2;
+/// Explanations of one source under way, those included that wait for their turn: a caller waits
+/// behind so many of each other source at most.
+pub const EXPLAINS_PER_SOURCE: usize = 16;
 /// Records of a shard that are kept decoded for its watchers: more than the places at which those
 /// who keep up read.
 pub const FEED_DECODED_RECORDS: usize = 16;
@@ -301,6 +304,8 @@ pub const FORWARDED_CALL_BYTES: usize = 8 << 10;
 /// Lists on their way to one other node at once, others wait: their answers share the connection with
 /// calls.
 pub const FORWARDED_LISTS_MAX: usize = 8;
+/// Lists of one source under way that other nodes are asked for, for the same reason.
+pub const LISTS_AWAY_PER_SOURCE: usize = 64;
 /// HTTP/2's window of a watch on another node: a frame and the next.
 pub const WATCH_STREAM_WINDOW: u32 = 128 << 10;
 /// ... and of all of them: none waits for another that is not read.

@@ -6,14 +6,16 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{Cluster, PATIENCE, create, mint, offer, receive, reserve, sku};
+use common::{Cluster, PATIENCE, Shape, create, mint, offer, receive, reserve, sku};
 use futures::StreamExt;
 use ledger_core::outcome::{Settled, Status};
 use ledger_core::{Command, Refusal};
 use ledger_node::feed::cursor::{Cursor, Place};
+use ledger_node::limits::{EXPLAINS_PER_SOURCE, LISTS_AWAY_PER_SOURCE};
 use ledger_proto::fast::ReceivedAnswer;
 use ledger_proto::{Calls, Cause, OneCall, Reply, Why, feed, names, status, v1};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
@@ -353,6 +355,62 @@ async fn a_reservation_is_explained_from_history_newest_first() {
             assert!(matches!(&refused, Reply::Refused(Why::Invalid(why)) if why.field == "before"), "{refused:?}");
         }
     }
+}
+
+/// So many calls of one source are all answered; of many times as many at once some are refused; and afterwards so many are again.
+async fn bounded_by_source<T>(most: usize, at_once: impl AsyncFn(usize) -> Vec<Result<T, tonic::Status>>) {
+    let all_answered = |answers: &[Result<T, tonic::Status>]| answers.iter().all(Result::is_ok);
+    assert!(all_answered(&at_once(most).await));
+    let bursts = async {
+        loop {
+            let answers = at_once(16 * most).await;
+            let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+            for status in &refused {
+                let reply = status::reply(status);
+                let limited = |why: &ledger_proto::NotNow| why.cause == Cause::RateLimited;
+                assert!(matches!(&reply, Some(Reply::NotNow(why)) if limited(why)), "{reply:?}");
+            }
+            if !refused.is_empty() {
+                assert!(refused.len() < answers.len(), "others were answered");
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, bursts).await.expect("one too many at once");
+    assert!(all_answered(&at_once(most).await), "places are given back");
+}
+
+#[tokio::test]
+async fn explanations_of_one_source_beyond_their_bound_are_refused() {
+    let cluster = stocked(1, 10).await;
+    let id = mint("shoe", 1);
+    cluster.ask(reserve("shoe", id, 60_000)).await;
+    let client = cluster.grpc(0).await;
+    bounded_by_source(EXPLAINS_PER_SOURCE, async |calls| {
+        let explain = || {
+            let mut client = client.clone();
+            let of = Some(v1::explain_request::Of::Reservation(names::id_to_wire(id)));
+            async move { client.explain(v1::ExplainRequest { of, max: 0, before: None }).await }
+        };
+        futures::future::join_all((0..calls).map(|_| explain())).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_of_one_source_that_need_other_nodes_are_bounded() {
+    // Each node lacks two of the shards.
+    let cluster = Cluster::of(Shape { nodes: 5, shards: 5, replicas: 3 }, |_, _, _| {}).await;
+    cluster.ask(create("shoe")).await;
+    let client = cluster.grpc(0).await;
+    bounded_by_source(LISTS_AWAY_PER_SOURCE, async |calls| {
+        let list = || {
+            let mut client = client.clone();
+            async move { client.list_products(v1::ListProductsRequest::default()).await }
+        };
+        futures::future::join_all((0..calls).map(|_| list())).await
+    })
+    .await;
 }
 
 /// Takes changes until `until` says that they are all there.

@@ -15,6 +15,7 @@ use tonic::{Request, Status};
 
 use super::Api;
 use super::forward::mark_shards;
+use super::places::SourcePlace;
 use super::reads::{Consistency, ReadFailure, Reader, elsewhere};
 use crate::limits::{FORWARD_GRACE, RETRY_ELECTION_MS};
 use crate::shard::Shard;
@@ -61,6 +62,7 @@ impl Reader<'_> {
     /// [`ReadFailure`].
     pub async fn products(&self, after: Option<&Sku>, max: usize) -> Result<Page<ProductView>, ReadFailure> {
         let Spread { here, away } = spread(self.api, self.only)?;
+        let _place = self.place(&away)?;
         let ask = |(leader, shards): (Arc<str>, Vec<u32>)| {
             let request = v1::ListProductsRequest {
                 after: after.map(|sku| sku.as_str().to_owned()).unwrap_or_default(),
@@ -92,6 +94,7 @@ impl Reader<'_> {
         max: usize,
     ) -> Result<Page<OfferView>, ReadFailure> {
         let Spread { here, away } = spread(self.api, self.only)?;
+        let _place = self.place(&away)?;
         let ask = |(leader, shards): (Arc<str>, Vec<u32>)| {
             let request = v1::ListSalesRequest {
                 sale: names::sale_to_wire(sale),
@@ -111,6 +114,12 @@ impl Reader<'_> {
         let mine = self.pages(&here, |ledger| ledger.sales(sale, after, max + 1));
         let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
         Ok(joined(mine?, theirs?, max, |offer| (offer.offer.sale.clone(), offer.offer.sku.clone())))
+    }
+
+    /// A place for a list that other nodes are asked for, too.
+    fn place(&self, away: &BTreeMap<Arc<str>, Vec<u32>>) -> Result<Option<SourcePlace>, NotNow> {
+        let source = self.source.filter(|_| !away.is_empty());
+        source.map(|source| self.api.lists.take(source)).transpose()
     }
 
     /// Pages of the shards here, each confirmed first.

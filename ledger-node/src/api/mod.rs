@@ -8,6 +8,7 @@
 
 pub mod forward;
 pub mod lists;
+pub mod places;
 pub mod reads;
 pub mod submit;
 
@@ -20,8 +21,10 @@ use tokio::time::Instant;
 use crate::access::Access;
 use crate::feed::pace::ReadPace;
 use crate::grpc::watch_places::WatchPlaces;
+use crate::limits::{EXPLAINS_PER_SOURCE, LISTS_AWAY_PER_SOURCE};
 use crate::metrics::NodeMetrics;
 use crate::node::{Node, NodeState};
+use places::SourcePlaces;
 
 /// What every handler has at hand.
 #[derive(Clone)]
@@ -38,6 +41,10 @@ pub struct Api {
     pub watches: Arc<WatchPlaces>,
     /// How much they and others read at once.
     pub pace: ReadPace,
+    /// Explanations that walk through history, by source.
+    pub explains: Arc<SourcePlaces>,
+    /// Lists that other nodes are asked for, by source.
+    pub lists: Arc<SourcePlaces>,
 }
 
 impl Api {
@@ -45,7 +52,10 @@ impl Api {
     pub fn new(node: Arc<Node>, metrics: Arc<NodeMetrics>) -> Self {
         let forward = forward::Forwarder::new(node.seams().raft.net.clone());
         let access = Arc::new(Access::new(node.config().trusted.clone()));
-        Self { node, forward, access, metrics, watches: Arc::default(), pace: ReadPace::default() }
+        let (watches, pace) = (Arc::default(), ReadPace::default());
+        let explains = SourcePlaces::new("explanations", EXPLAINS_PER_SOURCE);
+        let lists = SourcePlaces::new("lists of shards that other nodes have", LISTS_AWAY_PER_SOURCE);
+        Self { node, forward, access, metrics, watches, pace, explains, lists }
     }
 
     /// When a call that may take so long expires; zero: the default. Never later than the configured longest.

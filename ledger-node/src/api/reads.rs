@@ -14,6 +14,7 @@ use ledger_core::view::{IdView, OfferView, ProductView};
 use ledger_core::{Ledger, ReservationId};
 use ledger_proto::{At, Cause, Invalid, NotNow, Reply, Why};
 use ledger_raft::ReadError;
+use service::Source;
 
 use super::Api;
 use crate::history::HistoryError;
@@ -85,13 +86,20 @@ pub struct Reader<'a> {
     pub(super) within: Duration,
     /// Lists are of these shards only, asked by another node; of all shards otherwise.
     pub(super) only: Option<&'a [u32]>,
+    /// Who asks, for what one source may have under way.
+    pub(super) source: Option<Source>,
 }
 
 impl<'a> Reader<'a> {
     /// With a consistency and the time that the caller gives it.
     pub fn new(api: &'a Api, consistency: Consistency, within: Option<Duration>) -> Self {
         let longest = api.node.config().call_within_max;
-        Self { api, consistency, within: within.unwrap_or(READ_WITHIN).min(longest), only: None }
+        Self { api, consistency, within: within.unwrap_or(READ_WITHIN).min(longest), only: None, source: None }
+    }
+
+    /// The call is of this source.
+    pub fn of_source(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// Lists are of these shards only, if some are named: another node asks for what it lacks.
@@ -295,6 +303,7 @@ impl<'a> Reader<'a> {
         let (id, history) = (shard.id(), shard.history().clone());
         let walk = move || explain(&*history, id, &subject, from, max);
         let explained = if shard.history().reads_block() {
+            let _place = self.source.map(|source| self.api.explains.take(source)).transpose()?;
             let walked = tokio::time::timeout(self.within, self.api.pace.explain(walk)).await;
             let walked = walked.map_err(|_| {
                 let why = "too many explanations are under way on this node; ask again later, or another node";

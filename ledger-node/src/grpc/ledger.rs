@@ -79,7 +79,8 @@ pub(super) fn reader<'a, T>(api: &'a Api, request: &Request<T>, consistency: i32
         Ok(v1::Consistency::Stale) => Consistency::Stale,
         Err(_) => return Err(status::invalid(Invalid::new("consistency", "not known to this node"))),
     };
-    Ok(Reader::new(api, consistency, deadline(request)))
+    let source = caller(request)?.place.source();
+    Ok(Reader::new(api, consistency, deadline(request)).of_source(source))
 }
 
 /// Identity and role, decided before anything else is looked at.

@@ -2,7 +2,9 @@
 //!
 //! **Owns** these routes. **Must never** hold a rule about stock. **Read next**: [`super::bodies`].
 
-use axum::extract::{Query, State};
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Query, State};
 use axum::response::Response;
 use http::{StatusCode, header};
 use ledger_core::types::OfferKey;
@@ -53,6 +55,7 @@ pub struct PageQuery {
 /// A problem.
 pub async fn list(
     State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     query: Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(page) = query.map_err(|error| Problem::invalid("query", error.body_text()))?;
@@ -64,7 +67,7 @@ pub async fn list(
         }
     };
     let after = page.after.as_deref().map(bodies::sku).transpose()?;
-    let reader = Reader::new(&api, consistency, None);
+    let reader = Reader::new(&api, consistency, None).of_source(peer.ip().into());
     let (products, more) = reader.products(after.as_ref(), page_size(page.max)).await.map_err(read_problem)?;
     let next = products.last().filter(|_| more).map(|last| last.sku.as_str().to_owned());
     let products: Vec<_> = products.iter().map(bodies::product).collect();
