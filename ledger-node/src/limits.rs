@@ -154,9 +154,14 @@ pub const HISTORY_SEGMENT_BYTES: usize = 512 << 10;
 pub const HISTORY_CACHE_BYTES: u64 = 16 << 20;
 /// How often retention looks, and a store that failed gets another chance.
 pub const HISTORY_RETAIN_EVERY: Duration = Duration::from_secs(10);
-/// Records one look of retention removes at most, so that it never competes with the log for long.
+/// Records that are removed at once.
 pub const HISTORY_RETAIN_BATCH: usize = 4_096;
-/// Bytes of records that retention drops of a shard in one turn to make room: a file's worth.
+/// Records that one turn of dropping them may drop of all shards: half a second or so, after which what waits is written, and then
+/// the next turn goes on.
+pub const HISTORY_RETAIN_RECORDS_MAX: usize = 65_536;
+/// Records that it drops of one shard to make room, before it looks which shard reaches back furthest: each such step is stored.
+pub const HISTORY_RETAIN_STEP: usize = 16_384;
+/// ... and bytes of them: a file's worth.
 pub const HISTORY_RETAIN_BYTES: usize = HISTORY_FILE_BYTES;
 /// What an answer between peers may carry (as ledger-raft bounds it).
 pub const PEER_ANSWER_BYTES_MAX: usize = 4 << 20;

@@ -47,7 +47,7 @@ pub(crate) fn chain_of(shard: u32, entries: u64) -> Chain {
 
 impl Chain {
     pub(crate) fn record(&self, index: u64) -> Option<&Bytes> {
-        self.records.iter().find(|(at, _)| *at == index).map(|(_, bytes)| bytes)
+        self.records.binary_search_by_key(&index, |(at, _)| *at).ok().map(|at| &self.records[at].1)
     }
     pub(crate) fn append(&self, history: &dyn History, shard: u32, range: std::ops::RangeInclusive<u64>) {
         for index in range {
@@ -344,6 +344,55 @@ fn retention_drops_the_oldest_and_says_so() {
     // Stamps are 1,000 ms apart: the last 30 s reach back to index 70.
     assert!(matches!(history.read(1, 69, ALL), Err(HistoryError::TooOld { oldest: 70, .. })));
     assert_eq!(read_all(&*history, 1, 70), chain.from(70, 100));
+}
+
+#[test]
+fn all_that_is_old_is_dropped_in_one_turn() {
+    let many = 3 * crate::limits::HISTORY_RETAIN_BATCH as u64;
+    let chain = chain_of(1, many);
+    let keep = Retention { keep: Duration::from_secs(30), bytes_max: u64::MAX };
+    let history = KeptHistory::inline(MemoryStore::new(), keep).expect("empty");
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=many);
+    assert!(!history.retain().expect("memory"), "nothing is left for another turn");
+    assert_eq!(history.coverage(1).oldest, many - 30);
+    assert_eq!(read_all(&*history, 1, many - 30), chain.from(many - 30, many));
+}
+
+/// Two shards with so many records each, and room for half of what one of them has.
+fn two_shards(many: u64, keep: Duration) -> (Arc<MemoryStore>, Arc<KeptHistory>, u64) {
+    let chains = [chain_of(1, many), chain_of(2, many)];
+    let half = chains[0].from(many / 2 + 1, many).iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let store = MemoryStore::new();
+    let history = KeptHistory::inline(store.clone(), Retention { keep, bytes_max: half }).expect("empty");
+    for (shard, chain) in [(1, &chains[0]), (2, &chains[1])] {
+        history.begin(shard, 0, chain.chains[0]);
+        chain.append(&*history, shard, 1..=many);
+    }
+    (store, history, half)
+}
+
+#[test]
+fn room_is_made_of_whichever_shard_reaches_back_furthest_and_of_no_more_than_is_too_much() {
+    let step = crate::limits::HISTORY_RETAIN_STEP as u64;
+    let many = step + step / 2;
+    let (store, history, room) = two_shards(many, Duration::from_secs(1 << 30));
+    assert!(!history.retain().expect("memory"));
+    assert!(store.size() <= room, "{} of {room}", store.size());
+    let mut oldest = [1, 2].map(|shard| history.coverage(shard).oldest);
+    oldest.sort_unstable();
+    assert!(oldest[0] > step && oldest[1] > step && oldest[0] < many - 100, "{oldest:?} of {many}");
+    let kept = store.size();
+    assert!(kept > room - room / 50, "{kept} of {room}: more was dropped than was too much");
+}
+
+#[test]
+fn room_is_made_of_shards_that_also_have_old_records_to_drop() {
+    let many = 5_000;
+    // The first ten of each are past their age.
+    let (store, history, room) = two_shards(many, Duration::from_secs(many - 10));
+    history.retain().expect("memory");
+    assert!(store.size() <= room, "{} of {room}", store.size());
 }
 
 #[tokio::test(start_paused = true)]

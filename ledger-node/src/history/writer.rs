@@ -3,6 +3,7 @@
 //! **Owns** when the store is written and synced, and what retention drops. **Must never** hold the state's lock while it does.
 //! **Read next**: [`super::kept`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 
@@ -14,7 +15,7 @@ use super::store::Ready;
 use super::{Gap, PageBounds};
 use crate::limits::{
     HISTORY_GATHER, HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_BYTES, HISTORY_RETAIN_EVERY,
-    HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
+    HISTORY_RETAIN_RECORDS_MAX, HISTORY_RETAIN_STEP, HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
 };
 
 /// Starts the thread; it ends with [`super::History::close`].
@@ -199,22 +200,27 @@ impl Writer {
         if !self.make_ready() {
             return;
         }
-        if let Err(error) = self.history.retain() {
-            tracing::error!(%error, "history could not drop its oldest records");
+        match self.history.retain() {
+            // What waits is written first.
+            Ok(true) => self.retained_at = Instant::now().checked_sub(HISTORY_RETAIN_EVERY).unwrap_or(self.retained_at),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "history could not drop its oldest records"),
         }
     }
 }
 
 impl KeptHistory {
     /// Drops the oldest records: those past their age, and, while the store takes too much, of the shard that reaches back
-    /// furthest; of each shard all but the newest. A shard that fails keeps no other from it.
-    pub(crate) fn retain(&self) -> io::Result<()> {
+    /// furthest; of each shard all but the newest. A shard that fails keeps no other from it. As many as one turn may; answers
+    /// whether there are more.
+    pub(crate) fn retain(&self) -> io::Result<bool> {
         let shards: Vec<(u32, u64)> =
             self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
-        let mut oldest: Option<(u64, u32)> = None;
+        let mut left = HISTORY_RETAIN_RECORDS_MAX;
+        let mut oldest = BTreeSet::new();
         let mut failed = Ok(());
         for (shard, from) in shards {
-            let time = match self.retain_shard(shard, from) {
+            let time = match self.retain_shard(shard, from, &mut left) {
                 Ok(time) => time,
                 Err(error) => {
                     failed = Err(error);
@@ -222,23 +228,31 @@ impl KeptHistory {
                     self.has_more(shard, from).then_some(0)
                 }
             };
-            if let Some(time) = time.filter(|time| oldest.is_none_or(|(other, _)| *time < other)) {
-                oldest = Some((time, shard));
+            oldest.extend(time.map(|time| (time, shard)));
+        }
+        // Files go when nothing in them is needed any more: what is dropped now may free nothing yet, and must not be all there is.
+        let mut dropped = 0;
+        let too_much = self.store.size().saturating_sub(self.keep.bytes_max);
+        while left > 0
+            && dropped < too_much
+            && let Some((_, shard)) = oldest.pop_first()
+        {
+            match self.retain_for_room(shard, too_much - dropped, &mut left) {
+                Ok((bytes, time)) => {
+                    dropped += bytes;
+                    oldest.extend(time.map(|time| (time, shard)));
+                }
+                Err(error) => failed = Err(error),
             }
         }
-        if self.store.size() > self.keep.bytes_max
-            && let Some((_, shard)) = oldest
-        {
-            self.retain_for_room(shard)?;
-        }
-        failed
+        failed.map(|()| left == 0)
     }
 
     /// As [`Self::retain_by_age`], past records that cannot be read: those must not keep all older
     /// ones.
-    fn retain_shard(&self, shard: u32, from: u64) -> io::Result<Option<u64>> {
+    fn retain_shard(&self, shard: u32, from: u64, left: &mut usize) -> io::Result<Option<u64>> {
         for _ in 0..HISTORY_READ_TRIES {
-            let error = match self.retain_by_age(shard, from) {
+            let error = match self.retain_by_age(shard, from, left) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => error,
                 done => return done,
             };
@@ -255,47 +269,79 @@ impl KeptHistory {
         self.store.marks(shard, from, u64::MAX, 2).is_ok_and(|marks| marks.len() > 1)
     }
 
-    /// Drops the oldest records of a shard, as many as one turn may. None of them is read.
-    fn retain_for_room(&self, shard: u32) -> io::Result<()> {
+    /// Drops the oldest records of a shard, about a file of them or `most` bytes. None of them is read. Answers how many bytes that were, and the time
+    /// of the oldest that is left, if it may be dropped.
+    fn retain_for_room(&self, shard: u32, most: u64, left: &mut usize) -> io::Result<(u64, Option<u64>)> {
         let from = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
         let mut bytes = 0;
-        let marks = self.store.marks(shard, from, u64::MAX, HISTORY_RETAIN_BATCH)?;
-        let doomed = marks.iter().take_while(|mark| {
-            let more = bytes < HISTORY_RETAIN_BYTES;
-            bytes += mark.len as usize;
-            more
-        });
+        let marks = self.store.marks(shard, from, u64::MAX, HISTORY_RETAIN_STEP.min(*left))?;
         // The newest stays: what its chain value is, is how a peer knows that nothing came after
         // it.
         let newest = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
-        match doomed.last() {
-            Some(last) => self.drop_below(shard, (last.index + 1).min(newest)),
-            None => Ok(()),
+        let (mut count, mut last) = (0, None);
+        for mark in marks.iter().take_while(|mark| mark.index < newest) {
+            if bytes >= most.min(HISTORY_RETAIN_BYTES as u64) {
+                break;
+            }
+            (count, bytes, last) = (count + 1, bytes + u64::from(mark.len), Some(mark.index));
         }
+        let Some(last) = last else { return Ok((0, None)) };
+        *left -= count;
+        self.drop_below(shard, last + 1)?;
+        Ok((bytes, self.oldest_to_drop(shard, last + 1, newest)))
+    }
+
+    /// The time of the first record from an index on, if there is one before the newest. One that cannot be read is old for all that
+    /// is known.
+    fn oldest_to_drop(&self, shard: u32, from: u64, newest: u64) -> Option<u64> {
+        let page = self.store.range(shard, from, u64::MAX, PageBounds { records: 1, bytes: 1 });
+        let Ok(page) = page else { return Some(0) };
+        let first = page.into_iter().next().filter(|(index, _)| *index < newest)?;
+        Some(self.time_of(Some(first)).unwrap_or(0))
     }
 
     /// Drops what is past its age of one shard. Answers the time of its oldest record, if there is one that may be dropped for room.
-    fn retain_by_age(&self, shard: u32, mut from: u64) -> io::Result<Option<u64>> {
+    fn retain_by_age(&self, shard: u32, from: u64, left: &mut usize) -> io::Result<Option<u64>> {
         let last = self.store.last_up_to(shard, u64::MAX)?;
         let newest_index = last.as_ref().map_or(0, |(index, _)| *index);
         let Some(newest) = self.time_of(last) else { return Ok(None) };
         let limit = newest.saturating_sub(self.keep.keep.as_millis() as u64);
-        let mut left = HISTORY_RETAIN_BATCH;
-        while left > 0 {
-            let page = self.store.range(shard, from, u64::MAX, PageBounds { records: 64.min(left), bytes: 1 << 20 })?;
-            let Some(first) = page.first().cloned() else { break };
-            let more = first.0 < newest_index;
-            let Some(time) = self.time_of(Some(first)) else { break };
-            if time >= limit {
-                return Ok(more.then_some(time));
-            }
-            let old = page.iter().take_while(|record| self.time_of(Some((*record).clone())).is_some_and(|t| t < limit));
-            let Some(last) = old.last().map(|(index, _)| *index) else { break };
-            left -= page.len().min(left);
-            from = last + 1;
-            self.drop_below(shard, from)?;
+        let page = self.store.range(shard, from, u64::MAX, PageBounds { records: 1, bytes: 1 })?;
+        let Some(first) = page.into_iter().next() else { return Ok(None) };
+        let first_index = first.0;
+        let Some(time) = self.time_of(Some(first)) else { return Ok(None) };
+        if time >= limit || *left == 0 {
+            return Ok((first_index < newest_index).then_some(time));
         }
-        Ok(None)
+        // A fill must not put young records among those that were found old.
+        let _writing = self.writing();
+        let young = self.first_young(shard, first_index, newest_index, limit)?;
+        let old = self.store.marks(shard, from, young - 1, *left)?;
+        let Some(last) = old.last() else { return Ok(None) };
+        *left -= old.len();
+        self.drop_below(shard, last.index + 1)?;
+        Ok(self.oldest_to_drop(shard, last.index + 1, newest_index))
+    }
+
+    /// The first record of a shard that is not past its age: `old` is, and `young` is not. Times rise with indexes, so that few
+    /// records are read however many there are. One that cannot be read counts as young: the next turn begins with it.
+    fn first_young(&self, shard: u32, mut old: u64, mut young: u64, limit: u64) -> io::Result<u64> {
+        while young - old > 1 {
+            let middle = old + (young - old) / 2;
+            match self.store.last_up_to(shard, middle) {
+                Ok(Some((index, _))) if index <= old => old = middle,
+                Ok(Some((index, bytes))) => match self.time_of(Some((index, bytes))) {
+                    Some(time) if time < limit => old = middle,
+                    _ => young = index,
+                },
+                Ok(None) => old = middle,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    young = self.store.last_index(shard, middle)?.filter(|&index| index > old).unwrap_or(middle);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(young)
     }
 
     /// Ledger time of a record.
