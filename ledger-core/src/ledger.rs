@@ -17,7 +17,7 @@ use crate::state::State;
 use crate::state::ids::Found;
 use crate::state::seed::IndexSeed;
 use crate::types::{LedgerTime, OfferKey, ReservationId, SaleId, Sku, Slot};
-use crate::view::{Audit, IdView, OfferView, ProductView, Totals};
+use crate::view::{Audit, IdView, MemoryUse, OfferView, ProductView, Totals};
 
 /// Where in the log: incarnation and shard name the log, term and index the entry, place the command in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -163,6 +163,10 @@ impl Ledger {
     pub fn id(&self, id: ReservationId) -> IdView {
         self.state.id_view(id)
     }
+    /// Whether an id is remembered: a reservation, a refusal or a fence.
+    pub fn knows(&self, id: ReservationId) -> bool {
+        self.state.find(id).is_some()
+    }
     /// All that is known of an order.
     pub fn order(&self, id: ReservationId) -> Option<OrderView> {
         self.state.order_view(id)
@@ -199,6 +203,10 @@ impl Ledger {
     /// Sums, kept as it goes.
     pub fn totals(&self) -> Totals {
         self.state.totals()
+    }
+    /// Bytes that the records take in memory, about, by kind; kept as it goes.
+    pub fn memory_use(&self) -> MemoryUse {
+        self.state.memory_use()
     }
     /// How many records of each bounded kind there are, and may be.
     pub fn records(&self) -> [(Bound, u64, u64); 4] {

@@ -64,6 +64,11 @@ pub enum InvalidValue {
     },
 }
 
+/// Bytes that a text takes beside its own place: short ones stand in it.
+pub(crate) fn text_bytes(text: &str) -> u64 {
+    if text.len() > size_of::<CompactString>() { text.len() as u64 } else { 0 }
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, spaces: $spaces:literal) => {
         $(#[$doc])*

@@ -149,3 +149,42 @@ pub struct Audit {
     /// Empty when every invariant holds.
     pub findings: Vec<Finding>,
 }
+
+/// Bytes that a ledger takes in memory, by kind of record, each with its queues and most of its indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryUse {
+    /// Live and remembered reservations, and the queues in which they end and are forgotten.
+    pub reservations: u64,
+    /// Remembered refusals and fences.
+    pub refusals: u64,
+    /// The index from ids to both, and the order in which the cap forgets them.
+    pub ids: u64,
+    /// Orders, with what is sealed, their payments and queues.
+    pub orders: u64,
+    /// Limit keys and what they count.
+    pub limit_keys: u64,
+    /// References of receive, adjust, allot and return.
+    pub references: u64,
+    /// Products and offers.
+    pub products: u64,
+}
+
+impl MemoryUse {
+    /// Each kind by its name, in a fixed order.
+    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
+        let Self { reservations, refusals, ids, orders, limit_keys, references, products } = *self;
+        [
+            ("reservations", reservations),
+            ("refusals", refusals),
+            ("ids", ids),
+            ("orders", orders),
+            ("limit_keys", limit_keys),
+            ("references", references),
+            ("products", products),
+        ]
+    }
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.by_kind().into_iter().map(|(_, bytes)| bytes).sum()
+    }
+}

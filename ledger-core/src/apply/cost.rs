@@ -15,8 +15,8 @@ const START_MS: u64 = 1_700_000_000_000;
 /// Distinct deadlines in the sale.
 const DEADLINES: u64 = 20_000;
 /// What a jump over all of them may cost: the offer, the limit key and the queue of holds pass over
-/// each once, and the sweep over what it takes.
-const JUMP: usize = 3 * DEADLINES as usize + limits::EXPIRED_PER_ENTRY_MAX;
+/// each once, and the sweep puts in order and takes what it ends; what left is dropped on the way.
+const JUMP: usize = 3 * DEADLINES as usize + 3 * limits::EXPIRED_PER_ENTRY_MAX;
 /// Commands of an entry that asks.
 const ASKING: u64 = 1_000;
 

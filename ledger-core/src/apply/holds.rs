@@ -78,11 +78,11 @@ impl Deciding<'_> {
             return;
         }
         self.state.reservations.get_mut(at).deadline = deadline;
-        leave_expiry(self.state, r.deadline);
+        leave_expiry(self.state, at, r.deadline);
         self.state.expiry.insert(deadline, &r.id, at);
         let keys = self.state.key_list(&r);
         for line in &self.state.lines(&r) {
-            self.state.sums[line.offer as usize].unhold(r.deadline, line.reserved());
+            self.state.unhold(line.offer, r.deadline, line.reserved());
             self.state.hold_until(line.offer, deadline, line.reserved());
             for &key in counted_keys(self.state, line, &keys) {
                 self.state.keys.hold(key, line.offer, deadline, line.reserved());
@@ -219,11 +219,11 @@ impl Deciding<'_> {
         assert!(r.is_held() && r.deadline > now, "only a live hold ends: {r:?} at {now}");
         (r.status, r.ended_at) = (Some(status), now);
         let r = r.clone();
-        leave_expiry(self.state, r.deadline);
+        leave_expiry(self.state, at, r.deadline);
         let keys = self.state.key_list(&r);
         for line in lines {
             let units = line.reserved();
-            self.state.sums[line.offer as usize].unhold(r.deadline, units);
+            self.state.unhold(line.offer, r.deadline, units);
             let held = &mut self.state.offer_mut(line.offer).held;
             *held = held.checked_sub(u64::from(units)).expect("units of a live hold are held");
             let home = self.state.home_of(line.offer);
@@ -257,9 +257,11 @@ pub(super) fn counted_keys<'k>(state: &State, line: &LineRecord, keys: &'k [u32]
     if line.counted() && !state.offers.get(line.offer).ended { keys } else { &[] }
 }
 
-fn leave_expiry(state: &mut State, deadline: u64) {
+/// A hold ended early or moved: it was to end at that deadline.
+fn leave_expiry(state: &mut State, at: u32, deadline: u64) {
     let State { expiry, reservations, .. } = state;
-    DueQueue::leave(expiry, deadline, |at, deadline| State::due_id(reservations, at, deadline));
+    let id = reservations.get(at).id;
+    DueQueue::leave(expiry, deadline, &id, at, |at, deadline| State::due_id(reservations, at, deadline));
 }
 
 /// The line of an offer.

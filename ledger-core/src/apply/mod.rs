@@ -10,6 +10,8 @@ mod catalog;
 mod cost;
 mod holds;
 mod normal;
+#[cfg(test)]
+mod one_time;
 mod orders;
 #[cfg(test)]
 mod record_bounds;

@@ -2,16 +2,15 @@
 //!
 //! **What it is.** [`ByDeadline`] maps a time to a value. Times arrive nearly sorted (one stamp an entry, few hold times), so a
 //! few sorted runs take them at their ends; what fits no run goes to a tree. [`DueQueue`] keeps records in buckets of
-//! equal time and gives them out in the order (time, id), however many share a time: a bucket becomes a heap when its time comes,
-//! so a mass expiry costs its number, spread over the entries that sweep it.
+//! equal time and gives them out in the order (time, id), however many share a time: a bucket is put in order when its time comes, but for
+//! what is beyond a number of records, which is in order already. So a mass expiry costs its number, spread over the entries that sweep it.
 //!
 //! *Memory.* What ends before its time leaves an empty place behind. Places are freed together, as soon as they are more than half of
 //! what is kept: the memory is bounded by what is kept, not by what ever was, and freeing costs a step or two for each that ended.
 //! **Owns** the order in which things become due. **Must never** depend on when it was asked: the order out is a function of
 //! what is in. **Read next**: [`super::offers`].
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use smallvec::SmallVec;
@@ -25,6 +24,15 @@ const EMPTIED_MIN: usize = 32;
 /// Whether empty places are so many that they are freed.
 fn too_many_empty(empty: usize, all: usize) -> bool {
     empty > all / 2 + EMPTIED_MIN
+}
+
+/// Gives back the memory of a peak: as many values are moved as went since it was done last.
+#[inline]
+fn give_back<T>(run: &mut VecDeque<T>) {
+    if run.capacity() > 4 * run.len() + EMPTIED_MIN {
+        steps::moved(run.len());
+        run.shrink_to(2 * run.len());
+    }
 }
 
 /// Values by time.
@@ -109,6 +117,7 @@ impl<T> ByDeadline<T> {
                 run.pop_front();
                 self.emptied = self.emptied.saturating_sub(1);
             }
+            give_back(run);
         }
     }
 
@@ -118,9 +127,7 @@ impl<T> ByDeadline<T> {
         for run in &mut self.runs {
             steps::count(run.len());
             run.retain(|(_, value)| !empty(value));
-            if run.capacity() > 4 * run.len() + EMPTIED_MIN {
-                run.shrink_to(2 * run.len());
-            }
+            give_back(run);
         }
         self.emptied = 0;
     }
@@ -140,7 +147,9 @@ impl<T> ByDeadline<T> {
         steps::count(1);
         for run in &mut self.runs {
             if run.front().is_some_and(|f| f.0 == first) {
-                return run.pop_front();
+                let taken = run.pop_front();
+                give_back(run);
+                return taken;
             }
         }
         self.strays.pop_first()
@@ -168,6 +177,16 @@ impl<T> ByDeadline<T> {
         runs.chain(self.strays.iter().map(|(t, v)| (*t, v)))
     }
 
+    /// Values in it, with empty ones.
+    pub(crate) fn len(&self) -> usize {
+        self.runs.iter().map(VecDeque::len).sum::<usize>() + self.strays.len()
+    }
+
+    /// Bytes it takes, without what its values have elsewhere. Empty places of its runs are room for others.
+    pub(crate) fn bytes(&self) -> u64 {
+        (in_a_tree(self.len()) * size_of::<(u64, T)>()) as u64
+    }
+
     /// Places that it takes memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
@@ -180,20 +199,41 @@ impl<T> ByDeadline<T> {
     }
 }
 
+/// Places that a B-tree takes for so many: its nodes are two thirds full where keys come in no order.
+pub(crate) fn in_a_tree(len: usize) -> usize {
+    len * 3 / 2
+}
+
 /// Counts, in test builds only, the values that were looked at: what a mass expiry may cost is a number of steps, whatever the machine.
 pub(crate) mod steps {
     #[cfg(test)]
     thread_local! {
         static COUNT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+        static MOVED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
     /// So many values were looked at.
     #[inline(always)]
-    pub(super) fn count(steps: usize) {
+    pub(in crate::state) fn count(steps: usize) {
         #[cfg(test)]
         COUNT.set(COUNT.get() + steps);
         #[cfg(not(test))]
         let _ = steps;
+    }
+
+    /// So many values were moved, unseen: as memory is given back, or a table grows.
+    #[inline(always)]
+    pub(in crate::state) fn moved(values: usize) {
+        #[cfg(test)]
+        MOVED.set(MOVED.get() + values);
+        #[cfg(not(test))]
+        let _ = values;
+    }
+
+    /// Values moved by this thread since it was asked last.
+    #[cfg(test)]
+    pub(crate) fn taken_moves() -> usize {
+        MOVED.replace(0)
     }
 
     /// Steps of this thread since it was asked last.
@@ -218,24 +258,55 @@ pub(crate) fn take_units(sums: &mut ByDeadline<u64>, at: u64, units: u64) {
     }
 }
 
+/// A record in a queue: its time, its id and where it is.
+type Due = (u64, [u8; 16], u32);
+
 #[derive(Default)]
 struct Bucket {
     live: u32,
+    /// In no order, and with some that left: few enough to be put in order when their time comes.
     items: SmallVec<[u32; 4]>,
+    /// What is beyond [`BUCKET_ITEMS_MAX`]: in order, and without what left.
+    more: Option<Box<BTreeSet<Due>>>,
+}
+
+/// Records of one time that are put in order when it comes, as much work as an entry of commands is. Callers choose the ids and
+/// deadlines of theirs, so that one time may have all of them; others are kept in order from the beginning.
+const BUCKET_ITEMS_MAX: usize = if cfg!(test) { 64 } else { 1 << 16 };
+
+impl Bucket {
+    /// Items that count.
+    fn live_items(&self) -> usize {
+        self.live as usize - self.more.as_ref().map_or(0, |more| more.len())
+    }
+
+    /// Frees the places of items that left.
+    #[cold]
+    #[inline(never)]
+    fn compact(&mut self, at: u64, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
+        steps::count(self.items.len());
+        self.items.sort_unstable();
+        self.items.dedup();
+        // One that left and came back may be behind them.
+        let more = &self.more;
+        let is_behind = |due: &Due| more.as_ref().is_some_and(|more| more.contains(due));
+        self.items.retain(|&mut record| id_of(record, at).is_some_and(|id| !is_behind(&(at, id, record))));
+        self.items.shrink_to_fit();
+    }
 }
 
 /// Records by time, given out in the order (time, id).
 ///
-/// Leaving is lazy: a record that ended early stays in its bucket until the bucket is compacted or comes up, and callers ask
-/// whether what they are given still counts.
+/// Leaving is lazy where nothing is in order: a record that ended early stays among its bucket's items until they are compacted or come
+/// up, and callers say which of them still count.
 pub(crate) struct DueQueue {
     buckets: ByDeadline<Bucket>,
-    /// What is due or was: every record with a time at or below `front_to`.
-    front: BinaryHeap<Reverse<(u64, [u8; 16], u32)>>,
+    /// What is due or was: every record that counts with a time at or below `front_to`.
+    front: BTreeSet<Due>,
     front_to: Option<u64>,
-    /// At least as many of `front` no longer count: they left early.
-    front_left: usize,
     len: usize,
+    /// Of those, the ones that buckets have in order.
+    behind: usize,
     /// Records that count with a time at or before `counted_to`: due and not taken.
     due: usize,
     counted_to: u64,
@@ -245,10 +316,10 @@ impl DueQueue {
     pub(crate) fn new() -> Self {
         Self {
             buckets: ByDeadline::new(),
-            front: BinaryHeap::new(),
+            front: BTreeSet::new(),
             front_to: None,
-            front_left: 0,
             len: 0,
+            behind: 0,
             due: 0,
             counted_to: 0,
         }
@@ -276,47 +347,38 @@ impl DueQueue {
         self.len += 1;
         self.due += usize::from(at <= self.counted_to);
         if self.front_to.is_some_and(|to| at <= to) {
-            self.front.push(Reverse((at, *id, record)));
+            self.front.insert((at, *id, record));
             return;
         }
         let bucket = self.buckets.get_or_insert_with(at, Bucket::default);
-        bucket.items.push(record);
         bucket.live += 1;
+        if bucket.items.len() < BUCKET_ITEMS_MAX {
+            bucket.items.push(record);
+        } else {
+            bucket.more.get_or_insert_default().insert((at, *id, record));
+            self.behind += 1;
+        }
     }
 
     /// A record left before its time. `id_of` is as in [`Self::first_due`].
-    pub(crate) fn leave(&mut self, at: u64, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
+    pub(crate) fn leave(&mut self, at: u64, id: &[u8; 16], record: u32, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
         self.len = self.len.checked_sub(1).expect("only what is in a queue leaves it");
         self.count_out(at);
         if self.front_to.is_some_and(|to| at <= to) {
-            self.front_left += 1;
-            if too_many_empty(self.front_left, self.front.len()) {
-                self.compact_front(id_of);
-            }
+            self.front.remove(&(at, *id, record));
             return;
         }
         let bucket = self.buckets.get_mut(at).expect("a record not yet due is in the bucket of its time");
         bucket.live -= 1;
+        if let Some(more) = &mut bucket.more {
+            self.behind -= usize::from(more.remove(&(at, *id, record)));
+        }
         if bucket.live == 0 {
-            bucket.items = SmallVec::new();
+            *bucket = Bucket::default();
             self.buckets.remove_empty(at, |b| b.live == 0);
-        } else if bucket.items.len() > 2 * bucket.live as usize + 16 {
-            bucket.items.sort_unstable();
-            bucket.items.dedup();
-            bucket.items.retain(|&mut record| id_of(record, at).is_some());
-            bucket.items.shrink_to_fit();
+        } else if bucket.items.len() > 2 * bucket.live_items() + 16 {
+            bucket.compact(at, id_of);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn compact_front(&mut self, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
-        steps::count(self.front.len());
-        self.front.retain(|&Reverse((at, id, record))| id_of(record, at) == Some(id));
-        if self.front.capacity() > 4 * self.front.len() + EMPTIED_MIN {
-            self.front.shrink_to(2 * self.front.len());
-        }
-        self.front_left = 0;
     }
 
     /// The first record due by `to`. `id_of` gives a record's id if it (still) counts at that time.
@@ -326,30 +388,32 @@ impl DueQueue {
         id_of: impl Fn(u32, u64) -> Option<[u8; 16]>,
     ) -> Option<(u64, [u8; 16], u32)> {
         loop {
-            while let Some(&Reverse((at, id, record))) = self.front.peek() {
+            while let Some(&(at, id, record)) = self.front.first() {
                 if id_of(record, at) == Some(id) {
                     return (at <= to).then_some((at, id, record));
                 }
-                self.front.pop();
-                self.front_left = self.front_left.saturating_sub(1);
+                self.front.pop_first();
             }
-            let (at, mut bucket) = self.buckets.pop_due(to)?;
+            let (at, bucket) = self.buckets.pop_due(to)?;
             self.buckets.trim(|b| b.live == 0);
-            if bucket.items.len() > bucket.live as usize {
-                // One that moved away and back, or whose place was used again for the same time, is there twice.
-                bucket.items.sort_unstable();
-                bucket.items.dedup();
-            }
+            steps::count(bucket.items.len());
             self.front_to = Some(self.front_to.map_or(at, |before| before.max(at)));
-            let items = bucket.items.iter().filter_map(|&record| Some(Reverse((at, id_of(record, at)?, record))));
-            self.front = items.collect::<Vec<_>>().into();
-            self.front_left = 0;
+            let items = bucket.items.iter().filter_map(|&record| Some((at, id_of(record, at)?, record)));
+            match bucket.more {
+                // Quicker than one after the other.
+                None => self.front = items.collect(),
+                Some(more) => {
+                    self.behind -= more.len();
+                    self.front = *more;
+                    self.front.extend(items);
+                }
+            }
         }
     }
 
     /// Takes what [`Self::first_due`] gave.
     pub(crate) fn take_first(&mut self) {
-        let Reverse((at, _, _)) = self.front.pop().expect("something is due");
+        let (at, _, _) = self.front.pop_first().expect("something is due");
         self.len = self.len.checked_sub(1).expect("what is due was counted");
         self.count_out(at);
     }
@@ -362,34 +426,45 @@ impl DueQueue {
 
     /// The first time at which something is due.
     pub(crate) fn first_time(&self) -> Option<u64> {
-        let front = self.front.peek().map(|Reverse((at, _, _))| *at);
+        let front = self.front.first().map(|&(at, _, _)| at);
         match (front, self.buckets.first()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
     }
 
-    /// Records due by `to` and not yet taken. Exact as long as none of them left early.
+    /// Records due by `to` and not yet taken.
     pub(crate) fn count_due(&self, to: u64) -> u64 {
         let front = if self.front_to.is_some_and(|f| f <= to) {
             self.front.len()
         } else {
-            self.front.iter().filter(|Reverse((at, _, _))| *at <= to).count()
+            self.front.iter().take_while(|(at, _, _)| *at <= to).count()
         };
         front as u64 + self.buckets.due(to).map(|b| u64::from(b.live)).sum::<u64>()
+    }
+
+    /// Bytes it takes, about: items are taken to be as full as their growth leaves them.
+    pub(crate) fn bytes(&self) -> u64 {
+        let in_order = self.front.len() + self.behind;
+        let items = self.len.saturating_sub(in_order) * size_of::<u32>() * 3 / 2;
+        self.buckets.bytes() + (in_a_tree(in_order) * size_of::<Due>() + items) as u64
     }
 
     /// Places that it takes memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        self.buckets.places() + self.front.capacity()
+        self.buckets.places() + self.front.len()
     }
 
     /// Every (time, record) that counts, for the audit: sorted, each once.
     pub(crate) fn entries(&self, counts: impl Fn(u32, u64) -> bool) -> Vec<(u64, u32)> {
-        let front = self.front.iter().map(|Reverse((at, _, record))| (*at, *record));
-        let behind = self.buckets.iter().flat_map(|(at, b)| b.items.iter().map(move |&record| (at, record)));
-        let mut all: Vec<_> = front.chain(behind).filter(|&(at, record)| counts(record, at)).collect();
+        let in_order = |set: &BTreeSet<Due>| set.iter().map(|&(at, _, record)| (at, record)).collect::<Vec<_>>();
+        let behind = self.buckets.iter().flat_map(|(at, b)| {
+            let items = b.items.iter().map(move |&record| (at, record));
+            items.chain(b.more.as_deref().map(in_order).unwrap_or_default())
+        });
+        let mut all: Vec<_> =
+            in_order(&self.front).into_iter().chain(behind).filter(|&(at, record)| counts(record, at)).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -423,6 +498,21 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_many_deadlines_comes_back_as_they_pass() {
+        let mut sums = ByDeadline::new();
+        (0..100_000).for_each(|at| add_units(&mut sums, at, 1));
+        assert!(sums.places() >= 100_000);
+        steps::taken();
+        steps::taken_moves();
+        for at in 0..99_990 {
+            assert_eq!(sums.pop_due(at), Some((at, 1)));
+        }
+        assert!(sums.places() <= 2 * EMPTIED_MIN, "{} places for 10 sums", sums.places());
+        assert!(steps::taken() <= 100_000, "a step for each that passed");
+        assert!(steps::taken_moves() <= 100_000, "as many are moved as passed");
+    }
+
+    #[test]
     fn due_records_come_in_the_order_of_time_and_id_whenever_they_were_put() {
         let id = |n: u32| u128::from(n).to_be_bytes();
         let mut queue = DueQueue::new();
@@ -431,7 +521,7 @@ mod tests {
         }
         queue.insert(90, &id(50), 50);
         let counts = |n: u32, _: u64| (n != 7).then(|| id(n));
-        queue.leave(100, counts);
+        queue.leave(100, &id(7), 7, counts);
         assert_eq!(queue.first_due(89, counts), None);
         let mut order = Vec::new();
         while let Some((_, _, n)) = queue.first_due(100, counts) {
@@ -464,7 +554,7 @@ mod tests {
             let at = if n > 50_000 && n % 3 == 0 { 1_000_000 - u64::from(n) } else { 10 + u64::from(n) };
             queue.insert(at, &id(n), n);
             add_units(&mut sums, at, 1);
-            queue.leave(at, only_the_first);
+            queue.leave(at, &id(n), n, only_the_first);
             take_units(&mut sums, at, 1);
         }
         assert!(queue.places() < 1_000, "{} buckets", queue.places());
@@ -482,14 +572,64 @@ mod tests {
         let only_the_first = |n: u32, _: u64| (n == 0).then(|| id(n));
         queue.insert(5, &id(0), 0);
         queue.insert(5, &id(1), 1);
-        queue.leave(5, only_the_first);
+        queue.leave(5, &id(1), 1, only_the_first);
         assert_eq!(queue.first_due(10, only_the_first), Some((5, id(0), 0)));
         for n in 1..100_000_u32 {
             queue.insert(5, &id(n), n);
-            queue.leave(5, only_the_first);
+            queue.leave(5, &id(n), n, only_the_first);
         }
         assert!(queue.places() < 1_000, "{} kept", queue.places());
         assert_eq!(queue.first_due(10, only_the_first), Some((5, id(0), 0)));
         assert_eq!(queue.len(), 1);
+    }
+
+    /// However many records share a time, each step is bounded, and the order is the same as of few.
+    #[test]
+    fn records_of_one_time_come_in_order_and_no_step_looks_at_all_of_them() {
+        let all = 40 * BUCKET_ITEMS_MAX as u32;
+        let id = |n: u32| u128::from(n.wrapping_mul(2_654_435_761)).to_be_bytes();
+        let mut queue = DueQueue::new();
+        let mut counting: BTreeMap<[u8; 16], u32> = (0..all).map(|n| (id(n), n)).collect();
+        let mut most = 0;
+        let mut step = |counting: &BTreeMap<[u8; 16], u32>, queue: &mut DueQueue, what: &dyn Fn(&mut DueQueue)| {
+            steps::taken();
+            what(queue);
+            most = most.max(steps::taken());
+            assert_eq!(queue.len(), counting.len());
+        };
+        queue.insert(7, &id(0), 0);
+        for n in 1..all {
+            queue.insert(7, &id(n), n);
+        }
+        // Some leave before their time, some of them come back, others leave when their time has come.
+        for n in (0..all).filter(|n| n % 3 == 0) {
+            counting.remove(&id(n));
+            step(&counting, &mut queue, &|queue| {
+                queue.leave(7, &id(n), n, |n, _| counting.contains_key(&id(n)).then(|| id(n)));
+            });
+        }
+        for n in (0..all).filter(|n| n % 9 == 0) {
+            counting.insert(id(n), n);
+            step(&counting, &mut queue, &|queue| queue.insert(7, &id(n), n));
+        }
+        let due = queue.entries(|n, _| counting.contains_key(&id(n)));
+        assert_eq!(due.len(), counting.len());
+        let first = |queue: &mut DueQueue, counting: &BTreeMap<[u8; 16], u32>| {
+            queue.first_due(7, |n, _| counting.contains_key(&id(n)).then(|| id(n)))
+        };
+        assert!(first(&mut queue, &counting).is_some());
+        for n in (0..all).filter(|n| n % 5 == 1 && n % 3 != 0) {
+            counting.remove(&id(n));
+            step(&counting, &mut queue, &|queue| {
+                queue.leave(7, &id(n), n, |n, _| counting.contains_key(&id(n)).then(|| id(n)));
+            });
+        }
+        while let Some((expected, n)) = counting.first_key_value().map(|(&id, &n)| (id, n)) {
+            assert_eq!(first(&mut queue, &counting), Some((7, expected, n)));
+            counting.pop_first();
+            step(&counting, &mut queue, &DueQueue::take_first);
+        }
+        assert_eq!(first(&mut queue, &counting), None);
+        assert!(most <= 4 * BUCKET_ITEMS_MAX, "{most} of {all} records were looked at in one step");
     }
 }

@@ -39,12 +39,11 @@ impl Found {
 pub(crate) struct IdIndex {
     hash: IndexHash,
     places: Places,
-    len: usize,
 }
 
 impl IdIndex {
     pub(crate) fn new(hash: IndexHash) -> Self {
-        Self { hash, places: Places::new(TABLES), len: 0 }
+        Self { hash, places: Places::new(TABLES) }
     }
 
     /// The hash of an id, for [`Self::touch`] and [`Self::likely`].
@@ -53,8 +52,13 @@ impl IdIndex {
         self.hash.of(id)
     }
 
+    /// Bytes it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.places.bytes()
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.places.len()
     }
 
     /// Finds an id's record; `id_of` reads the id of a candidate.
@@ -79,11 +83,9 @@ impl IdIndex {
     #[inline]
     pub(crate) fn insert(&mut self, id: &[u8; 16], found: Found) {
         self.places.insert(self.hash.of(id), found.tagged());
-        self.len += 1;
     }
 
     pub(crate) fn remove(&mut self, id: &[u8; 16], found: Found) {
         self.places.remove(self.hash.of(id), found.tagged());
-        self.len -= 1;
     }
 }

@@ -6,14 +6,12 @@
 //! **Owns** the counts of promise 7. **Must never** count an offer whose sale has ended: callers ask that first.
 //! **Read next**: [`super::offers`].
 
-use hashbrown::HashTable;
-
 use super::due::{ByDeadline, add_units, take_units};
 use super::places::Places;
 use super::records::NONE;
 use super::seed::IndexHash;
 use super::slab::{FrozenSlab, Placed, Slab};
-use crate::types::LimitKey;
+use crate::types::{LimitKey, text_bytes};
 
 const TABLES: usize = 256;
 
@@ -89,6 +87,15 @@ pub(crate) struct Count {
 impl Count {
     fn empty() -> Self {
         Self { offer: NONE, holds: Holds::None, sold: 0, kept: 0 }
+    }
+
+    /// Bytes of holds that do not fit it.
+    fn heap_bytes(&self) -> usize {
+        match &self.holds {
+            Holds::None | Holds::One { .. } => 0,
+            Holds::Few(_) => size_of::<Few>(),
+            Holds::Many(many) => size_of::<Many>() + many.sums.bytes() as usize,
+        }
     }
 
     fn is_zero(&self) -> bool {
@@ -213,6 +220,9 @@ impl Placed for KeyRecord {
     fn vacant() -> Self {
         Self { text: None, carried: 0, more: 0, first: Count::empty() }
     }
+    fn heap_bytes(&self) -> u64 {
+        self.text.as_ref().map_or(0, |text| text_bytes(text.as_str()))
+    }
 }
 
 /// A count of a key in an offer beyond its first.
@@ -258,7 +268,10 @@ pub(crate) struct Keys {
     /// Places by text.
     index: Places,
     more: Slab<MoreCount>,
-    more_index: HashTable<u32>,
+    /// Places of those by key and offer.
+    more_index: Places,
+    /// Bytes of holds that do not fit their counts.
+    holds: usize,
     /// Counters of each offer.
     of_offer: Vec<u64>,
     counts: u64,
@@ -296,13 +309,20 @@ impl Keys {
             records: Slab::new(),
             index: Places::new(TABLES),
             more: Slab::new(),
-            more_index: HashTable::new(),
+            more_index: Places::new(TABLES),
+            holds: 0,
             of_offer: Vec::new(),
             counts: 0,
             ended: 0,
             ended_offers: Vec::new(),
             to_drop: (0, 0),
         }
+    }
+
+    /// Bytes it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let holds = (self.of_offer.capacity() * size_of::<u64>() + self.ended_offers.capacity() + self.holds) as u64;
+        self.records.bytes() + self.index.bytes() + self.more.bytes() + self.more_index.bytes() + holds
     }
 
     /// Counters that count.
@@ -344,7 +364,7 @@ impl Keys {
 
     fn drop_if_ended(&mut self, key: u32, offer: u32) {
         if offer != NONE && self.ended_offers[offer as usize] {
-            *self.count_mut(key, offer) = Count { offer, ..Count::empty() };
+            self.change_count(key, offer, |count| *count = Count { offer, ..Count::empty() });
             self.ended -= 1;
             self.drop_if_zero(key, offer);
         }
@@ -433,7 +453,8 @@ impl Keys {
         if record.carried > 0 || record.more > 0 || record.first.offer != NONE {
             return;
         }
-        let hash = self.hash.of(record.text.as_ref().expect("present").as_str().as_bytes());
+        let text = record.text.as_ref().expect("present");
+        let hash = self.hash.of(text.as_str().as_bytes());
         self.index.remove(hash, key);
         self.records.remove(key);
     }
@@ -450,11 +471,11 @@ impl Keys {
     }
 
     fn find_more(&self, key: u32, offer: u32) -> Option<u32> {
-        let is_it = |&at: &u32| {
+        let is_it = |at: u32| {
             let m = self.more.get(at);
             m.key == key && m.count.offer == offer
         };
-        self.more_index.find(pair_hash(&self.hash, key, offer), is_it).copied()
+        self.more_index.find(pair_hash(&self.hash, key, offer), is_it)
     }
 
     fn count_mut(&mut self, key: u32, offer: u32) -> &mut Count {
@@ -479,11 +500,7 @@ impl Keys {
         }
         record.more += 1;
         let at = self.more.insert(MoreCount { key, count });
-        let (records, hash) = (&self.more, &self.hash);
-        self.more_index.insert_unique(pair_hash(hash, key, offer), at, |&at| {
-            let m = records.get(at);
-            pair_hash(hash, m.key, m.count.offer)
-        });
+        self.more_index.insert(pair_hash(&self.hash, key, offer), at);
         &mut self.more.get_mut(at).count
     }
 
@@ -501,27 +518,39 @@ impl Keys {
         if !count.has_due_of_many(time) {
             return count.used(time);
         }
+        self.change_count(key, offer, |count| {
+            if let Holds::Many(many) = &mut count.holds {
+                many.drop_due(time);
+            }
+            count.used(time)
+        })
+    }
+
+    /// Changes what a count holds.
+    #[inline]
+    fn change_count<T>(&mut self, key: u32, offer: u32, change: impl FnOnce(&mut Count) -> T) -> T {
         let count = self.count_mut(key, offer);
-        if let Holds::Many(many) = &mut count.holds {
-            many.drop_due(time);
-        }
-        count.used(time)
+        let before = count.heap_bytes();
+        let changed = change(count);
+        let after = count.heap_bytes();
+        self.holds = self.holds - before + after;
+        changed
     }
 
     pub(crate) fn hold(&mut self, key: u32, offer: u32, until: u64, units: u32) {
-        self.count_mut(key, offer).hold(until, units);
+        self.change_count(key, offer, |count| count.hold(until, units));
     }
 
     /// A live hold ended early.
     pub(crate) fn unhold(&mut self, key: u32, offer: u32, until: u64, units: u32) {
-        self.count_mut(key, offer).unhold(until, units);
+        self.change_count(key, offer, |count| count.unhold(until, units));
         self.drop_if_zero(key, offer);
     }
 
     /// Holds due by `time` are dropped from the count, if they still are in it.
     pub(crate) fn settle(&mut self, key: u32, offer: u32, time: u64) {
         if self.count(key, offer).is_some() {
-            self.count_mut(key, offer).settle(time);
+            self.change_count(key, offer, |count| count.settle(time));
             self.drop_if_zero(key, offer);
         }
     }
@@ -569,8 +598,7 @@ impl Keys {
             if !self.more.get(at).count.is_zero() {
                 return;
             }
-            let entry = self.more_index.find_entry(pair_hash(&self.hash, key, offer), |&a| a == at);
-            entry.unwrap_or_else(|_| panic!("count {at} is not indexed")).remove();
+            self.more_index.remove(pair_hash(&self.hash, key, offer), at);
             self.more.remove(at);
             self.records.get_mut(key).more -= 1;
         }

@@ -41,7 +41,9 @@ enum Class {
 pub(crate) struct Remembered {
     class: Class,
     at: u64,
-    id_time: u64,
+    id: [u8; 16],
+    /// As [`Found::tagged`] has it.
+    record: u32,
 }
 
 const CLASSES: [Class; 3] = [Class::Sold, Class::Ended, Class::Refused];
@@ -80,6 +82,10 @@ impl Memory {
     /// Ended ones, refusals and fences.
     pub(crate) fn remembered(&self) -> u64 {
         self.by_id.len() as u64
+    }
+    /// Bytes of all queues: of reservations, of refusals, and of both by id.
+    pub(crate) fn bytes(&self) -> [u64; 3] {
+        [self.sold.bytes() + self.ended.bytes(), self.refused.bytes(), self.by_id.bytes()]
     }
     /// Lengths of all queues, for the audit: sold, ended, refused, by id.
     pub(crate) fn lengths(&self) -> [usize; 4] {
@@ -286,7 +292,7 @@ impl State {
             }
         }
         // The record is gone: queues drop it when they come to it.
-        self.leave_memory(Remembered { class, at, id_time: coarse_id_time(id.as_bytes()) });
+        self.leave_memory(Remembered { class, at, id: *id.as_bytes(), record: found.tagged() });
     }
 
     /// An order goes with its reservation; the reservation that a late payment was given stays for its own time.
@@ -313,17 +319,17 @@ impl State {
     pub(crate) fn remembered_as(&self, at: u32) -> Option<Remembered> {
         let r = self.reservations.try_get(at).filter(|_| at != NONE)?;
         let (class, time) = class_of_reservation(&self.orders.records, r)?;
-        Some(Remembered { class, at: time, id_time: coarse_id_time(&r.id) })
+        Some(Remembered { class, at: time, id: r.id, record: Found::Reservation(at).tagged() })
     }
 
     /// What stood there no longer does: its record is gone, or says so.
     pub(crate) fn leave_memory(&mut self, was: Remembered) {
-        let Remembered { class, at, id_time } = was;
+        let Remembered { class, at, id, record } = was;
         let Self { memory, reservations, orders, refused, .. } = self;
         let of = Records { reservations, orders: &orders.records, refused };
-        memory.queue(class).leave(at, |tagged, at| of.id_in(class, tagged, at));
+        memory.queue(class).leave(at, &id, record, |tagged, at| of.id_in(class, tagged, at));
         if class != Class::Sold {
-            memory.by_id.leave(id_time, |tagged, at| of.capped_id(tagged, at));
+            memory.by_id.leave(coarse_id_time(&id), &id, record, |tagged, at| of.capped_id(tagged, at));
         }
     }
 

@@ -11,6 +11,7 @@
 //! **Owns** every byte that decides. **Must never** let the order of a hash table or a place in a slab decide anything.
 //! **Read next**: [`records`], [`due`], [`offers`], [`orders`], [`memory`].
 
+mod bytes;
 pub(crate) mod due;
 pub(crate) mod ids;
 pub(crate) mod keys;
@@ -25,7 +26,6 @@ pub(crate) mod slab;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::command::Command;
@@ -37,6 +37,7 @@ use ids::{Found, IdIndex};
 use keys::Keys;
 use offers::OfferSums;
 use orders::Orders;
+use places::Places;
 use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, UnknownName, UsedReference};
 use seed::{IndexHash, IndexSeed};
 use slab::Slab;
@@ -45,6 +46,11 @@ use slab::Slab;
 pub(crate) type LineList = SmallVec<[LineRecord; 2]>;
 /// Limit keys of a reservation, copied out.
 pub(crate) type KeyList = SmallVec<[u32; 4]>;
+
+/// Tables of an index over offers: one that grows moves so little of it.
+const OFFER_TABLES: usize = 256;
+/// The same over references, which may be 64 million.
+const REFERENCE_TABLES: usize = 1_024;
 
 /// How many records of a kind there may be. Tests have smaller ones.
 #[derive(Debug, Clone, Copy)]
@@ -96,12 +102,14 @@ pub(crate) struct State {
     pub(crate) hash: IndexHash,
     pub(crate) owned: Vec<bool>,
     pub(crate) sums: Vec<OfferSums>,
+    /// Deadlines of all offers, each counted once an offer.
+    pub(crate) offer_deadlines: usize,
     pub(crate) by_sku: BTreeMap<Sku, u32>,
     pub(crate) by_sale: BTreeMap<(SaleId, Sku), u32>,
-    pub(crate) offer_index: HashTable<u32>,
-    pub(crate) reference_index: HashTable<u32>,
+    pub(crate) offer_index: Places,
+    pub(crate) reference_index: Places,
     /// References of returns by the fingerprint of what was returned: the one way to them once the reservation is forgotten.
-    pub(crate) return_index: HashTable<u32>,
+    pub(crate) return_index: Places,
     pub(crate) ids: IdIndex,
     pub(crate) expiry: DueQueue,
     pub(crate) edges: BTreeSet<(u64, u32)>,
@@ -135,11 +143,12 @@ impl State {
             orders: Orders::new(),
             owned: vec![false; usize::from(limits::SLOTS)],
             sums: Vec::new(),
+            offer_deadlines: 0,
             by_sku: BTreeMap::new(),
             by_sale: BTreeMap::new(),
-            offer_index: HashTable::new(),
-            reference_index: HashTable::new(),
-            return_index: HashTable::new(),
+            offer_index: Places::new(OFFER_TABLES),
+            reference_index: Places::new(REFERENCE_TABLES),
+            return_index: Places::new(REFERENCE_TABLES),
             ids: IdIndex::new(hash.clone()),
             expiry: DueQueue::new(),
             edges: BTreeSet::new(),

@@ -60,11 +60,6 @@ impl OfferSums {
         }
     }
 
-    /// A live hold ended early or moved.
-    pub(crate) fn unhold(&mut self, until: u64, units: u32) {
-        take_units(&mut self.until, until, u64::from(units));
-    }
-
     /// Deadlines that it takes memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
@@ -99,7 +94,7 @@ fn offer_hash(hash: &IndexHash, offer: &OfferKey) -> u64 {
 impl State {
     #[inline]
     pub(crate) fn find_offer(&self, offer: &OfferKey) -> Option<u32> {
-        self.offer_index.find(offer_hash(&self.hash, offer), |&at| self.offers.get(at).key == *offer).copied()
+        self.offer_index.find(offer_hash(&self.hash, offer), |at| self.offers.get(at).key == *offer)
     }
 
     pub(crate) fn find_product(&self, offer: &OfferKey) -> Option<u32> {
@@ -114,8 +109,7 @@ impl State {
         assert_eq!(at as usize, self.sums.len(), "offers are never removed");
         self.sums.push(OfferSums::new(&key));
         self.keys.add_offer(ended);
-        let (offers, hash) = (&self.offers, &self.hash);
-        self.offer_index.insert_unique(offer_hash(hash, &key), at, |&at| offer_hash(hash, &offers.get(at).key));
+        self.offer_index.insert(offer_hash(&self.hash, &key), at);
         self.put_edge(at, edge.filter(|_| !ended));
         if ended {
             let plain = self.products.get(product).plain;
@@ -208,12 +202,14 @@ impl State {
         {
             self.first_deadlines.pop_first();
             let sums = &mut self.sums[at as usize];
+            self.offer_deadlines -= sums.until.len();
             let mut due = 0;
             while let Some((_, units)) = sums.until.pop_due(self.time) {
                 due += units;
             }
             sums.until.trim(|&units| units == 0);
             sums.listed = sums.until.first();
+            self.offer_deadlines += sums.until.len();
             self.first_deadlines.extend(sums.listed.map(|first| (first, at)));
             self.add_due(at, due);
         }
@@ -253,12 +249,22 @@ impl State {
             return self.add_due(at, u64::from(units));
         }
         let sums = &mut self.sums[at as usize];
+        let before = sums.until.len();
         add_units(&mut sums.until, until, u64::from(units));
+        self.offer_deadlines += sums.until.len() - before;
         if sums.listed.is_none_or(|first| until < first) {
             let before = sums.listed.replace(until);
             before.map(|first| self.first_deadlines.remove(&(first, at)));
             self.first_deadlines.insert((until, at));
         }
+    }
+
+    /// A live hold ended early or moved: it was to end at that deadline.
+    pub(crate) fn unhold(&mut self, at: u32, until: u64, units: u32) {
+        let sums = &mut self.sums[at as usize];
+        self.offer_deadlines -= sums.until.len();
+        take_units(&mut sums.until, until, u64::from(units));
+        self.offer_deadlines += sums.until.len();
     }
 
     /// Where units go that leave a hold or a sale: an ended sale's to the plain offer.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::State;
+use super::due::in_a_tree;
 use super::ids::Found;
 use super::records::{Head, NONE};
 use super::slab::{Placed, Slab};
@@ -24,7 +25,7 @@ use crate::order::{
     ClientSecret, Ending, Money, ParkReason, Payment, PaymentState, Phase, ProviderId, QueueStats, Sealed, Step,
     WorkClass, WorkerId,
 };
-use crate::types::{LedgerTime, ReservationId};
+use crate::types::{LedgerTime, ReservationId, text_bytes};
 
 /// Lanes of ready work: class times (normal, suspect).
 pub(crate) const LANES: usize = 4;
@@ -118,6 +119,15 @@ impl Cold {
         hash.update(payment.as_bytes());
         hash.update(contact.as_bytes());
         (self.payment, self.contact, self.sealed_hash) = (payment, contact, hash.digest());
+    }
+    /// Bytes it takes, with its counts of references.
+    fn bytes(&self) -> u64 {
+        let sealed = |sealed: &Sealed| sealed.as_bytes().len() as u64;
+        let text = |id: Option<&ProviderId>| id.map_or(0, |id| text_bytes(id.as_str()));
+        let payments = self.payments.iter().map(|p| text(Some(&p.id)) + text(p.refund.as_ref()));
+        let texts = text(self.intent.as_ref()) + self.secret.as_ref().map_or(0, |secret| text_bytes(secret.as_str()));
+        let fixed = size_of::<Self>() + 2 * size_of::<usize>() + self.payments.capacity() * size_of::<Payment>();
+        fixed as u64 + sealed(&self.payment) + sealed(&self.contact) + texts + payments.sum::<u64>()
     }
     /// Whether money must go back.
     pub(crate) fn owes(&self) -> bool {
@@ -372,14 +382,32 @@ pub(crate) struct Orders {
     /// Orders given to workers, by class.
     pub(crate) given: [u64; 2],
     pub(crate) queues: Queues,
+    /// Bytes of what is read seldom, of all records.
+    cold_bytes: u64,
 }
 
 impl Orders {
     pub(crate) fn new() -> Self {
-        Self { records: Slab::new(), sequence: 0, turns: 0, stray_turn: 0, given: [0; 2], queues: Queues::default() }
+        Self {
+            records: Slab::new(),
+            sequence: 0,
+            turns: 0,
+            stray_turn: 0,
+            given: [0; 2],
+            queues: Queues::default(),
+            cold_bytes: 0,
+        }
     }
     pub(crate) fn get(&self, at: u32) -> &Order {
         self.records.get(at)
+    }
+
+    /// Bytes they take, about: an open order stands in two or three queues.
+    pub(crate) fn bytes(&self) -> u64 {
+        const BY_ID: usize = size_of::<([u8; 16], u32)>();
+        const QUEUED: usize = size_of::<((u32, u64), u32)>() + size_of::<((u64, [u8; 16]), u32)>();
+        let queues = in_a_tree(self.records.len() * BY_ID + self.queues.open as usize * QUEUED);
+        self.records.bytes() + self.cold_bytes + queues as u64
     }
 }
 
@@ -441,6 +469,8 @@ impl State {
         let order = self.orders.get(at);
         let seat = self.seat(order);
         let Self { orders, .. } = self;
+        let cold = orders.records.get(at).cold().bytes();
+        orders.cold_bytes = if present { orders.cold_bytes + cold } else { orders.cold_bytes - cold };
         orders.queues.put(orders.records.get(at), at, seat, present);
         self.digest_order(at, present);
     }

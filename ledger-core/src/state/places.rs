@@ -4,22 +4,37 @@
 //! or a few words on: a look-up, and the insertion that follows when nothing is found, wait for one cache line mostly (a table with
 //! its tags apart, as hashbrown's, for two or three), and for no record but the one that is meant. A word's position rises with
 //! its hash, so growing copies the words nearly in order. Many small tables, since growing one with millions of words at once
-//! has cost a leader its leadership.
+//! has cost a leader its leadership; a table that few words are left in gives its memory back.
 //! **Owns** where a record is found. **Must never** be iterated for a decision. **Read next**: [`super::ids`], [`super::keys`].
+
+use super::due::steps;
 
 /// Words of the smallest table: a cache line.
 const WORDS_MIN: usize = 8;
+/// A table with fewer than one word in so many taken becomes smaller.
+const SPARSE: usize = 8;
 
 /// Places by hash. One hash may stand for several.
 pub(crate) struct Places {
     tables: Vec<Table>,
+    len: usize,
 }
 
 impl Places {
     /// An empty one of so many tables, a power of two.
     pub(crate) fn new(tables: usize) -> Self {
         assert!(tables.is_power_of_two(), "{tables} tables");
-        Self { tables: (0..tables).map(|_| Table::default()).collect() }
+        Self { tables: (0..tables).map(|_| Table::default()).collect(), len: 0 }
+    }
+
+    /// Bytes that its places take: tables are two thirds full while they fill, and what was taken out is room for others.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.len * size_of::<u64>() * 3 / 2 + self.tables.len() * size_of::<Table>()) as u64
+    }
+
+    /// Places in it.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// The table of a hash: by other bits than those that it keeps.
@@ -47,6 +62,7 @@ impl Places {
     pub(crate) fn insert(&mut self, hash: u64, place: u32) {
         let table = self.table(hash);
         self.tables[table].insert(hash as u32, place);
+        self.len += 1;
     }
 
     /// The most words that one look-up may have to walk over.
@@ -63,6 +79,7 @@ impl Places {
     pub(crate) fn remove(&mut self, hash: u64, place: u32) {
         let table = self.table(hash);
         self.tables[table].remove(hash as u32, place);
+        self.len -= 1;
     }
 }
 
@@ -123,7 +140,7 @@ impl Table {
     #[inline]
     fn insert(&mut self, hash: u32, place: u32) {
         if 4 * (self.taken + 1) > 3 * self.words.len() {
-            self.grow();
+            self.resize(self.words.len() * 3 / 2);
         }
         self.taken += 1;
         self.put(word(hash, place));
@@ -140,8 +157,9 @@ impl Table {
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self) {
-        let wanted = (self.words.len() * 3 / 2).next_multiple_of(WORDS_MIN).max(WORDS_MIN);
+    fn resize(&mut self, words: usize) {
+        let wanted = words.next_multiple_of(WORDS_MIN).max(WORDS_MIN);
+        steps::moved(self.words.len());
         let before = std::mem::replace(&mut self.words, vec![FREE; wanted]);
         before.into_iter().filter(|&word| word != FREE).for_each(|word| self.put(word));
     }
@@ -161,6 +179,9 @@ impl Table {
         }
         self.words[hole] = FREE;
         self.taken -= 1;
+        if SPARSE * self.taken < self.words.len() && self.words.len() > WORDS_MIN {
+            self.resize(2 * self.taken);
+        }
     }
 }
 
@@ -210,6 +231,28 @@ mod tests {
             model.iter().for_each(|(&place, &hash)| places.remove(hash, place));
             assert!(places.tables.iter().all(|t| t.taken == 0 && t.words.iter().all(|&w| w == FREE)));
         }
+    }
+
+    #[test]
+    fn tables_grow_and_shrink_one_at_a_time_and_give_their_memory_back() {
+        let records = 300_000_u32;
+        let (mut state, mut places) = (1, Places::new(256));
+        let hashes: Vec<u64> = (0..records).map(|_| random(&mut state)).collect();
+        let words = |places: &Places| places.tables.iter().map(|table| table.words.len()).sum::<usize>();
+        steps::taken_moves();
+        let mut most = 0;
+        for (place, &hash) in (0..).zip(&hashes) {
+            places.insert(hash, place);
+            most = most.max(steps::taken_moves());
+        }
+        let peak = words(&places);
+        for (place, &hash) in (0..).zip(&hashes) {
+            assert!(places.find(hash, |found| found == place).is_some());
+            places.remove(hash, place);
+            most = most.max(steps::taken_moves());
+        }
+        assert!(most <= 2 * peak / 256, "{most} words of {peak} were moved for one record");
+        assert_eq!(words(&places), 256 * WORDS_MIN, "of {peak}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::orders::LANES;
 use super::slab::Placed;
 use crate::ledger::Position;
 use crate::outcome::{Brief, Status};
-use crate::types::{LedgerTime, OfferKey, Policy, ReservationId, Sku, Slot};
+use crate::types::{LedgerTime, OfferKey, Policy, ReservationId, Sku, Slot, text_bytes};
 
 /// No place: an empty reference into a slab.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -206,6 +206,10 @@ impl Placed for Extra {
     fn vacant() -> Self {
         Self::default()
     }
+    fn heap_bytes(&self) -> u64 {
+        // One fits.
+        if self.lines.len() > 1 { (self.lines.len() * size_of::<LineRecord>()) as u64 } else { 0 }
+    }
 }
 
 /// Why an id never executed, in brief; `detail` and `offer` mean what the reason says they do.
@@ -330,6 +334,14 @@ impl Placed for UnknownName {
     fn vacant() -> Self {
         Self(None)
     }
+    fn heap_bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, key_bytes)
+    }
+}
+
+/// Bytes of an offer's key beside its own place.
+fn key_bytes(key: &OfferKey) -> u64 {
+    text_bytes(key.sku.as_str()) + key.sale.as_ref().map_or(0, |sale| text_bytes(sale.as_str()))
 }
 
 /// A used reference of a product: hashes instead of texts, and the one number its answer needs.
@@ -368,6 +380,11 @@ impl Placed for Offer {
     }
     fn vacant() -> Self {
         unreachable!("offers are never removed")
+    }
+    /// With the copies of its key in the indexes by name, and as the codec writes it.
+    fn heap_bytes(&self) -> u64 {
+        let text = self.key.sku.as_str().len() + self.key.sale.as_ref().map_or(0, |sale| sale.as_str().len());
+        3 * key_bytes(&self.key) + text as u64
     }
 }
 

@@ -42,18 +42,18 @@ impl State {
         }
         let name = name_of(sku, reference);
         let found =
-            self.reference_index.find(name_hash(&self.hash, name), |&at| self.references.get(at).name == name)?;
-        Some(*self.references.get(*found))
+            self.reference_index.find(name_hash(&self.hash, name), |at| self.references.get(at).name == name)?;
+        Some(*self.references.get(found))
     }
 
     /// How many units a return brought that had this reference and content, whatever became of its reservation since.
     pub(crate) fn find_return(&self, fingerprint: u64, reference: &Reference) -> Option<u64> {
-        let is_it = |&at: &u32| {
+        let is_it = |at: u32| {
             let used = self.references.get(at);
             used.fingerprint == fingerprint && used.name == name_of(&self.products.get(used.product).sku, reference)
         };
         let found = self.return_index.find(fingerprint_hash(&self.hash, fingerprint), is_it)?;
-        Some(self.references.get(*found).units)
+        Some(self.references.get(found).units)
     }
 
     /// Whether products can take one more reference each.
@@ -83,12 +83,9 @@ impl State {
     pub(crate) fn add_reference(&mut self, used: UsedReference) {
         let at = self.references.insert(used);
         self.digest_reference(&used);
-        let (references, hash) = (&self.references, &self.hash);
-        let of_name = |&at: &u32| name_hash(hash, references.get(at).name);
-        self.reference_index.insert_unique(name_hash(hash, used.name), at, of_name);
+        self.reference_index.insert(name_hash(&self.hash, used.name), at);
         if used.units > 0 {
-            let of_return = |&at: &u32| fingerprint_hash(hash, references.get(at).fingerprint);
-            self.return_index.insert_unique(fingerprint_hash(hash, used.fingerprint), at, of_return);
+            self.return_index.insert(fingerprint_hash(&self.hash, used.fingerprint), at);
         }
     }
 }

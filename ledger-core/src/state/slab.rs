@@ -2,8 +2,9 @@
 //!
 //! **What it is.** Records live in chunks of [`CHUNK`]. A chunk is owned until [`Slab::freeze`] shares it; the next write to a
 //! shared chunk copies that chunk alone, or takes it back uncopied when the frozen view is gone. An owned chunk costs a
-//! tag check to write, no atomic.
-//! **Owns** placement and the free list. **Must never** give meaning to an index: places differ between replicas.
+//! tag check to write, no atomic. New records go to the chunk that lost one last, so that others run empty after a peak; an
+//! empty chunk gives its memory back.
+//! **Owns** placement and what is vacant. **Must never** give meaning to an index: places differ between replicas.
 //! **Read next**: [`super::due`].
 
 use std::sync::Arc;
@@ -11,12 +12,20 @@ use std::sync::Arc;
 /// Records a chunk holds: small enough to copy in about a microsecond, large enough that freezing five million takes milliseconds.
 pub(crate) const CHUNK: usize = 128;
 
+/// A bit for each place of a chunk.
+type Places = u128;
+const _: () = assert!(CHUNK == Places::BITS as usize);
+
 /// A record that can leave its place empty.
 pub(crate) trait Placed: Clone {
     /// Whether the place is empty.
     fn is_vacant(&self) -> bool;
     /// An empty place.
     fn vacant() -> Self;
+    /// Bytes that it takes beside its place: the same for as long as it has one.
+    fn heap_bytes(&self) -> u64 {
+        0
+    }
 }
 
 #[derive(Clone)]
@@ -30,14 +39,22 @@ pub(crate) struct FrozenSlab<T>(Vec<Arc<Vec<T>>>);
 
 /// The slab.
 pub(crate) struct Slab<T> {
+    /// The records of each: as many as its highest place ever taken since it was empty.
     chunks: Vec<Chunk<T>>,
-    free: Vec<u32>,
+    /// The vacant places of each.
+    vacant: Vec<Places>,
+    /// The chunks with vacant places, each once; the last one takes the next record.
+    partial: Vec<u32>,
+    /// Memory of a chunk that ran empty last, so that one record which comes and goes costs no allocation each time.
+    spare: Vec<T>,
     len: usize,
+    /// [`Placed::heap_bytes`] of all records.
+    heap: u64,
 }
 
 impl<T: Placed> Slab<T> {
     pub(crate) fn new() -> Self {
-        Self { chunks: Vec::new(), free: Vec::new(), len: 0 }
+        Self { chunks: Vec::new(), vacant: Vec::new(), partial: Vec::new(), spare: Vec::new(), len: 0, heap: 0 }
     }
 
     /// Records present.
@@ -45,7 +62,12 @@ impl<T: Placed> Slab<T> {
         self.len
     }
 
-    /// Places ever used.
+    /// Bytes that its records take. Vacant places among them are room for others.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.len * size_of::<T>()) as u64 + self.heap
+    }
+
+    /// No record has a place from here on.
     pub(crate) fn places(&self) -> u32 {
         let last = self.chunks.last().map_or(0, Self::filled);
         (self.chunks.len().saturating_sub(1) * CHUNK + last) as u32
@@ -100,17 +122,33 @@ impl<T: Placed> Slab<T> {
 
     pub(crate) fn insert(&mut self, record: T) -> u32 {
         self.len += 1;
-        if let Some(at) = self.free.pop() {
-            *self.get_mut(at) = record;
-            return at;
+        self.heap += record.heap_bytes();
+        let chunk = match self.partial.last() {
+            Some(&chunk) => chunk as usize,
+            None => {
+                let chunk = u32::try_from(self.chunks.len()).expect("a slab has fewer than 2^32 records");
+                self.chunks.push(Chunk::Own(Vec::new()));
+                self.vacant.push(Places::MAX);
+                self.partial.push(chunk);
+                chunk as usize
+            }
+        };
+        let place = self.vacant[chunk].trailing_zeros() as usize;
+        self.vacant[chunk] &= self.vacant[chunk] - 1;
+        if self.vacant[chunk] == 0 {
+            self.partial.pop();
         }
-        if self.chunks.last().is_none_or(|c| Self::filled(c) >= CHUNK) {
-            self.chunks.push(Chunk::Own(Vec::with_capacity(CHUNK)));
+        let records = Self::own(&mut self.chunks[chunk]);
+        if place < records.len() {
+            records[place] = record;
+        } else {
+            if records.capacity() == 0 {
+                *records = std::mem::take(&mut self.spare);
+                records.reserve_exact(CHUNK);
+            }
+            records.push(record);
         }
-        let last = self.chunks.len() - 1;
-        let records = Self::own(&mut self.chunks[last]);
-        records.push(record);
-        u32::try_from(last * CHUNK + records.len() - 1).expect("a slab holds fewer than 2^32 records")
+        u32::try_from(chunk * CHUNK + place).expect("a slab holds fewer than 2^32 records")
     }
 
     fn filled(chunk: &Chunk<T>) -> usize {
@@ -128,9 +166,34 @@ impl<T: Placed> Slab<T> {
     pub(crate) fn remove(&mut self, at: u32) -> T {
         let gone = std::mem::replace(self.get_mut(at), T::vacant());
         assert!(!gone.is_vacant(), "place {at} was emptied twice");
-        self.free.push(at);
+        self.heap -= gone.heap_bytes();
+        let (chunk, place) = (at as usize / CHUNK, at as usize % CHUNK);
+        if self.vacant[chunk] == 0 {
+            self.partial.push(chunk as u32);
+        }
+        self.vacant[chunk] |= 1 << place;
         self.len -= 1;
+        if self.vacant[chunk] == Places::MAX {
+            self.free(chunk);
+        }
         gone
+    }
+
+    /// Gives back the memory of a chunk without records.
+    #[cold]
+    fn free(&mut self, chunk: usize) {
+        self.spare = std::mem::take(Self::own(&mut self.chunks[chunk]));
+        self.spare.clear();
+    }
+
+    /// Places that it takes memory for.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> usize {
+        let of_chunk = |chunk: &Chunk<T>| match chunk {
+            Chunk::Own(records) => records.capacity(),
+            Chunk::Shared(records) => records.capacity(),
+        };
+        self.chunks.iter().map(of_chunk).sum::<usize>() + self.spare.capacity()
     }
 
     /// All records with their places, in order of places.
@@ -202,5 +265,60 @@ mod tests {
         *slab.get_mut(200) = 1;
         assert_eq!(*slab.get(200), 1);
         assert_eq!(slab.len(), 301);
+    }
+
+    #[test]
+    fn memory_of_a_peak_comes_back_and_every_place_is_used_again() {
+        let mut slab = Slab::new();
+        let peak = 100 * CHUNK as u64;
+        let places: Vec<u32> = (0..peak).map(|n| slab.insert(n)).collect();
+        assert_eq!(places, (0..peak as u32).collect::<Vec<_>>(), "in order while nothing was removed");
+        // One in a thousand stays: as records that are kept longer than the others.
+        let stays = |at: u32| at % 1_000 == 999;
+        places.iter().filter(|&&at| !stays(at)).for_each(|&at| {
+            assert_eq!(slab.remove(at), u64::from(at));
+        });
+        let kept = places.iter().filter(|&&at| stays(at)).count();
+        assert_eq!(slab.len(), kept);
+        assert!(slab.allocated() <= (kept + 1) * CHUNK, "{} places for {kept} records", slab.allocated());
+        assert_eq!(
+            slab.iter().map(|(at, _)| at).collect::<Vec<_>>(),
+            (0..peak as u32).filter(|&at| stays(at)).collect::<Vec<_>>()
+        );
+        assert_eq!(slab.try_get(0), None, "its chunk is gone");
+        // What comes next fills what is there before it takes more.
+        let again: std::collections::BTreeSet<u32> = (0..peak - kept as u64).map(|n| slab.insert(n)).collect();
+        assert!(again.len() == peak as usize - kept && again.iter().all(|&at| u64::from(at) < peak && !stays(at)));
+        assert_eq!(slab.insert(7), peak as u32);
+    }
+
+    #[test]
+    fn record_that_comes_and_goes_takes_no_memory_each_time() {
+        let mut slab = Slab::new();
+        let at = slab.insert(1_u64);
+        slab.remove(at);
+        let memory = slab.spare.as_ptr();
+        for n in 0..10 {
+            let at = slab.insert(n);
+            assert_eq!((slab.get(at), slab.spare.capacity()), (&n, 0));
+            slab.remove(at);
+            assert_eq!(slab.spare.as_ptr(), memory);
+        }
+    }
+
+    #[test]
+    fn chunk_that_runs_empty_under_a_frozen_view_stays_in_the_view() {
+        let mut slab = Slab::new();
+        (0..CHUNK as u64).for_each(|n| assert_eq!(slab.insert(n), n as u32));
+        let frozen = slab.freeze();
+        (0..CHUNK as u32).for_each(|at| assert_eq!(slab.remove(at), u64::from(at)));
+        assert_eq!((slab.len(), frozen.iter().count()), (0, CHUNK));
+        assert_eq!(slab.insert(5), 0);
+        assert_eq!(*frozen.get(0), 0);
+        // It is empty again, and shared so.
+        slab.remove(0);
+        let empty = slab.freeze();
+        assert_eq!((slab.insert(6), empty.iter().count()), (0, 0));
+        assert_eq!((slab.remove(0), slab.allocated()), (6, CHUNK));
     }
 }
