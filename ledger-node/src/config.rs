@@ -78,6 +78,8 @@ pub struct NodeConfig {
     pub runtime_threads: usize,
     /// Memory taken and touched at the start; 0: none.
     pub memory_reserve_bytes: u64,
+    /// What records may take in memory before new reservations and orders are refused; 0: a share of the machine's.
+    pub memory_max_bytes: u64,
 }
 
 impl Default for NodeConfig {
@@ -110,6 +112,7 @@ impl Default for NodeConfig {
             logs: Logs::text("info,openraft=error,h2=warn,sled=warn"),
             runtime_threads: 1,
             memory_reserve_bytes: 0,
+            memory_max_bytes: 0,
         }
     }
 }

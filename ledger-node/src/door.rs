@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledger_core::types::LedgerTime;
-use ledger_core::{Command, Outcome, Position};
+use ledger_core::{Command, Outcome, Position, ReservationId};
 use ledger_proto::Invalid;
 use ledger_proto::v1::NotNowCode;
 use ledger_raft::NoQuorum;
@@ -22,6 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::limits;
+use crate::memory::ReplicaMemory;
 
 mod pump;
 mod size;
@@ -114,6 +115,8 @@ pub struct DoorCounts {
     pub commands: AtomicU64,
     /// Calls answered OVERLOADED at once.
     pub overloaded: AtomicU64,
+    /// Calls answered MEMORY_FULL at once.
+    pub memory_full: AtomicU64,
     /// Calls whose deadline passed before they were in an entry.
     pub expired_waiting: AtomicU64,
     /// Calls whose deadline passed in flight: answered *unknown*.
@@ -154,6 +157,18 @@ impl Class {
     }
 }
 
+/// Whose id is new with the command, of those that are refused while records take all the memory that they may: reservations, and
+/// orders that reserve. What crowds do comes from one of these; what ends holds, moves orders on, or changes settings makes room.
+fn new_record(command: &Command) -> Option<ReservationId> {
+    match command {
+        Command::Reserve { id, .. } | Command::PlaceOrder { id, reserve: Some(_), .. } => Some(*id),
+        _ => None,
+    }
+}
+
+/// Whether the shard knows what became of an id.
+pub(crate) type Knows = Box<dyn Fn(ReservationId) -> bool + Send + Sync>;
+
 /// The door of one shard; cheap to clone.
 #[derive(Clone)]
 pub struct Door {
@@ -162,6 +177,9 @@ pub struct Door {
 
 struct Inner {
     bounds: DoorBounds,
+    /// What the shard's records take.
+    memory: Arc<ReplicaMemory>,
+    knows: Knows,
     queue: Mutex<Queue>,
     wake: Notify,
     /// Nothing waits or is in flight any more: for draining.
@@ -193,7 +211,7 @@ struct Queue {
 
 impl Door {
     /// A shut door; its pump opens it.
-    pub(crate) fn new(bounds: DoorBounds) -> Self {
+    pub(crate) fn new(bounds: DoorBounds, memory: Arc<ReplicaMemory>, knows: Knows) -> Self {
         let queue = Queue {
             batches: VecDeque::new(),
             calls: 0,
@@ -206,6 +224,8 @@ impl Door {
         };
         let inner = Inner {
             bounds,
+            memory,
+            knows,
             queue: Mutex::new(queue),
             wake: Notify::new(),
             settled: Notify::new(),
@@ -219,8 +239,9 @@ impl Door {
     ///
     /// One queue, first come first served, whatever the class: calls of one stream keep their order. The reserved share is
     /// about being let in.
-    pub fn propose(&self, sink: &Arc<dyn AnswerSink>, calls: Vec<PendingCall>) {
-        if calls.is_empty() {
+    pub fn propose(&self, sink: &Arc<dyn AnswerSink>, mut calls: Vec<PendingCall>) {
+        let no_memory = self.without_memory(&mut calls);
+        if calls.is_empty() && no_memory.is_none() {
             return;
         }
         let turned_away = {
@@ -231,12 +252,32 @@ impl Door {
                 self.admit(&mut queue, sink, calls)
             }
         };
-        if let Some((why, tags)) = turned_away {
-            if why.code == NotNowCode::Overloaded {
-                self.inner.counts.overloaded.fetch_add(tags.len() as u64, Ordering::Relaxed);
-            }
+        for (why, tags) in no_memory.into_iter().chain(turned_away) {
+            let counts = &self.inner.counts;
+            match why.code {
+                NotNowCode::Overloaded => counts.overloaded.fetch_add(tags.len() as u64, Ordering::Relaxed),
+                NotNowCode::MemoryFull => counts.memory_full.fetch_add(tags.len() as u64, Ordering::Relaxed),
+                _ => 0,
+            };
             refuse(sink.as_ref(), &why, tags);
         }
+    }
+
+    /// Takes out what is refused while records take all the memory that they may: returns its tags, and why.
+    fn without_memory(&self, calls: &mut Vec<PendingCall>) -> Option<(NodeNotNow, Vec<u64>)> {
+        let why = self.inner.memory.full()?;
+        if self.lock().refuses().is_some() {
+            // The shard has more to say than that.
+            return None;
+        }
+        let mut away = Vec::new();
+        calls.retain(|call| {
+            // What was decided before is answered as before.
+            let stays = !new_record(&call.command).is_some_and(|id| !(self.inner.knows)(id));
+            away.extend((!stays).then_some(call.tag));
+            stays
+        });
+        (!away.is_empty()).then(|| (NodeNotNow::memory_full(why), away))
     }
 
     /// Takes what fits; returns the tags of what does not.
@@ -246,11 +287,11 @@ impl Door {
         sink: &Arc<dyn AnswerSink>,
         mut calls: Vec<PendingCall>,
     ) -> Option<(NodeNotNow, Vec<u64>)> {
+        let mut away = Vec::new();
         let bounds = self.inner.bounds;
         let share = |all: usize| limits::bulk_share(all, bounds.reserved_percent);
         let (bulk_calls, bulk_bytes) = (share(bounds.calls), share(bounds.bytes));
         let (mut n, mut bytes, mut earliest) = (queue.calls, queue.bytes, queue.earliest);
-        let mut away = Vec::new();
         calls.retain(|call| {
             let size = queued_bytes(&call.command);
             let (calls_max, bytes_max) = match Class::of(&call.command) {
@@ -355,6 +396,11 @@ impl NodeNotNow {
     pub fn overloaded(message: &'static str) -> Self {
         let message = Cow::Borrowed(message);
         Self { code: NotNowCode::Overloaded, retry_ms: limits::RETRY_OVERLOADED_MS, leader: None, message }
+    }
+    /// Records take all the memory that they may; says which and what helps.
+    pub fn memory_full(why: String) -> Self {
+        let message = Cow::Owned(why);
+        Self { code: NotNowCode::MemoryFull, retry_ms: limits::RETRY_MEMORY_MS, leader: None, message }
     }
     /// Too few replicas of the shard are reached.
     pub fn no_quorum(shard: u32, why: &NoQuorum) -> Self {

@@ -25,6 +25,7 @@ mod intent;
 pub mod limits;
 pub mod log_view;
 mod measured;
+pub mod memory;
 pub mod meta;
 pub mod metrics;
 pub mod node;

@@ -229,6 +229,16 @@ pub const WATCHES_PER_SOURCE: usize = 512;
 pub const WATCHES_AWAY_PER_SOURCE: usize = 80;
 /// Watches of one node: each costs a frame in memory when its caller does not read.
 pub const WATCHES_MAX: usize = 2_048;
+/// Percent of a machine's memory, or of its container's, that records may take when nothing is configured. A snapshot is read back
+/// into a second ledger before it counts, and what is written meanwhile copies chunks that the snapshot needs: three times that, and
+/// buffers.
+pub const MEMORY_DEFAULT_PERCENT: u64 = 30;
+/// Percent of what records may take from which on the node says so.
+pub const MEMORY_ALARM_PERCENT: u64 = 80;
+/// Percent of what records may take that one shard's may, where a node has several.
+pub const MEMORY_SHARD_PERCENT: u64 = 50;
+/// When to come back with what is refused since records take all the memory that they may.
+pub const RETRY_MEMORY_MS: u32 = 1_000;
 /// When to come back for a watch beyond the bounds.
 pub const RETRY_WATCHES_MS: u32 = 1_000;
 /// Changes one explanation answers with when the caller does not say, and at most.

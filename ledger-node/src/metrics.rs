@@ -224,6 +224,8 @@ impl NodeMetrics {
         self.total("holdfast_wal_carried_bytes_total", &[], log.carried_bytes);
         self.gauge("holdfast_wal_pinning_group", &[], log.pinning_group.map_or(-1.0, f64::from));
         self.gauge("holdfast_disk_free_bytes", &[], status.disk_free_bytes as f64);
+        self.gauge("holdfast_memory_used_bytes", &[], node.memory.used() as f64);
+        self.gauge("holdfast_memory_max_bytes", &[], node.memory.max().unwrap_or_default() as f64);
         self.gauge("holdfast_resident_bytes", &[], status.rss_bytes as f64);
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
         self.gauge("holdfast_meta_apply_halted", &[], f64::from(u8::from(!status.meta_apply_halted.is_empty())));
@@ -323,6 +325,11 @@ impl NodeMetrics {
         self.total("holdfast_unencodable_total", &labels, load(&counts.unencodable));
         self.total("holdfast_expired_waiting_total", &labels, load(&counts.expired_waiting));
         self.total("holdfast_expired_in_flight_total", &labels, load(&counts.expired_in_flight));
+        self.total("holdfast_memory_full_total", &labels, load(&counts.memory_full));
+        for (kind, bytes) in shard.with_ledger(|ledger| ledger.memory_use()).by_kind() {
+            let labels = [("shard", shard.id().to_string()), ("kind", kind.to_owned())];
+            self.gauge("holdfast_memory_bytes", &labels, bytes as f64);
+        }
         for (kind, count, most) in shard.with_ledger(|ledger| ledger.records()) {
             let kind = match kind {
                 Bound::Products => "products",

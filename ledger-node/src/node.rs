@@ -32,6 +32,7 @@ use crate::gates::Gates;
 use crate::history::{History, HistoryFactory};
 use crate::limits;
 use crate::measured::Measured;
+use crate::memory::MemoryBudget;
 use crate::meta::{META_GROUP, MemberEntry, Placement};
 use crate::peers::Question;
 use crate::shard::machine::ShardMachine;
@@ -48,6 +49,8 @@ pub struct NodeSeams {
     pub sabotage: Option<Sabotage>,
     /// How many descriptors the process may open, if the node is to keep within them.
     pub descriptors: Option<u64>,
+    /// How much memory the machine has, if the node is to keep within it.
+    pub memory: Option<u64>,
 }
 
 impl NodeSeams {
@@ -57,13 +60,14 @@ impl NodeSeams {
         Self::new(Seams::with_disk(disk), Arc::new(crate::history::SledHistory))
     }
     /// Everything real, for a process that is one node: it may open all the descriptors that the
-    /// system allows.
+    /// system allows, and its memory is the machine's.
     pub fn of_this_process() -> Self {
-        Self { descriptors: Some(service::descriptors::raise()), ..Self::real() }
+        let memory = crate::memory::of_machine();
+        Self { descriptors: Some(service::descriptors::raise()), memory, ..Self::real() }
     }
     /// These.
     pub fn new(raft: Seams, history: Arc<dyn HistoryFactory>) -> Self {
-        Self { raft, history, sabotage: None, descriptors: None }
+        Self { raft, history, sabotage: None, descriptors: None, memory: None }
     }
 }
 
@@ -207,6 +211,8 @@ pub struct Node {
     pub(crate) started: Instant,
     /// Who may connect.
     pub(crate) gates: Gates,
+    /// What records may take.
+    pub(crate) memory: Arc<MemoryBudget>,
     /// Taken when the node has stopped, so that the lock goes with it.
     pub(crate) dir: Arc<Mutex<Option<DataDir>>>,
     /// Where it really listens.
@@ -248,9 +254,11 @@ impl Node {
         identity_file: Arc<IdentityFile>,
         gates: Gates,
     ) -> Arc<Self> {
+        let memory = MemoryBudget::new(config.memory_max_bytes, seams.memory);
         Arc::new(Self {
             config,
             seams,
+            memory,
             started: Instant::now(),
             gates,
             dir: Arc::new(Mutex::new(Some(dir))),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::door::Pump;
 use crate::history::backfill;
 use crate::limits;
+use crate::memory::ReplicaMemory;
 use crate::meta::{self, MemberEntry, MetaCommand, Placed, Placement, ShardPlacement};
 use crate::node::{Node, NodeState, Running, ShardTable, lock};
 use crate::peers::Question;
@@ -290,7 +291,8 @@ async fn start_shard(
     let sabotage = crate::shard::machine::by_wall_clock(node.seams().raft.clock.clone(), sabotage);
     let drawn = [node.seams().raft.random.next_u64(), node.seams().raft.random.next_u64()];
     let seed = IndexSeed(u128::from(drawn[0]) << 64 | u128::from(drawn[1]));
-    let state = ShardState::new(id, running.stamp().incarnation, seed, running.history.clone(), sabotage);
+    let memory = ReplicaMemory::new(&node.memory, id);
+    let state = ShardState::new(id, running.stamp().incarnation, seed, running.history.clone(), sabotage, memory);
     let group = running.raft.start_group(GroupId(id), founders, node.machine(state.clone())).await?;
     let shard = Shard::new(state, node.door_bounds(), group);
     let mut shards = node.shards();

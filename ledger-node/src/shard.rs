@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::door::{Door, DoorBounds};
 use crate::feed::FeedRing;
 use crate::history::History;
+use crate::memory::ReplicaMemory;
 use crate::repairs::RepairTurns;
 
 pub(crate) mod machine;
@@ -43,6 +44,8 @@ pub(crate) struct ShardState {
     pub(crate) feed: Arc<FeedRing>,
     pub(crate) history: Arc<dyn History>,
     pub(crate) sabotage: Option<Sabotage>,
+    /// What its records take.
+    pub(crate) memory: Arc<ReplicaMemory>,
     /// How often another state took the ledger's place; changes under the ledger's lock.
     replaced: AtomicU64,
     /// Whom the replica asks for its repair, when it is stopped.
@@ -69,6 +72,7 @@ impl ShardState {
         index_seed: IndexSeed,
         history: Arc<dyn History>,
         sabotage: Option<Sabotage>,
+        memory: ReplicaMemory,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -79,6 +83,7 @@ impl ShardState {
             feed: Arc::new(FeedRing::new(id)),
             history,
             sabotage,
+            memory: Arc::new(memory),
             replaced: AtomicU64::new(0),
             repairs: Mutex::default(),
         })
@@ -105,7 +110,10 @@ impl ShardState {
 impl Shard {
     pub(crate) fn new(state: Arc<ShardState>, bounds: DoorBounds, group: Group) -> Arc<Self> {
         let running = RwLock::new(Running { group, stop: CancellationToken::new() });
-        Arc::new(Self { state, door: Door::new(bounds), running })
+        let ledger = state.clone();
+        let knows = move |id| ledger.ledger.lock().unwrap_or_else(PoisonError::into_inner).knows(id);
+        let door = Door::new(bounds, state.memory.clone(), Box::new(knows));
+        Arc::new(Self { state, door, running })
     }
     /// Its number: the raft group, from 1 on.
     pub fn id(&self) -> u32 {

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use common::{Cluster, PATIENCE, create, mint, receive, reserve};
 use ledger_core::command::{LimitKeys, Lines};
-use ledger_core::{Command, Outcome, limits};
+use ledger_core::{Command, Outcome, ReservationId, ShardSettings, limits};
+use ledger_node::NodeSeams;
+use ledger_node::config::NodeConfig;
 use ledger_node::door::{Answer, AnswerSink, EntryAnswers, PendingCall};
+use ledger_node::limits::RETRY_MEMORY_MS;
+use ledger_proto::v1::NotNowCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -125,5 +129,76 @@ async fn as_many_full_frames_of_reserves_as_entries_in_flight_are_let_in_by_defa
         let away = entry.items.iter().find(|item| !matches!(item.answer, Answer::Outcome(_)));
         assert_eq!(away, None, "turned away with nothing configured");
         answered += entry.items.len() as u64;
+    }
+}
+
+/// What the records of the only shard may take in the next test: more than an empty ledger's tables.
+const MEMORY_MAX: u64 = 2 << 20;
+
+/// Reserves until there is no memory; answers the ids that were taken.
+async fn fill(cluster: &Cluster) -> Vec<ReservationId> {
+    let mut taken = Vec::new();
+    for from in (0..100_000).step_by(200) {
+        let ids: Vec<_> = (from..from + 200).map(|n| mint("shoe", n)).collect();
+        let asked = ids.iter().map(|&id| ask_once(cluster, reserve("shoe", id, 3_600_000)));
+        let mut full = false;
+        for (id, answer) in ids.iter().zip(futures::future::join_all(asked).await) {
+            match answer {
+                Answer::Outcome(Outcome::Ok(_)) => taken.push(*id),
+                Answer::NotNow(why) => {
+                    assert_eq!((why.code, why.retry_ms), (NotNowCode::MemoryFull, RETRY_MEMORY_MS));
+                    assert!(why.message.contains("2 of 2 MiB on the leader's node"), "{}", why.message);
+                    full = true;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if full {
+            return taken;
+        }
+    }
+    panic!("{} reservations fit {MEMORY_MAX} bytes", taken.len())
+}
+
+async fn ask_once(cluster: &Cluster, command: Command) -> Answer {
+    let (_, replica) = cluster.leader(1).await;
+    replica.door().ask(command, Instant::now() + PATIENCE).await.2
+}
+
+#[tokio::test]
+async fn at_the_memory_bound_new_records_wait_and_all_else_goes_on_before_and_after_a_restart() {
+    let bounded = |max: u64| move |_: usize, config: &mut NodeConfig, _: &mut NodeSeams| config.memory_max_bytes = max;
+    let mut cluster = Cluster::start(1, bounded(MEMORY_MAX)).await;
+    cluster.ask(create("shoe")).await;
+    cluster.ask(receive("shoe", 1_000_000, "r1")).await;
+    let taken = fill(&cluster).await;
+    assert!(taken.len() > 1_000, "{} reservations", taken.len());
+    // More than the tables of another seed may take less after a restart.
+    let products: Vec<_> = (0..300).map(|n| format!("product {n}").replace(' ', "-")).collect();
+    futures::future::join_all(products.iter().map(|name| cluster.ask(create(name)))).await;
+    for round in 0..2 {
+        let [confirmed, released] = [taken[2 * round], taken[2 * round + 1]];
+        let again = ask_once(&cluster, reserve("shoe", taken[100], 3_600_000)).await;
+        assert!(matches!(&again, Answer::Outcome(Outcome::Ok(_))), "it is answered as before: {again:?}");
+        assert!(matches!(cluster.ask(Command::Confirm { id: confirmed, lines: None }).await, Outcome::Ok(_)));
+        assert!(matches!(cluster.ask(Command::Release { id: released }).await, Outcome::Ok(_)));
+        assert!(matches!(cluster.ask(receive("shoe", 1, &format!("again {round}"))).await, Outcome::Ok(_)));
+        let settings = ShardSettings { retain_sold_ms: 60_000, ..ShardSettings::default() };
+        let configured = ask_once(&cluster, Command::Configure { settings }).await;
+        assert!(matches!(configured, Answer::Outcome(Outcome::Ok(_))), "{configured:?}");
+        let refused = ask_once(&cluster, reserve("shoe", mint("shoe", 200_000), 1_000)).await;
+        assert!(matches!(&refused, Answer::NotNow(why) if why.code == NotNowCode::MemoryFull), "{refused:?}");
+        let (leader, _) = cluster.leader(1).await;
+        let page = cluster.get(leader, "/metrics").await.text;
+        let values = ledger_node::metrics::values(&page);
+        assert_eq!(values["holdfast_memory_max_bytes"], MEMORY_MAX as f64);
+        assert!(values["holdfast_memory_used_bytes"] >= MEMORY_MAX as f64);
+        assert!(values["holdfast_memory_full_total{shard=\"1\"}"] >= 1.0);
+        if round == 0 {
+            cluster.stop_all().await;
+            for node in 0..3 {
+                cluster.restart(node).await;
+            }
+        }
     }
 }

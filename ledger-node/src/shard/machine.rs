@@ -75,7 +75,9 @@ impl ShardMachine {
             self.begun = true;
             begin(state, &mut ledger, at.index - 1);
         }
-        change(&mut ledger)
+        let applied = change(&mut ledger);
+        state.memory.set(ledger.memory_use().total());
+        applied
     }
 
     /// Hands what the entry at `at` did to history, feed and readers.
@@ -152,6 +154,7 @@ impl StateMachine for ShardMachine {
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         let (chain, time) = (thawed.chain(), thawed.time());
+        state.memory.set(thawed.memory_use().total());
         let mut ledger = state.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         state.replace(&mut ledger, thawed);
         self.begun = true;
@@ -203,11 +206,16 @@ mod tests {
 
     use super::*;
     use crate::history::{HistoryFactory as _, MemoryHistory, Retention};
+    use crate::memory::{MemoryBudget, ReplicaMemory};
+
+    fn unbounded() -> ReplicaMemory {
+        ReplicaMemory::new(&MemoryBudget::new(0, None), 1)
+    }
 
     fn state() -> Arc<ShardState> {
         let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: u64::MAX };
         let history = MemoryHistory::default().open(std::path::Path::new("node"), keep).expect("memory");
-        ShardState::new(1, 1, IndexSeed(7), history, None)
+        ShardState::new(1, 1, IndexSeed(7), history, None, unbounded())
     }
 
     fn sku() -> Sku {
@@ -257,7 +265,7 @@ mod tests {
         std::fs::write(&home, b"in the way").expect("written");
         let keep = Retention { keep: std::time::Duration::from_secs(1 << 30), bytes_max: u64::MAX };
         let history = crate::history::SledHistory.open(&home, keep).expect("the node runs without it");
-        let state = ShardState::new(1, 1, IndexSeed(7), history.clone(), None);
+        let state = ShardState::new(1, 1, IndexSeed(7), history.clone(), None, unbounded());
         let mut machine = ShardMachine::new(state);
         apply(&mut machine, 1, all_slots());
         apply(&mut machine, 2, Command::CreateProduct { sku: sku(), policy: Policy::default() });
