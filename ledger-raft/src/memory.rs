@@ -159,7 +159,10 @@ pub(crate) fn is_reverted(boot: &BootState, here: &AcknowledgedHere, remembered:
     if crate::bad!("memory-of-others-ignored") {
         return false;
     }
-    // What was lost or empty has to be noticed on the disk itself there.
+    // What was lost, rotten or empty has to be noticed on the disk itself there.
+    if crate::bad!("rotten-as-torn") {
+        return false;
+    }
     if crate::bad!("shard-begun-twice") {
         return false;
     }
