@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::prelude::*;
 
@@ -25,6 +26,8 @@ use crate::sometimes::{Counts, Probe};
 pub const CHILD: &str = "run-setting";
 /// A second one that makes it show its log lines on stderr.
 const VERBOSE: &str = "--verbose";
+/// Memory that a run may take, many times what one does take: what goes on for ever must not take the machine's.
+const MEMORY_MAX: u64 = 4 << 30;
 /// Lines of a dead child's last words that are told.
 const LAST_WORDS: usize = 12;
 
@@ -272,6 +275,8 @@ pub fn as_child() -> Option<ExitCode> {
     let ran = || -> io::Result<()> {
         // Whoever ends the command ends its runs.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        let most = Rlimit { current: Some(MEMORY_MAX), maximum: Some(MEMORY_MAX) };
+        rustix::process::setrlimit(Resource::Data, most)?;
         let mut line = String::new();
         io::stdin().read_line(&mut line)?;
         let setting: Setting = serde_json::from_str(&line)?;
