@@ -8,10 +8,12 @@ use std::time::Duration;
 use lapin::{Connection, ConnectionProperties};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A server starts within this time, also on a loaded machine.
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
+/// ... and one that listens answers within this.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(10);
 /// The script's word for: RabbitMQ cannot be had here.
 const CANNOT_BE_HAD: i32 = 77;
 
@@ -75,7 +77,11 @@ impl Rabbit {
     pub(crate) async fn connect(&mut self) -> Connection {
         let until = Instant::now() + STARTS_WITHIN;
         loop {
-            match Connection::connect(&self.uri(), ConnectionProperties::default()).await {
+            // A server that is about to listen may take a connection and never go on with it.
+            let uri = self.uri();
+            let connected = Connection::connect(&uri, ConnectionProperties::default());
+            let connected = timeout(CONNECTS_WITHIN, connected).await.map_err(|late| late.to_string());
+            match connected.and_then(|connected| connected.map_err(|why| why.to_string())) {
                 Ok(connection) => return connection,
                 Err(why) => {
                     let ended = self.server.as_mut().and_then(|server| server.try_wait().expect("its state"));
