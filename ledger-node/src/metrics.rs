@@ -350,6 +350,7 @@ impl NodeMetrics {
         self.gauge("holdfast_history_behind_entries", &labels, behind as f64);
         self.gauge("holdfast_history_backlog_bytes", &labels, history.backlog_bytes as f64);
         self.gauge("holdfast_history_gapped", &labels, f64::from(u8::from(history.is_gapped())));
+        self.gauge("holdfast_history_kept_seconds", &labels, history.kept_ms as f64 / 1e3);
         self.gauge("holdfast_feed_watchers", &labels, shard.feed().watchers() as f64);
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Kept {
     pub(super) fetch: Option<Fetch>,
     /// The restored state that this run began with: its index and chain value.
     pub(super) began: Option<(u64, u128)>,
+    /// See [`Coverage::kept_ms`].
+    pub(super) kept_ms: u64,
 }
 
 impl Kept {
@@ -573,6 +575,7 @@ impl History for KeptHistory {
             gaps: kept.note.gaps.clone(),
             wanted: kept.wanted(),
             backlog_bytes: kept.backlog_bytes,
+            kept_ms: kept.kept_ms,
             unopened,
         }
     }

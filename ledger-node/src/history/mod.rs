@@ -150,6 +150,8 @@ pub struct Coverage {
     pub wanted: u64,
     /// Bytes waiting to be written.
     pub backlog_bytes: usize,
+    /// Ledger time from the oldest record to the newest, milliseconds, when retention looked last.
+    pub kept_ms: u64,
     /// The store could not be opened yet: what lies in it is not known.
     pub unopened: bool,
 }

@@ -355,7 +355,7 @@ fn all_that_is_old_is_dropped_in_one_turn() {
     history.begin(1, 0, chain.chains[0]);
     chain.append(&*history, 1, 1..=many);
     assert!(!history.retain().expect("memory"), "nothing is left for another turn");
-    assert_eq!(history.coverage(1).oldest, many - 30);
+    assert_eq!((history.coverage(1).oldest, history.coverage(1).kept_ms), (many - 30, 30_000));
     assert_eq!(read_all(&*history, 1, many - 30), chain.from(many - 30, many));
 }
 
@@ -384,6 +384,8 @@ fn room_is_made_of_whichever_shard_reaches_back_furthest_and_of_no_more_than_is_
     assert!(oldest[0] > step && oldest[1] > step && oldest[0] < many - 100, "{oldest:?} of {many}");
     let kept = store.size();
     assert!(kept > room - room / 50, "{kept} of {room}: more was dropped than was too much");
+    let kept_ms = [1, 2].map(|shard| history.coverage(shard).kept_ms);
+    assert_eq!(kept_ms.iter().sum::<u64>(), 1_000 * (2 * many - oldest[0] - oldest[1]));
 }
 
 #[test]

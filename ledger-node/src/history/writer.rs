@@ -221,7 +221,10 @@ impl KeptHistory {
         let mut failed = Ok(());
         for (shard, from) in shards {
             let time = match self.retain_shard(shard, from, &mut left) {
-                Ok(time) => time,
+                Ok(time) => {
+                    self.note_kept(shard, time);
+                    time
+                }
                 Err(error) => {
                     failed = Err(error);
                     // How old its records are is not known: for room they go first.
@@ -240,6 +243,7 @@ impl KeptHistory {
             match self.retain_for_room(shard, too_much - dropped, &mut left) {
                 Ok((bytes, time)) => {
                     dropped += bytes;
+                    self.note_kept(shard, time);
                     oldest.extend(time.map(|time| (time, shard)));
                 }
                 Err(error) => failed = Err(error),
@@ -289,6 +293,18 @@ impl KeptHistory {
         *left -= count;
         self.drop_below(shard, last + 1)?;
         Ok((bytes, self.oldest_to_drop(shard, last + 1, newest)))
+    }
+
+    /// How far back a shard reaches whose oldest record is of that time; none: it has but its newest. Zero: it cannot be read.
+    fn note_kept(&self, shard: u32, oldest: Option<u64>) {
+        if oldest == Some(0) {
+            return;
+        }
+        let newest = oldest.and_then(|_| self.time_of(self.store.last_up_to(shard, u64::MAX).ok()?));
+        let kept_ms = newest.zip(oldest).map_or(0, |(newest, oldest)| newest.saturating_sub(oldest));
+        if let Some(kept) = self.lock().shards.get_mut(&shard) {
+            kept.kept_ms = kept_ms;
+        }
     }
 
     /// The time of the first record from an index on, if there is one before the newest. One that cannot be read is old for all that
