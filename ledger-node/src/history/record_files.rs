@@ -88,6 +88,8 @@ struct Inner {
     next: u32,
     /// Retention dropped everything below, shard by shard.
     floors: BTreeMap<u32, u64>,
+    /// Bytes of records that were removed and lie in files that are still needed, about.
+    unfreed: u64,
     /// Block-aligned room for one write, used again.
     buffer: Vec<u8>,
     /// A sync failed: what the system kept of it is not known, and asking again would be answered with *clean*.
@@ -200,6 +202,7 @@ impl RecordFiles {
             writing: None,
             next,
             floors: BTreeMap::new(),
+            unfreed: 0,
             buffer: Vec::new(),
             failed: None,
         };
@@ -291,10 +294,23 @@ impl RecordFiles {
             inner.open.close(number);
             match fs::remove_file(path_of(&self.dir, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => inner.sealed.remove(&number),
+                _ => {
+                    let gone = inner.sealed.remove(&number).map_or(0, |file| file.bytes);
+                    inner.unfreed = inner.unfreed.saturating_sub(gone);
+                }
             };
         }
         Ok(doomed)
+    }
+
+    /// A record is needed no more; its bytes are free once its file is.
+    pub(super) fn removed(&self, place: Place) {
+        self.lock().unfreed += u64::from(place.len);
+    }
+
+    /// Bytes of removed records in files that are still needed.
+    pub(super) fn unfreed(&self) -> u64 {
+        self.lock().unfreed
     }
 
     /// Bytes taken.
@@ -521,13 +537,17 @@ mod tests {
     fn a_file_goes_when_retention_has_passed_all_that_is_in_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = open(dir.path());
-        files.append(&[record(1, 10, 10), record(2, 20, 10)]).expect("appended");
+        let places = files.append(&[record(1, 10, 10), record(2, 20, 10)]).expect("appended").places;
         drop(files);
         let known = BTreeMap::from([(1, Newest::from([(1, 10), (2, 20)]))]);
         let files = RecordFiles::open(dir.path(), &known, &Newest::new()).expect("again");
+        files.removed(places[0]);
         assert!(files.drop_below(1, 11).expect("kept for the other shard").is_empty());
+        assert_eq!(files.unfreed(), 10);
         assert!(files.drop_below(2, 20).expect("its last is needed").is_empty());
+        files.removed(places[1]);
         assert_eq!(files.drop_below(2, 21).expect("nothing needs it"), [1]);
+        assert_eq!(files.unfreed(), 0);
         assert!(!path_of(dir.path(), 1).exists());
         assert_eq!(files.size(), 0);
     }

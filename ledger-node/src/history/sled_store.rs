@@ -319,6 +319,9 @@ impl RecordStore for SledStore {
     fn size(&self) -> u64 {
         self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
     }
+    fn unfreed(&self) -> u64 {
+        self.with(|opened| Ok(opened.files.unfreed())).unwrap_or(0)
+    }
     fn is_unopened(&self) -> bool {
         matches!(&*self.read_state(), StoreState::Unopened)
     }
@@ -416,7 +419,10 @@ impl Opened {
         }
         let mut removed = 0;
         for item in self.places.range(key(shard, from)..=key(shard, through)).keys().take(max) {
-            self.places.remove(item.map_err(io::Error::from)?).map_err(io::Error::from)?;
+            if let Some(place) = self.places.remove(item.map_err(io::Error::from)?).map_err(io::Error::from)? {
+                // One of a wrong form takes no room that is known.
+                Place::decode(&place).into_iter().for_each(|place| self.files.removed(place));
+            }
             removed += 1;
         }
         if from == 0 && removed < max {

@@ -99,6 +99,10 @@ pub trait RecordStore: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Bytes taken.
     fn size(&self) -> u64;
+    /// Bytes of records that were removed in this run and still take room, beside others that are needed.
+    fn unfreed(&self) -> u64 {
+        0
+    }
     /// Whether it could not be opened yet: it takes nothing, and what lies in it is not known. Waits for
     /// nothing.
     fn is_unopened(&self) -> bool {

@@ -1,6 +1,8 @@
 //! Behaviours of history over both stores, with a chain of real records.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use ledger_core::types::{Policy, Sku, Slot};
 use ledger_core::{Command, Entry, Ledger, LedgerTime, codec};
 
 use super::memory::MemoryStore;
-use super::store::{RecordStore, Stored};
+use super::store::{Mark, RecordStore, Stored};
 use super::*;
 
 pub(crate) const KEEP: Retention = Retention { keep: Duration::from_secs(1 << 30), bytes_max: u64::MAX };
@@ -386,6 +388,67 @@ fn room_is_made_of_whichever_shard_reaches_back_furthest_and_of_no_more_than_is_
     assert!(kept > room - room / 50, "{kept} of {room}: more was dropped than was too much");
     let kept_ms = [1, 2].map(|shard| history.coverage(shard).kept_ms);
     assert_eq!(kept_ms.iter().sum::<u64>(), 1_000 * (2 * many - oldest[0] - oldest[1]));
+}
+
+/// A store whose files are all still needed: nothing that is removed makes room.
+struct Pinned {
+    store: Arc<MemoryStore>,
+    removed: AtomicU64,
+}
+
+impl RecordStore for Pinned {
+    fn put(&self, records: &[Stored]) -> io::Result<()> {
+        self.store.put(records)
+    }
+    fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
+        self.store.range(shard, from, through, bounds)
+    }
+    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
+        self.store.last_up_to(shard, index)
+    }
+    fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>> {
+        self.store.marks(shard, from, through, max)
+    }
+    fn last_index(&self, shard: u32, index: u64) -> io::Result<Option<u64>> {
+        self.store.last_index(shard, index)
+    }
+    fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
+        let before = self.store.size();
+        let removed = self.store.remove(shard, from, through, max);
+        self.removed.fetch_add(before - self.store.size(), Ordering::Relaxed);
+        removed
+    }
+    fn notes(&self) -> io::Result<Vec<(u32, Vec<u8>)>> {
+        self.store.notes()
+    }
+    fn put_note(&self, shard: u32, note: &[u8]) -> io::Result<()> {
+        self.store.put_note(shard, note)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.store.sync()
+    }
+    fn size(&self) -> u64 {
+        self.store.size() + self.unfreed()
+    }
+    fn unfreed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn what_was_dropped_and_is_not_free_yet_is_not_dropped_again() {
+    let chain = chain_of(1, 300);
+    let size: u64 = chain.records.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let store = Arc::new(Pinned { store: MemoryStore::new(), removed: AtomicU64::new(0) });
+    let keep = Retention { bytes_max: size - 2_000, ..KEEP };
+    let history = KeptHistory::inline(store.clone(), keep).expect("empty");
+    history.begin(1, 0, chain.chains[0]);
+    chain.append(&*history, 1, 1..=300);
+    history.retain().expect("memory");
+    let oldest = history.coverage(1).oldest;
+    assert!((2..150).contains(&oldest) && store.unfreed() >= 2_000, "below {oldest}");
+    history.retain().expect("memory");
+    assert_eq!(history.coverage(1).oldest, oldest, "to drop more would free no more");
 }
 
 #[test]

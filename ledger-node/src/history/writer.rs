@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use ledger_core::codec;
 use tokio::time::Instant;
 
-use super::kept::KeptHistory;
+use super::kept::{Kept, KeptHistory};
 use super::store::Ready;
 use super::{Gap, PageBounds};
 use crate::limits::{
@@ -233,9 +233,10 @@ impl KeptHistory {
             };
             oldest.extend(time.map(|time| (time, shard)));
         }
-        // Files go when nothing in them is needed any more: what is dropped now may free nothing yet, and must not be all there is.
+        // Files go when nothing in them is needed any more. What was dropped and waits for that counts as gone: to drop more would free no
+        // more.
         let mut dropped = 0;
-        let too_much = self.store.size().saturating_sub(self.keep.bytes_max);
+        let too_much = self.store.size().saturating_sub(self.keep.bytes_max).saturating_sub(self.store.unfreed());
         while left > 0
             && dropped < too_much
             && let Some((_, shard)) = oldest.pop_first()
@@ -249,7 +250,12 @@ impl KeptHistory {
                 Err(error) => failed = Err(error),
             }
         }
-        failed.map(|()| left == 0)
+        match failed {
+            // Others have more.
+            Err(error) if left == 0 => tracing::error!(%error, "history could not drop its oldest records of a shard"),
+            failed => failed?,
+        }
+        Ok(left == 0)
     }
 
     /// As [`Self::retain_by_age`], past records that cannot be read: those must not keep all older
@@ -273,9 +279,10 @@ impl KeptHistory {
         self.store.marks(shard, from, u64::MAX, 2).is_ok_and(|marks| marks.len() > 1)
     }
 
-    /// Drops the oldest records of a shard, about a file of them or `most` bytes. None of them is read. Answers how many bytes that were, and the time
-    /// of the oldest that is left, if it may be dropped.
+    /// Drops the oldest records of a shard, about a file of them or `most` bytes. None of them is read. Answers how many bytes that
+    /// were, and the time of the oldest that is left, if it may be dropped.
     fn retain_for_room(&self, shard: u32, most: u64, left: &mut usize) -> io::Result<(u64, Option<u64>)> {
+        let _writing = self.writing();
         let from = self.lock().shards.get(&shard).map_or(0, |kept| kept.note.oldest);
         let mut bytes = 0;
         let marks = self.store.marks(shard, from, u64::MAX, HISTORY_RETAIN_STEP.min(*left))?;
@@ -290,8 +297,8 @@ impl KeptHistory {
             (count, bytes, last) = (count + 1, bytes + u64::from(mark.len), Some(mark.index));
         }
         let Some(last) = last else { return Ok((0, None)) };
+        self.drop_old(shard, last + 1)?;
         *left -= count;
-        self.drop_below(shard, last + 1)?;
         Ok((bytes, self.oldest_to_drop(shard, last + 1, newest)))
     }
 
@@ -318,24 +325,26 @@ impl KeptHistory {
 
     /// Drops what is past its age of one shard. Answers the time of its oldest record, if there is one that may be dropped for room.
     fn retain_by_age(&self, shard: u32, from: u64, left: &mut usize) -> io::Result<Option<u64>> {
+        // A fill must not put young records among those that were found old.
+        let _writing = self.writing();
         let last = self.store.last_up_to(shard, u64::MAX)?;
         let newest_index = last.as_ref().map_or(0, |(index, _)| *index);
-        let Some(newest) = self.time_of(last) else { return Ok(None) };
+        // A record of another build's format has no time that is known here; for room it goes first.
+        let of_no_time = || Ok(self.has_more(shard, from).then_some(0));
+        let Some(newest) = self.time_of(last) else { return of_no_time() };
         let limit = newest.saturating_sub(self.keep.keep.as_millis() as u64);
         let page = self.store.range(shard, from, u64::MAX, PageBounds { records: 1, bytes: 1 })?;
         let Some(first) = page.into_iter().next() else { return Ok(None) };
         let first_index = first.0;
-        let Some(time) = self.time_of(Some(first)) else { return Ok(None) };
+        let Some(time) = self.time_of(Some(first)) else { return of_no_time() };
         if time >= limit || *left == 0 {
             return Ok((first_index < newest_index).then_some(time));
         }
-        // A fill must not put young records among those that were found old.
-        let _writing = self.writing();
         let young = self.first_young(shard, first_index, newest_index, limit)?;
         let old = self.store.marks(shard, from, young - 1, *left)?;
         let Some(last) = old.last() else { return Ok(None) };
+        self.drop_old(shard, last.index + 1)?;
         *left -= old.len();
-        self.drop_below(shard, last.index + 1)?;
         Ok(self.oldest_to_drop(shard, last.index + 1, newest_index))
     }
 
@@ -368,9 +377,22 @@ impl KeptHistory {
     /// Remembers first that everything below is gone, then removes it: a crash in between only wastes space, and a reader in between
     /// looks again.
     pub(super) fn drop_below(&self, shard: u32, index: u64) -> io::Result<()> {
-        {
+        self.drop_up_to(shard, |_| Ok(index))
+    }
+
+    /// The same for retention, which keeps the newest record: a replay may have removed what was newest when it looked.
+    fn drop_old(&self, shard: u32, index: u64) -> io::Result<()> {
+        self.drop_up_to(shard, |kept| {
+            let newest = self.store.last_index(shard, u64::MAX)?.unwrap_or(0);
+            Ok(index.min(newest).min(kept.written))
+        })
+    }
+
+    fn drop_up_to(&self, shard: u32, index: impl FnOnce(&Kept) -> io::Result<u64>) -> io::Result<()> {
+        let index = {
             let mut state = self.lock();
             let Some(kept) = state.shards.get_mut(&shard) else { return Ok(()) };
+            let index = index(kept)?;
             let first = kept.note.gaps.first().cloned();
             kept.change_note(|note| {
                 note.oldest = note.oldest.max(index);
@@ -383,7 +405,8 @@ impl KeptHistory {
                 kept.shorten_fetch(&first);
             }
             self.save_note(shard, kept)?;
-        }
+            index
+        };
         self.remove_below(shard, index)
     }
 
