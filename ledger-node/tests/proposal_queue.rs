@@ -140,7 +140,7 @@ async fn fill(cluster: &Cluster) -> Vec<ReservationId> {
     let mut taken = Vec::new();
     for from in (0..100_000).step_by(200) {
         let ids: Vec<_> = (from..from + 200).map(|n| mint("shoe", n)).collect();
-        let asked = ids.iter().map(|&id| ask_once(cluster, reserve("shoe", id, 3_600_000)));
+        let asked = ids.iter().map(|&id| answer_to(cluster, reserve("shoe", id, 3_600_000)));
         let mut full = false;
         for (id, answer) in ids.iter().zip(futures::future::join_all(asked).await) {
             match answer {
@@ -160,9 +160,19 @@ async fn fill(cluster: &Cluster) -> Vec<ReservationId> {
     panic!("{} reservations fit {MEMORY_MAX} bytes", taken.len())
 }
 
-async fn ask_once(cluster: &Cluster, command: Command) -> Answer {
-    let (_, replica) = cluster.leader(1).await;
-    replica.door().ask(command, Instant::now() + PATIENCE).await.2
+/// The answer to a command: decided, or that there is no memory for it. After a start it may have to be asked again.
+async fn answer_to(cluster: &Cluster, command: Command) -> Answer {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let (_, replica) = cluster.leader(1).await;
+        match replica.door().ask(command.clone(), until).await.2 {
+            Answer::NotNow(why) if why.code != NotNowCode::MemoryFull => {
+                assert!(Instant::now() < until, "{why:?}");
+                tokio::time::sleep(Duration::from_millis(why.retry_ms.max(1).into())).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 #[tokio::test]
@@ -178,15 +188,15 @@ async fn at_the_memory_bound_new_records_wait_and_all_else_goes_on_before_and_af
     futures::future::join_all(products.iter().map(|name| cluster.ask(create(name)))).await;
     for round in 0..2 {
         let [confirmed, released] = [taken[2 * round], taken[2 * round + 1]];
-        let again = ask_once(&cluster, reserve("shoe", taken[100], 3_600_000)).await;
+        let again = answer_to(&cluster, reserve("shoe", taken[100], 3_600_000)).await;
         assert!(matches!(&again, Answer::Outcome(Outcome::Ok(_))), "it is answered as before: {again:?}");
         assert!(matches!(cluster.ask(Command::Confirm { id: confirmed, lines: None }).await, Outcome::Ok(_)));
         assert!(matches!(cluster.ask(Command::Release { id: released }).await, Outcome::Ok(_)));
         assert!(matches!(cluster.ask(receive("shoe", 1, &format!("again {round}"))).await, Outcome::Ok(_)));
         let settings = ShardSettings { retain_sold_ms: 60_000, ..ShardSettings::default() };
-        let configured = ask_once(&cluster, Command::Configure { settings }).await;
+        let configured = answer_to(&cluster, Command::Configure { settings }).await;
         assert!(matches!(configured, Answer::Outcome(Outcome::Ok(_))), "{configured:?}");
-        let refused = ask_once(&cluster, reserve("shoe", mint("shoe", 200_000), 1_000)).await;
+        let refused = answer_to(&cluster, reserve("shoe", mint("shoe", 200_000), 1_000)).await;
         assert!(matches!(&refused, Answer::NotNow(why) if why.code == NotNowCode::MemoryFull), "{refused:?}");
         let (leader, _) = cluster.leader(1).await;
         let page = cluster.get(leader, "/metrics").await.text;
