@@ -1,7 +1,7 @@
 //! How much memory a node's records may take, and who is told when they take more.
 //!
 //! **What it is.** Every replica says after each entry what its records take; their sum is compared with the node's bound. At the
-//! bound a leader takes no new reservations and orders, which are what records come from; whatever ends holds, moves orders on or
+//! bound a leader takes no new reservations, and no orders that reserve, which are what crowds make; whatever ends holds, moves orders on or
 //! changes settings goes on. A replica may take half of the bound where there are several, so that one shard's crowd leaves room
 //! for the others.
 //! **Owns** the sums, and the bound of the machine or its container. **Must never** be asked by `apply`: replicas on machines of
@@ -129,7 +129,7 @@ impl ReplicaMemory {
                     node_mib,
                     node_most_mib,
                     hint = HINT,
-                    "records take all the memory that they may: while this node leads the shard, new reservations and orders are refused"
+                    "records take all the memory that they may: while this node leads the shard, new reservations and orders that reserve are refused"
                 ),
                 Level::Alarm => tracing::warn!(
                     shard,

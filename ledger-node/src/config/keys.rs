@@ -76,7 +76,7 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
     number_key!("low_space_bytes", raft.low_space_bytes: u64, 0, 1 << 50, "Below this many free bytes the node takes no writes; it recovers when there is space."),
     number_key!("runtime_threads", runtime_threads: usize, 1, 256, "1: everything on one thread, best up to two cores; more: a work-stealing runtime."),
     number_key!("memory_reserve_bytes", memory_reserve_bytes: u64, 0, MEMORY_RESERVE_BYTES_MAX, "Memory taken and touched at the start and never given back, so that a herd waits for no page; about 300 bytes a reservation, 1,200 an order. 0: none."),
-    number_key!("memory_max_bytes", memory_max_bytes: u64, 0, 1 << 50, "What records may take in memory: at the bound new reservations and orders are answered MEMORY_FULL, all else goes on. 0: 30 % of the machine's memory, or of its container's: a snapshot may need twice as much again. Set it where several nodes share a machine."),
+    number_key!("memory_max_bytes", memory_max_bytes: u64, 0, 1 << 50, "What records may take in memory: at the bound new reservations, and orders that reserve, are answered MEMORY_FULL, all else goes on. 0: 30 % of the machine's memory, or of its container's: a snapshot may need twice as much again. Set it where several nodes share a machine."),
     switch_key!(
         "insecure",
         insecure,
