@@ -10,7 +10,8 @@
 //! **Owns** the order in which things become due. **Must never** depend on when it was asked: the order out is a function of
 //! what is in. **Read next**: [`super::offers`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::ops::Bound;
 
 use smallvec::SmallVec;
@@ -267,12 +268,14 @@ struct Bucket {
     /// In no order, and with some that left: few enough to be put in order when their time comes.
     items: SmallVec<[u32; 4]>,
     /// What is beyond [`BUCKET_ITEMS_MAX`]: in order, and without what left.
+    #[expect(clippy::box_collection, reason = "nearly all buckets have none, and there is one for each deadline")]
     more: Option<Box<BTreeSet<Due>>>,
 }
 
-/// Records of one time that are put in order when it comes, as much work as an entry of commands is. Callers choose the ids and
-/// deadlines of theirs, so that one time may have all of them; others are kept in order from the beginning.
-const BUCKET_ITEMS_MAX: usize = if cfg!(test) { 64 } else { 1 << 16 };
+/// Records of one time that are put in order when it comes: as many as end, or are refused, in a second of a shard's highest load,
+/// and twenty milliseconds or so. Callers choose the ids and deadlines of theirs, so that one time may have all of them; what is
+/// beyond is kept in order from the beginning, which takes more memory.
+const BUCKET_ITEMS_MAX: usize = if cfg!(test) { 64 } else { 1 << 18 };
 
 impl Bucket {
     /// Items that count.
@@ -301,11 +304,15 @@ impl Bucket {
 /// up, and callers say which of them still count.
 pub(crate) struct DueQueue {
     buckets: ByDeadline<Bucket>,
-    /// What is due or was: every record that counts with a time at or below `front_to`.
-    front: BTreeSet<Due>,
+    /// What is due or was, with `in_order`: every record that counts with a time at or below `front_to`.
+    front: BinaryHeap<Reverse<Due>>,
+    /// At least as many of `front` no longer count: they left early.
+    front_left: usize,
+    /// Of what is due or was: what its bucket had in order, and what came when its time had come.
+    in_order: BTreeSet<Due>,
     front_to: Option<u64>,
     len: usize,
-    /// Of those, the ones that buckets have in order.
+    /// Records that buckets have in order.
     behind: usize,
     /// Records that count with a time at or before `counted_to`: due and not taken.
     due: usize,
@@ -316,7 +323,9 @@ impl DueQueue {
     pub(crate) fn new() -> Self {
         Self {
             buckets: ByDeadline::new(),
-            front: BTreeSet::new(),
+            front: BinaryHeap::new(),
+            front_left: 0,
+            in_order: BTreeSet::new(),
             front_to: None,
             len: 0,
             behind: 0,
@@ -347,7 +356,7 @@ impl DueQueue {
         self.len += 1;
         self.due += usize::from(at <= self.counted_to);
         if self.front_to.is_some_and(|to| at <= to) {
-            self.front.insert((at, *id, record));
+            self.in_order.insert((at, *id, record));
             return;
         }
         let bucket = self.buckets.get_or_insert_with(at, Bucket::default);
@@ -365,7 +374,12 @@ impl DueQueue {
         self.len = self.len.checked_sub(1).expect("only what is in a queue leaves it");
         self.count_out(at);
         if self.front_to.is_some_and(|to| at <= to) {
-            self.front.remove(&(at, *id, record));
+            if !self.in_order.remove(&(at, *id, record)) {
+                self.front_left += 1;
+                if too_many_empty(self.front_left, self.front.len()) {
+                    self.compact_front(id_of);
+                }
+            }
             return;
         }
         let bucket = self.buckets.get_mut(at).expect("a record not yet due is in the bucket of its time");
@@ -381,6 +395,34 @@ impl DueQueue {
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn compact_front(&mut self, id_of: impl Fn(u32, u64) -> Option<[u8; 16]>) {
+        steps::count(self.front.len());
+        self.front.retain(|&Reverse((at, id, record))| id_of(record, at) == Some(id));
+        if self.front.capacity() > 4 * self.front.len() + EMPTIED_MIN {
+            self.front.shrink_to(2 * self.front.len());
+        }
+        self.front_left = 0;
+    }
+
+    /// The first of what is due or was.
+    fn first(&self) -> Option<Due> {
+        let front = self.front.peek().map(|&Reverse(due)| due);
+        front.into_iter().chain(self.in_order.first().copied()).min()
+    }
+
+    /// Takes it out. One that left and came back may be in both.
+    fn pop_first(&mut self, due: Due) {
+        if self.front.peek() == Some(&Reverse(due)) {
+            self.front.pop();
+            self.front_left = self.front_left.saturating_sub(1);
+        }
+        if self.in_order.first() == Some(&due) {
+            self.in_order.pop_first();
+        }
+    }
+
     /// The first record due by `to`. `id_of` gives a record's id if it (still) counts at that time.
     pub(crate) fn first_due(
         &mut self,
@@ -388,32 +430,32 @@ impl DueQueue {
         id_of: impl Fn(u32, u64) -> Option<[u8; 16]>,
     ) -> Option<(u64, [u8; 16], u32)> {
         loop {
-            while let Some(&(at, id, record)) = self.front.first() {
+            while let Some(due) = self.first() {
+                let (at, id, record) = due;
                 if id_of(record, at) == Some(id) {
-                    return (at <= to).then_some((at, id, record));
+                    return (at <= to).then_some(due);
                 }
-                self.front.pop_first();
+                self.pop_first(due);
             }
             let (at, bucket) = self.buckets.pop_due(to)?;
             self.buckets.trim(|b| b.live == 0);
             steps::count(bucket.items.len());
             self.front_to = Some(self.front_to.map_or(at, |before| before.max(at)));
-            let items = bucket.items.iter().filter_map(|&record| Some((at, id_of(record, at)?, record)));
-            match bucket.more {
-                // Quicker than one after the other.
-                None => self.front = items.collect(),
-                Some(more) => {
-                    self.behind -= more.len();
-                    self.front = *more;
-                    self.front.extend(items);
-                }
+            let items = bucket.items.iter().filter_map(|&record| Some(Reverse((at, id_of(record, at)?, record))));
+            self.front = items.collect::<Vec<_>>().into();
+            self.front_left = 0;
+            if let Some(more) = bucket.more {
+                self.behind -= more.len();
+                self.in_order = *more;
             }
         }
     }
 
     /// Takes what [`Self::first_due`] gave.
     pub(crate) fn take_first(&mut self) {
-        let (at, _, _) = self.front.pop_first().expect("something is due");
+        let due = self.first().expect("something is due");
+        self.pop_first(due);
+        let at = due.0;
         self.len = self.len.checked_sub(1).expect("what is due was counted");
         self.count_out(at);
     }
@@ -426,34 +468,36 @@ impl DueQueue {
 
     /// The first time at which something is due.
     pub(crate) fn first_time(&self) -> Option<u64> {
-        let front = self.front.first().map(|&(at, _, _)| at);
+        let front = self.first().map(|(at, _, _)| at);
         match (front, self.buckets.first()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
     }
 
-    /// Records due by `to` and not yet taken.
+    /// Records due by `to` and not yet taken. Exact as long as none of them left early.
     pub(crate) fn count_due(&self, to: u64) -> u64 {
         let front = if self.front_to.is_some_and(|f| f <= to) {
-            self.front.len()
+            self.front.len() + self.in_order.len()
         } else {
-            self.front.iter().take_while(|(at, _, _)| *at <= to).count()
+            let front = self.front.iter().filter(|Reverse((at, _, _))| *at <= to).count();
+            front + self.in_order.iter().take_while(|(at, _, _)| *at <= to).count()
         };
         front as u64 + self.buckets.due(to).map(|b| u64::from(b.live)).sum::<u64>()
     }
 
     /// Bytes it takes, about: items are taken to be as full as their growth leaves them.
     pub(crate) fn bytes(&self) -> u64 {
-        let in_order = self.front.len() + self.behind;
-        let items = self.len.saturating_sub(in_order) * size_of::<u32>() * 3 / 2;
-        self.buckets.bytes() + (in_a_tree(in_order) * size_of::<Due>() + items) as u64
+        let in_order = self.in_order.len() + self.behind;
+        let items = self.len.saturating_sub(in_order + self.front.len()) * size_of::<u32>() * 3 / 2;
+        let due = (in_a_tree(in_order) + self.front.len()) * size_of::<Due>();
+        self.buckets.bytes() + (due + items) as u64
     }
 
     /// Places that it takes memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        self.buckets.places() + self.front.len()
+        self.buckets.places() + self.front.capacity() + self.in_order.len()
     }
 
     /// Every (time, record) that counts, for the audit: sorted, each once.
@@ -463,8 +507,8 @@ impl DueQueue {
             let items = b.items.iter().map(move |&record| (at, record));
             items.chain(b.more.as_deref().map(in_order).unwrap_or_default())
         });
-        let mut all: Vec<_> =
-            in_order(&self.front).into_iter().chain(behind).filter(|&(at, record)| counts(record, at)).collect();
+        let front = self.front.iter().map(|&Reverse((at, _, record))| (at, record)).chain(in_order(&self.in_order));
+        let mut all: Vec<_> = front.chain(behind).filter(|&(at, record)| counts(record, at)).collect();
         all.sort_unstable();
         all.dedup();
         all
