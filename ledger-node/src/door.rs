@@ -273,7 +273,7 @@ impl Door {
         let mut away = Vec::new();
         calls.retain(|call| {
             // What was decided before is answered as before.
-            let stays = !new_record(&call.command).is_some_and(|id| !(self.inner.knows)(id));
+            let stays = new_record(&call.command).is_none_or(|id| (self.inner.knows)(id));
             away.extend((!stays).then_some(call.tag));
             stays
         });

@@ -152,6 +152,20 @@ impl ReplicaMemory {
         }
     }
 
+    /// What operators should know: records take most of what they may, or all.
+    pub(crate) fn warning(&self) -> Option<String> {
+        match self.level() {
+            Level::Enough => None,
+            Level::Alarm => {
+                let mib = |bytes: u64| bytes >> 20;
+                let (used, most) = (mib(self.used()), mib(self.budget.max_of_replica()));
+                let (node, node_most) = (mib(self.budget.used()), mib(self.budget.max));
+                Some(format!("its records take {used} of {most} MiB, those of the node {node} of {node_most}: {HINT}"))
+            }
+            Level::Full => self.full().map(|why| format!("it takes no new reservations while it is led here: {why}")),
+        }
+    }
+
     /// Why new reservations and orders are refused, if they are.
     pub(crate) fn full(&self) -> Option<String> {
         let mib = |bytes: u64| bytes >> 20;
@@ -226,6 +240,8 @@ mod tests {
         assert_eq!([&one, &two].map(|replica| replica.level()), [Level::Full, Level::Enough]);
         two.set(25 << 20);
         assert_eq!((two.full(), two.level()), (None, Level::Alarm), "the node's");
+        let warning = two.warning().expect("it is near");
+        assert!(warning.starts_with("its records take 25 of 50 MiB, those of the node 85 of 100: "), "{warning}");
         three.set(15 << 20);
         assert!(three.full().is_some_and(|why| why.starts_with("records take 100 of 100 MiB on the leader's node")));
         assert_eq!(three.level(), Level::Full);

@@ -164,6 +164,7 @@ fn shard_checks(shard: &Shard, tuning: &RaftTuning, out: &mut Vec<Check>) {
         (false, false) => None,
     };
     out.push(warning(name("history"), history.map(str::to_owned)));
+    out.push(warning(name("memory"), shard.state().memory.warning()));
 }
 
 #[cfg(test)]

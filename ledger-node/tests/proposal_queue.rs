@@ -199,6 +199,8 @@ async fn at_the_memory_bound_new_records_wait_and_all_else_goes_on_before_and_af
         let refused = answer_to(&cluster, reserve("shoe", mint("shoe", 200_000), 1_000)).await;
         assert!(matches!(&refused, Answer::NotNow(why) if why.code == NotNowCode::MemoryFull), "{refused:?}");
         let (leader, _) = cluster.leader(1).await;
+        let ready = cluster.get(leader, "/readyz?verbose").await.text;
+        assert!(ready.contains("shard-1-memory") && ready.contains("it takes no new reservations while"), "{ready}");
         let page = cluster.get(leader, "/metrics").await.text;
         let values = ledger_node::metrics::values(&page);
         assert_eq!(values["holdfast_memory_max_bytes"], MEMORY_MAX as f64);
