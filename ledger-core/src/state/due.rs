@@ -6,69 +6,49 @@
 //! what is beyond a number of records, which is in order already. So a mass expiry costs its number, spread over the entries that sweep it.
 //!
 //! *Memory.* What ends before its time leaves an empty place behind. Places are freed together, as soon as they are more than half of
-//! what is kept: the memory is bounded by what is kept, not by what ever was, and freeing costs a step or two for each that ended.
+//! their segment: the memory is bounded by what is kept, not by what ever was, and freeing costs a step or two for each that ended.
 //! **Owns** the order in which things become due. **Must never** depend on when it was asked: the order out is a function of
 //! what is in. **Read next**: [`super::offers`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 
 use smallvec::SmallVec;
+
+use super::run::{PlaceInRun, Run};
 
 /// Sorted runs before the tree is used: as many as there are hold times in steady use.
 const RUNS: usize = 3;
 
 /// Empty places that may be kept beside half as many as are in use.
-const EMPTIED_MIN: usize = 32;
+pub(crate) const EMPTIED_MIN: usize = 32;
 
 /// Whether empty places are so many that they are freed.
 fn too_many_empty(empty: usize, all: usize) -> bool {
     empty > all / 2 + EMPTIED_MIN
 }
 
-/// Gives back the memory of a peak: as many values are moved as went since it was done last.
-#[inline]
-fn give_back<T>(run: &mut VecDeque<T>) {
-    if run.capacity() > 4 * run.len() + EMPTIED_MIN {
-        steps::moved(run.len());
-        run.shrink_to(2 * run.len());
-    }
-}
-
 /// Values by time.
 #[derive(Clone)]
 pub(crate) struct ByDeadline<T> {
-    runs: [VecDeque<(u64, T)>; RUNS],
+    runs: [Run<T>; RUNS],
     strays: BTreeMap<u64, T>,
-    /// At least as many values of the runs are empty: each was the last of its time to end early.
-    emptied: usize,
 }
 
 impl<T> ByDeadline<T> {
     pub(crate) fn new() -> Self {
-        Self { runs: std::array::from_fn(|_| VecDeque::new()), strays: BTreeMap::new(), emptied: 0 }
+        Self { runs: std::array::from_fn(|_| Run::new()), strays: BTreeMap::new() }
     }
 
-    fn place_in(run: &VecDeque<(u64, T)>, at: u64) -> Option<usize> {
-        let (first, last) = (run.front()?.0, run.back()?.0);
-        if at < first || at > last {
-            return None;
-        }
-        // Times are distinct and sorted: the place is at most the distance from the first, and just that in a dense run.
-        let guess = usize::try_from(at - first).unwrap_or(usize::MAX).min(run.len() - 1);
-        if run[guess].0 == at {
-            return Some(guess);
-        }
-        let place = run.partition_point(|&(t, _)| t < at);
-        (run[place].0 == at).then_some(place)
+    fn find(&self, at: u64) -> Option<(usize, PlaceInRun)> {
+        self.runs.iter().enumerate().find_map(|(r, run)| Some((r, run.find(at)?)))
     }
 
     /// The value at a time.
     pub(crate) fn get_mut(&mut self, at: u64) -> Option<&mut T> {
-        let found = self.runs.iter().enumerate().find_map(|(r, run)| Some((r, Self::place_in(run, at)?)));
-        match found {
-            Some((r, place)) => Some(&mut self.runs[r][place].1),
+        match self.find(at) {
+            Some((r, place)) => Some(self.runs[r].at_mut(place)),
             None => self.strays.get_mut(&at),
         }
     }
@@ -76,24 +56,20 @@ impl<T> ByDeadline<T> {
     /// The value at a time, made when there is none.
     pub(crate) fn get_or_insert_with(&mut self, at: u64, make: impl FnOnce() -> T) -> &mut T {
         // Commands of one entry share a deadline: nearly always it is the last of its run.
-        if let Some(r) = self.runs.iter().position(|run| run.back().is_some_and(|back| back.0 == at)) {
-            return &mut self.runs[r].back_mut().expect("just seen").1;
+        if let Some(r) = self.runs.iter().position(|run| run.last() == Some(at)) {
+            return self.runs[r].last_mut().expect("just seen");
         }
-        let found = self.runs.iter().enumerate().find_map(|(r, run)| Some((r, Self::place_in(run, at)?)));
-        if let Some((r, place)) = found {
-            return &mut self.runs[r][place].1;
+        if let Some((r, place)) = self.find(at) {
+            return self.runs[r].at_mut(place);
         }
         if !self.strays.is_empty() && self.strays.contains_key(&at) {
             return self.strays.get_mut(&at).expect("just seen");
         }
         let fits = (0..RUNS)
-            .filter(|&r| self.runs[r].back().is_none_or(|back| back.0 < at))
-            .max_by_key(|&r| self.runs[r].back().map(|back| back.0));
+            .filter(|&r| self.runs[r].last().is_none_or(|last| last < at))
+            .max_by_key(|&r| self.runs[r].last());
         match fits {
-            Some(r) => {
-                self.runs[r].push_back((at, make()));
-                &mut self.runs[r].back_mut().expect("just pushed").1
-            }
+            Some(r) => self.runs[r].push(at, make()),
             None => self.strays.entry(at).or_insert_with(make),
         }
     }
@@ -104,38 +80,20 @@ impl<T> ByDeadline<T> {
             self.strays.remove(&at);
             return;
         }
-        self.emptied += 1;
-        self.trim(&empty);
-        if too_many_empty(self.emptied, self.runs.iter().map(VecDeque::len).sum()) {
-            self.compact(empty);
+        if let Some((r, _)) = self.find(at) {
+            self.runs[r].emptied(at, &empty);
         }
+        self.trim(empty);
     }
 
     /// Removes leading values that are empty, so that what is first is not.
     pub(crate) fn trim(&mut self, empty: impl Fn(&T) -> bool) {
-        for run in &mut self.runs {
-            while run.front().is_some_and(|(_, value)| empty(value)) {
-                run.pop_front();
-                self.emptied = self.emptied.saturating_sub(1);
-            }
-            give_back(run);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn compact(&mut self, empty: impl Fn(&T) -> bool) {
-        for run in &mut self.runs {
-            steps::count(run.len());
-            run.retain(|(_, value)| !empty(value));
-            give_back(run);
-        }
-        self.emptied = 0;
+        self.runs.iter_mut().for_each(|run| run.trim(&empty));
     }
 
     /// The first time.
     pub(crate) fn first(&self) -> Option<u64> {
-        let runs = self.runs.iter().filter_map(|run| run.front().map(|f| f.0)).min();
+        let runs = self.runs.iter().filter_map(Run::first).min();
         match (runs, self.strays.first_key_value()) {
             (Some(a), Some((&b, _))) => Some(a.min(b)),
             (a, b) => a.or(b.map(|(&t, _)| t)),
@@ -147,10 +105,8 @@ impl<T> ByDeadline<T> {
         let first = self.first().filter(|&t| t <= to)?;
         steps::count(1);
         for run in &mut self.runs {
-            if run.front().is_some_and(|f| f.0 == first) {
-                let taken = run.pop_front();
-                give_back(run);
-                return taken;
+            if run.first() == Some(first) {
+                return run.pop();
             }
         }
         self.strays.pop_first()
@@ -158,29 +114,27 @@ impl<T> ByDeadline<T> {
 
     /// All values at or before `to`, in no order.
     pub(crate) fn due(&self, to: u64) -> impl Iterator<Item = &T> {
-        let runs = self.runs.iter().flat_map(move |run| run.iter().take_while(move |(t, _)| *t <= to).map(|(_, v)| v));
+        let runs = self.runs.iter().flat_map(move |run| run.iter().take_while(move |(t, _)| *t <= to));
+        let runs = runs.map(|(_, value)| value);
         runs.chain(self.strays.range(..=to).map(|(_, v)| v)).inspect(|_| steps::count(1))
     }
 
     /// All values after `from`, at or before `to`, in no order.
     fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &T> {
-        let runs = self.runs.iter().flat_map(move |run| {
-            let first = run.partition_point(|&(t, _)| t <= from);
-            run.range(first..).take_while(move |(t, _)| *t <= to).map(|(_, v)| v)
-        });
+        let runs = self.runs.iter().flat_map(move |run| run.after(from).take_while(move |(t, _)| *t <= to));
+        let runs = runs.map(|(_, value)| value);
         let strays = self.strays.range((Bound::Excluded(from), Bound::Included(to))).map(|(_, v)| v);
         runs.chain(strays).inspect(|_| steps::count(1))
     }
 
     /// All times and values, in no order; for the audit.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let runs = self.runs.iter().flat_map(|run| run.iter().map(|(t, v)| (*t, v)));
-        runs.chain(self.strays.iter().map(|(t, v)| (*t, v)))
+        self.runs.iter().flat_map(Run::iter).chain(self.strays.iter().map(|(t, v)| (*t, v)))
     }
 
     /// Values in it, with empty ones.
     pub(crate) fn len(&self) -> usize {
-        self.runs.iter().map(VecDeque::len).sum::<usize>() + self.strays.len()
+        self.runs.iter().map(Run::len).sum::<usize>() + self.strays.len()
     }
 
     /// Bytes it takes, without what its values have elsewhere. Empty places of its runs are room for others.
@@ -191,12 +145,12 @@ impl<T> ByDeadline<T> {
     /// Places that it takes memory for.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
-        self.runs.iter().map(VecDeque::capacity).sum::<usize>() + self.strays.len()
+        self.runs.iter().map(Run::places).sum::<usize>() + self.strays.len()
     }
 
     /// Whether nothing is in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.strays.is_empty() && self.runs.iter().all(VecDeque::is_empty)
+        self.len() == 0
     }
 }
 
@@ -547,13 +501,11 @@ mod tests {
         (0..100_000).for_each(|at| add_units(&mut sums, at, 1));
         assert!(sums.places() >= 100_000);
         steps::taken();
-        steps::taken_moves();
         for at in 0..99_990 {
             assert_eq!(sums.pop_due(at), Some((at, 1)));
         }
-        assert!(sums.places() <= 2 * EMPTIED_MIN, "{} places for 10 sums", sums.places());
+        assert!(sums.places() <= 256, "{} places for 10 sums", sums.places());
         assert!(steps::taken() <= 100_000, "a step for each that passed");
-        assert!(steps::taken_moves() <= 100_000, "as many are moved as passed");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) mod orders;
 pub(crate) mod places;
 pub(crate) mod records;
 pub(crate) mod references;
+pub(crate) mod run;
 pub(crate) mod seed;
 pub(crate) mod slab;
 
