@@ -287,7 +287,7 @@ impl Writer {
     }
 
     /// Carrying gives segments back, so it may take the last spare, if another can be made for votes.
-    fn may_begin_for_carry(&self) -> bool {
+    pub(super) fn may_begin_for_carry(&self) -> bool {
         !self.spares.is_empty() && self.may_begin_segment(true)
     }
 

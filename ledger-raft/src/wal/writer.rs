@@ -249,8 +249,7 @@ impl Writer {
             // The next marker brings it: what is heard together is written together.
             self.unproved_since = Some(now);
         }
-        self.announce_oldest();
-        let mut rolled = false;
+        let mut rolled = self.announce_oldest()?;
         loop {
             match self.fill() {
                 Encoded::SegmentFull if self.round.is_empty() && !rolled => {
@@ -483,16 +482,23 @@ impl Writer {
         self.round.push(&header, &[], body);
     }
 
-    /// Says which segments are dead, once a purge has killed some.
-    fn announce_oldest(&mut self) {
+    /// Says which segments are dead, once a purge has killed some. Answers whether it began a segment for that.
+    fn announce_oldest(&mut self) -> io::Result<bool> {
         if !mem::take(&mut self.recount) {
-            return;
+            return Ok(false);
         }
         self.carry.due = true;
         let oldest = self.oldest_needed();
-        if oldest > self.oldest && self.sealed.range(..oldest).next().is_some() && self.fits(RECORD_BYTES) {
-            self.push_own(Kind::Oldest, 0, u64::from(oldest), &[]);
+        if oldest <= self.oldest || self.sealed.range(..oldest).next().is_none() {
+            return Ok(false);
         }
+        if self.fits(RECORD_BYTES) {
+            self.push_own(Kind::Oldest, 0, u64::from(oldest), &[]);
+            return Ok(false);
+        }
+        // The segment is full. The header of the next one says so, and it may be long before
+        // something else needs a segment.
+        Ok(self.may_begin_for_carry() && self.roll()?)
     }
 
     pub(super) fn oldest_needed(&self) -> u32 {

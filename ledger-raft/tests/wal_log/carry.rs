@@ -62,6 +62,25 @@ fn an_idle_group_does_not_keep_the_segments_of_a_busy_one() {
     });
 }
 
+/// However full the segment is in which a purge is written, what the purge left goes.
+#[test]
+fn dead_segments_go_though_the_one_that_is_written_is_full() {
+    runtime().block_on(async {
+        for small in 0..64 {
+            let disk = SimDisk::new(0);
+            let wal = open(&disk).await.expect("open");
+            let busy = wal.group(GROUPS[1]);
+            fill(&busy, 150, 5000).await;
+            for index in 151..151 + small {
+                append(&busy, vec![entry(index, 0, 10)]).await.expect("answered").expect("durable");
+            }
+            busy.purge(149 + small, Bytes::from("id")).await.expect("purge");
+            let usage = rest(&wal).await;
+            assert!(usage.bytes <= usage.bytes_max(), "behind {small} small entries: {usage:?} in {:?}", disk.files());
+        }
+    });
+}
+
 /// A replica that is stopped for good keeps all it has: the bound and the cost hold for it, too.
 #[test]
 fn a_large_idle_log_is_carried_at_most_once_for_as_much_written() {
