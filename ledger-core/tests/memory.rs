@@ -31,7 +31,7 @@ struct Shard {
     now: u64,
     made: u64,
     sku: Sku,
-    /// The allocator's count, and what the ledger said, when they were compared last.
+    /// The allocator's count, and the ledger's, when they were compared last.
     compared: (usize, u64),
 }
 
@@ -132,10 +132,10 @@ impl Shard {
     /// What it says. What it grew by since it was asked last is near what the allocator gave.
     fn grew(&mut self, what: &str) -> MemoryUse {
         let (given, says) = (MEMORY.current_usage(), self.ledger.memory_use());
-        let (given_before, said_before) = std::mem::replace(&mut self.compared, (given, says.total()));
-        let (given, said) = (given - given_before, says.total() - said_before);
-        let off = said as f64 / given as f64;
-        assert!((0.7..1.4).contains(&off), "{what}: says {said} more, and takes {given}: {says:?}");
+        let (given_before, counted_before) = std::mem::replace(&mut self.compared, (given, says.total()));
+        let (given, counted) = (given - given_before, says.total() - counted_before);
+        let off = counted as f64 / given as f64;
+        assert!((0.7..1.4).contains(&off), "{what}: counts {counted} more, and takes {given}: {says:?}");
         says
     }
 }

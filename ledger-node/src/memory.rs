@@ -1,4 +1,4 @@
-//! How much memory a node's records may take, and who is told when they take more.
+//! How much memory a node's records may take, and what is refused when they take more.
 //!
 //! **What it is.** Every replica says after each entry what its records take; their sum is compared with the node's bound. At the
 //! bound a leader takes no new reservations, and no orders that reserve, which are what crowds make; whatever ends holds, moves orders on or
