@@ -117,37 +117,11 @@ impl ReplicaMemory {
         let falls = (level as u8) < logged && !self.takes(MEMORY_ALARM_PERCENT - 5);
         if level as u8 > logged || falls {
             self.logged.store(level as u8, Ordering::Relaxed);
-            let mib = |bytes: u64| bytes >> 20;
-            let (used_mib, most_mib) = (mib(self.used()), mib(self.budget.max_of_replica()));
-            let (node_mib, node_most_mib) = (mib(self.budget.used()), mib(self.budget.max));
-            let shard = self.shard;
+            let (shard, why) = (self.shard, self.warning().unwrap_or_default());
             match level {
-                Level::Full => tracing::error!(
-                    shard,
-                    used_mib,
-                    most_mib,
-                    node_mib,
-                    node_most_mib,
-                    hint = HINT,
-                    "records take all the memory that they may: while this node leads the shard, new reservations and orders that reserve are refused"
-                ),
-                Level::Alarm => tracing::warn!(
-                    shard,
-                    used_mib,
-                    most_mib,
-                    node_mib,
-                    node_most_mib,
-                    hint = HINT,
-                    "records take most of the memory that they may"
-                ),
-                Level::Enough => tracing::info!(
-                    shard,
-                    used_mib,
-                    most_mib,
-                    node_mib,
-                    node_most_mib,
-                    "records take clearly less memory again"
-                ),
+                Level::Full => tracing::error!(shard, why, "records take all the memory that they may"),
+                Level::Alarm => tracing::warn!(shard, why, "records take most of the memory that they may"),
+                Level::Enough => tracing::info!(shard, "records take clearly less memory again"),
             }
         }
     }
