@@ -12,6 +12,7 @@
 //! **Read next**: [`records`], [`due`], [`offers`], [`orders`], [`memory`].
 
 mod bytes;
+mod count;
 pub(crate) mod due;
 pub(crate) mod ids;
 pub(crate) mod keys;
@@ -315,4 +316,13 @@ pub(crate) fn id_of<'a>(
         Found::Reservation(at) => reservations.get(at).id,
         Found::Refused(at) => refused.get(at).id,
     }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers every time.
+#[cfg(test)]
+pub(crate) fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -188,14 +188,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers every time.
-    fn random(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+    use crate::state::random;
 
     #[test]
     fn what_was_put_is_found_and_what_was_taken_is_not_however_hashes_crowd() {
