@@ -160,14 +160,10 @@ impl Auditing<'_> {
             self.expect("conserved", &format!("sold of {name}"), sold, product.ever_sold - product.returned);
             // Counted anew for each product: of many products only the sums are compared.
             if s.products.len() <= 1_000 {
-                let references = s.references.iter().filter(|(_, used)| used.product == at).count();
-                self.expect("memory", &format!("references of {name}"), product.references as usize, references);
                 let offers = s.offers.iter().filter(|(_, o)| o.product == at).count();
                 self.expect("index", &format!("offers of {name}"), s.offers_of(at).count(), offers);
             }
         }
-        let references: u64 = s.products.iter().map(|(_, p)| u64::from(p.references)).sum();
-        self.expect("memory", "references", s.references.len() as u64, references);
     }
 
     fn keys(&mut self, n: &Recount) {
@@ -309,7 +305,7 @@ impl Auditing<'_> {
         let sales = s.offers.iter().filter(|(_, o)| o.key.sale.is_some()).count();
         self.expect("index", "offers by sale", s.by_sale.len(), sales);
         self.expect("index", "offers", s.offer_index.len(), s.offers.len());
-        self.expect("index", "references", s.reference_index.len(), s.references.len());
+        self.expect("index", "references", s.references.indexed(), s.references.len());
         let names = s.refused.iter().filter(|(_, r)| r.why.names_unknown()).count();
         self.expect("memory", "names of unknown offers", s.unknown_names.len(), names);
         let extras = s.reservations.iter().filter(|(_, r)| r.extra != crate::state::records::NONE).count();

@@ -13,7 +13,8 @@ use crate::order::{ClientSecret, Money, ParkReason};
 use crate::outcome::Status;
 use crate::state::State;
 use crate::state::orders::Order;
-use crate::state::records::{LineRecord, NONE, Offer, Phase, Product, Refused, Reservation, UsedReference};
+use crate::state::records::{LineRecord, NONE, Offer, Phase, Product, Refused, Reservation};
+use crate::state::references::UsedReference;
 use crate::types::{LimitKey, OfferKey, Policy};
 
 /// The running sum.
@@ -168,9 +169,7 @@ fn canonical_offer(o: &Offer) -> u128 {
 fn canonical_product(p: &Product) -> u128 {
     let mut canon = Canon::default();
     canon.text(p.sku.as_str());
-    for n in
-        [p.received, p.adjusted as u64, p.returned, p.ever_sold, p.references.into(), p.head.index, p.head.place.into()]
-    {
+    for n in [p.received, p.adjusted as u64, p.returned, p.ever_sold, p.head.index, p.head.place.into()] {
         canon.n(n);
     }
     // Absent as long as no order was ever claimed.
@@ -215,6 +214,11 @@ impl State {
             canon.n(replaces);
             canon.n(hold_ms);
         }
+        for returned in &extra.returns {
+            canon.n(returned.name);
+            canon.n(returned.fingerprint);
+            canon.n(returned.units.into());
+        }
         xxh3_128(&canon.0)
     }
 
@@ -252,13 +256,13 @@ impl State {
         self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
     }
 
-    /// Adds a used reference; they never go.
-    pub(crate) fn digest_reference(&mut self, used: &UsedReference) {
-        let mut canon = Canon::default();
-        for n in [used.name[0], used.name[1], used.fingerprint, used.units, used.product.into()] {
-            canon.n(n);
-        }
-        self.digest.sum = self.digest.sum.wrapping_add(canon.hash(Kind::Reference));
+    /// The same for a used reference.
+    pub(crate) fn digest_reference(&mut self, used: &UsedReference, present: bool) {
+        let mut flat = [0; 16];
+        flat[..8].copy_from_slice(&used.name.to_le_bytes());
+        flat[8..].copy_from_slice(&(u64::from(used.content) | u64::from(used.used_at) << 32).to_le_bytes());
+        let part = xxh3_128_with_seed(&flat, Kind::Reference as u64);
+        self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
     }
 
     /// What forgotten reservations bought under a key changed.
@@ -312,6 +316,7 @@ impl State {
         for &below in &self.forgotten_below {
             canon.n(below);
         }
+        canon.n(self.references.seed);
         let o = &self.orders;
         let counters = [o.sequence, o.turns, o.given[0], o.given[1], o.stray_turn];
         for n in counters.into_iter().filter(|_| o.sequence > 0) {

@@ -107,10 +107,15 @@ pub const COUNTS_DROPPED_PER_ENTRY_MAX: u32 = 4_096;
 pub const RETAIN_MS_MIN: u64 = ID_AHEAD_MS_MAX + FORGET_GUARD_MS + 2_048;
 /// An idle shard's time moves on so many times while it remembers what it forgets first.
 pub const IDLE_TICKS_PER_RETENTION: u64 = 4;
-/// References one product may ever use (forty bytes each, kept as long as the product).
-pub const REFERENCES_PER_PRODUCT_MAX: u64 = 1_000_000;
-/// References of a shard: they are remembered as long as their products, 40 bytes each.
-pub const REFERENCES_MAX: usize = 64_000_000;
+/// References of receive, adjust and allot that a shard remembers: 28 bytes each, so a gigabyte at most. Beyond it the oldest is
+/// forgotten before its time.
+pub const REFERENCES_MAX: usize = 1 << 25;
+/// How long a reference of receive, adjust and allot is remembered: a yearly stocktaking that is repeated by mistake is still known.
+pub const REFERENCE_KEPT_MS: u64 = 400 * 24 * 3_600_000;
+/// No younger reference is forgotten because there are [`REFERENCES_MAX`]: the new one is *not now*.
+pub const REFERENCE_KEPT_MS_MIN: u64 = 30 * 24 * 3_600_000;
+/// Returns of one reservation: each is looked through for the reference of the next.
+pub const RETURNS_PER_RESERVATION_MAX: usize = 256;
 /// Products of a shard: they are never removed.
 pub const PRODUCTS_MAX: usize = 1 << 20;
 /// Ids known by payments alone, of which money must still go back or be given to an order. A fact about money is never forgotten, so a

@@ -390,7 +390,7 @@ impl Refusal {
 pub enum Bound {
     UnitsPerProduct,
     OffersPerProduct,
-    ReferencesPerProduct,
+    ReturnsPerReservation,
     PaymentsPerOrder,
     Products,
     References,
@@ -403,7 +403,7 @@ impl std::fmt::Display for Bound {
         f.write_str(match self {
             Self::UnitsPerProduct => "units per product",
             Self::OffersPerProduct => "offers per product",
-            Self::ReferencesPerProduct => "references per product",
+            Self::ReturnsPerReservation => "returns per reservation",
             Self::PaymentsPerOrder => "payments per order",
             Self::Products => "products per shard",
             Self::References => "references per shard",

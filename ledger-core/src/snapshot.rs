@@ -29,15 +29,16 @@ use crate::state::ids::Found;
 use crate::state::keys::FrozenKeys;
 use crate::state::orders::{Cold, Order, Standing};
 use crate::state::records::{
-    Extra, Head, LineRecord, NONE, Offer, Phase, Product, Refused, Reservation, UnknownName, UsedReference, Why,
+    Extra, Head, LineRecord, NONE, Offer, Phase, Product, Refused, Reservation, Returned, UnknownName, Why,
 };
+use crate::state::references::{FrozenReferences, UsedReference};
 use crate::state::slab::{FrozenSlab, Placed};
 use crate::types::{OfferKey, ShardSettings, Slot};
 
 pub(crate) use reading::read;
 
 /// First bytes of a snapshot: name and format version.
-pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x04";
+pub(crate) const MAGIC: [u8; 8] = *b"HFSNAP\x00\x05";
 const WHAT: &str = "snapshot";
 /// A frame is closed when it has grown to this.
 const FRAME_BYTES: usize = 256 << 10;
@@ -63,6 +64,7 @@ struct FrozenShard {
     settings: ShardSettings,
     forgotten_below: Vec<u64>,
     digests: VecDeque<Digest>,
+    reference_seed: u64,
     /// Counters of orders: sequence, turns, given by class, turn of strays.
     orders: [u64; 5],
 }
@@ -73,7 +75,7 @@ pub(crate) struct FrozenState {
     products: FrozenSlab<Product>,
     offers: FrozenSlab<Offer>,
     keys: FrozenKeys,
-    references: FrozenSlab<UsedReference>,
+    references: FrozenReferences,
     reservations: FrozenSlab<Reservation>,
     extras: FrozenSlab<Extra>,
     refused: FrozenSlab<Refused>,
@@ -97,6 +99,7 @@ impl State {
                 settings: self.settings.clone(),
                 forgotten_below: self.forgotten_below.clone(),
                 digests: self.digests.clone(),
+                reference_seed: self.references.seed,
                 orders: [
                     self.orders.sequence,
                     self.orders.turns,

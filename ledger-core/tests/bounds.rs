@@ -5,7 +5,7 @@
 use ledger_core::change::ChangeKind;
 use ledger_core::codec::decode_record;
 use ledger_core::command::{Command, LimitKeys, Lines, plain_line};
-use ledger_core::outcome::{NotNow, Outcome, Refusal, Settled, SoldOut};
+use ledger_core::outcome::{Bound, NotNow, Outcome, Refusal, Settled, SoldOut};
 use ledger_core::view::IdView;
 use ledger_core::{
     Applied, Entry, Ledger, LedgerTime, LimitKey, Line, OfferKey, Policy, Quantity, Reason, Reference, ReservationId,
@@ -337,20 +337,22 @@ fn an_entry_that_causes_more_changes_than_a_record_may_have_decides_what_fits() 
 }
 
 #[test]
-fn a_product_takes_as_many_references_as_it_may_and_no_more() {
+fn a_reservation_takes_as_many_returns_as_it_may_and_no_more() {
     let mut shard = Shard::new();
-    shard.ok(vec![create("a"), create("b")]);
-    let last = limits::REFERENCES_PER_PRODUCT_MAX;
-    let receive_nth = |n: u64| receive(plain("a"), 1, &format!("{n}"));
-    for from in (0..last).step_by(8_000) {
-        shard.ok((from..last.min(from + 8_000)).map(receive_nth).collect());
-    }
-    let more = shard.apply(vec![receive_nth(last), adjust(plain("a"), -1, "one more"), receive_nth(7)]).outcomes;
-    let too_many =
-        |outcome: &Outcome| matches!(outcome, Outcome::Refused(Refusal::TooMany { max, .. }) if *max == last);
-    assert!(too_many(&more[0]) && too_many(&more[1]), "{more:?}");
-    assert!(matches!(&more[2], Outcome::Ok(Settled::Stocked { replayed: true, .. })), "{more:?}");
-    shard.ok(vec![receive(plain("b"), 1, "of another")]);
+    shard.ok(vec![create("a"), receive(plain("a"), 1_000, "r")]);
+    let id = id(&shard, "a", 0);
+    shard.ok(vec![reserve(id, lines("a", 1_000), 1), Command::Confirm { id, lines: None }]);
+    let most = limits::RETURNS_PER_RESERVATION_MAX as u64;
+    let one = |n: u64| Command::Return {
+        id,
+        lines: Some(plain_in(&plain("a"), 1)),
+        reference: Reference::new(format!("back {n}")).expect("a reference"),
+    };
+    shard.ok((0..most).map(one).collect());
+    let outcomes = shard.apply(vec![one(most), one(3)]).outcomes;
+    let too_many = Refusal::TooMany { what: Bound::ReturnsPerReservation, max: most };
+    assert_eq!(outcomes[0], Outcome::Refused(too_many));
+    assert_eq!(outcomes[1], Outcome::Ok(Settled::Returned { units: 1, replayed: true }));
     shard.look();
 }
 

@@ -338,7 +338,7 @@ impl NodeMetrics {
                 Bound::OpenOrders => "open_orders",
                 Bound::UnitsPerProduct
                 | Bound::OffersPerProduct
-                | Bound::ReferencesPerProduct
+                | Bound::ReturnsPerReservation
                 | Bound::PaymentsPerOrder => continue,
             };
             let labels = [("shard", shard.id().to_string()), ("kind", kind.to_owned())];

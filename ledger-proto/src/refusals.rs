@@ -190,7 +190,7 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
 const BOUNDS: [(Bound, &str); 8] = [
     (Bound::UnitsPerProduct, "units per product"),
     (Bound::OffersPerProduct, "offers per product"),
-    (Bound::ReferencesPerProduct, "references per product"),
+    (Bound::ReturnsPerReservation, "returns per reservation"),
     (Bound::PaymentsPerOrder, "payments per order"),
     (Bound::Products, "products per shard"),
     (Bound::References, "references per shard"),

@@ -53,7 +53,6 @@ impl Deciding<'_> {
             adjusted: 0,
             returned: 0,
             ever_sold: 0,
-            references: 0,
             turns: [0; LANES],
             head: Head::default(),
         });

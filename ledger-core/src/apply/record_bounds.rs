@@ -16,13 +16,15 @@ const START_MS: u64 = 1_700_000_000_000;
 struct Shop {
     ledger: Ledger,
     index: u64,
+    now: u64,
     sku: Sku,
 }
 
 impl Shop {
     fn new(bounds: impl FnOnce(&mut RecordBounds)) -> Self {
         let sku = Sku::new("console").expect("a SKU");
-        let mut shop = Self { ledger: Ledger::new(1, 1, crate::IndexSeed(7)), index: 0, sku: sku.clone() };
+        let mut shop =
+            Self { ledger: Ledger::new(1, 1, crate::IndexSeed(7)), index: 0, now: START_MS, sku: sku.clone() };
         bounds(&mut shop.ledger.state.bounds);
         let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
         shop.ok(Command::OwnSlots { generation: 1, ranges: all });
@@ -33,7 +35,7 @@ impl Shop {
 
     fn apply(&mut self, command: Command) -> Outcome {
         self.index += 1;
-        let entry = Entry { stamp: LedgerTime(START_MS), commands: vec![command] };
+        let entry = Entry { stamp: LedgerTime(self.now), commands: vec![command] };
         let outcome = self.ledger.apply(1, self.index, &entry).outcomes.remove(0);
         assert_eq!(self.ledger.audit().findings.len(), 0, "{:?}", self.ledger.audit().findings);
         outcome
@@ -123,16 +125,42 @@ fn open_orders_at_the_bound_wait_and_those_that_are_there_go_on() {
 }
 
 #[test]
-fn products_and_references_at_their_bounds_are_refused() {
-    let mut shop = Shop::new(|bounds| (bounds.products, bounds.references) = (2, 3));
+fn products_at_their_bound_are_refused() {
+    let mut shop = Shop::new(|bounds| bounds.products = 2);
     let create = |sku: &str| Command::CreateProduct { sku: Sku::new(sku).expect("a SKU"), policy: Policy::default() };
     shop.ok(create("second"));
-    let too_many = |what, max| Outcome::Refused(Refusal::TooMany { what, max });
-    assert_eq!(shop.apply(create("third")), too_many(Bound::Products, 2));
+    let too_many = Outcome::Refused(Refusal::TooMany { what: Bound::Products, max: 2 });
+    assert_eq!(shop.apply(create("third")), too_many);
     // The one that is there is the same answer again.
     shop.ok(create("second"));
+}
+
+#[test]
+fn references_at_their_bound_wait_until_the_oldest_may_be_forgotten() {
+    let mut shop = Shop::new(|bounds| bounds.references = 3);
+    let replayed = |outcome: &Outcome| matches!(outcome, Outcome::Ok(Settled::Stocked { replayed: true, .. }));
     shop.ok(shop.receive("second"));
     shop.ok(shop.receive("third"));
-    assert_eq!(shop.apply(shop.receive("fourth")), too_many(Bound::References, 3));
-    shop.ok(shop.receive("third"));
+    assert_eq!(shop.apply(shop.receive("fourth")), full(Bound::References));
+    assert!(replayed(&shop.apply(shop.receive("first"))), "what is there goes on");
+    shop.now += limits::REFERENCE_KEPT_MS_MIN - 1;
+    assert_eq!(shop.apply(shop.receive("fourth")), full(Bound::References));
+    // Times of use are known to the minute.
+    shop.now += 120_000;
+    assert!(!replayed(&shop.apply(shop.receive("fourth"))));
+    assert!(replayed(&shop.apply(shop.receive("second"))), "only the oldest was forgotten");
+    assert!(!replayed(&shop.apply(shop.receive("first"))), "it is used anew");
+}
+
+#[test]
+fn references_are_forgotten_after_their_time_and_not_before() {
+    let mut shop = Shop::new(|_| ());
+    let units = |outcome: Outcome| match outcome {
+        Outcome::Ok(Settled::Stocked { balance, .. }) => balance.available,
+        other => panic!("{other:?}"),
+    };
+    shop.now += limits::REFERENCE_KEPT_MS - 1;
+    assert_eq!(units(shop.apply(shop.receive("first"))), 10, "remembered");
+    shop.now += 120_000;
+    assert_eq!(units(shop.apply(shop.receive("first"))), 20, "used anew");
 }

@@ -259,7 +259,7 @@ impl Deciding<'_> {
         };
         if lines.len() > 1 || keys.len() > 1 {
             let (lines, keys) = (lines[1..].iter().map(record).collect(), keys.iter().skip(1).copied().collect());
-            reservation.extra = self.state.extras.insert(Extra { lines, keys, extended: None, present: true });
+            reservation.extra = self.state.extras.insert(Extra { lines, keys, present: true, ..Extra::default() });
         }
         if reservation.extra == NONE {
             self.count_line(&reservation.line, keys, deadline);

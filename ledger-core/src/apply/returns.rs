@@ -8,9 +8,10 @@ use super::holds::{asked_of, counted_keys, must_have_line};
 use super::normal::normalise;
 use super::{Deciding, Verdict, said_lines};
 use crate::codec::changes::{Links, Said};
-use crate::outcome::{Refusal, Settled, Status};
-use crate::state::records::LineRecord;
-use crate::types::{Line, Reference, ReservationId, Sku};
+use crate::limits;
+use crate::outcome::{Bound, Refusal, Settled, Status};
+use crate::state::records::{LineRecord, Returned};
+use crate::types::{Line, Reference, ReservationId};
 
 impl Deciding<'_> {
     pub(super) fn bring_back(
@@ -19,24 +20,17 @@ impl Deciding<'_> {
         lines: Option<&SmallVec<[Line; 1]>>,
         reference: &Reference,
     ) -> Verdict {
-        let at = match self.reservation(id) {
-            Ok(at) => at,
-            Err(unknown) => return self.returned_before(id, lines, reference).ok_or_else(|| unknown.into()),
-        };
+        let at = self.reservation(id)?;
         let r = self.state.reservations.get(at).clone();
         let mut sold = self.state.lines(&r);
         let asked =
             lines.filter(|l| !l.is_empty()).map(|l| normalise(l, |offer| self.state.find_offer(offer))).transpose()?;
         let content = asked.as_ref().map(|asked| asked.iter().map(|a| (a.offer, a.quantity)));
         let fingerprint = self.scratch.fingerprints.bring_back(id, content);
-        let mut skus: SmallVec<[Sku; 2]> = match &asked {
-            Some(asked) => asked.iter().map(|a| a.offer.sku.clone()).collect(),
-            None => sold.iter().map(|l| self.state.offers.get(l.offer).key.sku.clone()).collect(),
-        };
-        skus.dedup();
-        if let Some(used) = skus.iter().find_map(|sku| self.state.find_reference(sku, reference)) {
-            return match used.fingerprint == fingerprint {
-                true => Ok(Settled::Returned { units: used.units, replayed: true }),
+        let name = self.state.references.name_of_return(reference);
+        if let Some(before) = self.state.returns(&r).iter().find(|before| before.name == name) {
+            return match before.fingerprint == fingerprint {
+                true => Ok(Settled::Returned { units: before.units.into(), replayed: true }),
                 false => Err(Refusal::ReferenceTaken.into()),
             };
         }
@@ -57,37 +51,23 @@ impl Deciding<'_> {
         if asked.is_none() && sold.iter().all(|line| line.sold == line.returned) {
             return Err(Refusal::AlreadyReturned.into());
         }
-        let products: SmallVec<[u32; 2]> = skus.iter().map(|sku| self.state.by_sku[sku]).collect();
-        self.state.must_have_room_for_references(&products)?;
+        let max = limits::RETURNS_PER_RESERVATION_MAX;
+        if self.state.returns(&r).len() >= max {
+            return Err(Refusal::TooMany { what: Bound::ReturnsPerReservation, max: max as u64 }.into());
+        }
         self.state.digest_reservation(at, false);
         for line in &mut sold {
             line.returned += asked_of(asked.as_ref(), line).unwrap_or(line.sold - line.returned);
         }
         let back = self.give_back(at, &sold);
-        let units = back.iter().map(|&(_, units)| u64::from(units)).sum();
-        for product in products {
-            self.state.use_reference(product, reference, fingerprint, units);
-        }
+        let units = back.iter().map(|&(_, units)| units).sum();
+        self.state.add_return(at, Returned { name, fingerprint, units });
         let on_products = self.link_products(back.iter().map(|&(offer, _)| offer));
         let links = Links { place: self.place, on_products, on_reservation: self.link_reservation(at) };
         self.state.digest_reservation(at, true);
         let lines = said_lines(self.state, back.iter().copied());
         self.recorder.say(links, Said::UnitsReturned { id, reference, lines: &lines });
-        Ok(Settled::Returned { units, replayed: false })
-    }
-
-    /// The answer to a return whose reservation is not known, if its reference is: references are remembered longer than reservations.
-    fn returned_before(
-        &mut self,
-        id: ReservationId,
-        lines: Option<&SmallVec<[Line; 1]>>,
-        reference: &Reference,
-    ) -> Option<Settled> {
-        let asked = lines.filter(|l| !l.is_empty()).map(|l| normalise(l, |_| None)).transpose().ok()?;
-        let content = asked.as_ref().map(|asked| asked.iter().map(|a| (a.offer, a.quantity)));
-        let fingerprint = self.scratch.fingerprints.bring_back(id, content);
-        let units = self.state.find_return(fingerprint, reference)?;
-        Some(Settled::Returned { units, replayed: true })
+        Ok(Settled::Returned { units: units.into(), replayed: false })
     }
 
     /// Takes what the new lines have returned beyond the old ones out of sold; tells the units by offer.

@@ -26,10 +26,10 @@ impl Deciding<'_> {
 
     /// Whether the reference was used for just this before; refused if for something else.
     fn used_before(&self, at: u32, reference: &Reference, fingerprint: u64) -> Result<bool, Refusal> {
-        match self.state.find_reference(&self.state.offers.get(at).key.sku, reference) {
+        match self.state.reference_used_for(&self.state.offers.get(at).key.sku, reference, fingerprint) {
             None => Ok(false),
-            Some(used) if used.fingerprint == fingerprint => Ok(true),
-            Some(_) => Err(Refusal::ReferenceTaken),
+            Some(true) => Ok(true),
+            Some(false) => Err(Refusal::ReferenceTaken),
         }
     }
 
@@ -47,15 +47,6 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    fn use_reference(&mut self, at: u32, reference: &Reference, fingerprint: u64) {
-        let product = self.state.offers.get(at).product;
-        self.state.use_reference(product, reference, fingerprint, 0);
-    }
-
-    fn must_have_room(&self, at: u32) -> Result<(), Refusal> {
-        self.state.must_have_room_for_references(&[self.state.offers.get(at).product])
-    }
-
     pub(super) fn receive(&mut self, offer: &OfferKey, units: Units, reference: &Reference) -> Verdict {
         let at = self.offer_at(offer)?;
         let fingerprint = self.scratch.fingerprints.receive(offer, units.get());
@@ -64,11 +55,11 @@ impl Deciding<'_> {
         }
         self.must_run(at)?;
         self.must_fit(at, units.get())?;
-        self.must_have_room(at)?;
+        self.state.must_have_room_for_reference()?;
         self.state.give_available(at, units.get());
         let product = self.state.offers.get(at).product;
         self.state.product_mut(product).received += units.get();
-        self.use_reference(at, reference, fingerprint);
+        self.state.use_reference(&offer.sku, reference, fingerprint);
         let balance = self.state.balance(at);
         self.say_offer(at, |_, offer| Said::UnitsReceived { offer, units, reference, balance });
         self.stocked(at, false)
@@ -99,7 +90,7 @@ impl Deciding<'_> {
         if delta > 0 {
             self.must_fit(at, delta.unsigned_abs())?;
         }
-        self.must_have_room(at)?;
+        self.state.must_have_room_for_reference()?;
         if delta < 0 {
             self.state.take_available(at, delta.unsigned_abs());
         } else {
@@ -107,7 +98,7 @@ impl Deciding<'_> {
         }
         let product = self.state.offers.get(at).product;
         self.state.product_mut(product).adjusted += delta;
-        self.use_reference(at, reference, fingerprint);
+        self.state.use_reference(&offer.sku, reference, fingerprint);
         let balance = self.state.balance(at);
         self.say_offer(at, |_, offer| Said::UnitsAdjusted { offer, delta, reason, reference, balance });
         self.say_fell(at, before, self.state.available(at));
@@ -134,10 +125,10 @@ impl Deciding<'_> {
         if before < units.get() {
             return Err(Refusal::NotEnoughAvailable { available: before }.into());
         }
-        self.must_have_room(giver)?;
+        self.state.must_have_room_for_reference()?;
         self.state.take_available(giver, units.get());
         self.state.give_available(taker, units.get());
-        self.use_reference(giver, reference, fingerprint);
+        self.state.use_reference(sku, reference, fingerprint);
         let (from_balance, to_balance) = (self.state.balance(giver), self.state.balance(taker));
         self.say_offer(giver, |_, _| Said::UnitsAllotted { sku, from, to, units, reference, from_balance, to_balance });
         self.say_fell(giver, before, self.state.available(giver));

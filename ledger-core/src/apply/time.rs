@@ -39,6 +39,7 @@ impl Deciding<'_> {
         }
         self.wake_due();
         self.state.forget_past();
+        self.state.forget_references();
         self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
     }
 

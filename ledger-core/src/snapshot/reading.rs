@@ -113,6 +113,7 @@ impl Reading {
         for _ in 0..from.count(limits::DIGESTS_KEPT)? {
             s.digests.push_back(Digest { index: from.n()?, value: from.wide()? });
         }
+        s.references.seed = get_word(from)?;
         let o = &mut s.orders;
         (o.sequence, o.turns, o.given, o.stray_turn) = (from.n()?, from.n()?, [from.n()?, from.n()?], from.n()?);
         // There is one.
@@ -130,7 +131,6 @@ impl Reading {
             adjusted: from.signed()?,
             returned: from.n()?,
             ever_sold: from.n()?,
-            references: from.small()?,
             turns: [from.n()?, from.n()?, from.n()?, from.n()?],
             head: get_head(from)?,
         };
@@ -204,13 +204,16 @@ impl Reading {
     }
 
     fn reference(&mut self, from: &mut In<'_>) -> Read<()> {
-        let name = [get_word(from)?, get_word(from)?];
-        let used = UsedReference { name, fingerprint: get_word(from)?, units: from.n()?, product: from.small()? };
-        if self.state.products.try_get(used.product).is_none() {
-            return Err(wrong("a reference without product"));
+        let name = get_word(from)?;
+        let content = u32::from_le_bytes(from.raw(4)?.try_into().expect("four bytes"));
+        let used = UsedReference { name, content, used_at: from.small()? };
+        if self.state.references.len() >= self.state.bounds.references {
+            return Err(wrong("more references than a shard may have"));
         }
-        self.state.add_reference(used);
-        Ok(())
+        match self.state.add_reference(used) {
+            true => Ok(()),
+            false => Err(wrong("a reference is there twice, or before one that was used earlier")),
+        }
     }
 
     fn line(&self, from: &mut In<'_>) -> Read<LineRecord> {
@@ -233,6 +236,9 @@ impl Reading {
             extra.keys.push(self.key_at(from.small()?)?);
         }
         extra.extended = from.opt(|from| Ok((from.n()?, from.n()?)))?;
+        for _ in 0..from.count(limits::RETURNS_PER_RESERVATION_MAX)? {
+            extra.returns.push(Returned { name: get_word(from)?, fingerprint: get_word(from)?, units: from.small()? });
+        }
         Ok(extra)
     }
 

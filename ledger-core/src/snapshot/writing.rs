@@ -82,12 +82,10 @@ impl FrozenState {
             out.n(offer.into());
             out.n(units);
         })?;
-        frames.section(REFERENCES, self.references.iter(), |out, (_, used)| {
-            for n in [used.name[0], used.name[1], used.fingerprint] {
-                out.raw(&n.to_le_bytes());
-            }
-            out.n(used.units);
-            out.n(used.product.into());
+        frames.section(REFERENCES, self.references.iter(), |out, used| {
+            out.raw(&used.name.to_le_bytes());
+            out.raw(&used.content.to_le_bytes());
+            out.n(used.used_at.into());
         })?;
         frames.section(RESERVATIONS, self.reservations.iter(), |out, (_, r)| {
             let extra = (r.extra != NONE).then(|| self.extras.get(r.extra));
@@ -124,6 +122,7 @@ fn put_shard(out: &mut Out<'_>, s: &FrozenShard) {
         out.n(digest.index);
         out.wide(digest.value);
     }
+    out.raw(&s.reference_seed.to_le_bytes());
     s.orders.iter().for_each(|&n| out.n(n));
 }
 
@@ -139,7 +138,6 @@ fn put_product(out: &mut Out<'_>, p: &Product) {
     out.signed(p.adjusted);
     out.n(p.returned);
     out.n(p.ever_sold);
-    out.n(p.references.into());
     p.turns.iter().for_each(|&turn| out.n(turn));
     put_head(out, p.head);
 }
@@ -191,6 +189,12 @@ fn put_reservation(out: &mut Out<'_>, r: &Reservation, extra: Option<&Extra>, ke
             out.n(replaces);
             out.n(hold_ms);
         });
+        out.n(extra.returns.len() as u64);
+        for returned in &extra.returns {
+            out.raw(&returned.name.to_le_bytes());
+            out.raw(&returned.fingerprint.to_le_bytes());
+            out.n(returned.units.into());
+        }
     });
 }
 

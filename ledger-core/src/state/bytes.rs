@@ -24,7 +24,7 @@ impl State {
             ids: self.ids.bytes() + by_id,
             orders: self.orders.bytes(),
             limit_keys: self.keys.bytes(),
-            references: self.references.bytes() + self.reference_index.bytes() + self.return_index.bytes(),
+            references: self.references.bytes(),
             products: self.products.bytes() + offers + self.offer_index.bytes() + names,
         }
     }

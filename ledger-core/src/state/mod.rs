@@ -40,7 +40,8 @@ use keys::Keys;
 use offers::OfferSums;
 use orders::Orders;
 use places::Places;
-use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, UnknownName, UsedReference};
+use records::{Extra, LineRecord, NONE, Offer, Product, Refused, Reservation, Returned, UnknownName};
+use references::References;
 use seed::{IndexHash, IndexSeed};
 use slab::Slab;
 
@@ -51,8 +52,6 @@ pub(crate) type KeyList = SmallVec<[u32; 4]>;
 
 /// Tables of an index over offers: one that grows moves so little of it.
 const OFFER_TABLES: usize = 256;
-/// The same over references, which may be 64 million.
-const REFERENCE_TABLES: usize = 1_024;
 
 /// How many records of a kind there may be. Tests have smaller ones.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +93,7 @@ pub(crate) struct State {
     pub(crate) extras: Slab<Extra>,
     pub(crate) refused: Slab<Refused>,
     pub(crate) unknown_names: Slab<UnknownName>,
-    pub(crate) references: Slab<UsedReference>,
+    pub(crate) references: References,
     pub(crate) keys: Keys,
     /// Orders, and the queues derived from them.
     pub(crate) orders: Orders,
@@ -109,9 +108,6 @@ pub(crate) struct State {
     pub(crate) by_sku: BTreeMap<Sku, u32>,
     pub(crate) by_sale: BTreeMap<(SaleId, Sku), u32>,
     pub(crate) offer_index: Places,
-    pub(crate) reference_index: Places,
-    /// References of returns by the fingerprint of what was returned: the one way to them once the reservation is forgotten.
-    pub(crate) return_index: Places,
     pub(crate) ids: IdIndex,
     pub(crate) expiry: DueQueue,
     pub(crate) edges: BTreeSet<(u64, u32)>,
@@ -140,7 +136,7 @@ impl State {
             extras: Slab::new(),
             refused: Slab::new(),
             unknown_names: Slab::new(),
-            references: Slab::new(),
+            references: References::new(incarnation, hash.clone()),
             keys: Keys::new(hash.clone()),
             orders: Orders::new(),
             owned: vec![false; usize::from(limits::SLOTS)],
@@ -149,8 +145,6 @@ impl State {
             by_sku: BTreeMap::new(),
             by_sale: BTreeMap::new(),
             offer_index: Places::new(OFFER_TABLES),
-            reference_index: Places::new(REFERENCE_TABLES),
-            return_index: Places::new(REFERENCE_TABLES),
             ids: IdIndex::new(hash.clone()),
             expiry: DueQueue::new(),
             edges: BTreeSet::new(),
@@ -284,6 +278,17 @@ impl State {
         let extra = self.extras.insert(Extra { present: true, ..Extra::default() });
         self.reservations.get_mut(at).extra = extra;
         extra
+    }
+
+    /// What was returned of a reservation so far.
+    pub(crate) fn returns(&self, r: &Reservation) -> &[Returned] {
+        if r.extra == NONE { &[] } else { &self.extras.get(r.extra).returns }
+    }
+
+    /// Units of a reservation were returned.
+    pub(crate) fn add_return(&mut self, at: u32, returned: Returned) {
+        let extra = self.extra_of(at);
+        self.extras.change(extra, |extra| extra.returns.push(returned));
     }
 
     /// The hold of a reservation that is due at just that deadline, if it still is one: for the expiry queue.

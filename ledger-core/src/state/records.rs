@@ -43,7 +43,6 @@ pub(crate) struct Product {
     pub(crate) adjusted: i64,
     pub(crate) returned: u64,
     pub(crate) ever_sold: u64,
-    pub(crate) references: u32,
     /// The turn at which each lane of ready work served it last.
     pub(crate) turns: [u64; LANES],
     pub(crate) head: Head,
@@ -196,7 +195,19 @@ pub(crate) struct Extra {
     pub(crate) keys: SmallVec<[u32; 4]>,
     /// The last extension: the deadline it replaced and the hold it asked for.
     pub(crate) extended: Option<(u64, u64)>,
+    pub(crate) returns: Vec<Returned>,
     pub(crate) present: bool,
+}
+
+/// A return of the reservation's units. Its reference is known as long as the reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Returned {
+    /// The hash of its reference.
+    pub(crate) name: u64,
+    /// Of what was asked.
+    pub(crate) fingerprint: u64,
+    /// Units that it brought back.
+    pub(crate) units: u32,
 }
 
 impl Placed for Extra {
@@ -207,8 +218,9 @@ impl Placed for Extra {
         Self::default()
     }
     fn heap_bytes(&self) -> u64 {
-        // One fits.
-        if self.lines.len() > 1 { (self.lines.len() * size_of::<LineRecord>()) as u64 } else { 0 }
+        // One line fits.
+        let lines = if self.lines.len() > 1 { self.lines.len() * size_of::<LineRecord>() } else { 0 };
+        (lines + self.returns.len() * size_of::<Returned>()) as u64
     }
 }
 
@@ -344,27 +356,6 @@ fn key_bytes(key: &OfferKey) -> u64 {
     text_bytes(key.sku.as_str()) + key.sale.as_ref().map_or(0, |sale| text_bytes(sale.as_str()))
 }
 
-/// A used reference of a product: hashes instead of texts, and the one number its answer needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UsedReference {
-    /// xxh3-128 over product and reference.
-    pub(crate) name: [u64; 2],
-    /// Of what it was used for.
-    pub(crate) fingerprint: u64,
-    /// Units brought back, of a return.
-    pub(crate) units: u64,
-    pub(crate) product: u32,
-}
-
-impl Placed for UsedReference {
-    fn is_vacant(&self) -> bool {
-        self.product == NONE
-    }
-    fn vacant() -> Self {
-        Self { name: [0; 2], fingerprint: 0, units: 0, product: NONE }
-    }
-}
-
 impl Placed for Product {
     fn is_vacant(&self) -> bool {
         false
@@ -390,5 +381,4 @@ impl Placed for Offer {
 
 const _: () = assert!(size_of::<Reservation>() <= 96);
 const _: () = assert!(size_of::<Refused>() <= 44);
-const _: () = assert!(size_of::<UsedReference>() <= 40);
 const _: () = assert!(crate::limits::QUANTITY_MAX < COUNTED);

@@ -22,7 +22,7 @@ pub(crate) trait Placed: Clone {
     fn is_vacant(&self) -> bool;
     /// An empty place.
     fn vacant() -> Self;
-    /// Bytes that it takes beside its place: the same for as long as it has one.
+    /// Bytes that it takes beside its place; only [`Slab::change`] may change them.
     fn heap_bytes(&self) -> u64 {
         0
     }
@@ -156,6 +156,15 @@ impl<T: Placed> Slab<T> {
             Chunk::Own(records) => records.len(),
             Chunk::Shared(records) => records.len(),
         }
+    }
+
+    /// Changes a record, and with it the bytes that it takes beside its place.
+    pub(crate) fn change(&mut self, at: u32, change: impl FnOnce(&mut T)) {
+        let record = self.get_mut(at);
+        let before = record.heap_bytes();
+        change(record);
+        let after = record.heap_bytes();
+        self.heap = self.heap - before + after;
     }
 
     /// Takes the record out for a moment: the caller puts it, or another, back at once.

@@ -46,7 +46,7 @@ struct Product {
     adjusted: i64,
     returned: u64,
     ever_sold: u64,
-    /// What each reference was used for; for a return also how many units it brought.
+    /// What each reference of receive, adjust and allot was used for, and until when that is remembered.
     references: BTreeMap<Reference, (Command, u64)>,
     /// The plain offer's policy at creation.
     created_with: Policy,
@@ -95,6 +95,8 @@ pub(crate) struct Reservation {
     lines: BTreeMap<OfferKey, ModelLine>,
     /// What the confirm asked for; none when it was not confirmed.
     confirmed_as: Option<BTreeMap<OfferKey, u64>>,
+    /// Its returns by reference: what each asked, and how many units it brought.
+    returns: BTreeMap<Reference, (Command, u64)>,
 }
 
 struct ModelLine {

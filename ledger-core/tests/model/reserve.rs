@@ -97,6 +97,7 @@ impl Model {
             status: Status::Held,
             lines,
             confirmed_as: None,
+            returns: BTreeMap::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use ledger_core::command::{Command, Lines};
 use ledger_core::outcome::{Fenced, Outcome, Refusal, Settled, Status};
-use ledger_core::{OfferKey, Reference, ReservationId, Sku};
+use ledger_core::{OfferKey, Reference, ReservationId};
 
 use super::{Known, Model, Recall, Seen, What, summed};
 
@@ -114,19 +114,9 @@ impl Model {
         answer: &Outcome,
         seen: &Seen<'_>,
     ) -> Result<Settled, Refusal> {
-        if let Err(unknown) = self.must_be_reservation(id, answer, seen) {
-            // References are remembered longer than reservations.
-            let uses = self.products.values().filter_map(|p| p.references.get(reference));
-            let mut same = uses.filter(|(before, _)| same_content(before, command));
-            return same.next().map(|&(_, units)| Settled::Returned { units, replayed: true }).ok_or(unknown);
-        }
+        self.must_be_reservation(id, answer, seen)?;
         let asked = lines.map(summed).transpose()?;
-        let skus: Vec<Sku> = match &asked {
-            Some(asked) => asked.keys().map(|o| o.sku.clone()).collect(),
-            None => self.reservation(id).lines.keys().map(|o| o.sku.clone()).collect(),
-        };
-        let used = skus.iter().find_map(|sku| self.products.get(sku)?.references.get(reference));
-        if let Some((before, units)) = used {
+        if let Some((before, units)) = self.reservation(id).returns.get(reference) {
             return match same_content(before, command) {
                 true => Ok(Settled::Returned { units: *units, replayed: true }),
                 false => Err(Refusal::ReferenceTaken),
@@ -155,10 +145,7 @@ impl Model {
             self.reservation_mut(id).lines.get_mut(offer).expect("checked").returned += n;
         }
         let units = asked.values().sum();
-        for sku in skus {
-            let product = self.products.get_mut(&sku).expect("known");
-            product.references.insert(reference.clone(), (command.clone(), units));
-        }
+        self.reservation_mut(id).returns.insert(reference.clone(), (command.clone(), units));
         Ok(Settled::Returned { units, replayed: false })
     }
 }

@@ -112,6 +112,7 @@ impl Model {
         reference: &Reference,
     ) -> Result<Option<Settled>, Refusal> {
         match self.products.get(&offer.sku).and_then(|p| p.references.get(reference)) {
+            Some((_, until)) if *until <= self.time => Ok(None),
             Some((before, _)) if same_content(before, command) => Ok(Some(self.stocked(offer, true))),
             Some(_) => Err(Refusal::ReferenceTaken),
             None => Ok(None),
@@ -120,7 +121,9 @@ impl Model {
 
     fn moved(&mut self, command: &Command, offer: &OfferKey, reference: &Reference) -> Settled {
         let product = self.products.get_mut(&offer.sku).expect("known");
-        product.references.insert(reference.clone(), (command.clone(), 0));
+        // Times of use are kept in steps of 65,536 ms, rounded up.
+        let until = ((self.time >> 16) + 1 << 16) + limits::REFERENCE_KEPT_MS;
+        product.references.insert(reference.clone(), (command.clone(), until));
         self.stocked(offer, false)
     }
 

@@ -187,7 +187,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
     let bound = prop::sample::select(vec![
         Bound::UnitsPerProduct,
         Bound::OffersPerProduct,
-        Bound::ReferencesPerProduct,
+        Bound::ReturnsPerReservation,
         Bound::PaymentsPerOrder,
         Bound::Products,
         Bound::References,

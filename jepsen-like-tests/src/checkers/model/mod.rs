@@ -53,8 +53,8 @@ struct Stock {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Product {
     created_with: Terms,
-    /// What each reference was used for, and the units a return brought.
-    references: BTreeMap<String, (Op, u64)>,
+    /// What each reference of receive, adjust and allot was used for.
+    references: BTreeMap<String, Op>,
 }
 
 /// What is known of an id.
@@ -87,6 +87,8 @@ pub(super) struct Hold {
     extended: Option<(u64, u64)>,
     pub(super) state: State,
     lines: BTreeMap<Offer, HeldLine>,
+    /// Its returns by reference: what each asked, and the units it brought.
+    returns: BTreeMap<String, (Op, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

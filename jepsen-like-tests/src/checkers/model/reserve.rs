@@ -109,7 +109,9 @@ impl Model {
             lines.insert(offer.clone(), HeldLine { reserved, sold: 0, returned: 0, counted });
         }
         self.due.insert((deadline, id.to_owned()));
-        let hold = Hold { content, reserved_at: self.time, deadline, extended: None, state: State::Held, lines };
+        let returns = BTreeMap::new();
+        let (reserved_at, state) = (self.time, State::Held);
+        let hold = Hold { content, reserved_at, deadline, extended: None, state, lines, returns };
         self.ids.insert(id.to_owned(), Known::Reserved(hold));
     }
 

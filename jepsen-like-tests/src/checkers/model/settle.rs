@@ -86,20 +86,9 @@ impl Model {
     }
 
     pub(super) fn bring_back(&mut self, op: &Op, id: &str, lines: Option<&[Line]>, reference: &str) -> Verdict {
-        if let Err(unknown) = self.hold(id) {
-            // References are remembered longer than reservations.
-            let mut uses = self.products.values().filter_map(|p| p.references.get(reference));
-            let same = uses.find(|(before, _)| same_return(before, op));
-            return same.map(|(_, units)| (Told::Returned { units: *units }, true)).ok_or(unknown);
-        }
         let hold = self.hold(id)?;
         let asked = lines.filter(|l| !l.is_empty()).map(summed);
-        let mut skus: Vec<String> = match &asked {
-            Some(asked) => asked.keys().map(|o| o.sku.clone()).collect(),
-            None => hold.lines.keys().map(|o| o.sku.clone()).collect(),
-        };
-        skus.dedup();
-        if let Some((before, units)) = skus.iter().find_map(|s| self.products.get(s)?.references.get(reference)) {
+        if let Some((before, units)) = hold.returns.get(reference) {
             return match same_return(before, op) {
                 true => Ok((Told::Returned { units: *units }, true)),
                 false => Err(No::ReferenceTaken),
@@ -132,10 +121,7 @@ impl Model {
             }
         }
         let units = back.values().sum();
-        for sku in skus {
-            let product = self.products.get_mut(&sku).expect("sold lines have products");
-            product.references.insert(reference.to_owned(), (op.clone(), units));
-        }
+        self.hold_mut(id).returns.insert(reference.to_owned(), (op.clone(), units));
         Ok((Told::Returned { units }, false))
     }
 }

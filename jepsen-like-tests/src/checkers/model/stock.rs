@@ -91,14 +91,14 @@ impl Model {
     fn used_before(&self, op: &Op, sku: &str, reference: &str) -> Result<bool, No> {
         match self.products[sku].references.get(reference) {
             None => Ok(false),
-            Some((before, _)) if same_move(before, op) => Ok(true),
+            Some(before) if same_move(before, op) => Ok(true),
             Some(_) => Err(No::ReferenceTaken),
         }
     }
 
     fn moved(&mut self, op: &Op, sku: &str, reference: &str) {
         let product = self.products.get_mut(sku).expect("just looked");
-        product.references.insert(reference.to_owned(), (op.clone(), 0));
+        product.references.insert(reference.to_owned(), op.clone());
     }
 
     pub(super) fn receive(&mut self, op: &Op, offer: &Offer, units: u64, reference: &str) -> Verdict {
