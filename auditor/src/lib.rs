@@ -12,6 +12,7 @@ mod orders;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ledger_core::change::LineChange;
+use ledger_core::limits::REFERENCE_KEPT_MS_MIN;
 use ledger_core::outcome::{Balance, Status};
 use ledger_core::view::ProductView;
 use ledger_core::{Change, ChangeKind, LedgerTime, OfferKey, Position, ReservationId, Sku};
@@ -47,7 +48,8 @@ struct ProductBook {
     received: i128,
     adjusted: i128,
     returned: i128,
-    references: HashSet<String>,
+    /// When each was used last.
+    references: HashMap<String, LedgerTime>,
     last: Option<(u64, u16)>,
 }
 
@@ -59,6 +61,8 @@ struct ReservationBook {
     due: bool,
     /// While held: the units held. Once confirmed: the units sold and not returned.
     lines: Vec<(OfferKey, i128)>,
+    /// References of its returns.
+    returns: Vec<String>,
     last: (u64, u16),
 }
 
@@ -351,19 +355,19 @@ impl Books {
                 self.offer_mut(offer);
             }
             ChangeKind::UnitsReceived { offer, units, reference, balance } => {
-                self.reference(at, &offer.sku, reference.as_str());
+                self.reference(at, time, &offer.sku, reference.as_str());
                 self.product_mut(offer).received += i128::from(units.get());
                 self.offer_mut(offer).available += i128::from(units.get());
                 self.agree(at, offer, balance);
             }
             ChangeKind::UnitsAdjusted { offer, delta, reference, balance, .. } => {
-                self.reference(at, &offer.sku, reference.as_str());
+                self.reference(at, time, &offer.sku, reference.as_str());
                 self.product_mut(offer).adjusted += i128::from(*delta);
                 self.take(at, offer, -i128::from(*delta));
                 self.agree(at, offer, balance);
             }
             ChangeKind::UnitsAllotted { sku, from, to, units, reference, from_balance, to_balance } => {
-                self.reference(at, sku, reference.as_str());
+                self.reference(at, time, sku, reference.as_str());
                 let from = OfferKey { sku: sku.clone(), sale: from.clone() };
                 let to = OfferKey { sku: sku.clone(), sale: to.clone() };
                 self.take(at, &from, units.get().into());
@@ -378,6 +382,8 @@ impl Books {
                 }
                 self.agree(at, offer, balance);
             }
+            ChangeKind::OfferRemoved { offer, sold, balance } => self.offer_removed(at, offer, *sold, balance),
+            ChangeKind::ProductDeleted { sku } => self.product_deleted(at, sku),
             ChangeKind::InventoryReserved { id, deadline, lines } => self.reserved(at, time, *id, *deadline, lines),
             ChangeKind::ReservationExtended { id, deadline } => self.extended(at, time, *id, *deadline),
             ChangeKind::ReservationConfirmed { id, lines, given_back } => {
@@ -386,9 +392,7 @@ impl Books {
             ChangeKind::ReservationReleased { id, lines } => self.ended(at, *id, Status::Released, &[], lines),
             ChangeKind::ReservationExpired { id, deadline, lines } => self.expired(at, time, *id, *deadline, lines),
             ChangeKind::UnitsReturned { id, reference, lines } => {
-                if let Some(line) = lines.first() {
-                    self.reference(at, &line.line.offer.sku, reference.as_str());
-                }
+                self.reference_of_return(at, *id, reference.as_str());
                 self.units_returned(at, *id, lines);
             }
             ChangeKind::SoldOut { offer, .. } => {
@@ -420,10 +424,54 @@ impl Books {
         self.offers.entry(OfferKey { sku: sku.clone(), sale: None }).or_default();
     }
 
-    fn reference(&mut self, at: Position, sku: &Sku, reference: &str) {
+    /// A reference of receive, adjust or allot may be used again when its time is over, or when very many came after it.
+    fn reference(&mut self, at: Position, time: LedgerTime, sku: &Sku, reference: &str) {
         let product = self.products.entry(sku.clone()).or_default();
-        if !product.references.insert(reference.to_owned()) {
+        let before = product.references.insert(reference.to_owned(), time);
+        if before.is_some_and(|before| time.0 < before.0.saturating_add(REFERENCE_KEPT_MS_MIN)) {
             self.find("reference", at, format!("reference {reference:?} of {sku} had an effect twice"));
+        }
+    }
+
+    /// One of a return is used once in its reservation.
+    fn reference_of_return(&mut self, at: Position, id: ReservationId, reference: &str) {
+        let twice = self.reservations.get_mut(&id).is_some_and(|book| {
+            let twice = book.returns.iter().any(|before| before == reference);
+            book.returns.push(reference.to_owned());
+            twice
+        });
+        if twice {
+            self.find("reference", at, format!("reference {reference:?} of a return of {id} had an effect twice"));
+        }
+    }
+
+    /// What an offer that is removed sold counts as sold by the plain one.
+    fn offer_removed(&mut self, at: Position, key: &OfferKey, sold: u64, balance: &Balance) {
+        let book = self.offers.remove(key).unwrap_or_default();
+        let units = (book.available, book.held, book.sold);
+        if !book.ended || units != (0, 0, i128::from(sold)) {
+            let what = format!("{key:?} was removed with {sold} sold; recomputed {units:?}, ended {}", book.ended);
+            self.find("conserved", at, what);
+        }
+        let plain = OfferKey { sku: key.sku.clone(), sale: None };
+        self.offer_mut(&plain).sold += book.sold;
+        self.agree(at, &plain, balance);
+    }
+
+    fn product_deleted(&mut self, at: Position, sku: &Sku) {
+        let plain = OfferKey { sku: sku.clone(), sale: None };
+        let book = self.offers.remove(&plain).unwrap_or_default();
+        if book.available != 0 || book.held != 0 {
+            self.find(
+                "conserved",
+                at,
+                format!("{sku} was deleted with {} available, {} held", book.available, book.held),
+            );
+        }
+        let product = self.products.remove(sku).unwrap_or_default();
+        let there = product.received + product.adjusted;
+        if there != book.sold {
+            self.find("stranded", at, format!("{sku} was deleted: {there} units came in, {} were sold", book.sold));
         }
     }
 
@@ -483,7 +531,8 @@ impl Books {
         }
         self.deadlines.entry(at.shard).or_default().insert((deadline, id));
         let last = (at.index, at.place);
-        self.reservations.insert(id, ReservationBook { status: Status::Held, deadline, due: false, lines: held, last });
+        let (status, returns) = (Status::Held, Vec::new());
+        self.reservations.insert(id, ReservationBook { status, deadline, due: false, lines: held, returns, last });
     }
 
     fn extended(&mut self, at: Position, time: LedgerTime, id: ReservationId, deadline: LedgerTime) {

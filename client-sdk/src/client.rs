@@ -137,6 +137,10 @@ impl Client {
     pub fn create_product(&self, sku: impl Given<Sku>, policy: Policy) -> Arrange {
         Arrange::create_product(self, sku, policy)
     }
+    /// Deletes a product that has no units and no sale, and that nothing remembered refers to.
+    pub fn delete_product(&self, sku: impl Given<Sku>) -> DeleteProduct {
+        DeleteProduct::new(self, sku)
+    }
     /// Creates an offer in a sale, or with [`Arrange::expected_version`] replaces an offer's policy.
     pub fn put_offer(&self, offer: OfferKey, policy: Policy) -> Arrange {
         Arrange::put_offer(self, offer, policy)

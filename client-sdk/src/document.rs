@@ -125,6 +125,7 @@ fn what(kind: &ChangeKind) -> String {
             format!("a log entry of {bytes} bytes could not be decoded ({}), hash {hash:032x}", error.name())
         }
         ChangeKind::StockLow { available, .. } => format!("{available} left"),
+        ChangeKind::OfferRemoved { sold, .. } => format!("{sold} sold count as the plain offer's"),
         ChangeKind::SaleEnded { by_hand: false, .. } => "its window closed".to_owned(),
         ChangeKind::SaleEnded { moved_back, .. } => format!("by hand, {moved_back} back to the plain offer"),
         ChangeKind::SoldOut { truth, .. } => match truth {

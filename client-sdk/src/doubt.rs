@@ -26,8 +26,7 @@ pub(crate) fn rules_out_effect(command: &Command, why: &Why) -> bool {
         // A reservation ends once. Had this call ended it, the answer would have been its replay.
         (Command::Confirm { .. }, Refusal::NotHeld { status }) => *status != Status::Held,
         (Command::Release { .. }, Refusal::NotHeld { status }) => *status != Status::Held,
-        // Names and references are taken for good, and a call's own success would have been replayed.
-        (Command::CreateProduct { .. }, Refusal::AlreadyExists) => true,
+        // References stay taken for longer than a call lasts, and a call's own success would have been replayed.
         (
             Command::Receive { .. } | Command::Adjust { .. } | Command::Allot { .. } | Command::Return { .. },
             Refusal::ReferenceTaken,

@@ -62,7 +62,9 @@ pub use read::{
 };
 pub use seal::{Contact, KeyId, OpeningKey, OpeningKeys, PaymentToken, SealError, SealingKey};
 pub use watch::{Cursor, Happened, Happenings, Watch, WatchEnded};
-pub use write::{Adjust, Allot, Arrange, Confirm, Extend, Receive, Release, Reserve, Resolve, ReturnUnits, Submit};
+pub use write::{
+    Adjust, Allot, Arrange, Confirm, DeleteProduct, Extend, Receive, Release, Reserve, Resolve, ReturnUnits, Submit,
+};
 
 pub use ledger_core::change::{Change, ChangeKind, LineChange};
 pub use ledger_core::command::{Command, LimitKeys, Lines};

@@ -98,6 +98,9 @@ fn offer_settled(_: &Command, settled: Settled) -> Option<OfferSettled> {
         _ => None,
     }
 }
+fn done(_: &Command, settled: Settled) -> Option<()> {
+    (settled == Settled::Done).then_some(())
+}
 fn stocked(_: &Command, settled: Settled) -> Option<Stocked> {
     match settled {
         Settled::Stocked { balance, version, replayed } => Some(Stocked { balance, version, replayed }),
@@ -458,6 +461,25 @@ impl Arrange {
     }
 }
 verb!(Arrange => OfferSettled);
+
+/// Deletes a product. Not idempotent in its answer: the second time there is no such product.
+#[must_use = "nothing is sent until it is awaited"]
+pub struct DeleteProduct {
+    ask: Ask,
+    sku: Option<Sku>,
+}
+
+impl DeleteProduct {
+    pub(crate) fn new(client: &Client, sku: impl Given<Sku>) -> Self {
+        let mut ask = Ask::new(client);
+        let sku = ask.take("sku", sku.given());
+        Self { ask, sku }
+    }
+    fn call(self) -> Calling<()> {
+        self.ask.finish(self.sku.map(|sku| Command::DeleteProduct { sku }), done)
+    }
+}
+verb!(DeleteProduct => ());
 
 /// Any command, as it is. For imports, load generators and callers that keep commands.
 #[must_use = "nothing is sent until it is awaited"]

@@ -21,6 +21,8 @@ struct Recount {
     held: BTreeMap<u32, u64>,
     due: BTreeMap<u32, u64>,
     sold: BTreeMap<u32, u64>,
+    /// Records that name it.
+    named: BTreeMap<u32, u64>,
     /// Units by (key, offer): held beyond now, bought.
     keys: BTreeMap<(u32, u32), (u64, u64)>,
     carried: BTreeMap<u32, u32>,
@@ -90,6 +92,7 @@ impl Auditing<'_> {
                     }
                 }
                 *n.sold.entry(line.offer).or_default() += sold;
+                *n.named.entry(line.offer).or_default() += 1;
                 if line.counted() && !s.offers.get(line.offer).ended {
                     for &key in &keys {
                         let counts = n.keys.entry((key, line.offer)).or_default();
@@ -102,6 +105,9 @@ impl Auditing<'_> {
         for (at, r) in s.refused.iter() {
             n.ids += 1;
             n.refused += 1;
+            if let Some(offer) = r.named_offer() {
+                *n.named.entry(offer).or_default() += 1;
+            }
             self.expect("index", &format!("place of {}", r.id()), s.find(r.id()), Some(Found::Refused(at)));
         }
         n
@@ -111,9 +117,13 @@ impl Auditing<'_> {
         let s = self.state;
         for (at, offer) in s.offers.iter() {
             let of = |sums: &BTreeMap<u32, u64>| sums.get(&at).copied().unwrap_or(0);
-            let (due, live) = s.sums[at as usize].held_sums();
+            let sums = &s.sums[at as usize];
+            let (due, live) = sums.held_sums();
             let name = format!("{:?}", offer.key);
             self.expect("stranded", &format!("held in {name}"), offer.held, of(&n.held));
+            self.expect("memory", &format!("records that name {name}"), sums.named, of(&n.named));
+            self.expect("memory", &format!("remembered as bought in {name}"), sums.bought, of(&n.sold));
+            self.expect("memory", &format!("{name} is not in use"), sums.unused(), s.unused_since(at));
             self.expect("expiry", &format!("due in {name}"), due, of(&n.due));
             self.expect("expiry", &format!("live in {name}"), live, of(&n.held) - of(&n.due));
             // Sold reservations that were forgotten stay sold.
@@ -141,7 +151,10 @@ impl Auditing<'_> {
             self.expect("expiry", &format!("edge of {name} among all"), among, true);
             self.expect("index", &format!("place of {name}"), s.find_offer(&offer.key), Some(at));
         }
-        let edges = s.sums.iter().filter(|sums| sums.edge.is_some()).count();
+        let sums = || s.offers.iter().map(|(at, _)| &s.sums[at as usize]);
+        let unused = sums().filter(|sums| sums.unused().is_some()).count();
+        self.expect("memory", "offers not in use", s.unused_ended.len() + s.unused_closed.len(), unused);
+        let edges = sums().filter(|sums| sums.edge.is_some()).count();
         self.expect("expiry", "edges", s.edges.len(), edges);
     }
 
@@ -169,12 +182,18 @@ impl Auditing<'_> {
     fn keys(&mut self, n: &Recount) {
         let s = self.state;
         let mut counters = 0;
+        let mut kept_in = BTreeMap::<u32, u64>::new();
         for (key, offer, used, sold, kept) in s.keys.iter(s.time) {
             counters += 1;
+            *kept_in.entry(offer).or_default() += kept;
             let name = format!("{} in {:?}", s.keys.text(key), s.offers.get(offer).key);
             let (held, bought) = n.keys.get(&(key, offer)).copied().unwrap_or_default();
             self.expect("limits", &format!("bought by {name}"), sold, bought + kept);
             self.expect("limits", &format!("counted for {name}"), used, held + bought + kept);
+        }
+        for (at, offer) in s.offers.iter() {
+            let kept = kept_in.get(&at).copied().unwrap_or(0);
+            self.expect("limits", &format!("kept in {:?}", offer.key), s.sums[at as usize].kept, kept);
         }
         self.expect("limits", "counters", s.keys.counts(), counters);
         let counted = n.keys.iter().filter(|(_, counts)| counts.0 + counts.1 > 0);

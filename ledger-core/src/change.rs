@@ -145,6 +145,17 @@ pub enum ChangeKind {
         from_balance: Balance,
         to_balance: Balance,
     },
+    /// The offer of an ended sale is gone: nothing that is remembered refers to it any more. The `sold` units that it sold
+    /// count as the plain offer's from now on, whose balance this is.
+    OfferRemoved {
+        offer: OfferKey,
+        sold: u64,
+        balance: Balance,
+    },
+    /// The product had no units, and nothing that is remembered referred to it. Created again it begins anew.
+    ProductDeleted {
+        sku: Sku,
+    },
     InventoryReserved {
         id: ReservationId,
         deadline: LedgerTime,
@@ -326,12 +337,15 @@ impl ChangeKind {
     pub fn products(&self) -> Products<'_> {
         let mut products = Products::new();
         match self {
-            Self::ProductCreated { sku, .. } | Self::UnitsAllotted { sku, .. } => products.push(sku),
+            Self::ProductCreated { sku, .. } | Self::ProductDeleted { sku } | Self::UnitsAllotted { sku, .. } => {
+                products.push(sku);
+            }
             Self::OfferPut { offer, .. }
             | Self::OfferOpened { offer }
             | Self::OfferClosed { offer }
             | Self::SaleStarted { offer, .. }
             | Self::SaleEnded { offer, .. }
+            | Self::OfferRemoved { offer, .. }
             | Self::UnitsReceived { offer, .. }
             | Self::UnitsAdjusted { offer, .. }
             | Self::StockLow { offer, .. }
@@ -361,6 +375,8 @@ impl ChangeKind {
             Self::UnitsReceived { .. } => "UnitsReceived",
             Self::UnitsAdjusted { .. } => "UnitsAdjusted",
             Self::UnitsAllotted { .. } => "UnitsAllotted",
+            Self::OfferRemoved { .. } => "OfferRemoved",
+            Self::ProductDeleted { .. } => "ProductDeleted",
             Self::InventoryReserved { .. } => "InventoryReserved",
             Self::ReservationExtended { .. } => "ReservationExtended",
             Self::ReservationConfirmed { .. } => "ReservationConfirmed",

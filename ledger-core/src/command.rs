@@ -85,6 +85,12 @@ pub enum Command {
         /// Policy of its plain offer.
         policy: Policy,
     },
+    /// Delete a product. It must have no units and no sale, and nothing that is remembered may refer to it. References used for it stay
+    /// remembered. Created again it begins anew.
+    DeleteProduct {
+        /// Which.
+        sku: Sku,
+    },
     /// Create an offer of a product in a sale, or change an offer's policy (compare-and-set on its version).
     PutOffer {
         /// Which offer; its product must exist.
@@ -234,6 +240,7 @@ pub enum Verb {
     Fence,
     Return,
     CreateProduct,
+    DeleteProduct,
     PutOffer,
     SetOpen,
     EndSale,
@@ -263,6 +270,7 @@ impl Command {
             Self::Fence { .. } => Verb::Fence,
             Self::Return { .. } => Verb::Return,
             Self::CreateProduct { .. } => Verb::CreateProduct,
+            Self::DeleteProduct { .. } => Verb::DeleteProduct,
             Self::PutOffer { .. } => Verb::PutOffer,
             Self::SetOpen { .. } => Verb::SetOpen,
             Self::EndSale { .. } => Verb::EndSale,
@@ -313,9 +321,10 @@ impl Command {
             | Self::ReportOrder { id, .. }
             | Self::RecordFact { id, .. }
             | Self::OrderByHand { id, .. } => Some(id.slot()),
-            Self::CreateProduct { sku, .. } | Self::EndSale { sku, .. } | Self::Allot { sku, .. } => {
-                Some(Slot::of(sku))
-            }
+            Self::CreateProduct { sku, .. }
+            | Self::DeleteProduct { sku }
+            | Self::EndSale { sku, .. }
+            | Self::Allot { sku, .. } => Some(Slot::of(sku)),
             Self::PutOffer { offer, .. }
             | Self::SetOpen { offer, .. }
             | Self::Receive { offer, .. }

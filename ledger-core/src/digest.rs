@@ -12,6 +12,7 @@ use crate::limits;
 use crate::order::{ClientSecret, Money, ParkReason};
 use crate::outcome::Status;
 use crate::state::State;
+use crate::state::offers::OfferSums;
 use crate::state::orders::Order;
 use crate::state::records::{LineRecord, NONE, Offer, Phase, Product, Refused, Reservation};
 use crate::state::references::UsedReference;
@@ -160,7 +161,7 @@ fn canonical_offer(o: &Offer) -> u128 {
         Phase::Within => 1,
         Phase::Over => 2,
     };
-    for n in [o.version, o.created_as, o.available as u64, o.held, o.sold, o.ended.into(), phase] {
+    for n in [o.version, o.created_as, o.available as u64, o.held, o.sold, o.ended.into(), o.ended_at, phase] {
         canon.n(n);
     }
     canon.hash(Kind::Offer)
@@ -271,17 +272,38 @@ impl State {
         let change = canonical_kept(text, offer, after).wrapping_sub(canonical_kept(text, offer, before));
         let sums = &mut self.sums[offer as usize];
         sums.kept_digest = sums.kept_digest.wrapping_add(change);
+        sums.kept = sums.kept - before + after;
         self.digest.sum = self.digest.sum.wrapping_add(change);
     }
 
     /// A sale ended: so did all its counts.
     pub(crate) fn digest_kept_ended(&mut self, offer: u32) {
-        let gone = std::mem::take(&mut self.sums[offer as usize].kept_digest);
+        let sums = &mut self.sums[offer as usize];
+        sums.kept = 0;
+        let gone = std::mem::take(&mut sums.kept_digest);
+        self.digest.sum = self.digest.sum.wrapping_sub(gone);
+    }
+
+    /// An offer was removed.
+    pub(crate) fn digest_offer_gone(&mut self, sums: &OfferSums) {
+        assert_eq!(sums.kept_digest, 0, "a removed offer counts nothing");
+        self.digest.sum = self.digest.sum.wrapping_sub(sums.digested);
+    }
+
+    /// A product is about to be removed; this is its plain offer.
+    pub(crate) fn digest_product_gone(&mut self, plain: u32) {
+        let sums = &mut self.sums[plain as usize];
+        sums.product_dirty = false;
+        let gone = std::mem::take(&mut sums.product_digested);
         self.digest.sum = self.digest.sum.wrapping_sub(gone);
     }
 
     fn fold_dirty(&mut self) {
         for at in std::mem::take(&mut self.digest.dirty_offers) {
+            // One that was removed since is not; its number may have been given to another, which is noted itself.
+            if !self.sums[at as usize].dirty {
+                continue;
+            }
             let part = canonical_offer(self.offers.get(at));
             let sums = &mut self.sums[at as usize];
             let old = std::mem::replace(&mut sums.digested, part);
@@ -289,7 +311,9 @@ impl State {
             self.digest.sum = self.digest.sum.wrapping_sub(old).wrapping_add(part);
         }
         for at in std::mem::take(&mut self.digest.dirty_products) {
-            let product = self.products.get(at);
+            let Some(product) = self.products.try_get(at).filter(|p| self.sums[p.plain as usize].product_dirty) else {
+                continue;
+            };
             let part = canonical_product(product);
             let sums = &mut self.sums[product.plain as usize];
             let old = std::mem::replace(&mut sums.product_digested, part);

@@ -209,11 +209,12 @@ impl Ledger {
         self.state.memory_use()
     }
     /// How many records of each bounded kind there are, and may be.
-    pub fn records(&self) -> [(Bound, u64, u64); 4] {
+    pub fn records(&self) -> [(Bound, u64, u64); 5] {
         let (state, bounds) = (&self.state, &self.state.bounds);
         let (orders, len) = (&state.orders.queues, |len: usize| len as u64);
         [
             (Bound::Products, len(state.products.len()), len(bounds.products)),
+            (Bound::Offers, len(state.offers.len()), len(bounds.offers)),
             (Bound::References, len(state.references.len()), len(bounds.references)),
             (Bound::UnknownPayments, len(orders.unfinished_strays()), len(bounds.unknown_payments)),
             (Bound::OpenOrders, orders.open, bounds.open_orders),

@@ -64,8 +64,12 @@ pub const LEDGER_TIME_MAX: u64 = (1 << 48) - 1 - ID_AHEAD_MS_MAX - 1;
 pub const SWEEP_RETRY_MS: u64 = 10;
 /// Orders that one page of a listing looks at.
 pub const ORDERS_LOOKED_AT_MAX: usize = 65_536;
-/// Offers one product may be in, the plain one included.
-pub const OFFERS_PER_PRODUCT_MAX: usize = 64;
+/// Offers one product may be in at a time, the plain one included. That of an ended sale goes when nothing refers to it any more.
+pub const OFFERS_PER_PRODUCT_MAX: usize = 1_024;
+/// Offers of a shard.
+pub const OFFERS_MAX: usize = 1 << 21;
+/// Ended offers removed by one entry, and closed ones whose counts end.
+pub const OFFERS_REMOVED_PER_ENTRY_MAX: usize = 256;
 /// Lines one reservation may have after summing.
 pub const LINES_MAX: usize = 16;
 /// Units one line may ask for.
@@ -116,7 +120,7 @@ pub const REFERENCE_KEPT_MS: u64 = 400 * 24 * 3_600_000;
 pub const REFERENCE_KEPT_MS_MIN: u64 = 30 * 24 * 3_600_000;
 /// Returns of one reservation: each is looked through for the reference of the next.
 pub const RETURNS_PER_RESERVATION_MAX: usize = 256;
-/// Products of a shard: they are never removed.
+/// Products of a shard.
 pub const PRODUCTS_MAX: usize = 1 << 20;
 /// Ids known by payments alone, of which money must still go back or be given to an order. A fact about money is never forgotten, so a
 /// new one waits until operators have decided about others.
@@ -142,7 +146,7 @@ const LINE_CHANGE_BYTES: usize = OFFER_KEY_BYTES + 5 + 3 * 9 + LINK_BYTES;
 const HOLD_END_BYTES: usize = 3 * (CHANGE_BYTES + 2 * LINK_BYTES) + LINES_MAX * LINE_CHANGE_BYTES;
 /// Most bytes of what passing time causes in one entry: holds that end, orders parked with theirs, windows that open and close.
 const SWEEP_BYTES: usize = (EXPIRED_PER_ENTRY_MAX + WAKES_PER_ENTRY_MAX) * HOLD_END_BYTES
-    + 2 * EDGES_PER_ENTRY_MAX * (CHANGE_BYTES + LINK_BYTES + OFFER_KEY_BYTES);
+    + (2 * EDGES_PER_ENTRY_MAX + OFFERS_REMOVED_PER_ENTRY_MAX) * (CHANGE_BYTES + LINK_BYTES + OFFER_KEY_BYTES);
 /// Most bytes of what one command causes: a full claim, or a late payment that sells every line anew, each running low and out.
 const COMMAND_BYTES: usize = CLAIM_MAX as usize * (CHANGE_BYTES + WORKER_ID_BYTES_MAX + LINK_BYTES)
     + 3 * HOLD_END_BYTES

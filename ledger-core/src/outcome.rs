@@ -272,6 +272,18 @@ pub enum Refusal {
         /// How many there are.
         available: u64,
     },
+    /// The product cannot be deleted yet.
+    #[error(
+        "the product is in use: {units} units, {sales} sales that are not removed, {records} remembered reservations and refusals of its own offer"
+    )]
+    ProductInUse {
+        /// Units available and held, in all of its offers: adjust them away.
+        units: u64,
+        /// Sales it is in: end them; an ended one goes when nothing remembered refers to it.
+        sales: u64,
+        /// Lines of remembered reservations, and refusals, that refer to its plain offer: they go with time.
+        records: u64,
+    },
     /// A bound of the ledger would be exceeded.
     #[error("that would exceed the bound of {max} {what}")]
     TooMany {
@@ -369,6 +381,7 @@ impl Refusal {
             Self::ReferenceTaken => "ReferenceTaken",
             Self::VersionMismatch { .. } => "VersionMismatch",
             Self::NotEnoughAvailable { .. } => "NotEnoughAvailable",
+            Self::ProductInUse { .. } => "ProductInUse",
             Self::TooMany { .. } => "TooMany",
             Self::BehaviourUnknown { .. } => "BehaviourUnknown",
             Self::EntryUndecodable => "EntryUndecodable",
@@ -390,6 +403,7 @@ impl Refusal {
 pub enum Bound {
     UnitsPerProduct,
     OffersPerProduct,
+    Offers,
     ReturnsPerReservation,
     PaymentsPerOrder,
     Products,
@@ -403,6 +417,7 @@ impl std::fmt::Display for Bound {
         f.write_str(match self {
             Self::UnitsPerProduct => "units per product",
             Self::OffersPerProduct => "offers per product",
+            Self::Offers => "offers per shard",
             Self::ReturnsPerReservation => "returns per reservation",
             Self::PaymentsPerOrder => "payments per order",
             Self::Products => "products per shard",

@@ -336,6 +336,68 @@ fn an_entry_that_causes_more_changes_than_a_record_may_have_decides_what_fits() 
     shard.look();
 }
 
+/// A sale a minute, each with a buyer: none of them is left when its return window is over, and the last is as cheap as the first.
+#[test]
+fn a_product_is_in_ten_thousand_sales_one_after_the_other() {
+    let mut shard = Shard::new();
+    let settings = ShardSettings {
+        retain_sold_ms: 600_000,
+        retain_ended_ms: 600_000,
+        retain_refused_ms: 600_000,
+        ..ShardSettings::default()
+    };
+    shard.ok(vec![Command::Configure { settings }, create("a"), receive(plain("a"), 100_000, "r")]);
+    let sale = |n: u64| SaleId::new(format!("sale-{n}")).expect("a sale");
+    let (sales, mut most) = (10_000, 0);
+    for n in 0..sales {
+        shard.now += 60_000;
+        let (offer, id) = (OfferKey { sku: sku("a"), sale: Some(sale(n)) }, id(&shard, "a", n));
+        let policy = Policy { per_key_max: Some(1), ..Policy::default() };
+        let keys: LimitKeys = [LimitKey::new(format!("buyer {}", n % 7)).expect("a key")].into_iter().collect();
+        let reference = Reference::new(format!("plan {n}")).expect("a reference");
+        shard.ok(vec![
+            Command::PutOffer { offer: offer.clone(), policy, expected_version: None },
+            Command::Allot {
+                sku: sku("a"),
+                from: None,
+                to: Some(sale(n)),
+                units: Units::new(2).expect("two"),
+                reference,
+            },
+            Command::Reserve { id, keys, lines: plain_in(&offer, 1), hold_ms: None },
+            Command::Confirm { id, lines: None },
+            Command::EndSale { sku: sku("a"), sale: sale(n) },
+        ]);
+        most = most.max(shard.ledger.totals().offers);
+    }
+    assert!(most <= 14, "{most} offers at once");
+    shard.look();
+    shard.now += 3_600_000;
+    shard.ok(vec![Command::Tick]);
+    let view = shard.ledger.product(&sku("a")).expect("known");
+    assert_eq!((view.offers.len(), view.offers[0].balance.sold), (1, sales), "sold in sales that are gone");
+    assert_eq!(shard.ledger.totals().limit_counts, 0);
+    shard.look();
+}
+
+#[test]
+fn a_product_is_in_as_many_offers_as_it_may_be_and_no_more() {
+    let mut shard = Shard::new();
+    shard.ok(vec![create("a")]);
+    let put = |n: usize| Command::PutOffer {
+        offer: OfferKey { sku: sku("a"), sale: Some(SaleId::new(format!("s{n}")).expect("a sale")) },
+        policy: Policy::default(),
+        expected_version: None,
+    };
+    let most = limits::OFFERS_PER_PRODUCT_MAX;
+    shard.ok((1..most).map(put).collect());
+    let outcomes = shard.apply(vec![put(most), put(1)]).outcomes;
+    let too_many = Refusal::TooMany { what: Bound::OffersPerProduct, max: most as u64 };
+    assert_eq!(outcomes[0], Outcome::Refused(too_many));
+    assert_eq!(outcomes[1], Outcome::Ok(Settled::Offer { version: 1, replayed: true }));
+    shard.look();
+}
+
 #[test]
 fn a_reservation_takes_as_many_returns_as_it_may_and_no_more() {
     let mut shard = Shard::new();

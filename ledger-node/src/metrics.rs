@@ -32,7 +32,7 @@ const ENTRY_COMMANDS: &[f64] =
 const _: () = assert!(ledger_core::limits::COMMANDS_PER_ENTRY_MAX == 8_192);
 
 /// The verbs that callers use, by their published names.
-const VERBS: [(Verb, &str); 19] = [
+const VERBS: [(Verb, &str); 20] = [
     (Verb::Reserve, "reserve"),
     (Verb::Extend, "extend"),
     (Verb::Confirm, "confirm"),
@@ -40,6 +40,7 @@ const VERBS: [(Verb, &str); 19] = [
     (Verb::Fence, "fence"),
     (Verb::Return, "return"),
     (Verb::CreateProduct, "create_product"),
+    (Verb::DeleteProduct, "delete_product"),
     (Verb::PutOffer, "put_offer"),
     (Verb::SetOpen, "set_open"),
     (Verb::EndSale, "end_sale"),
@@ -333,6 +334,7 @@ impl NodeMetrics {
         for (kind, count, most) in shard.with_ledger(|ledger| ledger.records()) {
             let kind = match kind {
                 Bound::Products => "products",
+                Bound::Offers => "offers",
                 Bound::References => "references",
                 Bound::UnknownPayments => "unknown_payments",
                 Bound::OpenOrders => "open_orders",

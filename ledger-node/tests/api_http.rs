@@ -224,6 +224,13 @@ async fn stock_is_made_received_adjusted_and_listed() {
     assert_eq!((skus(&page), &page["next"]), (vec![json!("a"), json!("b")], &json!("b")));
     let rest = cluster.get(1, "/v1/products?max=2&after=b").await.json();
     assert_eq!((skus(&rest), &rest["next"]), (vec![json!("c")], &Value::Null));
+    let in_use = cluster.http(1, "DELETE", "/v1/products/a", &[], "").await;
+    assert_eq!((in_use.status, in_use.problem()), (409, "product-in-use".to_owned()));
+    assert_eq!((&in_use.json()["units"], &in_use.json()["sales"]), (&json!(7), &json!(0)));
+    let deleted = cluster.http(1, "DELETE", "/v1/products/c", &[], "").await;
+    assert_eq!((deleted.status, &deleted.json()["deleted"]), (200, &json!(true)), "{deleted:?}");
+    let gone = cluster.get(2, "/v1/products/c").await;
+    assert_eq!((gone.status, gone.problem()), (404, "unknown-product".to_owned()));
 }
 
 #[tokio::test]

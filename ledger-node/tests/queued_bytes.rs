@@ -105,6 +105,7 @@ fn commands() -> Vec<(&'static str, Make)> {
             reference: reference(),
         }),
         ("create product", || Command::CreateProduct { sku: sku(1), policy: policy() }),
+        ("delete product", || Command::DeleteProduct { sku: sku(1) }),
         ("put offer", || Command::PutOffer { offer: offer(1), policy: policy(), expected_version: Some(1) }),
         ("set open", || Command::SetOpen { offer: offer(1), open: true }),
         ("end sale", || Command::EndSale { sku: sku(1), sale: sale() }),

@@ -65,6 +65,7 @@ fn stock_command(verb: Verb) -> Result<Command, Invalid> {
             sku: names::sku("sku", &sku)?,
             policy: policy.map(names::policy).transpose()?.unwrap_or_default(),
         }),
+        Verb::DeleteProduct(v1::DeleteProduct { sku }) => Ok(Command::DeleteProduct { sku: names::sku("sku", &sku)? }),
         Verb::PutOffer(v1::PutOffer { offer, policy, expected_version }) => Ok(Command::PutOffer {
             offer: names::offer(offer)?,
             policy: names::policy(policy.ok_or_else(|| Invalid::new("policy", "missing"))?)?,
@@ -141,7 +142,7 @@ pub fn check(command: &Command) -> Result<(), Invalid> {
         Command::Confirm { lines: Some(given), .. } | Command::Return { lines: Some(given), .. } => lines(given),
         Command::Confirm { lines: None, .. } | Command::Release { .. } | Command::Fence { .. } => Ok(()),
         Command::Return { lines: None, .. } | Command::Receive { .. } => Ok(()),
-        Command::SetOpen { .. } | Command::EndSale { .. } => Ok(()),
+        Command::SetOpen { .. } | Command::EndSale { .. } | Command::DeleteProduct { .. } => Ok(()),
         Command::CreateProduct { policy, .. } | Command::PutOffer { policy, .. } => {
             policy.validate().map_err(Invalid::of("policy"))
         }
@@ -203,6 +204,7 @@ fn stock_verb(command: &Command) -> Option<Verb> {
         Command::SetOpen { offer, open } => {
             Verb::SetOpen(v1::SetOpen { offer: Some(names::offer_to_wire(offer)), open: *open })
         }
+        Command::DeleteProduct { sku } => Verb::DeleteProduct(v1::DeleteProduct { sku: sku.as_str().to_owned() }),
         Command::EndSale { sku, sale } => {
             Verb::EndSale(v1::EndSale { sku: sku.as_str().to_owned(), sale: sale.as_str().to_owned() })
         }

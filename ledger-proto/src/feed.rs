@@ -77,6 +77,12 @@ fn offer_kind_to_wire(kind: &ChangeKind, wire: &mut v1::FeedChange) -> bool {
             wire.units = *moved_back;
             wire.by_hand = *by_hand;
         }
+        ChangeKind::OfferRemoved { offer, sold, balance } => {
+            wire.offer = wire_offer(offer);
+            wire.units = *sold;
+            wire.balance = wire_balance(*balance);
+        }
+        ChangeKind::ProductDeleted { sku } => wire.offer = plain(sku),
         ChangeKind::UnitsReceived { offer, units, reference, balance } => {
             wire.offer = wire_offer(offer);
             wire.units = units.get();
@@ -236,6 +242,8 @@ fn kind_from_wire(wire: &v1::FeedChange) -> Result<ChangeKind, Invalid> {
             moved_back: wire.units,
             by_hand: wire.by_hand,
         },
+        "OfferRemoved" => ChangeKind::OfferRemoved { offer: of.offer()?, sold: wire.units, balance: of.balance() },
+        "ProductDeleted" => ChangeKind::ProductDeleted { sku: of.sku()? },
         "UnitsReceived" => ChangeKind::UnitsReceived {
             offer: of.offer()?,
             units: of.units()?,

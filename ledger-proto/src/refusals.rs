@@ -94,6 +94,9 @@ pub fn to_wire(refusal: &Refusal) -> v1::Refusal {
         Refusal::NotEnoughAvailable { available } => {
             v1::Refusal { actual: *available, ..coded(Code::NotEnoughAvailable) }
         }
+        Refusal::ProductInUse { units, sales, records } => {
+            v1::Refusal { actual: *units, bound: *sales, records: *records, ..coded(Code::ProductInUse) }
+        }
         Refusal::TooMany { what, max } => {
             v1::Refusal { what: bound_name(*what).to_owned(), bound: *max, ..coded(Code::TooMany) }
         }
@@ -170,6 +173,7 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
         Code::ReferenceTaken => Refusal::ReferenceTaken,
         Code::VersionMismatch => Refusal::VersionMismatch { actual: wire.actual },
         Code::NotEnoughAvailable => Refusal::NotEnoughAvailable { available: wire.actual },
+        Code::ProductInUse => Refusal::ProductInUse { units: wire.actual, sales: wire.bound, records: wire.records },
         Code::TooMany => Refusal::TooMany { what: bound_named(&wire.what)?, max: wire.bound },
         Code::BehaviourUnknown => Refusal::BehaviourUnknown { version: tiny(wire.bound)?, present: tiny(wire.actual)? },
         Code::EntryUndecodable => Refusal::EntryUndecodable,
@@ -187,9 +191,10 @@ fn known(wire: &v1::Refusal) -> Option<Refusal> {
     })
 }
 
-const BOUNDS: [(Bound, &str); 8] = [
+const BOUNDS: [(Bound, &str); 9] = [
     (Bound::UnitsPerProduct, "units per product"),
     (Bound::OffersPerProduct, "offers per product"),
+    (Bound::Offers, "offers per shard"),
     (Bound::ReturnsPerReservation, "returns per reservation"),
     (Bound::PaymentsPerOrder, "payments per order"),
     (Bound::Products, "products per shard"),

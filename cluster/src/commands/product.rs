@@ -24,6 +24,12 @@ pub(super) async fn run(desk: &Desk, verb: ProductVerb) -> Outcome {
             }
             show(desk, &client, &offer).await
         }
+        ProductVerb::Delete { sku } => {
+            let offer = offer_key(&sku, None)?;
+            desk.printer.ask(&format!("delete product {sku}"))?;
+            desk.client().await?.delete_product(&offer.sku).await.into_result()?;
+            desk.printer.print(&serde_json::json!({"sku": sku, "deleted": true}), |_| format!("{sku} is deleted"))
+        }
         ProductVerb::Show { sku } => show(desk, &desk.client().await?, &offer_key(&sku, None)?).await,
         ProductVerb::List => {
             let products: Vec<ProductDoc> = all_products(&desk.client().await?).await?.iter().map(Into::into).collect();

@@ -224,9 +224,10 @@ impl From<&Refusal> for No {
             Refusal::VersionMismatch { actual } => Self::VersionMismatch { actual: *actual },
             Refusal::NotEnoughAvailable { available } => Self::NotEnoughAvailable { available: *available },
             Refusal::TooMany { what, .. } => Self::TooMany { what: what.to_string() },
-            Refusal::BehaviourUnknown { .. } | Refusal::StaleGeneration { .. } | Refusal::EntryUndecodable => {
-                Self::Other { what: refusal.to_string() }
-            }
+            Refusal::BehaviourUnknown { .. }
+            | Refusal::StaleGeneration { .. }
+            | Refusal::EntryUndecodable
+            | Refusal::ProductInUse { .. } => Self::Other { what: refusal.to_string() },
             Refusal::Ordered
             | Refusal::NoSuchOrder
             | Refusal::StaleEpoch { .. }

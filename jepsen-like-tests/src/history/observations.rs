@@ -108,6 +108,10 @@ impl From<&Happened> for Change {
                 (told.offer, told.after) = (Some(offer.into()), Some((*balance).into()));
                 told.number = Some(*moved_back as i64);
             }
+            K::OfferRemoved { offer, sold, .. } => {
+                (told.offer, told.number) = (Some(offer.into()), Some(*sold as i64));
+            }
+            K::ProductDeleted { sku } => told.offer = Some(Offer::plain(sku.as_str())),
             K::UnitsReceived { offer, units, reference, balance } => {
                 (told.offer, told.after) = (Some(offer.into()), Some((*balance).into()));
                 (told.number, told.reference) = (Some(units.get() as i64), Some(reference.to_string()));
@@ -149,7 +153,7 @@ impl From<&Happened> for Change {
 impl Change {
     /// Whether it was caused by a command, not by time nor by another change of the same command. The end of a sale may be either: [`Self::may_be_edge`].
     pub fn is_caused(&self) -> bool {
-        !matches!(self.name.as_str(), "ReservationExpired" | "SaleStarted" | "StockLow" | "SoldOut")
+        !matches!(self.name.as_str(), "ReservationExpired" | "SaleStarted" | "StockLow" | "SoldOut" | "OfferRemoved")
     }
 
     /// Whether it may be a window that ended by itself: told as the end by hand is, but nothing moves back.

@@ -1,14 +1,14 @@
-//! Products and offers: create, put, open and close.
+//! Products and offers: create, put, open, close and delete.
 //!
 //! **Owns** these verbs and the versions they raise: an offer's version counts what was changed about the offer itself (policy, openness, end), not
 //! units. **Must never** move units. **Read next**: `time`.
 
 use super::{Deciding, Verdict};
-use crate::codec::changes::Said;
+use crate::codec::changes::{Links, Said};
 use crate::limits;
-use crate::outcome::{Bound, Refusal, Settled};
+use crate::outcome::{Balance, Bound, Refusal, Settled};
 use crate::state::orders::LANES;
-use crate::state::records::{Head, Offer, Phase, Product};
+use crate::state::records::{Head, NONE, Offer, Phase, Product};
 use crate::types::{OfferKey, Policy, Sku, Slot};
 
 impl Deciding<'_> {
@@ -23,10 +23,41 @@ impl Deciding<'_> {
             held: 0,
             sold: 0,
             ended: false,
+            ended_at: 0,
             phase: Phase::Before,
         };
         offer.phase = offer.phase_at(self.state.time);
         offer
+    }
+
+    fn must_have_room_for_an_offer(&self) -> Result<(), Refusal> {
+        let max = self.state.bounds.offers;
+        match self.state.offers.len() < max {
+            true => Ok(()),
+            false => Err(Refusal::TooMany { what: Bound::Offers, max: max as u64 }),
+        }
+    }
+
+    /// Deletes a product that has no units, no sale, and that nothing remembered refers to.
+    pub(super) fn delete_product(&mut self, sku: &Sku) -> Verdict {
+        let plain = self.offer_at(&OfferKey { sku: sku.clone(), sale: None })?;
+        let (product, Balance { available, held, .. }) =
+            (self.state.offers.get(plain).product, self.state.balance(plain));
+        let in_sales = |units: u64, sale: u32| {
+            let Balance { available, held, .. } = self.state.balance(sale);
+            units + available + held
+        };
+        let sales = &self.state.products.get(product).sales;
+        let units = sales.iter().copied().fold(available + held, in_sales);
+        let (sales, records) = (sales.len() as u64, self.state.sums[plain as usize].named);
+        if units > 0 || sales > 0 || records > 0 {
+            return Err(Refusal::ProductInUse { units, sales, records }.into());
+        }
+        let links = Links { place: self.place, on_products: self.link_product(plain).into(), on_reservation: None };
+        self.recorder.say(links, Said::ProductDeleted { sku });
+        self.last_offer = NONE;
+        self.state.remove_product(product);
+        Ok(Settled::Done)
     }
 
     pub(super) fn create_product(&mut self, sku: &Sku, policy: &Policy) -> Verdict {
@@ -44,10 +75,12 @@ impl Deciding<'_> {
         if self.state.products.len() >= max {
             return Err(Refusal::TooMany { what: Bound::Products, max: max as u64 }.into());
         }
-        let product = self.state.products.insert(Product {
+        self.must_have_room_for_an_offer()?;
+        let (product, at) = (self.state.product_numbers.take(), self.state.offer_numbers.take());
+        let new = Product {
             sku: sku.clone(),
             slot: Slot::of(sku),
-            plain: self.state.offers.len() as u32,
+            plain: at,
             sales: Vec::new(),
             received: 0,
             adjusted: 0,
@@ -55,10 +88,11 @@ impl Deciding<'_> {
             ever_sold: 0,
             turns: [0; LANES],
             head: Head::default(),
-        });
+        };
+        self.state.products.insert_at(product, new);
         self.state.by_sku.insert(sku.clone(), product);
         let offer = self.new_offer(key, product, policy);
-        let at = self.state.add_offer(offer);
+        self.state.add_offer(at, offer);
         self.say_offer(at, |_, _| Said::ProductCreated { sku, policy });
         Ok(Settled::Offer { version: 1, replayed: false })
     }
@@ -98,8 +132,10 @@ impl Deciding<'_> {
             let max = limits::OFFERS_PER_PRODUCT_MAX as u64;
             return Err(Refusal::TooMany { what: Bound::OffersPerProduct, max }.into());
         }
+        self.must_have_room_for_an_offer()?;
         let offer = self.new_offer(key.clone(), product, policy);
-        let at = self.state.add_offer(offer);
+        let at = self.state.offer_numbers.take();
+        self.state.add_offer(at, offer);
         self.say_offer(at, |_, offer| Said::OfferPut { offer, policy, version: 1 });
         self.say_phase(at, Phase::Before);
         Ok(Settled::Offer { version: 1, replayed: false })

@@ -134,6 +134,8 @@ impl Deciding<'_> {
         self.end_hold(at, Status::Confirmed, held);
         for line in held {
             self.state.offer_mut(line.offer).sold += u64::from(line.sold);
+            self.state.sums[line.offer as usize].bought += u64::from(line.sold);
+            self.state.note_use(line.offer);
             let product = self.state.offers.get(line.offer).product;
             self.state.product_mut(product).ever_sold += u64::from(line.sold);
         }
@@ -224,8 +226,7 @@ impl Deciding<'_> {
         for line in lines {
             let units = line.reserved();
             self.state.unhold(line.offer, r.deadline, units);
-            let held = &mut self.state.offer_mut(line.offer).held;
-            *held = held.checked_sub(u64::from(units)).expect("units of a live hold are held");
+            self.state.no_longer_held(line.offer, units);
             let home = self.state.home_of(line.offer);
             self.state.give_available(home, u64::from(units - line.sold));
             for &key in counted_keys(self.state, line, &keys) {

@@ -70,7 +70,7 @@ struct Deciding<'a> {
     scratch: &'a mut Scratch,
     recorder: Recorder,
     place: u16,
-    /// Where the offer is that was asked for last: offers are never removed, so it stays there.
+    /// The offer that was asked for last; none when one may have been removed since.
     last_offer: u32,
     /// What the entry has done so far of what is bounded.
     spent: Spent,
@@ -202,6 +202,7 @@ impl Deciding<'_> {
             Command::CreateProduct { sku, policy } => self.create_product(sku, policy),
             Command::PutOffer { offer, policy, expected_version } => self.put_offer(offer, policy, *expected_version),
             Command::SetOpen { offer, open } => self.set_open(offer, *open),
+            Command::DeleteProduct { sku } => self.delete_product(sku),
             Command::EndSale { sku, sale } => self.end_sale(sku, sale),
             Command::Receive { offer, units, reference } => self.receive(offer, *units, reference),
             Command::Adjust { offer, delta, reason, reference, expected_version } => {

@@ -136,6 +136,20 @@ fn products_at_their_bound_are_refused() {
 }
 
 #[test]
+fn offers_at_their_bound_are_refused() {
+    let mut shop = Shop::new(|bounds| bounds.offers = 2);
+    let create = |sku: &str| Command::CreateProduct { sku: Sku::new(sku).expect("a SKU"), policy: Policy::default() };
+    shop.ok(create("second"));
+    let too_many = Outcome::Refused(Refusal::TooMany { what: Bound::Offers, max: 2 });
+    assert_eq!(shop.apply(create("third")), too_many);
+    let offer = OfferKey { sku: shop.sku.clone(), sale: Some(crate::types::SaleId::new("flash").expect("a sale")) };
+    let put = Command::PutOffer { offer, policy: Policy::default(), expected_version: None };
+    assert_eq!(shop.apply(put), too_many);
+    shop.ok(Command::DeleteProduct { sku: Sku::new("second").expect("a SKU") });
+    shop.ok(create("third"));
+}
+
+#[test]
 fn references_at_their_bound_wait_until_the_oldest_may_be_forgotten() {
     let mut shop = Shop::new(|bounds| bounds.references = 3);
     let replayed = |outcome: &Outcome| matches!(outcome, Outcome::Ok(Settled::Stocked { replayed: true, .. }));

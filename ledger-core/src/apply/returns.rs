@@ -83,6 +83,8 @@ impl Deciding<'_> {
             back.push((line.offer, units));
             let offer = self.state.offer_mut(line.offer);
             offer.sold = offer.sold.checked_sub(u64::from(units)).expect("only what is sold is brought back");
+            self.state.no_longer_bought(line.offer, units);
+            let offer = self.state.offers.get(line.offer);
             let product = offer.product;
             self.state.product_mut(product).returned += u64::from(units);
             let home = self.state.home_of(line.offer);

@@ -143,8 +143,9 @@ impl Deciding<'_> {
         }
         let moved_back = self.state.available(at);
         let home = self.state.products.get(self.state.offers.get(at).product).plain;
+        let now = self.state.time;
         let offer = self.state.offer_mut(at);
-        offer.ended = true;
+        (offer.ended, offer.ended_at) = (true, now);
         offer.version += 1;
         let version = offer.version;
         // What is due and unswept is the plain offer's from now on; so only what is swept moves, and both are exact.

@@ -7,7 +7,7 @@
 
 use super::holds::counted_keys;
 use super::{Deciding, said_lines};
-use crate::codec::changes::Said;
+use crate::codec::changes::{Links, Said};
 use crate::limits;
 use crate::outcome::Status;
 use crate::state::State;
@@ -40,7 +40,36 @@ impl Deciding<'_> {
         self.wake_due();
         self.state.forget_past();
         self.state.forget_references();
+        self.remove_unused();
         self.state.keys.drop_ended(limits::COUNTS_DROPPED_PER_ENTRY_MAX);
+    }
+
+    /// Removes offers of sales that ended long enough ago, and drops what limits count in those whose window did; a bounded number.
+    fn remove_unused(&mut self) {
+        let (ended, closed) = (self.state.unused_ended_before(), self.state.unused_closed_before());
+        for _ in 0..limits::OFFERS_REMOVED_PER_ENTRY_MAX {
+            let Some(&(_, at)) = self.state.unused_ended.first().filter(|&&(since, _)| Some(since) <= ended) else {
+                break;
+            };
+            self.remove_ended(at);
+        }
+        for _ in 0..limits::OFFERS_REMOVED_PER_ENTRY_MAX {
+            let Some(&(_, at)) = self.state.unused_closed.first().filter(|&&(since, _)| Some(since) <= closed) else {
+                break;
+            };
+            self.state.drop_kept(at);
+        }
+    }
+
+    fn remove_ended(&mut self, at: u32) {
+        let offer = self.state.offers.get(at);
+        let (key, sold) = (offer.key.clone(), offer.sold);
+        let plain = self.state.home_of(at);
+        self.state.remove_offer(at);
+        let balance = self.state.balance(plain);
+        let wire = crate::codec::offer_key_bytes(&key);
+        let links = Links { place: self.place, on_products: self.link_product(plain).into(), on_reservation: None };
+        self.recorder.say(links, Said::OfferRemoved { offer: &wire, sold, balance });
     }
 
     /// Ends leases and delays whose time is over; a bounded number is looked at. An order whose hold is due waits for the sweep: what is
@@ -73,8 +102,7 @@ impl Deciding<'_> {
         for line in &lines {
             let units = line.reserved();
             self.state.sweep_due(line.offer, units);
-            let held = &mut self.state.offer_mut(line.offer).held;
-            *held = held.checked_sub(u64::from(units)).expect("units of a due hold are held until swept");
+            self.state.no_longer_held(line.offer, units);
             let home = self.state.home_of(line.offer);
             self.state.give_available(home, u64::from(units));
             for &key in counted_keys(self.state, line, &keys) {
@@ -108,6 +136,7 @@ impl Deciding<'_> {
         offer.phase = phase;
         let edge = offer.next_edge();
         self.state.put_edge(at, edge);
+        self.state.note_use(at);
         before
     }
 

@@ -24,6 +24,8 @@ const SALE_ENDED: u8 = 6;
 const UNITS_RECEIVED: u8 = 7;
 const UNITS_ADJUSTED: u8 = 8;
 const UNITS_ALLOTTED: u8 = 9;
+const OFFER_REMOVED: u8 = 10;
+const PRODUCT_DELETED: u8 = 11;
 const INVENTORY_RESERVED: u8 = 16;
 const RESERVATION_EXTENDED: u8 = 17;
 const RESERVATION_CONFIRMED: u8 = 18;
@@ -83,6 +85,14 @@ pub(crate) enum Said<'a> {
         reference: &'a Reference,
         from_balance: Balance,
         to_balance: Balance,
+    },
+    OfferRemoved {
+        offer: &'a [u8],
+        sold: u64,
+        balance: Balance,
+    },
+    ProductDeleted {
+        sku: &'a Sku,
     },
     InventoryReserved {
         id: ReservationId,
@@ -296,6 +306,15 @@ fn put_stock(out: &mut Out<'_>, said: Said<'_>) {
             put_balance(out, from_balance);
             put_balance(out, to_balance);
         }
+        Said::OfferRemoved { offer, sold, balance } => {
+            put_numbered(out, OFFER_REMOVED, offer);
+            out.n(sold);
+            put_balance(out, balance);
+        }
+        Said::ProductDeleted { sku } => {
+            out.byte(PRODUCT_DELETED);
+            out.text(sku.as_str());
+        }
         Said::StockLow { offer, available } => {
             put_numbered(out, STOCK_LOW, offer);
             out.n(available);
@@ -441,6 +460,10 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<ChangeKind, CodecError> {
             moved_back: from.n()?,
             by_hand: from.flag()?,
         },
+        OFFER_REMOVED => {
+            ChangeKind::OfferRemoved { offer: from.offer()?, sold: from.n()?, balance: get_balance(from)? }
+        }
+        PRODUCT_DELETED => ChangeKind::ProductDeleted { sku: from.sku()? },
         UNITS_RECEIVED => ChangeKind::UnitsReceived {
             offer: from.offer()?,
             units: from.units()?,

@@ -21,6 +21,7 @@ const CREATE_PRODUCT: u8 = 16;
 const PUT_OFFER: u8 = 17;
 const SET_OPEN: u8 = 18;
 const END_SALE: u8 = 19;
+const DELETE_PRODUCT: u8 = 21;
 const RECEIVE: u8 = 24;
 const ADJUST: u8 = 25;
 const ALLOT: u8 = 26;
@@ -101,6 +102,10 @@ fn put_stock(out: &mut Out<'_>, command: &Command) -> Checked {
             out.byte(END_SALE);
             out.text(sku.as_str());
             out.text(sale.as_str());
+        }
+        Command::DeleteProduct { sku } => {
+            out.byte(DELETE_PRODUCT);
+            out.text(sku.as_str());
         }
         Command::Receive { offer, units, reference } => {
             out.byte(RECEIVE);
@@ -207,6 +212,7 @@ fn get_stock(from: &mut In<'_>, number: u8) -> Result<Command, CodecError> {
         }
         SET_OPEN => Command::SetOpen { offer: from.offer()?, open: from.flag()? },
         END_SALE => Command::EndSale { sku: from.sku()?, sale: from.sale()? },
+        DELETE_PRODUCT => Command::DeleteProduct { sku: from.sku()? },
         RECEIVE => Command::Receive { offer: from.offer()?, units: from.units()?, reference: from.reference()? },
         ADJUST => Command::Adjust {
             offer: from.offer()?,

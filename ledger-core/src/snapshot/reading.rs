@@ -37,6 +37,9 @@ pub(crate) fn read(from: &mut dyn io::Read, seed: IndexSeed) -> Read<State> {
         if section < last || (last == 0) != (section == SHARD) {
             return Err(wrong(format!("section {section} follows section {last}")));
         }
+        if last <= OFFERS && section > OFFERS {
+            reading.offers_are_read()?;
+        }
         last = section;
         if section == END {
             return reading.end(&mut payload);
@@ -121,6 +124,7 @@ impl Reading {
     }
 
     fn product(&mut self, from: &mut In<'_>) -> Read<()> {
+        let at: u32 = from.small()?;
         let sku = from.sku()?;
         let product = Product {
             slot: Slot::of(&sku),
@@ -134,7 +138,10 @@ impl Reading {
             turns: [from.n()?, from.n()?, from.n()?, from.n()?],
             head: get_head(from)?,
         };
-        let at = self.state.products.insert(product);
+        if at as usize >= limits::PRODUCTS_MAX || product.plain == NONE || !self.state.product_numbers.take_above(at) {
+            return Err(wrong("products are not in the order of their numbers"));
+        }
+        self.state.products.insert_at(at, product);
         match self.state.by_sku.insert(sku, at) {
             None => Ok(()),
             Some(_) => Err(wrong("a product is there twice")),
@@ -142,6 +149,7 @@ impl Reading {
     }
 
     fn offer(&mut self, from: &mut In<'_>) -> Read<()> {
+        let at: u32 = from.small()?;
         let key = from.offer()?;
         let offer = Offer {
             product: from.small()?,
@@ -152,6 +160,7 @@ impl Reading {
             held: from.n()?,
             sold: from.n()?,
             ended: from.flag()?,
+            ended_at: from.n()?,
             phase: match from.byte()? {
                 0 => Phase::Before,
                 1 => Phase::Within,
@@ -160,15 +169,32 @@ impl Reading {
             },
             key,
         };
-        let at = self.state.offers.len() as u32;
+        if at as usize >= limits::OFFERS_MAX || !self.state.offer_numbers.take_above(at) {
+            return Err(wrong("offers are not in the order of their numbers"));
+        }
         let product = self.state.products.try_get(offer.product).ok_or_else(|| wrong("an offer without product"))?;
-        let fits =
-            product.sku == offer.key.sku && offer.key.sale.is_none() == (product.plain == at) && product.plain <= at;
+        let fits = product.sku == offer.key.sku && offer.key.sale.is_none() == (product.plain == at);
         let new = self.state.find_offer(&offer.key).is_none();
         if !fits || !new {
             return Err(wrong(format!("offer {:?} does not fit its product", offer.key)));
         }
-        self.state.add_offer(offer);
+        self.state.add_offer(at, offer);
+        Ok(())
+    }
+
+    /// Every product has its plain offer, which may have been read after those of its sales.
+    fn offers_are_read(&mut self) -> Read<()> {
+        let s = &mut self.state;
+        for (at, product) in s.products.iter() {
+            let plain = s.offers.try_get(product.plain).filter(|offer| offer.product == at && offer.key.sale.is_none());
+            if plain.is_none() {
+                return Err(wrong("a product without its plain offer"));
+            }
+        }
+        for (at, offer) in s.offers.iter().filter(|(_, offer)| offer.ended && offer.held > 0) {
+            let plain = s.products.get(offer.product).plain;
+            s.sums[plain as usize].ended_siblings.push(at);
+        }
         Ok(())
     }
 
@@ -288,6 +314,7 @@ impl Reading {
             s.keys.carry_again(key);
         }
         for line in s.lines(&r) {
+            s.sums[line.offer as usize].bought += u64::from(line.sold - line.returned);
             let offer = s.offers.get(line.offer);
             let counted: SmallVec<[u32; 4]> =
                 if line.counted() && !offer.ended { keys.clone() } else { SmallVec::new() };
@@ -325,7 +352,7 @@ impl Reading {
             from.small()?
         };
         let needs_offer = matches!(why, Why::LimitReached | Why::SoldOutOpen | Why::SoldOutUntil | Why::SoldOutGone);
-        if needs_offer {
+        if needs_offer || (offer != NONE && !why.names_unknown()) {
             self.offer_at(offer)?;
         }
         if self.state.find(id).is_some() {
@@ -454,11 +481,10 @@ impl Reading {
         for at in ended.collect::<Vec<u32>>() {
             self.state.remember(Found::Reservation(at));
         }
+        let offers: Vec<u32> = self.state.offers.iter().map(|(at, _)| at).collect();
+        offers.into_iter().for_each(|at| self.state.note_use(at));
         let products: Vec<u32> = self.state.products.iter().map(|(at, _)| at).collect();
         for at in products {
-            if self.state.offers.try_get(self.state.products.get(at).plain).is_none() {
-                return Err(wrong("a product without its plain offer"));
-            }
             self.units_fit(at)?;
             self.state.product_mut(at);
         }

@@ -250,7 +250,8 @@ fn a_kept_count_that_is_there_again_is_refused() {
     };
     apply(&mut ledger, 1, START_MS, Shop::setup());
     let id = ReservationId::from_parts(Slot::of(&sku("{t}a")), START_MS, 1);
-    let line = plain_line(sku("{t}a"), Quantity::new(1).expect("one"));
+    let [_, _, flash] = offers();
+    let line = Line { offer: flash, quantity: Quantity::new(1).expect("one") };
     let keys = [LimitKey::new("ann").expect("a key")].into_iter().collect();
     let reserve = Command::Reserve { id, keys, lines: [line].into_iter().collect(), hold_ms: None };
     apply(&mut ledger, 2, START_MS, vec![reserve, Command::Confirm { id, lines: None }]);
@@ -262,9 +263,9 @@ fn a_kept_count_that_is_there_again_is_refused() {
     let (magic, mut payloads) = frames(&bytes);
     assert_eq!(framed(&magic, &payloads), bytes);
     let kept = payloads.iter_mut().find(|payload| payload[0] == super::KEPT).expect("there is one");
-    // Its key and its offer have the number 0.
-    assert_eq!(kept[1..], [0, 0, 1]);
-    let most = [&[0, 0, 253][..], &limits::UNITS_MAX.to_le_bytes()].concat();
+    // Its key has the number 0, its offer 2.
+    assert_eq!(kept[1..], [0, 2, 1]);
+    let most = [&[0, 2, 253][..], &limits::UNITS_MAX.to_le_bytes()].concat();
     *kept = [&[super::KEPT][..], &most.repeat(1 << 16)].concat();
     assert!(kept.len() <= limits::SNAPSHOT_FRAME_BYTES_MAX);
     let why = Ledger::thaw(&mut framed(&magic, &payloads).as_slice(), crate::IndexSeed(7)).err().expect("refused");

@@ -1,6 +1,6 @@
 //! A frozen view as frames.
 //!
-//! Products and offers are never removed, so their places are their numbers. Places of every other slab have gaps and never reach the bytes: what is
+//! Products and offers are written with their numbers, which are their places. Places of every other slab never reach the bytes: what is
 //! referred to by one is numbered as it is written ([`Numbers`]), stands inside its owner's record, or is named by id.
 //! **Owns** how each record is written. **Must never** write what is derived. **Read next**: [`super::reading`].
 
@@ -68,16 +68,20 @@ impl FrozenState {
         to.write_all(&MAGIC)?;
         let mut frames = Frames { to, buffer: Vec::with_capacity(FRAME_BYTES + 4_096) };
         frames.section(SHARD, std::iter::once(&self.shard), put_shard)?;
-        frames.section(PRODUCTS, self.products.iter(), |out, (_, p)| put_product(out, p))?;
-        frames.section(OFFERS, self.offers.iter(), |out, (_, o)| put_offer(out, o))?;
+        frames.section(PRODUCTS, self.products.iter(), |out, (at, p)| {
+            out.n(at.into());
+            put_product(out, p);
+        })?;
+        frames.section(OFFERS, self.offers.iter(), |out, (at, o)| {
+            out.n(at.into());
+            put_offer(out, o);
+        })?;
         let mut numbers = Numbers::default();
         frames.section(KEYS, self.keys.texts(), |out, (at, text)| {
             numbers.give(at);
             out.text(text.as_str());
         })?;
-        let ended: Vec<bool> = self.offers.iter().map(|(_, o)| o.ended).collect();
-        let kept = self.keys.kept().filter(|&(_, offer, _)| !ended[offer as usize]);
-        frames.section(KEPT, kept, |out, (key, offer, units)| {
+        frames.section(KEPT, self.keys.kept(), |out, (key, offer, units)| {
             out.n(numbers.of(key));
             out.n(offer.into());
             out.n(units);
@@ -152,6 +156,7 @@ fn put_offer(out: &mut Out<'_>, o: &Offer) {
     out.n(o.held);
     out.n(o.sold);
     out.byte(u8::from(o.ended));
+    out.n(o.ended_at);
     out.byte(match o.phase {
         Phase::Before => 0,
         Phase::Within => 1,

@@ -3,6 +3,7 @@
 //! **What it is.** Every key text is stored once; the count of its first offer sits beside it, further ones in a table. A count is what
 //! the key holds (by deadline, so that due holds drop out exactly, swept or not), what remembered reservations bought, and what
 //! forgotten ones bought (`kept`, the only primary part).
+//! Counts name offers by places of their own: an offer may be removed, and its number given to another, before the last of its counts is dropped.
 //! **Owns** the counts of promise 7. **Must never** count an offer whose sale has ended: callers ask that first.
 //! **Read next**: [`super::offers`].
 
@@ -54,10 +55,32 @@ impl Placed for MoreCount {
     }
 }
 
+/// An offer, or what is left of one, that counts are in.
+#[derive(Clone)]
+struct Counted {
+    /// Its number; none when the offer was removed.
+    number: u32,
+    /// Counters in it.
+    counters: u64,
+    /// Its sale has ended: they count for nothing, and are dropped a few an entry.
+    ended: bool,
+    present: bool,
+}
+
+impl Placed for Counted {
+    fn is_vacant(&self) -> bool {
+        !self.present
+    }
+    fn vacant() -> Self {
+        Self { number: NONE, counters: 0, ended: false, present: false }
+    }
+}
+
 /// Keys as frozen.
 pub(crate) struct FrozenKeys {
     records: FrozenSlab<KeyRecord>,
     more: FrozenSlab<MoreCount>,
+    offers: FrozenSlab<Counted>,
 }
 
 impl FrozenKeys {
@@ -65,13 +88,15 @@ impl FrozenKeys {
     pub(crate) fn texts(&self) -> impl Iterator<Item = (u32, &LimitKey)> {
         self.records.iter().filter_map(|(at, key)| Some((at, key.text.as_ref()?)))
     }
-    /// What forgotten reservations bought: (key's place, offer, units).
+    /// What forgotten reservations bought in sales that run: (key's place, offer, units).
     pub(crate) fn kept(&self) -> impl Iterator<Item = (u32, u32, u64)> {
         let first = self.records.iter().map(|(at, r)| (at, &r.first));
         first
             .chain(self.more.iter().map(|(_, m)| (m.key, &m.count)))
             .filter(|(_, c)| c.kept > 0)
-            .map(|(k, c)| (k, c.offer, c.kept))
+            .map(|(k, c)| (k, self.offers.get(c.offer), c.kept))
+            .filter(|(_, offer, _)| !offer.ended)
+            .map(|(k, offer, units)| (k, offer.number, units))
     }
 }
 
@@ -85,13 +110,12 @@ pub(crate) struct Keys {
     more_index: Places,
     /// Bytes of holds that do not fit their counts.
     holds: usize,
-    /// Counters of each offer.
-    of_offer: Vec<u64>,
+    offers: Slab<Counted>,
+    /// Their places by number.
+    places: Vec<u32>,
     counts: u64,
     /// Of those, the ones of ended sales, not dropped yet.
     ended: u64,
-    /// Offers whose sale has ended; their counters are dropped a few an entry, and count for nothing meanwhile.
-    ended_offers: Vec<bool>,
     /// Where dropping stands: (places of keys, places of further counts) still to look at.
     to_drop: (u32, u32),
 }
@@ -124,18 +148,19 @@ impl Keys {
             more: Slab::new(),
             more_index: Places::new(TABLES),
             holds: 0,
-            of_offer: Vec::new(),
+            offers: Slab::new(),
+            places: Vec::new(),
             counts: 0,
             ended: 0,
-            ended_offers: Vec::new(),
             to_drop: (0, 0),
         }
     }
 
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        let holds = (self.of_offer.capacity() * size_of::<u64>() + self.ended_offers.capacity() + self.holds) as u64;
-        self.records.bytes() + self.index.bytes() + self.more.bytes() + self.more_index.bytes() + holds
+        let offers = self.offers.bytes() + (self.places.capacity() * size_of::<u32>()) as u64;
+        let counts = self.more.bytes() + self.more_index.bytes() + self.holds as u64;
+        self.records.bytes() + self.index.bytes() + counts + offers
     }
 
     /// Counters that count.
@@ -144,15 +169,41 @@ impl Keys {
     }
 
     /// An offer was created.
-    pub(crate) fn add_offer(&mut self, ended: bool) {
-        self.of_offer.push(0);
-        self.ended_offers.push(ended);
+    pub(crate) fn add_offer(&mut self, offer: u32, ended: bool) {
+        let place = self.offers.insert(Counted { number: offer, counters: 0, ended, present: true });
+        if self.places.len() <= offer as usize {
+            self.places.resize(offer as usize + 1, NONE);
+        }
+        self.places[offer as usize] = place;
+    }
+
+    /// An offer is removed. What is left of its counters is dropped over the next entries.
+    pub(crate) fn remove_offer(&mut self, offer: u32) {
+        let place = std::mem::replace(&mut self.places[offer as usize], NONE);
+        let counted = self.offers.get_mut(place);
+        counted.number = NONE;
+        assert!(counted.ended || counted.counters == 0, "{} counters of an offer that runs", counted.counters);
+        self.free_offer_if_unused(place);
+    }
+
+    fn free_offer_if_unused(&mut self, place: u32) {
+        let counted = self.offers.get(place);
+        if counted.number == NONE && counted.counters == 0 {
+            self.offers.remove(place);
+        }
+    }
+
+    /// Where counts in an offer say that they are.
+    #[inline]
+    fn counted_in(&self, offer: u32) -> u32 {
+        self.places[offer as usize]
     }
 
     /// The sale ended: all counts in its offer end with it, now for every answer, and in memory over the next entries.
     pub(crate) fn end_offer(&mut self, offer: u32) {
-        self.ended += self.of_offer[offer as usize];
-        self.ended_offers[offer as usize] = true;
+        let counted = self.offers.get_mut(self.places[offer as usize]);
+        counted.ended = true;
+        self.ended += counted.counters;
         self.to_drop = (self.records.places(), self.more.places());
     }
 
@@ -176,7 +227,7 @@ impl Keys {
     }
 
     fn drop_if_ended(&mut self, key: u32, offer: u32) {
-        if offer != NONE && self.ended_offers[offer as usize] {
+        if offer != NONE && self.offers.get(offer).ended {
             self.change_count(key, offer, |count| *count = Count::of(offer));
             self.ended -= 1;
             self.drop_if_zero(key, offer);
@@ -301,7 +352,7 @@ impl Keys {
             return &mut self.more.get_mut(at).count;
         }
         self.counts += 1;
-        self.of_offer[offer as usize] += 1;
+        self.offers.get_mut(offer).counters += 1;
         let count = Count::of(offer);
         let record = self.records.get_mut(key);
         if first == NONE {
@@ -317,6 +368,7 @@ impl Keys {
     /// Units that the key holds beyond `time` and has bought in the offer.
     #[inline]
     pub(crate) fn used(&self, key: u32, offer: u32, time: u64) -> u64 {
+        let offer = self.counted_in(offer);
         self.count(key, offer).map_or(0, |count| count.used(time))
     }
 
@@ -324,6 +376,7 @@ impl Keys {
     /// counter stays until they are swept.
     #[inline]
     pub(crate) fn used_now(&mut self, key: u32, offer: u32, time: u64) -> u64 {
+        let offer = self.counted_in(offer);
         let Some(count) = self.count(key, offer) else { return 0 };
         if !count.has_due_of_many(time) {
             return count.used(time);
@@ -346,28 +399,34 @@ impl Keys {
     }
 
     pub(crate) fn hold(&mut self, key: u32, offer: u32, until: u64, units: u32) {
+        let offer = self.counted_in(offer);
         self.change_count(key, offer, |count| count.hold(until, units));
     }
 
     /// A live hold ended early.
     pub(crate) fn unhold(&mut self, key: u32, offer: u32, until: u64, units: u32) {
+        let offer = self.counted_in(offer);
         self.change_count(key, offer, |count| count.unhold(until, units));
         self.drop_if_zero(key, offer);
     }
 
     /// Holds due by `time` are dropped from the count, if they still are in it.
     pub(crate) fn settle(&mut self, key: u32, offer: u32, time: u64) {
+        let offer = self.counted_in(offer);
         if self.count(key, offer).is_some() {
+            let time = if crate::bad!("count-dropped-while-held") { u64::MAX } else { time };
             self.change_count(key, offer, |count| count.settle(time));
             self.drop_if_zero(key, offer);
         }
     }
 
     pub(crate) fn buy(&mut self, key: u32, offer: u32, units: u32) {
+        let offer = self.counted_in(offer);
         self.count_mut(key, offer).sold += u64::from(units);
     }
 
     pub(crate) fn bring_back(&mut self, key: u32, offer: u32, units: u32) {
+        let offer = self.counted_in(offer);
         let count = self.count_mut(key, offer);
         count.sold = count.sold.checked_sub(u64::from(units)).expect("only what was bought is brought back");
         self.drop_if_zero(key, offer);
@@ -375,6 +434,7 @@ impl Keys {
 
     /// A reservation that bought so many is forgotten; the count is not. Returns what is kept before and after.
     pub(crate) fn keep(&mut self, key: u32, offer: u32, units: u64) -> (u64, u64) {
+        let offer = self.counted_in(offer);
         let count = self.count_mut(key, offer);
         let before = count.kept;
         count.kept += units;
@@ -385,6 +445,7 @@ impl Keys {
     /// Puts back what forgotten reservations bought, from a snapshot; false when that was put back
     /// before.
     pub(crate) fn put_kept(&mut self, key: u32, offer: u32, units: u64) -> bool {
+        let offer = self.counted_in(offer);
         let count = self.count_mut(key, offer);
         if count.kept > 0 {
             return false;
@@ -411,7 +472,8 @@ impl Keys {
             self.records.get_mut(key).more -= 1;
         }
         self.counts -= 1;
-        self.of_offer[offer as usize] -= 1;
+        self.offers.get_mut(offer).counters -= 1;
+        self.free_offer_if_unused(offer);
         self.free_if_unused(key);
     }
 
@@ -419,8 +481,9 @@ impl Keys {
     pub(crate) fn iter(&self, time: u64) -> impl Iterator<Item = (u32, u32, u64, u64, u64)> {
         let first = self.records.iter().filter(|(_, r)| r.first.offer != NONE).map(|(at, r)| (at, &r.first));
         let more = self.more.iter().map(|(_, m)| (m.key, &m.count));
-        let live = first.chain(more).filter(|(_, c)| !self.ended_offers[c.offer as usize]);
-        live.map(move |(key, c)| (key, c.offer, c.used(time), c.sold, c.kept))
+        let all = first.chain(more).map(|(key, c)| (key, self.offers.get(c.offer), c));
+        let live = all.filter(|(_, offer, _)| !offer.ended);
+        live.map(move |(key, offer, c)| (key, offer.number, c.used(time), c.sold, c.kept))
     }
 
     /// How many carry each key, for the audit.
@@ -437,7 +500,7 @@ impl Keys {
 
     /// A frozen view; nothing is copied.
     pub(crate) fn freeze(&mut self) -> FrozenKeys {
-        FrozenKeys { records: self.records.freeze(), more: self.more.freeze() }
+        FrozenKeys { records: self.records.freeze(), more: self.more.freeze(), offers: self.offers.freeze() }
     }
 }
 
@@ -449,7 +512,7 @@ mod tests {
     /// A key in one offer, with holds of 1, 2, 3 … units until 100, 110, 120 …
     fn holding(holds: u64) -> (Keys, u32) {
         let mut keys = Keys::new(IndexHash::new(IndexSeed(1)));
-        keys.add_offer(false);
+        keys.add_offer(0, false);
         let text = LimitKey::new("buyer").expect("a key");
         let looked = keys.find(&text);
         let key = keys.carry(&text, looked);

@@ -10,10 +10,12 @@
 //! **Owns** the order of forgetting, a function of the records alone: by second of ending, then id; under the cap by id.
 //! **Must never** forget a live hold, or an order that is not done. **Read next**: [`crate::digest`].
 
+use std::collections::BTreeSet;
+
 use super::due::DueQueue;
 use super::ids::Found;
 use super::orders::Order;
-use super::records::{Head, NONE, Refused, Reservation};
+use super::records::{Head, LineRecord, NONE, Phase, Refused, Reservation};
 use super::slab::Slab;
 use super::{State, id_of};
 use crate::limits;
@@ -211,7 +213,11 @@ impl State {
         });
         let stray = self.orders.queues.first_stray_done();
         let stray = stray.map(|done_at| done_at.saturating_add(self.retention(Class::Ended)));
-        let past = ended.chain(stray).min()?;
+        let unused = |set: &BTreeSet<(u64, u32)>, class: Class| {
+            set.first().map(|&(since, _)| since.saturating_add(self.retention(class)))
+        };
+        let offers = [unused(&self.unused_ended, Class::Ended), unused(&self.unused_closed, Class::Sold)];
+        let past = ended.chain(stray).chain(offers.into_iter().flatten()).min()?;
         Some(LedgerTime(past.saturating_add(limits::FORGOTTEN_LATE_MS)))
     }
 
@@ -276,7 +282,8 @@ impl State {
         let guard = self.time.saturating_sub(limits::FORGET_GUARD_MS);
         assert!(id.time_ms() <= guard, "{id} is forgotten before the guard {guard}");
         let slot = usize::from(id.slot().get());
-        self.forgotten_below[slot] = self.forgotten_below[slot].max(id.time_ms() + 1);
+        let below = if crate::bad!("forgotten-bound-off-by-one") { id.time_ms() } else { id.time_ms() + 1 };
+        self.forgotten_below[slot] = self.forgotten_below[slot].max(below);
         self.ids.remove(id.as_bytes(), found);
         match found {
             Found::Reservation(at) => {
@@ -286,6 +293,9 @@ impl State {
             Found::Refused(at) => {
                 self.digest_refused(at, false);
                 let gone = self.refused.remove(at);
+                if let Some(offer) = gone.named_offer() {
+                    self.unname_offer(offer);
+                }
                 if gone.why.names_unknown() {
                     self.unknown_names.remove(gone.offer);
                 }
@@ -333,18 +343,56 @@ impl State {
         }
     }
 
+    /// A reservation that bought these units is forgotten. In a sale that runs they go on counting under its limit keys; in a plain offer
+    /// limits count what is remembered, and after a sale's window nobody buys any more.
+    fn stop_counting(&mut self, line: &LineRecord, keys: &[u32]) {
+        let offer = self.offers.get(line.offer);
+        if !line.counted() || offer.ended {
+            return;
+        }
+        let (units, goes_on) = (line.sold - line.returned, offer.key.sale.is_some() && offer.phase != Phase::Over);
+        for &key in keys {
+            if goes_on {
+                let (before, after) = self.keys.keep(key, line.offer, u64::from(units));
+                self.digest_kept(key, line.offer, before, after);
+            } else {
+                self.keys.bring_back(key, line.offer, units);
+            }
+        }
+    }
+
+    /// Before when an ended offer must have ended to be removed.
+    pub(crate) fn unused_ended_before(&self) -> Option<u64> {
+        if crate::bad!("ended-offer-removed-early") {
+            return Some(self.time);
+        }
+        self.time.checked_sub(self.retention(Class::Ended))
+    }
+
+    /// Before when a sale's window must have closed for its counts to be dropped.
+    pub(crate) fn unused_closed_before(&self) -> Option<u64> {
+        self.time.checked_sub(self.retention(Class::Sold))
+    }
+
+    /// Drops what forgotten reservations count in an offer whose window has closed.
+    pub(crate) fn drop_kept(&mut self, at: u32) {
+        self.keys.end_offer(at);
+        self.digest_kept_ended(at);
+        self.keys.remove_offer(at);
+        self.keys.add_offer(at, false);
+        self.note_use(at);
+    }
+
     /// Removes the record; what it bought under limit keys is kept in the counts of sales that still run.
     fn remove_reservation(&mut self, at: u32) {
         self.digest_reservation(at, false);
         let r = self.reservations.get(at).clone();
         let (lines, keys) = (self.lines(&r), self.key_list(&r));
-        for line in lines.iter().filter(|l| l.counted() && l.sold > l.returned) {
-            let ended = self.offers.get(line.offer).ended;
-            for &key in keys.iter().filter(|_| !ended) {
-                let (before, after) = self.keys.keep(key, line.offer, u64::from(line.sold - line.returned));
-                self.digest_kept(key, line.offer, before, after);
-            }
+        for line in lines.iter().filter(|l| l.sold > l.returned) {
+            self.stop_counting(line, &keys);
+            self.no_longer_bought(line.offer, line.sold - line.returned);
         }
+        lines.iter().for_each(|line| self.unname_offer(line.offer));
         for &key in &keys {
             self.keys.drop_carried(key);
         }

@@ -17,6 +17,7 @@ pub(crate) mod due;
 pub(crate) mod ids;
 pub(crate) mod keys;
 pub(crate) mod memory;
+pub(crate) mod numbers;
 pub(crate) mod offers;
 pub(crate) mod orders;
 pub(crate) mod places;
@@ -37,6 +38,7 @@ use crate::types::{LedgerTime, ReservationId, SaleId, ShardSettings, Sku, Slot};
 use due::DueQueue;
 use ids::{Found, IdIndex};
 use keys::Keys;
+use numbers::Numbers;
 use offers::OfferSums;
 use orders::Orders;
 use places::Places;
@@ -57,6 +59,7 @@ const OFFER_TABLES: usize = 256;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordBounds {
     pub(crate) products: usize,
+    pub(crate) offers: usize,
     pub(crate) references: usize,
     pub(crate) unknown_payments: usize,
     pub(crate) open_orders: u64,
@@ -66,6 +69,7 @@ impl Default for RecordBounds {
     fn default() -> Self {
         Self {
             products: limits::PRODUCTS_MAX,
+            offers: limits::OFFERS_MAX,
             references: limits::REFERENCES_MAX,
             unknown_payments: limits::UNKNOWN_PAYMENTS_MAX,
             open_orders: limits::ORDERS_OPEN_MAX,
@@ -102,6 +106,8 @@ pub(crate) struct State {
     // derived
     pub(crate) hash: IndexHash,
     pub(crate) owned: Vec<bool>,
+    pub(crate) product_numbers: Numbers,
+    pub(crate) offer_numbers: Numbers,
     pub(crate) sums: Vec<OfferSums>,
     /// Deadlines of all offers, each counted once an offer.
     pub(crate) offer_deadlines: usize,
@@ -113,6 +119,10 @@ pub(crate) struct State {
     pub(crate) edges: BTreeSet<(u64, u32)>,
     /// Offers by their first deadline, or by one before it: those that ledger time may have made something due in.
     pub(crate) first_deadlines: BTreeSet<(u64, u32)>,
+    /// Offers of ended sales that nothing refers to, by when they ended.
+    pub(crate) unused_ended: BTreeSet<(u64, u32)>,
+    /// Sales whose window closed and that count what forgotten reservations alone bought, by when it closed.
+    pub(crate) unused_closed: BTreeSet<(u64, u32)>,
     pub(crate) memory: memory::Memory,
     pub(crate) digest: crate::digest::Running,
 }
@@ -140,6 +150,8 @@ impl State {
             keys: Keys::new(hash.clone()),
             orders: Orders::new(),
             owned: vec![false; usize::from(limits::SLOTS)],
+            product_numbers: Numbers::default(),
+            offer_numbers: Numbers::default(),
             sums: Vec::new(),
             offer_deadlines: 0,
             by_sku: BTreeMap::new(),
@@ -149,6 +161,8 @@ impl State {
             expiry: DueQueue::new(),
             edges: BTreeSet::new(),
             first_deadlines: BTreeSet::new(),
+            unused_ended: BTreeSet::new(),
+            unused_closed: BTreeSet::new(),
             memory: memory::Memory::new(),
             bounds: RecordBounds::default(),
             hash,
@@ -299,6 +313,7 @@ impl State {
     /// Adds a new reservation and indexes it; its deadline and limits are the caller's to count.
     pub(crate) fn add_reservation(&mut self, r: Reservation) -> u32 {
         let id = r.id;
+        self.name_offers(&r);
         let at = self.reservations.insert(r);
         self.ids.insert(&id, Found::Reservation(at));
         at
@@ -306,6 +321,9 @@ impl State {
 
     /// Adds a refusal or fence and indexes it.
     pub(crate) fn add_refused(&mut self, refused: Refused) -> u32 {
+        if let Some(offer) = refused.named_offer() {
+            self.name_offer(offer);
+        }
         let at = self.refused.insert(refused);
         self.ids.insert(&refused.id, Found::Refused(at));
         at

@@ -4,6 +4,7 @@
 //! due holds; those of an *ended* sale's offer belong to the product's plain offer, so that one also counts what is due in its ended siblings.
 //! What is due is summed when ledger time moves ([`State::sum_due`]), one step for each distinct (offer, deadline), once: every question after it is
 //! one addition, whoever asks it, and however far behind the sweep is.
+//! An offer of an ended sale is removed when no record names it any more: what it sold is the plain one's from then on.
 //! **Owns** the arithmetic of promises 1 to 3 and 12. **Must never** go below zero: every subtraction is checked.
 //! **Read next**: [`super::memory`].
 
@@ -11,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::State;
 use super::due::{ByDeadline, add_units, take_units};
-use super::records::{NONE, Offer, Product};
+use super::records::{NONE, Offer, Phase, Product, Reservation};
 use super::seed::IndexHash;
 use crate::outcome::{Balance, SoldOut};
 use crate::types::{LedgerTime, OfferKey};
@@ -28,7 +29,7 @@ pub(crate) struct OfferSums {
     due_in_ended: u64,
     /// When its phase changes next, as it stands among the edges.
     pub(crate) edge: Option<u64>,
-    /// Of a plain offer: the ended offers of its product.
+    /// Of a plain offer: the ended offers of its product that hold units.
     pub(crate) ended_siblings: SmallVec<[u32; 2]>,
     /// The key as the codec writes it, made once.
     pub(crate) wire: Box<[u8]>,
@@ -40,6 +41,23 @@ pub(crate) struct OfferSums {
     /// The product's record likewise, at its plain offer.
     pub(crate) product_digested: u128,
     pub(crate) product_dirty: bool,
+    /// Lines of reservations, and refusals, that name it.
+    pub(crate) named: u64,
+    /// Units that remembered reservations bought here and did not return.
+    pub(crate) bought: u64,
+    /// Units that forgotten reservations bought here, summed over limit keys.
+    pub(crate) kept: u64,
+    /// Where it stands among those that are not in use.
+    unused: Option<Unused>,
+}
+
+/// An offer that is not in use, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unused {
+    /// Its sale has ended, and no record names it: it can be removed.
+    Ended(u64),
+    /// Its window closed, and forgotten reservations alone count under limit keys: they can be counted no more.
+    Closed(u64),
 }
 
 impl OfferSums {
@@ -57,6 +75,10 @@ impl OfferSums {
             dirty: false,
             product_digested: 0,
             product_dirty: false,
+            named: 0,
+            bought: 0,
+            kept: 0,
+            unused: None,
         }
     }
 
@@ -64,6 +86,11 @@ impl OfferSums {
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
         self.until.places()
+    }
+
+    /// Where it stands among those not in use, for the audit.
+    pub(crate) fn unused(&self) -> Option<Unused> {
+        self.unused
     }
 
     /// All units it knows to be held: due, and live. For the audit.
@@ -101,20 +128,19 @@ impl State {
         self.by_sku.get(&offer.sku).copied()
     }
 
-    /// Adds an offer to its product and to every index.
-    pub(crate) fn add_offer(&mut self, offer: Offer) -> u32 {
+    /// Adds an offer, with a number of its own, to its product and to every index.
+    pub(crate) fn add_offer(&mut self, at: u32, offer: Offer) {
         let key = offer.key.clone();
         let (ended, edge, product) = (offer.ended, offer.next_edge(), offer.product);
-        let at = self.offers.insert(offer);
-        assert_eq!(at as usize, self.sums.len(), "offers are never removed");
-        self.sums.push(OfferSums::new(&key));
-        self.keys.add_offer(ended);
+        self.offers.insert_at(at, offer);
+        let sums = OfferSums::new(&key);
+        while self.sums.len() <= at as usize {
+            self.sums.push(OfferSums::new(&key));
+        }
+        self.sums[at as usize] = sums;
+        self.keys.add_offer(at, ended);
         self.offer_index.insert(offer_hash(&self.hash, &key), at);
         self.put_edge(at, edge.filter(|_| !ended));
-        if ended {
-            let plain = self.products.get(product).plain;
-            self.sums[plain as usize].ended_siblings.push(at);
-        }
         if let Some(sale) = key.sale {
             self.by_sale.insert((sale, key.sku), at);
             if !self.products.get(product).sales.contains(&at) {
@@ -122,7 +148,126 @@ impl State {
             }
         }
         self.touch_offer(at);
-        at
+        self.note_use(at);
+    }
+
+    /// Removes the offer of an ended sale that no record names: what it sold counts as the plain offer's.
+    pub(crate) fn remove_offer(&mut self, at: u32) {
+        let sums = std::mem::replace(&mut self.sums[at as usize], OfferSums::new(&self.offers.get(at).key));
+        let (named, held) = (sums.named, sums.held_sums());
+        assert!(named == 0 && held == (0, 0), "an offer goes that {named} records name and that holds {held:?}");
+        if let Some(listed) = sums.listed {
+            self.first_deadlines.remove(&(listed, at));
+        }
+        if let Some(edge) = sums.edge {
+            self.edges.remove(&(edge, at));
+        }
+        self.list_unused(at, sums.unused, None);
+        self.digest_offer_gone(&sums);
+        self.keys.remove_offer(at);
+        let offer = self.offers.remove(at);
+        self.offer_index.remove(offer_hash(&self.hash, &offer.key), at);
+        self.offer_numbers.give(at);
+        if let Some(sale) = offer.key.sale {
+            self.by_sale.remove(&(sale, offer.key.sku));
+            self.product_mut(offer.product).sales.retain(|&sale| sale != at);
+            let plain = self.products.get(offer.product).plain;
+            self.offer_mut(plain).sold += offer.sold;
+        }
+    }
+
+    /// Removes a product whose plain offer is its only one, holds nothing and is named by no record.
+    pub(crate) fn remove_product(&mut self, product: u32) {
+        let plain = self.products.get(product).plain;
+        self.digest_product_gone(plain);
+        self.remove_offer(plain);
+        let gone = self.products.remove(product);
+        self.by_sku.remove(&gone.sku);
+        self.product_numbers.give(product);
+    }
+
+    /// A record that names an offer was added.
+    #[inline]
+    pub(crate) fn name_offer(&mut self, at: u32) {
+        self.sums[at as usize].named += 1;
+        self.note_use(at);
+    }
+
+    /// A reservation was added.
+    #[inline]
+    pub(crate) fn name_offers(&mut self, r: &Reservation) {
+        self.name_offer(r.line.offer);
+        if r.extra != NONE {
+            let further: SmallVec<[u32; 8]> = self.extras.get(r.extra).lines.iter().map(|line| line.offer).collect();
+            further.into_iter().for_each(|offer| self.name_offer(offer));
+        }
+    }
+
+    /// A record that named an offer is gone.
+    pub(crate) fn unname_offer(&mut self, at: u32) {
+        let named = &mut self.sums[at as usize].named;
+        *named = named.checked_sub(1).expect("a record named it");
+        self.note_use(at);
+    }
+
+    /// Whether an offer is in use may have changed.
+    #[inline]
+    pub(crate) fn note_use(&mut self, at: u32) {
+        let offer = self.offers.get(at);
+        if offer.phase == Phase::Over || self.sums[at as usize].unused.is_some() {
+            let (before, now) = (self.sums[at as usize].unused, self.unused_since(at));
+            self.sums[at as usize].unused = now;
+            self.list_unused(at, before, now);
+        }
+    }
+
+    /// Whether an offer is not in use: a function of the records.
+    pub(crate) fn unused_since(&self, at: u32) -> Option<Unused> {
+        let (offer, sums) = (self.offers.get(at), &self.sums[at as usize]);
+        offer.key.sale.as_ref()?;
+        if offer.ended {
+            let in_use = sums.named > 0 && !crate::bad!("ended-offer-removed-early");
+            return (!in_use).then_some(Unused::Ended(offer.ended_at));
+        }
+        let closed_at = offer.policy.closes_at.filter(|_| offer.phase == Phase::Over)?;
+        (sums.kept > 0 && sums.bought == 0 && offer.held == 0).then_some(Unused::Closed(closed_at.0))
+    }
+
+    fn list_unused(&mut self, at: u32, before: Option<Unused>, now: Option<Unused>) {
+        if before == now {
+            return;
+        }
+        match before {
+            Some(Unused::Ended(since)) => drop(self.unused_ended.remove(&(since, at))),
+            Some(Unused::Closed(since)) => drop(self.unused_closed.remove(&(since, at))),
+            None => {}
+        }
+        match now {
+            Some(Unused::Ended(since)) => drop(self.unused_ended.insert((since, at))),
+            Some(Unused::Closed(since)) => drop(self.unused_closed.insert((since, at))),
+            None => {}
+        }
+    }
+
+    /// Units that a remembered reservation bought were returned, or it is forgotten.
+    pub(crate) fn no_longer_bought(&mut self, at: u32, units: u32) {
+        let bought = &mut self.sums[at as usize].bought;
+        *bought = bought.checked_sub(units.into()).expect("a remembered reservation bought them");
+        self.note_use(at);
+    }
+
+    /// Units of an offer are held no more. Of an ended one that holds none, the plain offer need not know.
+    #[inline]
+    pub(crate) fn no_longer_held(&mut self, at: u32, units: u32) {
+        let offer = self.offer_mut(at);
+        offer.held = offer.held.checked_sub(u64::from(units)).expect("units of a hold are held until it ends");
+        if offer.held == 0 && offer.phase == Phase::Over {
+            let (ended, home) = (offer.ended, self.home_of(at));
+            if ended {
+                self.sums[home as usize].ended_siblings.retain(|sibling| *sibling != at);
+            }
+            self.note_use(at);
+        }
     }
 
     /// Puts an offer's next edge among all.
@@ -235,9 +380,9 @@ impl State {
 
     /// A sale ended: what is due in its offer is the plain one's from now on.
     pub(crate) fn give_due_to_plain(&mut self, ended: u32, plain: u32) {
-        let due = self.sums[ended as usize].due;
+        let (due, holds) = (self.sums[ended as usize].due, self.offers.get(ended).held > 0);
         let sums = &mut self.sums[plain as usize];
-        sums.ended_siblings.push(ended);
+        sums.ended_siblings.extend(holds.then_some(ended));
         sums.due_in_ended += due;
     }
 

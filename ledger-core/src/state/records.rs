@@ -70,6 +70,8 @@ pub(crate) struct Offer {
     pub(crate) held: u64,
     pub(crate) sold: u64,
     pub(crate) ended: bool,
+    /// When; zero while it is not.
+    pub(crate) ended_at: u64,
     pub(crate) phase: Phase,
 }
 
@@ -324,6 +326,10 @@ impl Refused {
     pub(crate) fn id(&self) -> ReservationId {
         ReservationId::from_bytes(self.id).expect("only checked ids are stored")
     }
+    /// The offer that it names, if it names one that exists.
+    pub(crate) fn named_offer(&self) -> Option<u32> {
+        (self.offer != NONE && !self.why.names_unknown()).then_some(self.offer)
+    }
 }
 
 impl Placed for Refused {
@@ -358,19 +364,42 @@ fn key_bytes(key: &OfferKey) -> u64 {
 
 impl Placed for Product {
     fn is_vacant(&self) -> bool {
-        false
+        self.plain == NONE
     }
     fn vacant() -> Self {
-        unreachable!("products are never removed")
+        Self {
+            sku: Sku::first(),
+            slot: Slot::of(&Sku::first()),
+            plain: NONE,
+            sales: Vec::new(),
+            received: 0,
+            adjusted: 0,
+            returned: 0,
+            ever_sold: 0,
+            turns: [0; LANES],
+            head: Head::default(),
+        }
     }
 }
 
 impl Placed for Offer {
     fn is_vacant(&self) -> bool {
-        false
+        self.product == NONE
     }
     fn vacant() -> Self {
-        unreachable!("offers are never removed")
+        Self {
+            key: OfferKey { sku: Sku::first(), sale: None },
+            product: NONE,
+            policy: Policy::default(),
+            version: 0,
+            created_as: 0,
+            available: 0,
+            held: 0,
+            sold: 0,
+            ended: false,
+            ended_at: 0,
+            phase: Phase::Before,
+        }
     }
     /// With the copies of its key in the indexes by name, and as the codec writes it.
     fn heap_bytes(&self) -> u64 {

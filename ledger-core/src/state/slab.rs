@@ -4,7 +4,8 @@
 //! shared chunk copies that chunk alone, or takes it back uncopied when the frozen view is gone. An owned chunk costs a
 //! tag check to write, no atomic. New records go to the chunk that lost one last, so that others run empty after a peak; an
 //! empty chunk gives its memory back.
-//! **Owns** placement and what is vacant. **Must never** give meaning to an index: places differ between replicas.
+//! Owners whose records must have the same places on all replicas choose them ([`Slab::insert_at`]).
+//! **Owns** placement and what is vacant. **Must never** give meaning to a place that it chose: those differ between replicas.
 //! **Read next**: [`super::due`].
 
 use std::sync::Arc;
@@ -149,6 +150,28 @@ impl<T: Placed> Slab<T> {
             records.push(record);
         }
         u32::try_from(chunk * CHUNK + place).expect("a slab holds fewer than 2^32 records")
+    }
+
+    /// Puts a record into a vacant place of the owner's choice: all of a slab's records, or none, come this way.
+    pub(crate) fn insert_at(&mut self, at: u32, record: T) {
+        let (chunk, place) = (at as usize / CHUNK, at as usize % CHUNK);
+        while self.chunks.len() <= chunk {
+            self.chunks.push(Chunk::Own(Vec::new()));
+            self.vacant.push(Places::MAX);
+        }
+        assert!(self.vacant[chunk] & 1 << place != 0, "place {at} is vacant");
+        self.vacant[chunk] &= !(1 << place);
+        self.len += 1;
+        self.heap += record.heap_bytes();
+        let records = Self::own(&mut self.chunks[chunk]);
+        if records.capacity() == 0 {
+            *records = std::mem::take(&mut self.spare);
+            records.reserve_exact(CHUNK);
+        }
+        while records.len() <= place {
+            records.push(T::vacant());
+        }
+        records[place] = record;
     }
 
     fn filled(chunk: &Chunk<T>) -> usize {

@@ -105,6 +105,7 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, Command)> {
             },
         ),
         ("SetOpen", Command::SetOpen { offer: offer("{t}shirt", None), open: false }),
+        ("DeleteProduct", Command::DeleteProduct { sku: sku("{t}shirt") }),
         ("EndSale", Command::EndSale { sku: sku("{t}shirt"), sale: SaleId::new("flash").expect("a sale") }),
         ("Receive", receive(offer("{t}shirt", None), 1 << 40, "delivery 7")),
         ("Adjust", adjust(-3, "count 1")),
@@ -231,13 +232,14 @@ fn hours_of_orders() -> Vec<Vec<Command>> {
     ]
 }
 
-/// Entries, one second apart, that cause every kind of change.
+/// Entries, one second apart and then after all retention, that cause every kind of change.
 pub(crate) fn a_day() -> Vec<Entry> {
     let all = vec![(Slot::new(0).expect("a slot"), Slot::new(limits::SLOTS - 1).expect("a slot"))];
     let own = vec![Command::OwnSlots { generation: 1, ranges: all }];
     let stamp = |second: usize| LedgerTime(1_700_000_000_000 + second as u64 * 1_000);
     let hours = hours().into_iter().enumerate().map(|(second, commands)| Entry { stamp: stamp(second), commands });
-    std::iter::once(Entry { stamp: stamp(0), commands: own }).chain(hours).collect()
+    let much_later = Entry { stamp: stamp(40 * 24 * 3_600), commands: vec![Command::Tick] };
+    std::iter::once(Entry { stamp: stamp(0), commands: own }).chain(hours).chain([much_later]).collect()
 }
 
 fn hours() -> Vec<Vec<Command>> {
@@ -269,6 +271,10 @@ fn hours() -> Vec<Vec<Command>> {
         vec![Command::EndSale { sku: sku("{t}shirt"), sale: SaleId::new("flash").expect("a sale") }],
         vec![reserve(4, &[("{t}cap", None, 5)], &[], None)],
         vec![Command::Fence { id: id(5) }],
+        vec![
+            Command::CreateProduct { sku: sku("{t}hat"), policy: Policy::default() },
+            Command::DeleteProduct { sku: sku("{t}hat") },
+        ],
     ]
     .into_iter()
     .chain(hours_of_orders())
@@ -373,6 +379,7 @@ mod any {
                 expected_version
             }),
             (offer(), any::<bool>()).prop_map(|(offer, open)| Command::SetOpen { offer, open }),
+            text(9).prop_map(|sku| Command::DeleteProduct { sku: super::sku(&sku) }),
             (text(9), text(9))
                 .prop_map(|(a, b)| Command::EndSale { sku: super::sku(&a), sale: SaleId::new(b).expect("a sale") }),
             (offer(), units(), reference()).prop_map(|(offer, units, reference)| Command::Receive {

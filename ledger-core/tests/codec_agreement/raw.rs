@@ -122,6 +122,7 @@ impl Raw {
                 self.byte(17).offer(offer).policy(policy).opt_n(*expected_version)
             }
             Command::SetOpen { offer, open } => self.byte(18).offer(offer).byte(u8::from(*open)),
+            Command::DeleteProduct { sku } => self.byte(21).text(sku.as_str()),
             Command::EndSale { sku, sale } => self.byte(19).text(sku.as_str()).text(sale.as_str()),
             Command::Receive { offer, units, reference } => {
                 self.byte(24).offer(offer).n(units.get()).text(reference.as_str())

@@ -352,6 +352,7 @@ impl Names {
             },
             "open" => Command::SetOpen { offer: self.offer(words.next()), open: true },
             "close" => Command::SetOpen { offer: self.offer(words.next()), open: false },
+            "delete" => Command::DeleteProduct { sku: self.offer(words.next()).sku },
             "end-sale" => {
                 let offer = self.offer(words.next());
                 Command::EndSale { sku: offer.sku, sale: offer.sale.expect("end-sale SKU@SALE") }

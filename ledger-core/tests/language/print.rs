@@ -116,6 +116,9 @@ pub(crate) fn refusal(r: &Refusal) -> String {
         Refusal::Forgotten => "Forgotten".into(),
         Refusal::Fenced => "Fenced".into(),
         Refusal::UnknownReservation => "UnknownReservation".into(),
+        Refusal::ProductInUse { units, sales, records } => {
+            format!("ProductInUse {units} units, {sales} sales, {records} records")
+        }
         Refusal::UnknownProduct { offer: o } => format!("UnknownProduct {}", offer(o)),
         Refusal::UnknownOffer { offer: o } => format!("UnknownOffer {}", offer(o)),
         Refusal::AlreadyExists => "AlreadyExists".into(),
@@ -185,6 +188,10 @@ fn kind(names: &Names, kind: &ChangeKind) -> String {
             let how = if *by_hand { "by hand" } else { "by its window" };
             format!(" {} [{}] {how}, {moved_back} moved back", offer(o), balance(*b))
         }
+        ChangeKind::OfferRemoved { offer: o, sold, balance: b } => {
+            format!(" {}: {sold} sold are plain's [{}]", offer(o), balance(*b))
+        }
+        ChangeKind::ProductDeleted { sku } => format!(" {sku}"),
         ChangeKind::UnitsReceived { offer: o, units, reference, balance: b } => {
             format!(" {} {} ref {reference} [{}]", offer(o), units.get(), balance(*b))
         }

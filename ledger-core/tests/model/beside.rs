@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use ledger_core::change::Record;
-use ledger_core::codec::{decode_entry, encode_entry};
+use ledger_core::change::{ChangeKind, Record};
+use ledger_core::codec::{decode_entry, decode_record, encode_entry};
 use ledger_core::order::Phase;
 use ledger_core::outcome::Balance;
 use ledger_core::view::IdView;
-use ledger_core::{Applied, Command, Entry, Ledger, LedgerTime, Slot, limits};
+use ledger_core::{Applied, Command, Entry, Ledger, LedgerTime, OfferKey, Slot, limits};
 
 use super::feed::Feed;
 use super::{Model, Seen};
@@ -72,6 +72,15 @@ impl Beside {
 
     fn compare_model(&mut self, entry: &Entry, applied: &Applied, remembered_before: u64) {
         let before = &self.forgotten_to;
+        let record = applied.record.as_deref().map(|bytes| decode_record(bytes).expect("own record decodes"));
+        let removed: Vec<OfferKey> = record
+            .iter()
+            .flat_map(|record| &record.changes)
+            .filter_map(|change| match &change.kind {
+                ChangeKind::OfferRemoved { offer, .. } => Some(offer.clone()),
+                _ => None,
+            })
+            .collect();
         let swept = self.feed.due_at(applied.time.0) as u64;
         let seen = Seen {
             outcomes: &applied.outcomes,
@@ -79,6 +88,7 @@ impl Beside {
             forgotten_after: &|slot| self.ledger.forgotten_to(slot),
             forgets: &|id| self.ledger.id(id) == IdView::Forgotten,
             linked: &|id| self.ledger.order(id).and_then(|o| o.linked),
+            removed: &removed,
             remembered: remembered_before + swept + entry.commands.len() as u64,
         };
         let expected = self.model.apply(entry, &seen);

@@ -239,6 +239,29 @@ impl Feed {
                 self.agree(&from, *from_balance, kind);
                 self.agree(&to, *to_balance, kind);
             }
+            ChangeKind::OfferRemoved { offer, sold, balance } => {
+                let plain = OfferKey { sku: offer.sku.clone(), sale: None };
+                let gone = self.balance(offer);
+                assert_eq!(gone, Balance { available: 0, held: 0, sold: *sold }, "{offer:?} is removed");
+                let removed = self.offers.remove(offer).expect("known");
+                assert!(removed.ended, "{offer:?} had not ended");
+                self.offers.get_mut(&plain).expect("every product has it").units += sold;
+                let sold: Vec<_> = self.sold.keys().filter(|(_, o)| o == offer).cloned().collect();
+                for key in sold {
+                    let units = self.sold.remove(&key).expect("just seen");
+                    *self.sold.entry((key.0, plain.clone())).or_default() += units;
+                }
+                self.agree(&plain, *balance, kind);
+            }
+            ChangeKind::ProductDeleted { sku } => {
+                let plain = OfferKey { sku: sku.clone(), sale: None };
+                let Balance { available, held, .. } = self.balance(&plain);
+                assert_eq!((available, held), (0, 0), "{sku} is deleted");
+                self.offers.remove(&plain);
+                self.sold.retain(|(_, offer), _| *offer != plain);
+                assert!(!self.offers.keys().any(|offer| offer.sku == *sku), "{sku} is in a sale");
+                self.product_heads.remove(sku);
+            }
             _ => {}
         }
     }
@@ -333,12 +356,15 @@ fn about(kind: &ChangeKind) -> (BTreeSet<Sku>, Option<ReservationId>) {
     let of = |lines: &[LineChange]| lines.iter().map(|l| l.line.offer.sku.clone()).collect::<BTreeSet<_>>();
     let one = |sku: &Sku| BTreeSet::from([sku.clone()]);
     match kind {
-        ChangeKind::ProductCreated { sku, .. } | ChangeKind::UnitsAllotted { sku, .. } => (one(sku), None),
+        ChangeKind::ProductCreated { sku, .. }
+        | ChangeKind::ProductDeleted { sku }
+        | ChangeKind::UnitsAllotted { sku, .. } => (one(sku), None),
         ChangeKind::OfferPut { offer, .. }
         | ChangeKind::OfferOpened { offer }
         | ChangeKind::OfferClosed { offer }
         | ChangeKind::SaleStarted { offer, .. }
         | ChangeKind::SaleEnded { offer, .. }
+        | ChangeKind::OfferRemoved { offer, .. }
         | ChangeKind::UnitsReceived { offer, .. }
         | ChangeKind::UnitsAdjusted { offer, .. }
         | ChangeKind::StockLow { offer, .. }

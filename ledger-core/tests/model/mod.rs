@@ -36,8 +36,10 @@ pub(crate) struct Model {
     desk: orders::Desk,
     /// Holds that are due and that the sweep has not come to yet: their units are free, and their orders wait.
     unswept: BTreeSet<(u64, ReservationId)>,
-    /// Products in the order of their creation.
-    created: Vec<Sku>,
+    /// Products by their numbers: the lowest free one when they were created.
+    created: Vec<Option<Sku>>,
+    /// What each reference of receive, adjust and allot was used for, and until when that is remembered.
+    references: BTreeMap<(Sku, Reference), (Command, u64)>,
 }
 
 #[derive(Default)]
@@ -46,8 +48,6 @@ struct Product {
     adjusted: i64,
     returned: u64,
     ever_sold: u64,
-    /// What each reference of receive, adjust and allot was used for, and until when that is remembered.
-    references: BTreeMap<Reference, (Command, u64)>,
     /// The plain offer's policy at creation.
     created_with: Policy,
 }
@@ -58,6 +58,9 @@ struct Offer {
     /// All units in it: available, held and sold.
     units: u64,
     ended: bool,
+    ended_at: u64,
+    /// Units that offers sold which are gone.
+    sold_before: u64,
 }
 
 /// All that was ever known of an id.
@@ -116,6 +119,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) forgets: &'a dyn Fn(ReservationId) -> bool,
     /// The reservation that it minted for a late payment of the order.
     pub(crate) linked: &'a dyn Fn(ReservationId) -> Option<ReservationId>,
+    /// The offers that it removed in the entry.
+    pub(crate) removed: &'a [OfferKey],
     /// The most ids of the capped kind that it can have remembered during the entry.
     pub(crate) remembered: u64,
 }
@@ -144,6 +149,7 @@ impl Model {
             desk: orders::Desk::default(),
             unswept: BTreeSet::new(),
             created: Vec::new(),
+            references: BTreeMap::new(),
         }
     }
 
@@ -152,6 +158,8 @@ impl Model {
         self.time = self.time.max(entry.stamp.0);
         self.expire_due();
         self.wake_due();
+        self.stop_counting(seen);
+        self.remove_offers(seen);
         self.shortest = self.settings.clone();
         for command in &entry.commands {
             if let Command::Configure { settings } = command {
@@ -192,6 +200,7 @@ impl Model {
                 self.bring_back(command, *id, lines.as_ref(), reference, answer, seen)
             }
             Command::CreateProduct { sku, policy } => self.create(sku, policy),
+            Command::DeleteProduct { sku } => self.delete(sku, answer, seen),
             Command::PutOffer { offer, policy, expected_version } => self.put(offer, policy, *expected_version),
             Command::SetOpen { offer, open } => self.set_open(offer, *open),
             Command::EndSale { sku, sale } => self.end_sale(&OfferKey { sku: sku.clone(), sale: Some(sale.clone()) }),
@@ -286,7 +295,7 @@ impl Model {
 
     /// Recomputed from the reservations.
     fn balance(&self, offer: &OfferKey) -> Balance {
-        let mut balance = Balance::default();
+        let mut balance = Balance { sold: self.offers[offer].sold_before, ..Balance::default() };
         for (_, r) in self.reservations() {
             if let Some(line) = r.lines.get(offer) {
                 match r.status {

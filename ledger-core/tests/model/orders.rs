@@ -381,8 +381,9 @@ impl Model {
             Work::Ready { sequence, late: false, .. } => {
                 let fits = o.step()?.class() == class && o.details.as_ref().is_some_and(|d| d.suspect) == suspect;
                 let product = self.product_of(id);
-                let created =
-                    product.as_ref().map_or(usize::MAX, |p| self.created.iter().position(|c| c == p).expect("created"));
+                let created = product
+                    .as_ref()
+                    .map_or(usize::MAX, |p| self.created.iter().position(|c| c.as_ref() == Some(p)).expect("created"));
                 let turn = self.desk.served.get(&(product, class, suspect)).copied().unwrap_or(0);
                 fits.then_some((turn, created, sequence, id))
             }

@@ -3,11 +3,129 @@
 //! **Owns** the model of stock that no reservation moves. **Must never** take below zero. **Read next**: `feed`.
 
 use ledger_core::command::Command;
-use ledger_core::outcome::{Bound, Refusal, Settled};
+use ledger_core::outcome::{Balance, Bound, Outcome, Refusal, Settled, Status};
 use ledger_core::{OfferKey, Policy, Reference, Sku, Slot, limits};
 
 use super::settle::same_content;
-use super::{Model, Offer, Product};
+use super::{Known, Model, Offer, Product, Seen, What};
+
+impl Offer {
+    fn new(policy: &Policy) -> Self {
+        Self { policy: policy.clone(), version: 1, units: 0, ended: false, ended_at: 0, sold_before: 0 }
+    }
+}
+
+/// How often a record names an offer.
+fn naming(known: &Known, offer: &OfferKey) -> u64 {
+    match &known.what {
+        What::Reserved(r) => u64::from(r.lines.contains_key(offer)),
+        What::Refused(_, Refusal::LimitReached { offer: named, .. } | Refusal::SoldOut { offer: named, .. }) => {
+            u64::from(named == offer)
+        }
+        What::Refused(..) | What::Fenced => 0,
+    }
+}
+
+/// What passing time does to offers.
+impl Model {
+    /// Records that name an offer: those that the ledger had not forgotten before the entry, and has not after it.
+    fn named(&self, offer: &OfferKey, seen: &Seen<'_>) -> (u64, u64) {
+        let known = || self.ids.iter().filter(|(_, known)| !known.forgotten);
+        let after = known().filter(|(id, _)| !(seen.forgets)(**id)).map(|(_, known)| naming(known, offer)).sum();
+        (known().map(|(_, known)| naming(known, offer)).sum(), after)
+    }
+
+    fn phase_is_over(&self, offer: &OfferKey) -> bool {
+        let state = &self.offers[offer];
+        state.ended || state.policy.closes_at.is_some_and(|at| at.0 <= self.time)
+    }
+
+    /// Limits of plain offers, and of sales whose window closed, count what is remembered; those of a sale that runs, all that it sold.
+    /// What a sale counts of forgotten ones goes a return window after its end, unless others are still remembered.
+    pub(super) fn stop_counting(&mut self, seen: &Seen<'_>) {
+        let forgotten_now: Vec<_> = self
+            .reservations()
+            .filter(|(id, r)| r.status == Status::Confirmed && !self.ids[id].forgotten && (seen.forgets)(*id))
+            .flat_map(|(id, r)| r.lines.keys().map(move |offer| (id, offer.clone())))
+            .filter(|(_, offer)| offer.sale.is_none() || self.phase_is_over(offer))
+            .collect();
+        for (id, offer) in forgotten_now {
+            self.reservation_mut(id).lines.get_mut(&offer).expect("just seen").counted = false;
+        }
+        let retained = self.settings.retain_sold_ms.max(limits::RETAIN_MS_MIN);
+        let over = |state: &Offer| state.policy.closes_at.is_some_and(|at| at.0 + retained <= self.time);
+        let sales = self.offers.iter().filter(|(key, state)| key.sale.is_some() && !state.ended && over(state));
+        let sales: Vec<OfferKey> = sales.map(|(key, _)| key.clone()).collect();
+        for sale in sales {
+            let counts = self.reservations().any(|(id, r)| {
+                let forgotten = self.ids[&id].forgotten || (seen.forgets)(id);
+                r.lines.get(&sale).is_some_and(|line| match r.status {
+                    Status::Held => true,
+                    Status::Confirmed => !forgotten && line.sold > line.returned,
+                    Status::Expired => self.unswept.contains(&(r.deadline, id)),
+                    Status::Released => false,
+                })
+            });
+            let ids: Vec<_> = self.reservations().map(|(id, _)| id).filter(|_| !counts).collect();
+            for id in ids {
+                if let Some(line) = self.reservation_mut(id).lines.get_mut(&sale) {
+                    line.counted = false;
+                }
+            }
+        }
+    }
+
+    /// An ended sale's offer goes after the retention of what has ended, once no record names it.
+    pub(super) fn remove_offers(&mut self, seen: &Seen<'_>) {
+        let retained = self.settings.retain_ended_ms.max(limits::RETAIN_MS_MIN);
+        for key in seen.removed {
+            let (state, (_, named)) = (&self.offers[key], self.named(key, seen));
+            let past = state.ended && state.ended_at + retained <= self.time;
+            assert!(past && named == 0, "{key:?} was removed at {}, {named} records name it", self.time);
+            let Balance { available, held, sold } = self.balance(key);
+            assert_eq!((available, held), (0, 0), "{key:?} was removed");
+            self.offers.remove(key);
+            let ids: Vec<_> = self.reservations().map(|(id, _)| id).collect();
+            for id in ids {
+                self.reservation_mut(id).lines.remove(key);
+            }
+            let plain = self.offers.get_mut(&OfferKey { sku: key.sku.clone(), sale: None }).expect("its product's");
+            (plain.units, plain.sold_before) = (plain.units + sold, plain.sold_before + sold);
+        }
+        for (key, state) in &self.offers {
+            let (named, _) = self.named(key, seen);
+            let past = state.ended && state.ended_at + retained <= self.time;
+            assert!(!past || named > 0, "{key:?} is there at {} though nothing names it", self.time);
+        }
+    }
+
+    pub(super) fn delete(&mut self, sku: &Sku, answer: &Outcome, seen: &Seen<'_>) -> Result<Settled, Refusal> {
+        let plain = OfferKey { sku: sku.clone(), sale: None };
+        self.must_have(&plain)?;
+        let offers: Vec<&OfferKey> = self.offers.keys().filter(|offer| offer.sku == *sku).collect();
+        let sales = offers.len() as u64 - 1;
+        let balances = offers.into_iter().map(|offer| self.balance(offer));
+        let units = balances.map(|balance| balance.available + balance.held).sum();
+        // What is forgotten within the entry may still be there when the command is decided.
+        let (before, after) = self.named(&plain, seen);
+        let records = match answer {
+            Outcome::Refused(Refusal::ProductInUse { records, .. }) => (*records).clamp(after, before),
+            _ => after,
+        };
+        if units > 0 || sales > 0 || records > 0 {
+            return Err(Refusal::ProductInUse { units, sales, records });
+        }
+        self.offers.remove(&plain);
+        self.products.remove(sku);
+        let number = self.created.iter_mut().find(|created| created.as_ref() == Some(sku));
+        *number.expect("it was created") = None;
+        let ids: Vec<_> = self.reservations().map(|(id, _)| id).collect();
+        for id in ids {
+            self.reservation_mut(id).lines.remove(&plain);
+        }
+        Ok(Settled::Done)
+    }
+}
 
 impl Model {
     pub(super) fn create(&mut self, sku: &Sku, policy: &Policy) -> Result<Settled, Refusal> {
@@ -18,9 +136,12 @@ impl Model {
                 false => Err(Refusal::AlreadyExists),
             };
         }
-        self.created.push(sku.clone());
+        match self.created.iter_mut().find(|number| number.is_none()) {
+            Some(free) => *free = Some(sku.clone()),
+            None => self.created.push(Some(sku.clone())),
+        }
         self.products.insert(sku.clone(), Product { created_with: policy.clone(), ..Product::default() });
-        self.offers.insert(plain, Offer { policy: policy.clone(), version: 1, units: 0, ended: false });
+        self.offers.insert(plain, Offer::new(policy));
         Ok(Settled::Offer { version: 1, replayed: false })
     }
 
@@ -59,7 +180,7 @@ impl Model {
                     let max = limits::OFFERS_PER_PRODUCT_MAX as u64;
                     return Err(Refusal::TooMany { what: Bound::OffersPerProduct, max });
                 }
-                self.offers.insert(offer.clone(), Offer { policy: policy.clone(), version: 1, units: 0, ended: false });
+                self.offers.insert(offer.clone(), Offer::new(policy));
                 Ok(Settled::Offer { version: 1, replayed: false })
             }
             (Err(why), _) => Err(why),
@@ -87,7 +208,7 @@ impl Model {
         if state.ended {
             return Ok(Settled::Offer { version: state.version, replayed: true });
         }
-        state.ended = true;
+        (state.ended, state.ended_at) = (true, self.time);
         state.version += 1;
         state.units -= available;
         let version = state.version;
@@ -111,7 +232,7 @@ impl Model {
         offer: &OfferKey,
         reference: &Reference,
     ) -> Result<Option<Settled>, Refusal> {
-        match self.products.get(&offer.sku).and_then(|p| p.references.get(reference)) {
+        match self.references.get(&(offer.sku.clone(), reference.clone())) {
             Some((_, until)) if *until <= self.time => Ok(None),
             Some((before, _)) if same_content(before, command) => Ok(Some(self.stocked(offer, true))),
             Some(_) => Err(Refusal::ReferenceTaken),
@@ -120,10 +241,9 @@ impl Model {
     }
 
     fn moved(&mut self, command: &Command, offer: &OfferKey, reference: &Reference) -> Settled {
-        let product = self.products.get_mut(&offer.sku).expect("known");
         // Times of use are kept in steps of 65,536 ms, rounded up.
-        let until = ((self.time >> 16) + 1 << 16) + limits::REFERENCE_KEPT_MS;
-        product.references.insert(reference.clone(), (command.clone(), until));
+        let until = (((self.time >> 16) + 1) << 16) + limits::REFERENCE_KEPT_MS;
+        self.references.insert((offer.sku.clone(), reference.clone()), (command.clone(), until));
         self.stocked(offer, false)
     }
 

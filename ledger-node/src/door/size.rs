@@ -70,6 +70,7 @@ fn owned(command: &Command) -> usize {
         Command::Return { lines: l, reference, .. } => l.as_ref().map_or(0, lines) + text(reference.as_str()),
         Command::CreateProduct { sku, policy: p } => text(sku.as_str()) + policy(p),
         Command::PutOffer { offer: o, policy: p, .. } => offer(o) + policy(p),
+        Command::DeleteProduct { sku } => text(sku.as_str()),
         Command::SetOpen { offer: o, .. } => offer(o),
         Command::EndSale { sku, sale } => text(sku.as_str()) + text(sale.as_str()),
         Command::Receive { offer: o, reference, .. } => offer(o) + text(reference.as_str()),

@@ -50,7 +50,7 @@ fn router(api: Api) -> Router {
         .route("/v1/reservations/{id}", get(reservations::show))
         .route("/v1/reservations/{id}/{verb}", post(reservations::act))
         .route("/v1/products", get(stock::list).post(stock::create))
-        .route("/v1/products/{sku}", get(stock::show))
+        .route("/v1/products/{sku}", get(stock::show).delete(stock::delete))
         .route("/v1/products/{sku}/receive", post(stock::receive))
         .route("/v1/products/{sku}/adjust", post(stock::adjust))
         .route("/livez", get(health::livez))

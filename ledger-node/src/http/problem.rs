@@ -217,6 +217,11 @@ fn numbers_of(wire: &v1::Refusal) -> Vec<(String, Value)> {
         Code::MoreThanLine => put("has", wire.actual.into()),
         Code::VersionMismatch => put("version", wire.actual.into()),
         Code::NotEnoughAvailable => put("available", wire.actual.into()),
+        Code::ProductInUse => {
+            put("units", wire.actual.into());
+            put("sales", wire.bound.into());
+            put("records", wire.records.into());
+        }
         _ => {}
     }
     out

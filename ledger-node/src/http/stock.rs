@@ -1,4 +1,4 @@
-//! Products over HTTP: show, list, create, receive, adjust.
+//! Products over HTTP: show, list, create, delete, receive, adjust.
 //!
 //! **Owns** these routes. **Must never** hold a rule about stock. **Read next**: [`super::bodies`].
 
@@ -93,6 +93,22 @@ pub async fn create(State(api): State<Api>, query: AskedQuery, body: BodyBytes) 
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// `DELETE /v1/products/{sku}`.
+///
+/// # Errors
+/// A problem.
+pub async fn delete(
+    State(api): State<Api>,
+    InPath(sku): InPath<String>,
+    query: AskedQuery,
+) -> Result<Response, Problem> {
+    let asked = asked(query)?;
+    let verb = Verb::DeleteProduct(v1::DeleteProduct { sku: sku.clone() });
+    let (at, reply) = submit_one(&api, calls::command(Some(verb)), asked.within_ms).await;
+    let Reply::Ok(Settled::Done) = reply else { return Err(Problem::of(&reply)) };
+    Ok(answer(StatusCode::OK, &json!({"sku": sku, "deleted": true, "at": at.map(AtJson::from)})))
 }
 
 /// `POST /v1/products/{sku}/receive`.

@@ -37,6 +37,8 @@ fn kind() -> impl Strategy<Value = ChangeKind> {
             6 => ChangeKind::UnitsReceived { offer, units: Units::new(4).unwrap(), reference, balance },
             7 => ChangeKind::StockLow { offer, available: 2 },
             8 => ChangeKind::SoldOut { offer, truth },
+            10 => ChangeKind::OfferRemoved { offer, sold: 3, balance },
+            11 => ChangeKind::ProductDeleted { sku: offer.sku },
             9 => ChangeKind::EntryRefused { hash: u128::MAX - 7, bytes: 12, error: EntryFault::TooLarge },
             _ => ChangeKind::UnitsAllotted {
                 sku: offer.sku,

@@ -93,6 +93,7 @@ pub(crate) fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|(offer, policy, expected_version)| Command::PutOffer { offer, policy, expected_version }),
         1 => (offer(), any::<bool>()).prop_map(|(offer, open)| Command::SetOpen { offer, open }),
         1 => (sku(), sale()).prop_map(|(sku, sale)| Command::EndSale { sku, sale }),
+        1 => sku().prop_map(|sku| Command::DeleteProduct { sku }),
         1 => (offer(), units(), reference()).prop_map(|(offer, units, reference)| Command::Receive { offer, units, reference }),
         1 => (offer(), delta(), reason(), reference(), version()).prop_map(|(offer, delta, reason, reference, expected_version)| {
             Command::Adjust { offer, delta, reason, reference, expected_version }
@@ -160,7 +161,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::AlreadyReturned),
         Just(Refusal::ReferenceTaken),
     ];
-    let numbers = (any::<u64>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<u8>(), 0..14_u8);
+    let numbers = (any::<u64>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<u8>(), 0..15_u8);
     let numbered = (numbers, status(), offer()).prop_map(|((n, m, s, t, k, kind), status, offer)| match kind {
         0 => Refusal::IdWrongSlot { id_slot: s, lines_slot: t },
         1 => Refusal::SaleNotOpenYet { opens_at: LedgerTime(n) },
@@ -172,6 +173,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         7 => Refusal::DeadlineMoved { deadline: LedgerTime(n) },
         8 => Refusal::VersionMismatch { actual: n },
         9 => Refusal::NotEnoughAvailable { available: n },
+        14 => Refusal::ProductInUse { units: n, sales: m.into(), records: s.into() },
         10 => Refusal::BehaviourUnknown { version: s, present: t },
         11 => Refusal::StaleGeneration { present: n },
         12 => Refusal::EntryUndecodable,
@@ -187,6 +189,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
     let bound = prop::sample::select(vec![
         Bound::UnitsPerProduct,
         Bound::OffersPerProduct,
+        Bound::Offers,
         Bound::ReturnsPerReservation,
         Bound::PaymentsPerOrder,
         Bound::Products,
