@@ -15,7 +15,7 @@ pub struct Bad {
 }
 
 /// All of them.
-pub const ALL: [Bad; 41] = [
+pub const ALL: [Bad; 45] = [
     Bad { name: "ack-before-sync", what: "the log says durable before it has synced" },
     Bad { name: "vote-not-durable", what: "a vote is kept in memory only" },
     Bad { name: "rotten-as-torn", what: "a rotten round of the log is cut off like a torn one" },
@@ -32,6 +32,10 @@ pub const ALL: [Bad; 41] = [
     Bad { name: "forget-ids-after-restart", what: "a snapshot read back has forgotten its ids" },
     Bad { name: "snapshot-without-counts", what: "a snapshot read back has forgotten what limits counted as bought" },
     Bad { name: "limit-outside-apply", what: "limits are looked at once for all commands of an entry" },
+    Bad { name: "reference-forgotten-early", what: "a reference of a delivery is remembered for a second" },
+    Bad { name: "ended-offer-removed-early", what: "the offer of an ended sale goes though reservations name it" },
+    Bad { name: "count-dropped-while-held", what: "a limit drops all holds of a key when one of them expires" },
+    Bad { name: "forgotten-bound-off-by-one", what: "the id that was forgotten last may execute again" },
     Bad { name: "apply-twice", what: "a batch is applied twice, past the memory of references" },
     Bad { name: "lose-batch-tail", what: "followers lose the last command of a batch" },
     Bad { name: "stale-read-as-linearizable", what: "a linearizable read is answered without asking a quorum" },
