@@ -534,7 +534,7 @@ impl OpeningKeys {
     pub fn client_secret(&self, of: ReservationId, secret: &ClientSecret) -> Result<String, SealError> {
         let digits = secret.as_str().strip_prefix(ClientSecret::SEALED).ok_or(SealError::Empty)?;
         let blob = BASE64_URL_SAFE_NO_PAD.decode(digits).map_err(|_| SealError::NotAuthentic)?;
-        let sealed = Sealed::new(blob.into()).map_err(|_| SealError::NotAuthentic)?;
+        let sealed = Sealed::new(blob).map_err(|_| SealError::NotAuthentic)?;
         let content = self.open(of, Purpose::ClientSecret, &sealed)?;
         String::from_utf8(content).map_err(|_| SealError::NotUnderstood { what: "client secret" })
     }

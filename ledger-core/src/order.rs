@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use compact_str::CompactString;
 
 use crate::limits;
@@ -61,30 +61,32 @@ impl fmt::Display for Money {
 }
 
 /// Something only workers can open: encrypted by the SDK to the workers' public key. Ledger, log, history and backups hold just this.
+/// An order shares its copy with whoever claims it.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Sealed(Bytes);
+pub struct Sealed(Option<Arc<[u8]>>);
 
 impl Sealed {
     /// Takes sealed bytes.
     ///
     /// # Errors
     /// [`InvalidValue`] above [`limits::SEALED_BYTES_MAX`].
-    pub fn new(bytes: Bytes) -> Result<Self, InvalidValue> {
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidValue> {
+        let bytes = bytes.as_ref();
         if bytes.len() > limits::SEALED_BYTES_MAX {
             let (got, max) = (bytes.len(), limits::SEALED_BYTES_MAX);
             return Err(InvalidValue::TooLong { what: "sealed content", got, max });
         }
-        Ok(Self(bytes))
+        Ok(Self((!bytes.is_empty()).then(|| bytes.into())))
     }
     /// The bytes; empty when there is nothing, or when it was dropped after the order was done.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealed({} bytes)", self.0.len())
+        write!(f, "Sealed({} bytes)", self.as_bytes().len())
     }
 }
 

@@ -117,7 +117,7 @@ impl Shard {
 
     fn order(&mut self) -> Command {
         let id = self.id();
-        let sealed = |byte: u8| Sealed::new(vec![byte; 100].into()).expect("short enough");
+        let sealed = |byte: u8| Sealed::new([byte; 100]).expect("short enough");
         let lines = [plain_line(self.sku.clone(), Quantity::new(1).expect("one"))].into_iter().collect();
         let details = OrderDetails {
             amount: Money::new(1_999, "EUR").expect("an amount"),

@@ -273,7 +273,7 @@ impl Swarm {
         let count = self.dice.random_range(0..=2);
         let keys: LimitKeys = (0..count).map(|_| self.of(&all)).collect();
         let sealed =
-            |dice: &mut Xoshiro256PlusPlus| Sealed::new(vec![7; dice.random_range(0..4)].into()).expect("short enough");
+            |dice: &mut Xoshiro256PlusPlus| Sealed::new(vec![7; dice.random_range(0..4)]).expect("short enough");
         let details = OrderDetails {
             amount: money(1_000),
             pay_within_ms: self.hold_ms(),

@@ -542,7 +542,7 @@ fn answers_to_claims_are_bounded() {
     let sku = desk.shop.sku.clone();
     let large = |n: u64| {
         let Command::PlaceOrder { id, mut details, reserve } = desk.place(n, &sku, HOLD_MS) else { unreachable!() };
-        let sealed = || Sealed::new(vec![7; limits::SEALED_BYTES_MAX].into()).expect("just so");
+        let sealed = || Sealed::new(vec![7; limits::SEALED_BYTES_MAX]).expect("just so");
         (details.payment, details.contact) = (sealed(), sealed());
         Command::PlaceOrder { id, details, reserve }
     };

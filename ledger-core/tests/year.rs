@@ -200,7 +200,7 @@ impl Shop {
     /// Orders of one product, each from its place in the queue to the last mail.
     fn orders(&mut self, day: u64, count: u64) {
         let money = Money::new(1_999, "EUR").expect("an amount");
-        let sealed = || Sealed::new(vec![7; 100].into()).expect("short enough");
+        let sealed = || Sealed::new([7; 100]).expect("short enough");
         let place = |shop: &mut Self| {
             let Command::Reserve { id, lines, .. } = shop.reserve(day % PRODUCTS, None, 0) else {
                 unreachable!("it reserves")

@@ -91,7 +91,7 @@ fn reason(text: &str) -> Result<Reason, Invalid> {
 }
 fn sealed(field: &'static str, bytes: bytes::Bytes) -> Result<Sealed, Invalid> {
     // A copy of its own: a part of a large frame would keep all of it alive in the ledger's memory.
-    Sealed::new(bytes::Bytes::copy_from_slice(&bytes)).map_err(Invalid::of(field))
+    Sealed::new(&bytes).map_err(Invalid::of(field))
 }
 fn slot(number: u32) -> Result<Slot, Invalid> {
     Slot::new(u16::try_from(number).unwrap_or(u16::MAX)).map_err(Invalid::of("slot"))
@@ -211,8 +211,8 @@ pub(crate) fn verb(command: &Command) -> Option<Verb> {
                 id: names::id_to_wire(*id),
                 amount: Some(money_to_wire(details.amount)),
                 pay_within_ms: details.pay_within_ms,
-                payment: details.payment.as_bytes().clone(),
-                contact: details.contact.as_bytes().clone(),
+                payment: bytes::Bytes::copy_from_slice(details.payment.as_bytes()),
+                contact: bytes::Bytes::copy_from_slice(details.contact.as_bytes()),
                 suspect: details.suspect,
                 keys: keys.iter().map(|key| key.as_str().to_owned()).collect(),
                 lines: lines.iter().map(names::line_to_wire).collect(),
@@ -335,8 +335,8 @@ pub fn claimed_to_wire(claimed: &[Claimed]) -> v1::ClaimedOrders {
         attempts: order.attempts,
         deadline_ms: order.deadline.0,
         amount: Some(money_to_wire(order.amount)),
-        payment: order.payment.as_bytes().clone(),
-        contact: order.contact.as_bytes().clone(),
+        payment: bytes::Bytes::copy_from_slice(order.payment.as_bytes()),
+        contact: bytes::Bytes::copy_from_slice(order.contact.as_bytes()),
         intent: text_of(order.intent.as_ref()),
         generation: order.generation,
         payments: order.payments.iter().map(payment_to_wire).collect(),

@@ -3,8 +3,6 @@
 //! **Owns** their numbers and those of phases, steps, reports, facts and reasons (as [`crate::order`] freezes them). **Must never** let a value through
 //! that its constructor or [`crate::limits`] would refuse. **Read next**: [`super::changes`].
 
-use bytes::Bytes;
-
 use super::CodecError;
 use super::bounds::{self, Checked};
 use super::commands::{keys, lines};
@@ -188,7 +186,7 @@ pub(crate) fn put_sealed(out: &mut Out<'_>, sealed: &Sealed) {
 
 pub(crate) fn sealed(from: &mut In<'_>) -> Read<Sealed> {
     let len = from.count(limits::SEALED_BYTES_MAX)?;
-    let bytes = Bytes::copy_from_slice(from.raw(len)?);
+    let bytes = from.raw(len)?;
     from.value(Sealed::new(bytes))
 }
 

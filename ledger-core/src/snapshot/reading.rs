@@ -373,7 +373,7 @@ impl Reading {
         cold.generation = from.small()?;
         cold.secret = from.opt(orders::secret)?;
         for _ in 0..from.count(limits::PAYMENTS_MAX)? {
-            cold.payments.push(Payment {
+            cold.add_payment(Payment {
                 id: orders::provider_id(from)?,
                 amount: from.opt(orders::money)?,
                 state: orders::payment_state(from)?,

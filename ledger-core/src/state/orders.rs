@@ -120,9 +120,18 @@ impl Cold {
         hash.update(contact.as_bytes());
         (self.payment, self.contact, self.sealed_hash) = (payment, contact, hash.digest());
     }
+    /// Adds a payment; nearly every order has one, and room for more would stay empty as long as the order is remembered.
+    pub(crate) fn add_payment(&mut self, payment: Payment) {
+        self.payments.reserve_exact(1);
+        self.payments.push(payment);
+    }
     /// Bytes it takes, with its counts of references.
     fn bytes(&self) -> u64 {
-        let sealed = |sealed: &Sealed| sealed.as_bytes().len() as u64;
+        let sealed = |sealed: &Sealed| match sealed.as_bytes().len() as u64 {
+            0 => 0,
+            // With its counts of references.
+            len => len + 2 * size_of::<usize>() as u64,
+        };
         let text = |id: Option<&ProviderId>| id.map_or(0, |id| text_bytes(id.as_str()));
         let payments = self.payments.iter().map(|p| text(Some(&p.id)) + text(p.refund.as_ref()));
         let texts = text(self.intent.as_ref()) + self.secret.as_ref().map_or(0, |secret| text_bytes(secret.as_str()));

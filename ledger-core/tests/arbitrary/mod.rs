@@ -135,7 +135,7 @@ fn money(minor: u64) -> Money {
 }
 
 fn place(n: u64, of: &[(&str, Option<&str>, i64)], suspect: bool) -> Command {
-    let sealed = |bytes: &'static [u8]| Sealed::new(bytes.into()).expect("short enough");
+    let sealed = |bytes: &'static [u8]| Sealed::new(bytes).expect("short enough");
     let details = OrderDetails {
         amount: money(1_999),
         pay_within_ms: 600_000,
@@ -406,8 +406,7 @@ mod any {
         ]
     }
     fn sealed() -> impl Strategy<Value = Sealed> {
-        proptest::collection::vec(any::<u8>(), 0..=64)
-            .prop_map(|bytes| Sealed::new(bytes.into()).expect("short enough"))
+        proptest::collection::vec(any::<u8>(), 0..=64).prop_map(|bytes| Sealed::new(bytes).expect("short enough"))
     }
     fn amount() -> impl Strategy<Value = Money> {
         (1..=limits::AMOUNT_MAX, "[A-Z]{3}").prop_map(|(n, code)| Money::new(n, &code).expect("an amount"))

@@ -194,7 +194,7 @@ fn lines(n: u64) -> Lines {
 pub(crate) fn largest_order(like: Command) -> Command {
     let Command::PlaceOrder { id, mut details, .. } = like else { unreachable!("an order is wanted") };
     let name = |n: usize, max: usize| format!("{n:0>max$}");
-    let sealed = || ledger_core::order::Sealed::new(vec![7; limits::SEALED_BYTES_MAX].into()).expect("at the bound");
+    let sealed = || ledger_core::order::Sealed::new(vec![7; limits::SEALED_BYTES_MAX]).expect("at the bound");
     (details.payment, details.contact) = (sealed(), sealed());
     let offer = |n| OfferKey {
         sku: Sku::new(name(n, limits::SKU_BYTES_MAX)).expect("a SKU"),

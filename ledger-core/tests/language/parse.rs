@@ -315,7 +315,7 @@ impl Names {
         });
         let sealed = |words: &mut Words<'_>, key: &str| {
             let len = words.take(key).map_or(4, name);
-            Sealed::new(vec![b'x'; len].into()).expect("sealed")
+            Sealed::new(vec![b'x'; len]).expect("sealed")
         };
         let details = OrderDetails {
             amount,

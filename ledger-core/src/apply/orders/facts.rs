@@ -45,7 +45,7 @@ impl Deciding<'_> {
         }
         let mut cold = Cold { parked: Some(ParkReason::UnknownOrder), ..Cold::default() };
         cold.seal(Default::default(), Default::default());
-        cold.payments.push(due(payment, amount));
+        cold.add_payment(due(payment, amount));
         let at = self.state.add_new_order(Order {
             id: *id.as_bytes(),
             placed_at: self.state.time,
@@ -67,7 +67,7 @@ impl Deciding<'_> {
         room_for_payment(&cold, Some(amount))?;
         if order.is_undecided() {
             // An operator decides, or the order that is placed.
-            self.state.change_order(at, |order| order.cold_mut().payments.push(due(payment, amount)));
+            self.state.change_order(at, |order| order.cold_mut().add_payment(due(payment, amount)));
             self.tell(at, Told::Paid { payment, amount, kept: false });
             return self.order_brief(at, false);
         }
@@ -130,7 +130,7 @@ impl Deciding<'_> {
         for known in &stray.cold().payments {
             let amount = known.amount.filter(|_| known.state == PaymentState::RefundDue);
             let Some(amount) = amount else {
-                self.state.change_order(at, |order| order.cold_mut().payments.push(known.clone()));
+                self.state.change_order(at, |order| order.cold_mut().add_payment(known.clone()));
                 continue;
             };
             let order = self.state.orders.get(at);
@@ -144,7 +144,7 @@ impl Deciding<'_> {
                 (true, false) => RefundWhy::WrongAmount,
                 (true, true) => RefundWhy::SecondPayment,
             };
-            self.state.change_order(at, |order| order.cold_mut().payments.push(known.clone()));
+            self.state.change_order(at, |order| order.cold_mut().add_payment(known.clone()));
             self.tell(at, Told::RefundRequested { payment: &known.id, reason });
         }
     }
@@ -159,7 +159,7 @@ impl Deciding<'_> {
             (order.phase, order.ending, order.parked_from) = (Some(Phase::Sold), Ending::Sold, None);
             let cold = order.cold_mut();
             (cold.secret, cold.parked) = (None, None);
-            cold.payments.push(Payment { state: PaymentState::Kept, ..due(payment, amount) });
+            cold.add_payment(Payment { state: PaymentState::Kept, ..due(payment, amount) });
         });
     }
 
@@ -188,7 +188,7 @@ impl Deciding<'_> {
                 (order.phase, order.ending, order.parked_from) = (Some(Phase::RefundDue), Ending::Open, None);
                 let cold = order.cold_mut();
                 cold.parked = None;
-                cold.payments.push(due(payment, amount));
+                cold.add_payment(due(payment, amount));
             });
             self.tell_must_go_back(at, payment, amount, why);
             return self.order_brief(at, false);
@@ -226,7 +226,7 @@ impl Deciding<'_> {
 
     /// A payment that must go back; the order stays where it is, and the refund is its next step.
     fn must_go_back(&mut self, at: u32, payment: &ProviderId, amount: Money, why: RefundWhy) -> Verdict {
-        self.state.change_order(at, |order| order.cold_mut().payments.push(due(payment, amount)));
+        self.state.change_order(at, |order| order.cold_mut().add_payment(due(payment, amount)));
         self.tell_must_go_back(at, payment, amount, why);
         self.order_brief(at, false)
     }
