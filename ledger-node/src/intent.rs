@@ -72,7 +72,7 @@ impl Node {
             let wanted = command.over(Some(&present)).ok_or_else(|| {
                 AdminError::Refused("the change is not one of the placement that is in force".to_owned())
             })?;
-            if wanted.members == present.members && wanted.settings() == present.settings() {
+            if wanted.members == present.members && wanted.settings == present.settings {
                 return Ok((present, false));
             }
             let bytes = meta::encode(&command).map_err(|e| AdminError::Invalid(e.to_string()))?;

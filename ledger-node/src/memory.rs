@@ -12,7 +12,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use crate::limits::{MEMORY_ALARM_PERCENT, MEMORY_DEFAULT_PERCENT, MEMORY_SHARD_PERCENT};
+use ledger_core::limits::REMEMBERED_MAX_DEFAULT;
+
+use crate::limits::{
+    MEMORY_ALARM_PERCENT, MEMORY_DEFAULT_PERCENT, MEMORY_SHARD_PERCENT, REMEMBERED_ID_BYTES, REMEMBERED_MIN,
+};
 
 /// What the records of one node may take.
 #[derive(Debug)]
@@ -52,6 +56,12 @@ impl MemoryBudget {
     /// What all replicas' records take.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// How many ids a shard remembers unless operators say so: with them alone its records stay far below the bound.
+    pub(crate) fn remembered_max(&self, shards: usize) -> u64 {
+        let of_shard = if shards > 1 { share(self.max, MEMORY_SHARD_PERCENT) } else { self.max };
+        (of_shard / 2 / REMEMBERED_ID_BYTES).clamp(REMEMBERED_MIN, REMEMBERED_MAX_DEFAULT)
     }
 
     /// What those of one replica may take.

@@ -31,7 +31,7 @@ impl Node {
         });
         let shards = shards.collect();
         Ok(v1::GetSettingsResponse {
-            settings: Some(to_wire(&placement.settings())),
+            settings: Some(to_wire(&placement.settings_within(&self.memory))),
             generation: placement.generation,
             shards,
         })
@@ -54,7 +54,7 @@ impl Node {
                         placement.generation
                     )));
                 }
-                let mut settings = placement.settings();
+                let mut settings = placement.settings_within(&self.memory);
                 for (field, given) in [
                     (&mut settings.retain_sold_ms, request.retain_sold_ms),
                     (&mut settings.retain_ended_ms, request.retain_ended_ms),
@@ -67,10 +67,10 @@ impl Node {
             })
             .await?;
         if changed {
-            tracing::info!(settings = ?placement.settings(), generation = placement.generation, "the settings of all shards were changed");
+            tracing::info!(settings = ?placement.settings, generation = placement.generation, "the settings of all shards were changed");
         }
         Ok(v1::SetSettingsResponse {
-            settings: Some(to_wire(&placement.settings())),
+            settings: Some(to_wire(&placement.settings_within(&self.memory))),
             generation: placement.generation,
             changed,
         })
