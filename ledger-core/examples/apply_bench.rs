@@ -13,7 +13,8 @@ use ledger_core::command::{Command, Entry, plain_line};
 use ledger_core::order::{Fact, Money, OrderDetails, ProviderId, Report, Sealed, WorkClass, WorkerId};
 use ledger_core::outcome::{Outcome, Settled};
 use ledger_core::{
-    Ledger, LedgerTime, LimitKey, OfferKey, Policy, Quantity, Reference, ReservationId, Sku, Slot, Units, limits,
+    Ledger, LedgerTime, LimitKey, OfferKey, Policy, Quantity, Reference, ReservationId, SaleId, Sku, Slot, Units,
+    limits,
 };
 use peak_alloc::PeakAlloc;
 
@@ -206,6 +207,31 @@ fn bytes_a_refusal(count: u64) {
     println!("refused: {bytes} B each; a refusal {:.0} ns", per(apply, count));
 }
 
+/// What merchants create: products, offers of sales, references of deliveries.
+fn bytes_of_stock(count: u64) {
+    let mut bench = Bench::new(Shape { keyed: false, products: 1, limit: false, buyers: u64::MAX }, 1);
+    let mut each = |what: &str, command: &dyn Fn(u64) -> Command| {
+        let before = MEMORY.current_usage();
+        for from in (0..count).step_by(BATCH as usize) {
+            bench.apply((from..count.min(from + BATCH)).map(command).collect());
+        }
+        println!("{what}: {} B each", (MEMORY.current_usage() - before) as u64 / count);
+    };
+    let sku = |n: u64| Sku::new(format!("{{hot}}-product-{n:08}")).expect("a SKU");
+    let offer = |n: u64| OfferKey { sku: sku(n), sale: Some(SaleId::new("summer-2026").expect("a sale")) };
+    each("product with its plain offer", &|n| Command::CreateProduct { sku: sku(n), policy: Policy::default() });
+    each("offer in a sale", &|n| Command::PutOffer {
+        offer: offer(n),
+        policy: Policy::default(),
+        expected_version: None,
+    });
+    each("reference", &|n| Command::Receive {
+        offer: offer(n),
+        units: Units::new(1).expect("one"),
+        reference: Reference::new(format!("delivery {n}")).expect("a reference"),
+    });
+}
+
 fn mass_expiry(due: u64) {
     let shape = Shape { keyed: true, products: 1, limit: true, buyers: u64::MAX };
     let mut bench = Bench::new(shape, 1 << 40);
@@ -377,6 +403,7 @@ fn main() {
     bytes_a_record(Shape { keyed: false, limit: false, ..hot }, count / 2);
     bytes_a_record(hot, count / 2);
     bytes_a_refusal(count / 2);
+    bytes_of_stock(count / 4);
     println!("-- orders");
     orders(count / 2);
     println!("-- sweeps and snapshots");

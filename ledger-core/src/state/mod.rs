@@ -302,7 +302,10 @@ impl State {
     /// Units of a reservation were returned.
     pub(crate) fn add_return(&mut self, at: u32, returned: Returned) {
         let extra = self.extra_of(at);
-        self.extras.change(extra, |extra| extra.returns.push(returned));
+        self.extras.change(extra, |extra| {
+            extra.returns.reserve_exact(1);
+            extra.returns.push(returned);
+        });
     }
 
     /// The hold of a reservation that is due at just that deadline, if it still is one: for the expiry queue.
