@@ -4,7 +4,7 @@
 //! builds one snapshot at a time; one that takes very long loses that privilege, and goes on beside the next.
 //!
 //! **Owns** when a snapshot is built (by entries and by bytes, staggered by group; and once a group is quiet, so that the log of what is
-//! over goes) and how far the log is purged. openraft's own policies are off. **Must never** purge what the oldest kept snapshot does not
+//! over goes; a large one only when the log has grown by as much, so that snapshots stay half of what is written) and how far the log is purged. openraft's own policies are off. **Must never** purge what the oldest kept snapshot does not
 //! hold, or what somebody still holds back. **Read next**: [`crate::snapshot`].
 
 use std::io;
@@ -18,7 +18,7 @@ use tokio_util::sync::PollSemaphore;
 use crate::group::GroupCore;
 use crate::limits::{
     PURGE_BATCH_ENTRIES, QUIET_AFTER, QUIET_BYTES, SNAPSHOT_ALONE_WITHIN, SNAPSHOT_LOOK_EVERY, SNAPSHOT_RETRY,
-    SNAPSHOT_TRANSFER_WITHIN, UPKEEP_CALL_WITHIN,
+    SNAPSHOT_SMALL_BYTES, SNAPSHOT_TRANSFER_WITHIN, UPKEEP_CALL_WITHIN,
 };
 use crate::machine::{Machine, SnapshotWork, build_beside};
 use crate::snapshot::SnapshotFile;
@@ -110,15 +110,23 @@ fn is_due(core: &GroupCore, quiet: bool) -> bool {
     let stagger = u64::from(core.id.0 % 8);
     let entries = t.snapshot_every_entries + t.snapshot_every_entries / 16 * stagger;
     let bytes = t.snapshot_every_bytes + t.snapshot_every_bytes / 16 * stagger;
-    let newest = core.snapshots.newest().map_or(0, |f| f.head.last.index);
+    let (newest, newest_bytes) = core.snapshots.newest().map_or((0, 0), |f| (f.head.last.index, f.bytes));
     if applied <= newest {
         return false;
     }
     let since = core.progress.bytes.load(Ordering::Relaxed) - core.bytes_at_snapshot.load(Ordering::Relaxed);
+    if !is_affordable(since, newest_bytes) {
+        return false;
+    }
     // The newest snapshot becomes the older of two, so the log up to it goes; a first one stands alone.
     let covered = if newest == 0 { applied } else { newest };
     let gain = || core.store.log().bytes_through(purge_upto(core, covered, applied));
     applied >= newest + entries || since >= bytes || (quiet && gain() >= t.segment_bytes)
+}
+
+/// Whether the log has grown enough since the newest snapshot to write the whole state again.
+fn is_affordable(log_bytes_since: u64, snapshot_bytes: u64) -> bool {
+    snapshot_bytes <= SNAPSHOT_SMALL_BYTES || log_bytes_since >= snapshot_bytes
 }
 
 /// Builds a snapshot of what is applied now, durable and read back when this returns, and tells openraft. Callers that wait for the
@@ -223,6 +231,21 @@ mod tests {
         assert_eq!(upto(1000, 1000, 300, u64::MAX), 700, "entries are kept behind the newest snapshot");
         assert_eq!(upto(1000, 1000, 0, 10), 10, "what history needs stays");
         assert_eq!(upto(100, 100, 300, u64::MAX), 0);
+    }
+
+    #[test]
+    fn large_snapshots_are_at_most_half_of_what_is_written() {
+        let (mut log, mut since, mut written) = (0, 0, 0);
+        // A state of 5 GiB, and a log of 100 KiB a step for a while.
+        let state = 5 << 30;
+        for _ in 0..400_000 {
+            (log, since) = (log + (100 << 10), since + (100 << 10));
+            if is_affordable(since, state) {
+                (written, since) = (written + state, 0);
+            }
+        }
+        assert!(written <= log && written >= log - 2 * state, "{written} of snapshots, {log} of log");
+        assert!(is_affordable(0, SNAPSHOT_SMALL_BYTES) && !is_affordable(0, SNAPSHOT_SMALL_BYTES + 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -139,7 +139,7 @@ pub(super) const KEYS: &[Key<NodeConfig>] = &[
         DAY,
         "Longest election timeout, and how long followers wait for a silent leader: a stall that lasts longer deposes it."
     ),
-    number_key!("raft.snapshot_every_entries", raft.snapshot_every_entries: u64, 16, u64::MAX >> 1, "A snapshot is built after that many entries since the last."),
+    number_key!("raft.snapshot_every_entries", raft.snapshot_every_entries: u64, 16, u64::MAX >> 1, "A snapshot is built after that many entries since the last. One above 64 MiB also waits until the log has grown by as much as it took."),
     number_key!("raft.snapshot_every_bytes", raft.snapshot_every_bytes: u64, 1 << 12, u64::MAX >> 1, "... or after that many log bytes."),
     number_key!("raft.keep_entries", raft.keep_entries: u64, 0, u64::MAX >> 1, "Entries kept in the log behind the newest snapshot."),
     duration_key!(
