@@ -7,6 +7,7 @@
 //! **Owns** the counts of promise 7. **Must never** count an offer whose sale has ended: callers ask that first.
 //! **Read next**: [`super::offers`].
 
+use super::blocks::Blocks;
 use super::count::Count;
 use super::places::Places;
 use super::records::NONE;
@@ -112,7 +113,7 @@ pub(crate) struct Keys {
     holds: usize,
     offers: Slab<Counted>,
     /// Their places by number.
-    places: Vec<u32>,
+    places: Blocks<u32>,
     counts: u64,
     /// Of those, the ones of ended sales, not dropped yet.
     ended: u64,
@@ -149,7 +150,7 @@ impl Keys {
             more_index: Places::new(TABLES),
             holds: 0,
             offers: Slab::new(),
-            places: Vec::new(),
+            places: Blocks::new(),
             counts: 0,
             ended: 0,
             to_drop: (0, 0),
@@ -171,10 +172,7 @@ impl Keys {
     /// An offer was created.
     pub(crate) fn add_offer(&mut self, offer: u32, ended: bool) {
         let place = self.offers.insert(Counted { number: offer, counters: 0, ended, present: true });
-        if self.places.len() <= offer as usize {
-            self.places.resize(offer as usize + 1, NONE);
-        }
-        self.places[offer as usize] = place;
+        self.places.put(offer as usize, place, || NONE);
     }
 
     /// An offer is removed. What is left of its counters is dropped over the next entries.

@@ -11,6 +11,7 @@
 //! **Owns** every byte that decides. **Must never** let the order of a hash table or a place in a slab decide anything.
 //! **Read next**: [`records`], [`due`], [`offers`], [`orders`], [`memory`].
 
+pub(crate) mod blocks;
 mod bytes;
 mod count;
 pub(crate) mod due;
@@ -35,6 +36,7 @@ use crate::command::Command;
 use crate::ledger::{Digest, Position};
 use crate::limits;
 use crate::types::{LedgerTime, ReservationId, SaleId, ShardSettings, Sku, Slot};
+use blocks::Blocks;
 use due::DueQueue;
 use ids::{Found, IdIndex};
 use keys::Keys;
@@ -108,7 +110,7 @@ pub(crate) struct State {
     pub(crate) owned: Vec<bool>,
     pub(crate) product_numbers: Numbers,
     pub(crate) offer_numbers: Numbers,
-    pub(crate) sums: Vec<OfferSums>,
+    pub(crate) sums: Blocks<OfferSums>,
     /// Deadlines of all offers, each counted once an offer.
     pub(crate) offer_deadlines: usize,
     pub(crate) by_sku: BTreeMap<Sku, u32>,
@@ -152,7 +154,7 @@ impl State {
             owned: vec![false; usize::from(limits::SLOTS)],
             product_numbers: Numbers::default(),
             offer_numbers: Numbers::default(),
-            sums: Vec::new(),
+            sums: Blocks::new(),
             offer_deadlines: 0,
             by_sku: BTreeMap::new(),
             by_sale: BTreeMap::new(),

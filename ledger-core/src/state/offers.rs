@@ -133,11 +133,7 @@ impl State {
         let key = offer.key.clone();
         let (ended, edge, product) = (offer.ended, offer.next_edge(), offer.product);
         self.offers.insert_at(at, offer);
-        let sums = OfferSums::new(&key);
-        while self.sums.len() <= at as usize {
-            self.sums.push(OfferSums::new(&key));
-        }
-        self.sums[at as usize] = sums;
+        self.sums.put(at as usize, OfferSums::new(&key), || OfferSums::new(&key));
         self.keys.add_offer(at, ended);
         self.offer_index.insert(offer_hash(&self.hash, &key), at);
         self.put_edge(at, edge.filter(|_| !ended));
