@@ -133,8 +133,16 @@ pub const HISTORY_FILES_OPEN_MAX: usize = 64;
 pub const HISTORY_RECORD_BYTES_MAX: usize = ledger_core::limits::RECORD_BYTES_MAX;
 /// Bytes of records that may wait for the store, over all shards; beyond them the node becomes gapped.
 pub const HISTORY_BACKLOG_BYTES_MAX: usize = 256 << 20;
-/// The writer lets records gather for that long: a wake-up for each entry would cost more than the writing.
-pub const HISTORY_GATHER: Duration = Duration::from_millis(20);
+/// A page of records is full at so many bytes: large enough that its entry in the index costs little a record, small enough that
+/// its table is read for one record.
+pub const HISTORY_PAGE_BYTES: usize = 64 << 10;
+/// ... or at so many records, which bounds the table.
+pub const HISTORY_PAGE_RECORDS: usize = 1_024;
+/// The writer lets records gather for that long, so that a page of a shard with few entries has more than one; readers find them in
+/// the backlog meanwhile. Well below [`HISTORY_SYNC_EVERY`], which is what a power cut costs anyway ...
+pub const HISTORY_GATHER: Duration = Duration::from_millis(500);
+/// ... or until so many bytes wait.
+pub const HISTORY_GATHER_BYTES: usize = 1 << 20;
 /// Bytes one write to the store may carry; keeps the writer's lock holds and memory small.
 pub const HISTORY_BATCH_BYTES: usize = 4 << 20;
 /// Records one write to the store may carry.
@@ -151,7 +159,7 @@ pub const HISTORY_VERIFY_LAST: usize = 64;
 pub const HISTORY_GAPS_MAX: usize = 16;
 /// A reader whose records retention or an install changed while it looked looks again so often; both are rare.
 pub const HISTORY_READ_TRIES: usize = 8;
-/// sled's segment: places are small, and a segment is a buffer in memory.
+/// sled's segment: entries are small, and a segment is a buffer in memory.
 pub const HISTORY_SEGMENT_BYTES: usize = 512 << 10;
 /// sled's page cache.
 pub const HISTORY_CACHE_BYTES: u64 = 16 << 20;
@@ -258,7 +266,8 @@ const _: () = assert!(WATCH_UNREAD_WITHIN.as_millis() < service::limits::WRITE_S
 const _: () = assert!(BACKFILL_BYTES * 2 <= PEER_ANSWER_BYTES_MAX);
 const _: () = assert!(HISTORY_BACKLOG_BYTES_MAX > HISTORY_RECORD_BYTES_MAX);
 // A full file still takes one batch, each record of which may be as long as allowed; offsets in it have 32 bits.
-const _: () = assert!(HISTORY_FILE_BYTES + HISTORY_BATCH_BYTES + HISTORY_RECORD_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(2 * HISTORY_FILE_BYTES + HISTORY_BATCH_BYTES + HISTORY_RECORD_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(HISTORY_GATHER_BYTES < HISTORY_BACKLOG_BYTES_MAX && HISTORY_GATHER.as_millis() < 1_000);
 const _: () = assert!(FEED_RING_BYTES < HISTORY_BACKLOG_BYTES_MAX);
 
 // ---------------------------------------------------------------- gRPC and HTTP

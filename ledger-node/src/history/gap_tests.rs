@@ -387,7 +387,16 @@ fn killed_on_a_disk_and_restarted_from_any_state_history_passes_nothing_over() {
     left.push(copy_of(dir.path()));
     history.give_up_below(1, 10);
     left.push(copy_of(dir.path()));
+    // Pages are cut in their middle, by damage that a peer fills and by retention.
+    history.distrust(1, 54, 56);
+    left.push(copy_of(dir.path()));
+    history.fill(1, &chain.records[53..55], 56).expect("fits");
+    left.push(copy_of(dir.path()));
+    history.give_up_below(1, 55);
+    history.sync_through(1, 60).expect("durable");
+    left.push(copy_of(dir.path()));
     history.close();
+    left.push(copy_of(dir.path()));
     for (n, dir) in left.iter().enumerate() {
         for state in [0u64, 20, 45, 55, 70] {
             let dir = copy_of(dir.path());

@@ -27,8 +27,8 @@ use super::recovery::Resume;
 use super::store::{Note, RecordStore, Stored};
 use super::{Coverage, FillError, Gap, History, HistoryError, Page, PageBounds, Retention, writer};
 use crate::limits::{
-    HISTORY_BACKLOG_BYTES_MAX, HISTORY_BATCH_BYTES, HISTORY_BATCH_RECORDS, HISTORY_GAPS_MAX, HISTORY_READ_TRIES,
-    HISTORY_RETAIN_BATCH, HISTORY_RETAIN_EVERY, HISTORY_SYNC_WITHIN,
+    HISTORY_BACKLOG_BYTES_MAX, HISTORY_BATCH_BYTES, HISTORY_BATCH_RECORDS, HISTORY_GAPS_MAX, HISTORY_GATHER_BYTES,
+    HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_EVERY, HISTORY_SYNC_WITHIN,
 };
 
 /// History of one node over a store.
@@ -173,7 +173,7 @@ impl KeptHistory {
     #[cfg(test)]
     pub(super) fn write_now(&self) {
         let mut state = self.lock();
-        let (batch, through) = Self::next_batch(&state);
+        let (batch, through) = Self::next_batch(&state, 0);
         self.save_notes(&mut state).and_then(|()| self.store.put(&batch)).expect("written");
         Self::batch_written(&mut state, &through);
     }
@@ -230,12 +230,13 @@ impl KeptHistory {
         state.shards.iter_mut().try_for_each(|(&shard, kept)| self.save_note(shard, kept))
     }
 
-    /// The next batch for the store, cloned: readers find the records in the backlog until they are written.
-    pub(super) fn next_batch(state: &State) -> (Vec<Stored>, Vec<(u32, u64)>) {
+    /// The next batch for the store, cloned: readers find the records in the backlog until they are written. It begins with a shard
+    /// and goes around.
+    pub(super) fn next_batch(state: &State, first: u32) -> (Vec<Stored>, Vec<(u32, u64)>) {
         let mut batch = Vec::new();
         let mut through = Vec::new();
         let mut bytes = 0;
-        for (&shard, kept) in &state.shards {
+        for (&shard, kept) in state.shards.range(first..).chain(state.shards.range(..first)) {
             let mut last = None;
             for (index, record) in &kept.backlog {
                 if bytes >= HISTORY_BATCH_BYTES || batch.len() >= HISTORY_BATCH_RECORDS {
@@ -332,7 +333,7 @@ impl KeptHistory {
     }
 
     fn write_inline(&self, state: &mut State) {
-        let (batch, through) = Self::next_batch(state);
+        let (batch, through) = Self::next_batch(state, 0);
         match self.save_notes(state).and_then(|()| self.store.put(&batch)) {
             Ok(()) => Self::batch_written(state, &through),
             Err(error) => self.drop_backlog(state, &error.to_string()),
@@ -353,6 +354,8 @@ impl KeptHistory {
         }
         let one = PageBounds { records: 1, bytes: 1 };
         let mut bad: Option<(u64, u64)> = None;
+        let (from, through) =
+            (self.store.unreadable_with(shard, from)?.0, self.store.unreadable_with(shard, through)?.1);
         for mark in self.store.marks(shard, from, through, HISTORY_RETAIN_BATCH)? {
             let read = self.store.range(shard, mark.index, mark.index, one);
             match (read, bad) {
@@ -369,7 +372,9 @@ impl KeptHistory {
         {
             let mut state = self.lock();
             let Some(kept) = state.shards.get_mut(&shard) else { return Ok(true) };
-            kept.add_gap(Gap { after: first.saturating_sub(1), through: last, chain_to: None });
+            // What is below the oldest that counts is no gap.
+            let after = first.max(kept.note.oldest).saturating_sub(1);
+            kept.add_gap(Gap { after, through: last, chain_to: None });
             self.save_note(shard, kept)?;
         }
         while self.store.remove(shard, first, last, HISTORY_RETAIN_BATCH)? == HISTORY_RETAIN_BATCH {}
@@ -394,8 +399,7 @@ impl KeptHistory {
             // Cheap clones, and only of what the store does not have yet.
             let waiting: Vec<(u64, Bytes)> = kept
                 .backlog
-                .iter()
-                .skip_while(|(index, _)| *index < from)
+                .range(kept.backlog.partition_point(|(index, _)| *index < from)..)
                 .take_while(|(index, _)| *index <= through)
                 .take(bounds.records)
                 .cloned()
@@ -436,7 +440,8 @@ impl KeptHistory {
         let (changes, oldest, gaps, waiting) = {
             let state = self.lock();
             let Some(kept) = state.shards.get(&shard) else { return Ok(Some(None)) };
-            let waiting = kept.backlog.iter().rev().find(|(at, _)| *at <= index).cloned();
+            let behind = kept.backlog.partition_point(|(at, _)| *at <= index);
+            let waiting = behind.checked_sub(1).and_then(|at| kept.backlog.get(at)).cloned();
             (kept.changes, kept.note.oldest, kept.note.gaps.clone(), waiting)
         };
         let found = match waiting {
@@ -500,7 +505,7 @@ impl History for KeptHistory {
             }
             return;
         };
-        let wake = state.backlog_bytes == 0;
+        let before = state.backlog_bytes;
         kept.backlog.push_back((index, record.clone()));
         kept.backlog_bytes += record.len();
         state.backlog_bytes += record.len();
@@ -509,7 +514,7 @@ impl History for KeptHistory {
         } else if state.backlog_bytes > HISTORY_BACKLOG_BYTES_MAX || state.failed.is_some() {
             let why = state.failed.clone().unwrap_or_else(|| "the store is slower than the log".to_owned());
             self.drop_backlog(state, &why);
-        } else if wake {
+        } else if before == 0 || (before < HISTORY_GATHER_BYTES && state.backlog_bytes >= HISTORY_GATHER_BYTES) {
             self.work.notify_one();
         }
     }

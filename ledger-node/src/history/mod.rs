@@ -22,6 +22,10 @@ pub mod kept;
 #[cfg(test)]
 mod late_tests;
 pub mod memory;
+mod page_index;
+#[cfg(test)]
+mod page_tests;
+mod pages;
 mod record_files;
 mod recovery;
 pub mod sled_store;

@@ -1,11 +1,11 @@
-//! Files that records are appended to; sled keeps where each one lies.
+//! Files that pages of records are appended to; sled keeps where each page lies.
 //!
 //! Large values inside a B-tree are written again with every leaf they share; apart from it each byte is written once (the idea of
 //! WiscKey and of bitcask). Writes are whole aligned blocks past the page cache where the file system can: history is
 //! written all the time and read seldom, and should not push anything out of memory.
 //!
 //! **Owns** the files and what is still needed of them. **Must never** write into a file of an earlier run, or hand out bytes
-//! whose checksum is not the one that was kept. **Read next**: [`super::sled_store`].
+//! whose checksum is not the one that was kept. **Read next**: [`super::pages`], [`super::page_index`].
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -16,60 +16,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::PageBounds;
+use super::pages::{self, Page, TABLE_BYTES_MAX, bad};
 use super::store::{Mark, Stored};
 use crate::limits::{HISTORY_FILE_BYTES, HISTORY_FILES_OPEN_MAX, HISTORY_RECORD_BYTES_MAX};
 
 /// Direct writes begin and end at multiples of it.
 const BLOCK: usize = 4_096;
 
-/// Where a record lies, and the checksum of its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    file: u32,
-    offset: u32,
-    len: u32,
-    sum: u32,
-}
-
-impl Place {
-    /// What it says of the record at an index.
-    pub(super) fn mark(self, index: u64) -> Mark {
-        Mark { index, len: self.len, sum: self.sum }
-    }
-
-    /// Fixed little-endian layout.
-    pub(super) fn encode(self) -> [u8; 16] {
-        let mut out = [0; 16];
-        for (word, n) in out.chunks_exact_mut(4).zip([self.file, self.offset, self.len, self.sum]) {
-            word.copy_from_slice(&n.to_le_bytes());
-        }
-        out
-    }
-
-    /// Reads one back.
-    ///
-    /// # Errors
-    /// `InvalidData` for anything that [`Place::encode`] did not make.
-    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let mut words = bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().expect("four bytes")));
-        match (words.next(), words.next(), words.next(), words.next(), bytes.len()) {
-            (Some(file), Some(offset), Some(len), Some(sum), 16) => Ok(Self { file, offset, len, sum }),
-            _ => Err(bad("a place of a wrong length")),
-        }
-    }
-}
-
-fn bad(why: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("history record: {}", why.into()))
-}
-
 /// The last index of each shard in one file: once retention has passed them all, the file can go.
 pub(super) type Newest = BTreeMap<u32, u64>;
 
 /// What an append did.
 pub(super) struct Appended {
-    /// Where each record lies.
-    pub(super) places: Vec<Place>,
+    /// The pages, in the order of their records.
+    pub(super) pages: Vec<Page>,
     /// A file that is full now, with what is in it.
     pub(super) sealed: Option<(u32, Newest)>,
 }
@@ -229,41 +190,84 @@ impl RecordFiles {
             inner.next += 1;
         }
         let writing = inner.writing.as_mut().expect("just begun");
-        let places = writing.append(records, &mut inner.buffer)?;
-        Ok(Appended { places, sealed })
+        let pages = writing.append(records, &mut inner.buffer)?;
+        Ok(Appended { pages, sealed })
     }
 
-    /// Reads a record.
+    /// The table of a page: of all its records, also of those that count no more.
+    ///
+    /// # Errors
+    /// As [`Self::records`].
+    pub(super) fn table(&self, page: &Page) -> io::Result<Vec<Mark>> {
+        if page.table_len as usize > TABLE_BYTES_MAX {
+            return Err(bad("a table longer than the bound"));
+        }
+        let bytes = self.bytes(page.file, page.offset.into(), page.table_len as usize)?;
+        if crc32c::crc32c(&bytes) != page.table_sum {
+            return Err(bad("the checksum of its page's table does not match"));
+        }
+        pages::decode_table(&bytes)
+    }
+
+    /// Those records of a page that count, with `from <= index <= through`, ascending, until a bound is passed: in one read.
     ///
     /// # Errors
     /// `InvalidData` when the bytes are not those that were appended, or cannot be read. Anything
-    /// else says nothing about the record: its file cannot be opened now.
-    pub(super) fn read(&self, place: Place) -> io::Result<Bytes> {
-        if place.len as usize > HISTORY_RECORD_BYTES_MAX {
-            return Err(bad("longer than the bound"));
+    /// else says nothing about the records: their file cannot be opened now.
+    pub(super) fn records(
+        &self,
+        page: &Page,
+        from: u64,
+        through: u64,
+        bounds: PageBounds,
+    ) -> io::Result<Vec<(u64, Bytes)>> {
+        let rows = self.table(page)?;
+        let wanted = |row: &Mark| page.counts(row.index) && (from..=through).contains(&row.index);
+        let skipped = rows.iter().take_while(|row| !wanted(row));
+        let (before, begins) = skipped.fold((0, 0), |(n, bytes), row| (n + 1, bytes + u64::from(row.len)));
+        let mut run: usize = 0;
+        let mut count = 0;
+        for row in rows[before..].iter().take_while(|row| wanted(row)).take(bounds.records) {
+            if run >= bounds.bytes && count > 0 {
+                break;
+            }
+            if row.len as usize > HISTORY_RECORD_BYTES_MAX {
+                return Err(bad("longer than the bound"));
+            }
+            (count, run) = (count + 1, run + row.len as usize);
         }
+        let mut bytes = self.bytes(page.file, u64::from(page.offset) + u64::from(page.table_len) + begins, run)?;
+        let mut out = Vec::with_capacity(count);
+        for row in &rows[before..before + count] {
+            let record = bytes.split_to(row.len as usize);
+            if crc32c::crc32c(&record) != row.sum {
+                return Err(bad("its checksum does not match"));
+            }
+            out.push((row.index, record));
+        }
+        Ok(out)
+    }
+
+    /// Bytes of a file. What the disk does not give back is as bad as what it changed: it is fetched from a peer, and written
+    /// elsewhere.
+    fn bytes(&self, number: u32, offset: u64, len: usize) -> io::Result<Bytes> {
         let file = {
             let inner = &mut *self.lock();
-            match inner.writing.as_ref().filter(|writing| writing.number == place.file) {
+            match inner.writing.as_ref().filter(|writing| writing.number == number) {
                 Some(writing) => Some(writing.file.clone()),
-                None if inner.sealed.contains_key(&place.file) => match inner.open.get(&self.dir, place.file) {
+                None if inner.sealed.contains_key(&number) => match inner.open.get(&self.dir, number) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                     opened => Some(opened?),
                 },
                 None => None,
             }
         };
-        let file = file.ok_or_else(|| bad(format!("file {} is gone", place.file)))?;
-        let mut bytes = vec![0; place.len as usize];
-        // What the disk does not give back is as bad as what it changed: it is fetched from a peer,
-        // and written elsewhere.
-        file.read_exact_at(&mut bytes, place.offset.into()).map_err(|e| match e.kind() {
+        let file = file.ok_or_else(|| bad(format!("file {number} is gone")))?;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => bad("its file ends before it"),
             _ => bad(format!("its file cannot be read there: {e}")),
         })?;
-        if crc32c::crc32c(&bytes) != place.sum {
-            return Err(bad("its checksum does not match"));
-        }
         Ok(bytes.into())
     }
 
@@ -303,9 +307,9 @@ impl RecordFiles {
         Ok(doomed)
     }
 
-    /// A record is needed no more; its bytes are free once its file is.
-    pub(super) fn removed(&self, place: Place) {
-        self.lock().unfreed += u64::from(place.len);
+    /// So many bytes of records are needed no more; they are free once their file is.
+    pub(super) fn removed(&self, bytes: u32) {
+        self.lock().unfreed += u64::from(bytes);
     }
 
     /// Bytes of removed records in files that are still needed.
@@ -349,8 +353,10 @@ impl Writing {
         Ok(Self { number, file, direct, newest: Newest::new(), len: 0, tail: Vec::new(), dirty: false })
     }
 
-    fn append(&mut self, records: &[Stored], buffer: &mut Vec<u8>) -> io::Result<Vec<Place>> {
-        let more: usize = records.iter().map(|record| record.bytes.len()).sum();
+    fn append(&mut self, records: &[Stored], buffer: &mut Vec<u8>) -> io::Result<Vec<Page>> {
+        let tables: Vec<Vec<u8>> = pages::cut(records).map(pages::encode_table).collect();
+        let of_tables: usize = tables.iter().map(Vec::len).sum();
+        let more = of_tables + records.iter().map(|record| record.bytes.len()).sum::<usize>();
         let from = self.len - self.tail.len();
         let blocks = (self.tail.len() + more).next_multiple_of(BLOCK);
         if buffer.len() < blocks + BLOCK {
@@ -361,15 +367,14 @@ impl Writing {
         let mut put = |bytes: &[u8]| {
             buffer[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
-            at - start
+            from + at - start
         };
-        put(&self.tail);
-        let mut places = Vec::with_capacity(records.len());
-        for record in records {
-            let end = put(&record.bytes);
-            let offset = u32::try_from(from + end - record.bytes.len()).map_err(|_| bad("a file grew too long"))?;
-            let len = u32::try_from(record.bytes.len()).map_err(|_| bad("longer than the bound"))?;
-            places.push(Place { file: self.number, offset, len, sum: crc32c::crc32c(&record.bytes) });
+        let mut offset = put(&self.tail);
+        let mut written = Vec::with_capacity(tables.len());
+        for (records, table) in pages::cut(records).zip(&tables) {
+            written.extend(Page::new(self.number, offset, table, records)?);
+            offset = put(table);
+            offset = records.iter().fold(offset, |_, record| put(&record.bytes));
         }
         let end = at;
         buffer[end..start + blocks].fill(0);
@@ -392,7 +397,7 @@ impl Writing {
             let newest = self.newest.entry(record.shard).or_default();
             *newest = record.index.max(*newest);
         }
-        Ok(places)
+        Ok(written)
     }
 }
 
@@ -409,6 +414,13 @@ mod tests {
         RecordFiles::open(dir, &BTreeMap::new(), &Newest::from([(1, 100)])).expect("opens")
     }
 
+    const ALL: PageBounds = PageBounds { records: usize::MAX, bytes: usize::MAX };
+
+    fn all_of(files: &RecordFiles, pages: &[Page]) -> Vec<Bytes> {
+        let records = |page| files.records(page, 0, u64::MAX, ALL).expect("there");
+        pages.iter().flat_map(records).map(|(_, bytes)| bytes).collect()
+    }
+
     #[test]
     fn records_of_any_length_are_read_back_while_the_file_is_written_and_after() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -418,47 +430,55 @@ mod tests {
             .map(|(n, &l)| record(1, n as u64, l))
             .collect();
         let files = open(dir.path());
-        let mut places = Vec::new();
-        for pair in records.chunks(3) {
-            places.extend(files.append(pair).expect("appended").places);
-            for (place, record) in places.iter().zip(&records) {
-                assert_eq!(files.read(*place).expect("there"), record.bytes);
-            }
+        let mut pages = Vec::new();
+        for some in records.chunks(3) {
+            pages.extend(files.append(some).expect("appended").pages);
+            let appended = &records[..pages.len().saturating_mul(3).min(records.len())];
+            assert_eq!(all_of(&files, &pages), appended.iter().map(|record| record.bytes.clone()).collect::<Vec<_>>());
         }
         files.sync().expect("synced");
         drop(files);
         let files = open(dir.path());
         files.append(&[record(1, 50, 10)]).expect("into a file of its own");
-        for (place, record) in places.iter().zip(&records) {
-            assert_eq!(files.read(Place::decode(&place.encode()).expect("a place")).expect("there"), record.bytes);
-        }
+        assert_eq!(all_of(&files, &pages), records.iter().map(|record| record.bytes.clone()).collect::<Vec<_>>());
+        let (second, bounds) = (pages[1], PageBounds { records: 2, bytes: usize::MAX });
+        assert_eq!(files.records(&second, 4, 9, bounds).expect("there").len(), 2);
+        let one = PageBounds { records: 9, bytes: 1 };
+        assert_eq!(files.records(&second, 3, 9, one).expect("there"), [(3, records[3].bytes.clone())]);
+        let cut = Page { first: 4, last: 4, ..second };
+        assert_eq!(files.records(&cut, 0, 9, ALL).expect("there"), [(4, records[4].bytes.clone())]);
+        assert_eq!(files.records(&cut, 5, 9, ALL).expect("it counts no more"), []);
     }
 
     #[test]
     fn other_bytes_than_were_appended_are_never_handed_out() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = open(dir.path());
-        let places = files.append(&[record(1, 1, 100), record(1, 2, 100)]).expect("appended").places;
+        let page = files.append(&[record(1, 1, 100), record(1, 2, 100)]).expect("appended").pages[0];
         let file = OpenOptions::new().write(true).open(path_of(dir.path(), 1)).expect("the file");
-        file.write_all_at(&[0xff], 150).expect("spoilt");
-        assert!(files.read(places[0]).is_ok());
-        assert_eq!(files.read(places[1]).expect_err("spoilt").kind(), io::ErrorKind::InvalidData);
-        file.set_len(120).expect("cut");
-        assert_eq!(files.read(places[1]).expect_err("cut").kind(), io::ErrorKind::InvalidData);
-        assert!(Place::decode(&[0; 15]).is_err() && Place::decode(&[0; 20]).is_err());
+        let lost = |index| files.records(&page, index, index, ALL).map_err(|error| error.kind()).err();
+        let of_table = u64::from(page.table_len);
+        file.write_all_at(&[0xff], of_table + 150).expect("spoilt");
+        assert_eq!([lost(1), lost(2)], [None, Some(io::ErrorKind::InvalidData)]);
+        file.set_len(of_table + 120).expect("cut");
+        assert_eq!([lost(1), lost(2)], [None, Some(io::ErrorKind::InvalidData)]);
+        file.write_all_at(&[0xff], 1).expect("spoilt");
+        assert_eq!([lost(1), lost(2)], [Some(io::ErrorKind::InvalidData); 2], "without its table");
+        assert!(files.table(&Page { table_len: u32::MAX, ..page }).is_err());
     }
 
     #[test]
     fn a_record_that_the_disk_does_not_give_back_is_as_bad_as_a_changed_one() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = open(dir.path());
-        let places = files.append(&[record(1, 1, 100)]).expect("appended").places;
+        let pages = files.append(&[record(1, 1, 100)]).expect("appended").pages;
         // The first page of a process is never mapped: reading it is an input/output error.
         let broken = Arc::new(File::open("/proc/self/mem").expect("a file of the system"));
         let why = broken.read_exact_at(&mut [0; 100], 0).expect_err("cannot be read");
         assert_eq!(why.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
         files.lock().writing.as_mut().expect("just written").file = broken;
-        assert_eq!(files.read(places[0]).expect_err("cannot be read").kind(), io::ErrorKind::InvalidData);
+        let lost = files.records(&pages[0], 1, 1, ALL).expect_err("cannot be read");
+        assert_eq!(lost.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
@@ -490,10 +510,10 @@ mod tests {
     fn few_files_are_open_however_many_there_are() {
         const FILES: u32 = 4 * HISTORY_FILES_OPEN_MAX as u32;
         let dir = tempfile::tempdir().expect("a directory");
-        let mut places = Vec::new();
+        let mut pages = Vec::new();
         for n in 1..=FILES {
             // Each run writes into a file of its own.
-            places.extend(open(dir.path()).append(&[record(1, n.into(), 100)]).expect("appended").places);
+            pages.extend(open(dir.path()).append(&[record(1, n.into(), 100)]).expect("appended").pages);
         }
         let open_here = || {
             let all = fs::read_dir("/proc/self/fd").expect("of this process").flatten();
@@ -502,25 +522,25 @@ mod tests {
         let files = open(dir.path());
         assert_eq!(open_here(), 0);
         for _ in 0..2 {
-            for (n, place) in (1..).zip(&places) {
-                assert_eq!(files.read(*place).expect("there"), record(1, n, 100).bytes);
+            for (n, page) in (1..).zip(&pages) {
+                assert_eq!(all_of(&files, &[*page]), [record(1, n, 100).bytes]);
                 assert!(open_here() <= HISTORY_FILES_OPEN_MAX);
             }
         }
         // A file that is gone is damage, and one that cannot be opened is none: the system may open it later.
-        let [first, second, ..] = places[..] else { panic!("there are more") };
+        let [first, second, ..] = pages[..] else { panic!("there are more") };
         fs::remove_file(path_of(dir.path(), first.file)).expect("removed");
-        assert_eq!(files.read(first).expect_err("gone").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(files.table(&first).expect_err("gone").kind(), io::ErrorKind::InvalidData);
         fs::remove_file(path_of(dir.path(), second.file)).expect("removed");
         std::os::unix::fs::symlink(path_of(dir.path(), second.file), path_of(dir.path(), second.file)).expect("a loop");
-        assert_ne!(files.read(second).expect_err("a loop").kind(), io::ErrorKind::InvalidData);
+        assert_ne!(files.table(&second).expect_err("a loop").kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
     fn after_a_failed_sync_nothing_is_called_durable() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = open(dir.path());
-        let places = files.append(&[record(1, 1, 10)]).expect("appended").places;
+        let pages = files.append(&[record(1, 1, 10)]).expect("appended").pages;
         let written = {
             // A file that the system refuses to sync.
             let stubborn = Arc::new(File::open("/proc/self/status").expect("a file of the system"));
@@ -530,22 +550,22 @@ mod tests {
         files.lock().writing.as_mut().expect("still there").file = written;
         assert!(files.sync().is_err(), "it would only hear that the cache is clean");
         assert!(files.append(&[record(1, 2, 10)]).is_err());
-        assert!(files.read(places[0]).is_ok(), "what can be read is read");
+        assert!(files.table(&pages[0]).is_ok(), "what can be read is read");
     }
 
     #[test]
     fn a_file_goes_when_retention_has_passed_all_that_is_in_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = open(dir.path());
-        let places = files.append(&[record(1, 10, 10), record(2, 20, 10)]).expect("appended").places;
+        let pages = files.append(&[record(1, 10, 10), record(2, 20, 10)]).expect("appended").pages;
         drop(files);
         let known = BTreeMap::from([(1, Newest::from([(1, 10), (2, 20)]))]);
         let files = RecordFiles::open(dir.path(), &known, &Newest::new()).expect("again");
-        files.removed(places[0]);
+        files.removed(pages[0].bytes);
         assert!(files.drop_below(1, 11).expect("kept for the other shard").is_empty());
-        assert_eq!(files.unfreed(), 10);
+        assert_eq!(files.unfreed(), u64::from(pages[0].bytes));
         assert!(files.drop_below(2, 20).expect("its last is needed").is_empty());
-        files.removed(places[1]);
+        files.removed(pages[1].bytes);
         assert_eq!(files.drop_below(2, 21).expect("nothing needs it"), [1]);
         assert_eq!(files.unfreed(), 0);
         assert!(!path_of(dir.path(), 1).exists());

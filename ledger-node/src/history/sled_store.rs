@@ -1,10 +1,10 @@
-//! History on disk: records in files, their places and all notes in sled. Rebuildable, verified when opened, never the only copy
+//! History on disk: pages of records in files, where each page lies and all notes in sled. Rebuildable, verified when opened, never the only copy
 //! (docs/decisions/0003).
 //!
 //! A store that cannot be opened or written, as on a full disk, takes nothing until the writer has had it
 //! opened again. The node runs without history of its own meanwhile.
 //!
-//! **Owns** sled's settings and its directory; that the files are synced before the places. **Must never** be trusted after a damage it reports: it is moved aside then.
+//! **Owns** sled's settings and its directory; that the files are synced before the index. **Must never** be trusted after a damage it reports: it is moved aside then.
 //! Must never take a full disk for damage.
 //! **Read next**: [`super::kept`].
 
@@ -16,7 +16,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::record_files::{Newest, Place, RecordFiles};
+use super::page_index::{PageIndex, last_of_shards};
+use super::pages::{key, split_key};
+use super::record_files::{Newest, RecordFiles};
 use super::store::{Mark, Ready, RecordStore, Stored};
 use super::{History, HistoryFactory, KeptHistory, PageBounds, Retention};
 use crate::limits::{HISTORY_CACHE_BYTES, HISTORY_SEGMENT_BYTES};
@@ -55,13 +57,20 @@ fn open_in(dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
     Ok(history)
 }
 
-/// Makes room for a new store beside a damaged one.
+/// Makes room for a new store beside one that is damaged, or of another format.
 fn move_aside(dir: &Path, why: &io::Error) -> io::Result<()> {
-    let aside = free_name(dir)?;
-    tracing::error!(
-        error = %why, moved_to = %aside.display(),
-        "the history store is damaged; it is moved aside and rebuilt from peers; no promise depends on it"
-    );
+    let aside = free_name(dir, if is_other_format(why) { "other-format" } else { "damaged" })?;
+    if is_other_format(why) {
+        tracing::warn!(
+            error = %why, moved_to = %aside.display(),
+            "the history store is moved aside and fetched from peers; remove what was moved once history has no gap"
+        );
+    } else {
+        tracing::error!(
+            error = %why, moved_to = %aside.display(),
+            "the history store is damaged; it is moved aside and rebuilt from peers; no promise depends on it"
+        );
+    }
     std::fs::rename(dir.join(DIR), &aside)
 }
 
@@ -86,12 +95,12 @@ fn is_in_use(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-/// The first unused name for a damaged store.
-fn free_name(dir: &Path) -> io::Result<PathBuf> {
+/// The first unused name for a store that is moved aside.
+fn free_name(dir: &Path, why: &str) -> io::Result<PathBuf> {
     (1..1_000u32)
-        .map(|n| dir.join(format!("{DIR}.damaged-{n}")))
+        .map(|n| dir.join(format!("{DIR}.{why}-{n}")))
         .find(|path| !path.exists())
-        .ok_or_else(|| io::Error::other("too many damaged history stores lie here; remove them"))
+        .ok_or_else(|| io::Error::other("too many history stores that were moved aside lie here; remove them"))
 }
 
 /// The store itself.
@@ -115,12 +124,11 @@ enum StoreState {
 
 struct Opened {
     db: sled::Db,
-    /// (shard, index) to where the record lies.
-    places: sled::Tree,
+    /// Where the records lie.
+    pages: PageIndex,
     notes: sled::Tree,
     /// Full files and the last index of each shard in them.
     full: sled::Tree,
-    files: RecordFiles,
     /// sled's own file, for a real sync: its `flush` is a `sync_file_range` on Linux, which survives kill -9 but not power loss.
     file: File,
 }
@@ -224,40 +232,53 @@ impl Opened {
             .flush_every_ms(None)
             .open()
             .map_err(io::Error::from)?;
-        let places = db.open_tree("places").map_err(io::Error::from)?;
+        check_format(&db)?;
+        let pages = db.open_tree("pages").map_err(io::Error::from)?;
         let notes = db.open_tree("notes").map_err(io::Error::from)?;
         let full = db.open_tree("full").map_err(io::Error::from)?;
         let file = File::options().read(true).write(true).open(index.join("db"))?;
         let known = known(&full)?;
-        let files = RecordFiles::open(&home.join("records"), &known, &last_of_shards(&places)?)?;
-        let opened = Opened { db, places, notes, full, files, file };
-        opened.drop_lost_tail()?;
-        Ok(opened)
+        let files = RecordFiles::open(&home.join("records"), &known, &last_of_shards(&pages)?)?;
+        let pages = PageIndex::new(pages, files);
+        pages.drop_lost_tail()?;
+        Ok(Opened { db, pages, notes, full, file })
     }
 }
 
-fn key(shard: u32, index: u64) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&shard.to_be_bytes());
-    key[4..].copy_from_slice(&index.to_be_bytes());
-    key
+/// Format of the store. 1 had an entry of the index for each record, and record files without tables.
+const FORMAT: u32 = 2;
+
+/// A store that another build wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("the history store has format {found}, and this build reads format {FORMAT}")]
+struct OtherFormat {
+    found: u32,
 }
 
-fn shard_of(key: &[u8]) -> io::Result<u32> {
-    let shard = key.get(..4).and_then(|head| head.try_into().ok()).map(u32::from_be_bytes);
-    shard.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "history key of a wrong length"))
-}
-
-/// The last index of each shard that has a place.
-fn last_of_shards(places: &sled::Tree) -> io::Result<Newest> {
-    let mut newest = Newest::new();
-    let mut before = places.last().map_err(io::Error::from)?;
-    while let Some((last, _)) = before {
-        let shard = shard_of(&last)?;
-        newest.insert(shard, index_of(&last)?);
-        before = places.get_lt(key(shard, 0)).map_err(io::Error::from)?;
+fn check_format(db: &sled::Db) -> io::Result<()> {
+    let noted = db.get("format").map_err(io::Error::from)?;
+    let found = match noted {
+        Some(noted) => number_of(&noted)?,
+        // Format 1 noted none.
+        None if db.tree_names().iter().any(|name| name.as_ref() == b"places") => 1,
+        None => {
+            db.insert("format", &FORMAT.to_be_bytes()).map_err(io::Error::from)?;
+            FORMAT
+        }
+    };
+    match found {
+        FORMAT => Ok(()),
+        found => Err(io::Error::new(io::ErrorKind::InvalidData, OtherFormat { found })),
     }
-    Ok(newest)
+}
+
+fn is_other_format(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<OtherFormat>())
+}
+
+fn number_of(bytes: &[u8]) -> io::Result<u32> {
+    let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, "a number of history of a wrong length");
+    bytes.try_into().map(u32::from_be_bytes).map_err(wrong)
 }
 
 fn encode_newest(newest: &Newest) -> Vec<u8> {
@@ -269,18 +290,9 @@ fn known(full: &sled::Tree) -> io::Result<BTreeMap<u32, Newest>> {
     let mut known = BTreeMap::new();
     for item in full.iter() {
         let (number, newest) = item.map_err(io::Error::from)?;
-        let newest =
-            newest.chunks(12).map(|row| Ok((shard_of(row)?, index_of(row)?))).collect::<io::Result<Newest>>()?;
-        known.insert(shard_of(&number)?, newest);
+        known.insert(number_of(&number)?, newest.chunks(12).map(split_key).collect::<io::Result<Newest>>()?);
     }
     Ok(known)
-}
-
-fn index_of(key: &[u8]) -> io::Result<u64> {
-    key.get(4..)
-        .and_then(|tail| tail.try_into().ok())
-        .map(u64::from_be_bytes)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "history key of a wrong length"))
 }
 
 impl RecordStore for SledStore {
@@ -288,16 +300,19 @@ impl RecordStore for SledStore {
         self.write(|opened| opened.put(records))
     }
     fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
-        self.with(|opened| opened.range(shard, from, through, bounds))
+        self.with(|opened| opened.pages.range(shard, from, through, bounds))
     }
     fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
-        self.with(|opened| opened.last_up_to(shard, index))
+        self.with(|opened| opened.pages.last_up_to(shard, index))
     }
     fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>> {
-        self.with(|opened| opened.marks(shard, from, through, max))
+        self.with(|opened| opened.pages.marks(shard, from, through, max))
     }
     fn last_index(&self, shard: u32, index: u64) -> io::Result<Option<u64>> {
-        self.with(|opened| Ok(opened.last_place(shard, index)?.map(|(index, _)| index)))
+        self.with(|opened| opened.pages.last_index(shard, index))
+    }
+    fn unreadable_with(&self, shard: u32, index: u64) -> io::Result<(u64, u64)> {
+        self.with(|opened| opened.pages.unreadable_with(shard, index))
     }
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
         self.write(|opened| opened.remove(shard, from, through, max))
@@ -317,10 +332,11 @@ impl RecordStore for SledStore {
         self.write(Opened::sync)
     }
     fn size(&self) -> u64 {
-        self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.files.size())).unwrap_or(0)
+        self.with(|opened| Ok(opened.db.size_on_disk().map_err(io::Error::from)? + opened.pages.files.size()))
+            .unwrap_or(0)
     }
     fn unfreed(&self) -> u64 {
-        self.with(|opened| Ok(opened.files.unfreed())).unwrap_or(0)
+        self.with(|opened| Ok(opened.pages.files.unfreed())).unwrap_or(0)
     }
     fn is_unopened(&self) -> bool {
         matches!(&*self.read_state(), StoreState::Unopened)
@@ -334,99 +350,17 @@ impl RecordStore for SledStore {
 }
 
 impl Opened {
-    /// After a power cut places may lie here whose records do not: from the newest on they are forgotten, and come again from
-    /// the log.
-    fn drop_lost_tail(&self) -> io::Result<()> {
-        for (shard, mut last) in last_of_shards(&self.places)? {
-            while let Some((found, place)) =
-                self.places.range(key(shard, 0)..=key(shard, last)).next_back().transpose().map_err(io::Error::from)?
-            {
-                match Place::decode(&place).and_then(|place| self.files.read(place)) {
-                    Err(lost) if lost.kind() == io::ErrorKind::InvalidData => {
-                        tracing::warn!(shard, %lost, "a record of history was lost with its file's tail");
-                    }
-                    read => {
-                        read?;
-                        break;
-                    }
-                }
-                last = index_of(&found)?;
-                self.places.remove(found).map_err(io::Error::from)?;
-            }
-        }
-        Ok(())
-    }
-
     fn put(&self, records: &[Stored]) -> io::Result<()> {
-        let appended = self.files.append(records)?;
-        for (record, place) in records.iter().zip(appended.places) {
-            self.places.insert(key(record.shard, record.index), &place.encode()).map_err(io::Error::from)?;
-        }
-        if let Some((number, newest)) = appended.sealed {
+        if let Some((number, newest)) = self.pages.put(records)? {
             self.full.insert(number.to_be_bytes(), encode_newest(&newest)).map_err(io::Error::from)?;
         }
         Ok(())
     }
 
-    fn record(&self, place: &[u8]) -> io::Result<Bytes> {
-        self.files.read(Place::decode(place)?)
-    }
-
-    fn range(&self, shard: u32, from: u64, through: u64, bounds: PageBounds) -> io::Result<Vec<(u64, Bytes)>> {
-        let mut out = Vec::new();
-        let mut bytes = 0;
-        if from > through {
-            return Ok(out);
-        }
-        for item in self.places.range(key(shard, from)..=key(shard, through)) {
-            if out.len() >= bounds.records || (bytes >= bounds.bytes && !out.is_empty()) {
-                break;
-            }
-            let (key, place) = item.map_err(io::Error::from)?;
-            let record = self.record(&place)?;
-            bytes += record.len();
-            out.push((index_of(&key)?, record));
-        }
-        Ok(out)
-    }
-
-    fn marks(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<Vec<Mark>> {
-        if from > through {
-            return Ok(Vec::new());
-        }
-        let range = self.places.range(key(shard, from)..=key(shard, through)).take(max);
-        let mark = |item: sled::Result<(sled::IVec, sled::IVec)>| {
-            let (key, place) = item.map_err(io::Error::from)?;
-            Ok(Place::decode(&place)?.mark(index_of(&key)?))
-        };
-        range.map(mark).collect()
-    }
-
-    fn last_place(&self, shard: u32, index: u64) -> io::Result<Option<(u64, sled::IVec)>> {
-        let found = self.places.range(key(shard, 0)..=key(shard, index)).next_back();
-        let Some((key, place)) = found.transpose().map_err(io::Error::from)? else { return Ok(None) };
-        Ok(Some((index_of(&key)?, place)))
-    }
-
-    fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>> {
-        let Some((index, place)) = self.last_place(shard, index)? else { return Ok(None) };
-        Ok(Some((index, self.record(&place)?)))
-    }
-
     fn remove(&self, shard: u32, from: u64, through: u64, max: usize) -> io::Result<usize> {
-        if from > through {
-            return Ok(0);
-        }
-        let mut removed = 0;
-        for item in self.places.range(key(shard, from)..=key(shard, through)).keys().take(max) {
-            if let Some(place) = self.places.remove(item.map_err(io::Error::from)?).map_err(io::Error::from)? {
-                // One of a wrong form takes no room that is known.
-                Place::decode(&place).into_iter().for_each(|place| self.files.removed(place));
-            }
-            removed += 1;
-        }
+        let removed = self.pages.remove(shard, from, through, max)?;
         if from == 0 && removed < max {
-            for number in self.files.drop_below(shard, through.saturating_add(1))? {
+            for number in self.pages.files.drop_below(shard, through.saturating_add(1))? {
                 self.full.remove(number.to_be_bytes()).map_err(io::Error::from)?;
             }
         }
@@ -437,9 +371,7 @@ impl Opened {
         let mut out = Vec::new();
         for item in self.notes.iter() {
             let (key, note) = item.map_err(io::Error::from)?;
-            let shard = key.as_ref().try_into().map(u32::from_be_bytes);
-            let shard = shard.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "history note of a wrong key"))?;
-            out.push((shard, note.to_vec()));
+            out.push((number_of(&key)?, note.to_vec()));
         }
         Ok(out)
     }
@@ -452,17 +384,98 @@ impl Opened {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.files.sync()?;
+        self.pages.files.sync()?;
         self.db.flush().map_err(io::Error::from)?;
         self.file.sync_data()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::history::tests::{KEEP, chain_of};
     use crate::history::{Gap, backfill};
+
+    /// The store that lies in a history's directory.
+    pub(in crate::history) fn store_in(dir: &Path) -> Arc<dyn RecordStore> {
+        Arc::new(SledStore::open(&dir.join(DIR)).expect("opens"))
+    }
+
+    #[test]
+    fn retention_drops_pages_and_a_part_of_the_last_and_files_when_no_page_is_left_in_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let chain = chain_of(1, 400);
+        let entries = |store: &SledStore| {
+            let pages = store.with(|opened| Ok(opened.db.open_tree("pages").map_err(io::Error::from)?.len()));
+            pages.expect("open")
+        };
+        let files = || std::fs::read_dir(dir.path().join("sled/records")).expect("readable").count();
+        // Stamps are 1,000 ms apart; each run writes a file of its own.
+        let keep = Retention { keep: std::time::Duration::from_secs(230), bytes_max: u64::MAX };
+        let mut through = 0;
+        for run in 1..=2 {
+            let store = Arc::new(SledStore::open(&dir.path().join(DIR)).expect("opens"));
+            let history = KeptHistory::unwritten(store.clone(), keep);
+            history.begin(1, through, chain.chains[through as usize]);
+            for _ in 0..2 {
+                chain.append(&history, 1, through + 1..=through + 100);
+                history.write_now();
+                through += 100;
+            }
+            assert_eq!((entries(&store), files()), (2 * run, run), "one entry for all that was written at once");
+            store.sync().expect("durable");
+            store.close();
+        }
+        let store = Arc::new(SledStore::open(&dir.path().join(DIR)).expect("opens"));
+        let history = KeptHistory::unwritten(store.clone(), keep);
+        history.begin(1, 400, chain.chains[400]);
+        history.retain().expect("readable");
+        assert_eq!((history.coverage(1).oldest, entries(&store), files()), (170, 3, 2));
+        let all = PageBounds { records: 1_000, bytes: usize::MAX };
+        assert_eq!(history.read(1, 170, all).expect("here").records, chain.from(170, 400));
+        assert!(store.unfreed() > 0);
+        history.give_up_below(1, 201);
+        assert_eq!(entries(&store), 2);
+        assert_eq!(history.read(1, 201, all).expect("here").records, chain.from(201, 400));
+        history.give_up_below(1, 401);
+        assert_eq!((entries(&store), files(), store.unfreed()), (0, 0, 0));
+        store.close();
+    }
+
+    #[test]
+    fn a_store_of_another_format_is_moved_aside_and_fetched_from_peers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let index = dir.path().join(DIR).join("index");
+        let first = sled::open(&index).expect("new");
+        first.open_tree("places").expect("new").insert(key(1, 5), &[0; 16]).expect("written");
+        first.flush().expect("written");
+        drop(first);
+        let why = SledStore::open(&dir.path().join(DIR)).err().expect("of another format");
+        assert_eq!(why.to_string(), "the history store has format 1, and this build reads format 2");
+
+        let chain = chain_of(1, 30);
+        let history = SledHistory.open(dir.path(), KEEP).expect("a fresh one");
+        history.begin(1, 20, chain.chains[20]);
+        chain.append(&*history, 1, 21..=30);
+        assert!(dir.path().join("sled.other-format-1").exists() && !dir.path().join("sled.damaged-1").exists());
+        history.fill(1, &chain.from(1, 20), 20).expect("a peer has it");
+        let all = PageBounds { records: 100, bytes: usize::MAX };
+        assert_eq!(history.read(1, 1, all).expect("here").records, chain.records);
+        history.close();
+        // What this build wrote it reads.
+        let again = SledHistory.open(dir.path(), KEEP).expect("again");
+        again.begin(1, 30, chain.chains[30]);
+        assert_eq!(again.read(1, 1, all).expect("here").records, chain.records);
+        assert!(!dir.path().join("sled.other-format-2").exists());
+        again.close();
+        // A later format is not this build's either.
+        let later = sled::open(&index).expect("opens");
+        later.insert("format", &9u32.to_be_bytes()).expect("written");
+        later.flush().expect("written");
+        drop(later);
+        let why = SledStore::open(&dir.path().join(DIR)).err().expect("of another format");
+        assert!(is_other_format(&why), "{why}");
+    }
 
     #[test]
     fn a_damaged_directory_is_moved_aside_and_history_starts_anew() {

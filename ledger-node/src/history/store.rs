@@ -67,7 +67,8 @@ pub trait RecordStore: Send + Sync + 'static {
     /// # Errors
     /// As the store says.
     fn last_up_to(&self, shard: u32, index: u64) -> io::Result<Option<(u64, Bytes)>>;
-    /// Which records lie there with `from <= index <= through`, ascending, at most `max`; without reading them.
+    /// Which records lie there with `from <= index <= through`, ascending, at most `max`; without reading them. Of those that cannot
+    /// even be named the first and the last index stand for all, with a length and a checksum that no record has.
     ///
     /// # Errors
     /// As the store says.
@@ -77,6 +78,13 @@ pub trait RecordStore: Send + Sync + 'static {
     /// # Errors
     /// As the store says.
     fn last_index(&self, shard: u32, index: u64) -> io::Result<Option<u64>>;
+    /// When the record at an index cannot be read: the first and the last index of those that cannot be read together with it.
+    ///
+    /// # Errors
+    /// As the store says.
+    fn unreadable_with(&self, _shard: u32, index: u64) -> io::Result<(u64, u64)> {
+        Ok((index, index))
+    }
     /// Removes up to `max` records with `from <= index <= through`; answers how many.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ use super::kept::{Kept, KeptHistory};
 use super::store::Ready;
 use super::{Gap, PageBounds};
 use crate::limits::{
-    HISTORY_GATHER, HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_BYTES, HISTORY_RETAIN_EVERY,
-    HISTORY_RETAIN_RECORDS_MAX, HISTORY_RETAIN_STEP, HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
+    HISTORY_GATHER, HISTORY_GATHER_BYTES, HISTORY_READ_TRIES, HISTORY_RETAIN_BATCH, HISTORY_RETAIN_BYTES,
+    HISTORY_RETAIN_EVERY, HISTORY_RETAIN_RECORDS_MAX, HISTORY_RETAIN_STEP, HISTORY_SYNC_BYTES, HISTORY_SYNC_EVERY,
 };
 
 /// Starts the thread; it ends with [`super::History::close`].
@@ -25,6 +25,8 @@ pub(super) fn spawn(history: Arc<KeptHistory>) -> io::Result<()> {
 
 struct Writer {
     history: Arc<KeptHistory>,
+    /// The next batch begins with this shard: one after the other, so that all that gathered of a shard is on few pages.
+    turn: u32,
     unsynced: usize,
     synced_at: Instant,
     retained_at: Instant,
@@ -33,13 +35,13 @@ struct Writer {
 impl Writer {
     fn new(history: Arc<KeptHistory>) -> Self {
         let now = Instant::now();
-        Self { history, unsynced: 0, synced_at: now, retained_at: now }
+        Self { history, turn: 0, unsynced: 0, synced_at: now, retained_at: now }
     }
 
     fn run(mut self) {
         loop {
             let stopping = self.wait_for_work();
-            self.write_all();
+            self.write_waiting();
             self.sync_if_due(stopping);
             if stopping {
                 break;
@@ -61,6 +63,9 @@ impl Writer {
             if state.stopping || state.sync_wanted {
                 return state.stopping;
             }
+            if state.backlog_bytes >= HISTORY_GATHER_BYTES && !history.is_unopened() {
+                return false;
+            }
             if state.backlog_bytes > 0 && !history.is_unopened() {
                 // Let more gather: nobody waits for history.
                 state = history.work.wait_timeout(state, HISTORY_GATHER).unwrap_or_else(PoisonError::into_inner).0;
@@ -79,16 +84,18 @@ impl Writer {
         }
     }
 
-    fn write_all(&mut self) {
+    /// Writes what waits now. What comes meanwhile gathers for the next turn, unless it is much or somebody waits for it.
+    fn write_waiting(&mut self) {
         let history = self.history.clone();
         if history.is_unopened() || history.lock().failed.is_some() {
             return;
         }
+        let mut left = history.lock().backlog_bytes;
         loop {
             let writing = history.writing();
             let taken = {
                 let mut state = history.lock();
-                history.save_notes(&mut state).map(|()| KeptHistory::next_batch(&state))
+                history.save_notes(&mut state).map(|()| KeptHistory::next_batch(&state, self.turn))
             };
             let (batch, through) = match taken {
                 Ok((batch, _)) if batch.is_empty() => return,
@@ -96,18 +103,24 @@ impl Writer {
                 Err(error) => return self.fail(&error),
             };
             let bytes: usize = batch.iter().map(|record| record.bytes.len()).sum();
-            match history.store.put(&batch) {
+            let more = match history.store.put(&batch) {
                 Ok(()) => {
                     let mut state = history.lock();
                     KeptHistory::batch_written(&mut state, &through);
                     state.failed = None;
+                    state.sync_wanted || state.stopping || state.backlog_bytes >= HISTORY_GATHER_BYTES
                 }
                 Err(error) => return self.fail(&error),
-            }
+            };
             self.unsynced += bytes;
+            self.turn = through.last().map_or(0, |(shard, _)| *shard);
             drop(writing);
             if self.unsynced >= HISTORY_SYNC_BYTES {
                 self.sync();
+            }
+            left = left.saturating_sub(bytes);
+            if left == 0 && !more {
+                return;
             }
         }
     }
