@@ -33,6 +33,8 @@ pub mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
+#[cfg(test)]
+mod year_tests;
 
 use std::io;
 use std::path::Path;

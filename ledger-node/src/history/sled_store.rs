@@ -30,6 +30,12 @@ pub struct SledHistory;
 /// The directory's name below the one given.
 const DIR: &str = "sled";
 
+/// The store alone, for tests that write when they want.
+#[cfg(test)]
+pub(super) fn open_store(dir: &Path) -> io::Result<Arc<dyn RecordStore>> {
+    Ok(Arc::new(SledStore::open(&dir.join(DIR))?))
+}
+
 impl HistoryFactory for SledHistory {
     fn open(&self, dir: &Path, keep: Retention) -> io::Result<Arc<dyn History>> {
         let home = dir.join(DIR);
