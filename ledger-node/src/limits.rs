@@ -174,6 +174,10 @@ pub const HISTORY_RETAIN_RECORDS_MAX: usize = 65_536;
 pub const HISTORY_RETAIN_STEP: usize = 16_384;
 /// ... and bytes of them: a file's worth.
 pub const HISTORY_RETAIN_BYTES: usize = HISTORY_FILE_BYTES;
+/// The rate at which history grows is that of about so long.
+pub const HISTORY_RATE_OVER: Duration = Duration::from_secs(600);
+/// History that grows so slowly that its bytes last longer counts as lasting so long: ten years.
+pub const HISTORY_FITS_MAX: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 /// What an answer between peers may carry (as ledger-raft bounds it).
 pub const PEER_ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How often a gapped node asks its peers.

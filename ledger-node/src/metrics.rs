@@ -227,6 +227,7 @@ impl NodeMetrics {
         self.gauge("holdfast_disk_free_bytes", &[], status.disk_free_bytes as f64);
         self.gauge("holdfast_memory_used_bytes", &[], node.memory.used() as f64);
         self.gauge("holdfast_memory_max_bytes", &[], node.memory.max().unwrap_or_default() as f64);
+        self.gauge("holdfast_history_fits_seconds", &[], status.history_fits_ms as f64 / 1e3);
         self.gauge("holdfast_resident_bytes", &[], status.rss_bytes as f64);
         self.total("holdfast_cpu_milliseconds_total", &[], status.cpu_ms);
         self.gauge("holdfast_meta_apply_halted", &[], f64::from(u8::from(!status.meta_apply_halted.is_empty())));

@@ -194,6 +194,9 @@ impl History for Gated {
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
         self.history.last_up_to(shard, index)
     }
+    fn fits_ms(&self) -> u64 {
+        self.history.fits_ms()
+    }
     fn coverage(&self, shard: u32) -> Coverage {
         self.history.coverage(shard)
     }

@@ -97,6 +97,10 @@ struct NodeDoc {
     log_bytes_max: Option<u64>,
     /// The group with a needed entry in the log's oldest segment; 0 is the meta group.
     log_pinning_group: Option<u32>,
+    /// Ledger time that history reaches back, of the shard of which it is the least.
+    history_kept_ms: Option<u64>,
+    /// For how long `history.bytes_max` lasts at the present rate.
+    history_fits_ms: Option<u64>,
     error: Option<String>,
 }
 
@@ -198,6 +202,8 @@ fn status_document(link: &ClusterLink, answers: Answers) -> StatusDoc {
                     log_live_bytes: None,
                     log_bytes_max: None,
                     log_pinning_group: None,
+                    history_kept_ms: None,
+                    history_fits_ms: None,
                     error: Some(error),
                 });
             }
@@ -265,6 +271,8 @@ fn node_document(node: &NodeLink, status: &v1::NodeStatusResponse) -> NodeDoc {
         log_live_bytes: status.log.map(|log| log.live_bytes),
         log_bytes_max: status.log.map(|log| log.bytes_max),
         log_pinning_group: status.log.and_then(|log| log.pinning_group),
+        history_kept_ms: status.shards.iter().map(|shard| shard.history_kept_ms).min(),
+        history_fits_ms: (status.history_fits_ms > 0).then_some(status.history_fits_ms),
         error: None,
     }
 }
@@ -349,10 +357,23 @@ fn no_quorum(shard: u32, node: u64, status: &v1::ShardStatus) -> String {
     format!("shard {shard} has no quorum ({lasts}, as node {node} says): {missing}")
 }
 
+/// How far history reaches back, and for how long its bytes last at the present rate.
+fn history(kept_ms: Option<u64>, fits_ms: Option<u64>) -> String {
+    let hours = |ms: u64| match ms / 3_600_000 {
+        0..1_000 => format!("{:.1} h", ms as f64 / 3.6e6),
+        _ => "> 1,000 h".to_owned(),
+    };
+    match (kept_ms, fits_ms) {
+        (Some(kept), Some(fits)) => format!("{} kept, {} fit", hours(kept), hours(fits)),
+        (Some(kept), None) => format!("{} kept", hours(kept)),
+        (None, _) => "-".to_owned(),
+    }
+}
+
 fn status_text(status: &StatusDoc) -> String {
     let megabytes = |b: Option<u64>| b.map_or("-".into(), |b| format!("{} MiB", grouped(b >> 20)));
     let nodes = table(
-        ["NODE", "ADDRESS", "STATE", "LEADS", "UPTIME", "CPU", "MEMORY", "LOG", "DISK FREE"],
+        ["NODE", "ADDRESS", "STATE", "LEADS", "UPTIME", "CPU", "MEMORY", "LOG", "HISTORY", "DISK FREE"],
         status.nodes.iter().map(|n| {
             [
                 maybe(n.node.map(|id| id.to_string())),
@@ -363,6 +384,7 @@ fn status_text(status: &StatusDoc) -> String {
                 unit(n.cpu_ms.map_or("-".into(), |ms| format!("{:.1} s", ms as f64 / 1e3))),
                 unit(megabytes(n.rss_bytes)),
                 unit(megabytes(n.log_bytes)),
+                unit(history(n.history_kept_ms, n.history_fits_ms)),
                 unit(megabytes(n.disk_free_bytes)),
             ]
         }),
@@ -460,6 +482,13 @@ pub(super) async fn snapshot(desk: &Desk, args: SnapshotArgs) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn history_is_shown_in_hours_that_are_kept_and_that_fit() {
+        assert_eq!(history(Some(112_320_000), Some(756_000_000)), "31.2 h kept, 210.0 h fit");
+        assert_eq!(history(Some(0), Some(315_360_000_000)), "0.0 h kept, > 1,000 h fit");
+        assert_eq!((history(Some(0), None), history(None, None)), ("0.0 h kept".to_owned(), "-".to_owned()));
+    }
 
     #[test]
     fn one_replica_that_is_cut_off_beside_a_leader_is_no_lost_quorum() {

@@ -23,6 +23,7 @@ use ledger_core::codec;
 use tokio::time::Instant;
 
 use super::fill::Fetch;
+use super::rate::WriteRate;
 use super::recovery::Resume;
 use super::store::{Note, RecordStore, Stored};
 use super::{Coverage, FillError, Gap, History, HistoryError, Page, PageBounds, Retention, writer};
@@ -57,6 +58,7 @@ pub(super) struct State {
     pub(super) sync_wanted: bool,
     pub(super) stopping: bool,
     pub(super) stopped: bool,
+    pub(super) rate: WriteRate,
     /// Why the store cannot be written, if it cannot.
     pub(super) failed: Option<String>,
 }
@@ -509,6 +511,7 @@ impl History for KeptHistory {
         kept.backlog.push_back((index, record.clone()));
         kept.backlog_bytes += record.len();
         state.backlog_bytes += record.len();
+        state.rate.add(record.len());
         if self.inline {
             self.write_inline(state);
         } else if state.backlog_bytes > HISTORY_BACKLOG_BYTES_MAX || state.failed.is_some() {
@@ -566,6 +569,10 @@ impl History for KeptHistory {
 
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
         settled(|| self.last_once(shard, index))
+    }
+
+    fn fits_ms(&self) -> u64 {
+        self.lock().rate.fits_ms(self.keep.bytes_max)
     }
 
     fn coverage(&self, shard: u32) -> Coverage {

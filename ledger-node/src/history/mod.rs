@@ -26,6 +26,7 @@ mod page_index;
 #[cfg(test)]
 mod page_tests;
 mod pages;
+mod rate;
 mod record_files;
 mod recovery;
 pub mod sled_store;
@@ -92,6 +93,9 @@ pub trait History: Send + Sync + 'static {
     /// # Errors
     /// [`HistoryError`]; also when a gap lies between.
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError>;
+    /// For how long its bytes hold all shards' records at the present rate, in milliseconds; at most
+    /// [`crate::limits::HISTORY_FITS_MAX`].
+    fn fits_ms(&self) -> u64;
     /// What is kept of a shard.
     fn coverage(&self, shard: u32) -> Coverage;
     /// Takes records from a peer into the first gap, in order, from [`Coverage::wanted`] on. They are handed out when the gap is closed: when

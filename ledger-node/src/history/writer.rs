@@ -227,6 +227,7 @@ impl KeptHistory {
     /// furthest; of each shard all but the newest. A shard that fails keeps no other from it. As many as one turn may; answers
     /// whether there are more.
     pub(crate) fn retain(&self) -> io::Result<bool> {
+        self.lock().rate.look();
         let shards: Vec<(u32, u64)> =
             self.lock().shards.iter().map(|(&shard, kept)| (shard, kept.note.oldest)).collect();
         let mut left = HISTORY_RETAIN_RECORDS_MAX;

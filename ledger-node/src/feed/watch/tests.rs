@@ -286,6 +286,9 @@ impl History for SlowHistory {
     fn last_up_to(&self, shard: u32, index: u64) -> Result<Option<(u64, Bytes)>, HistoryError> {
         self.kept.last_up_to(shard, index)
     }
+    fn fits_ms(&self) -> u64 {
+        self.kept.fits_ms()
+    }
     fn coverage(&self, shard: u32) -> crate::history::Coverage {
         self.kept.coverage(shard)
     }
