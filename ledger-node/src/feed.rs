@@ -9,16 +9,18 @@
 pub mod changes;
 pub mod cursor;
 pub mod decoded;
+pub mod distance;
 pub mod pace;
 pub mod watch;
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ledger_core::{LedgerTime, Position, codec};
 
 use decoded::DecodedRecords;
+use distance::WatchPositions;
 
 use crate::history::{Page, PageBounds};
 use crate::limits::{FEED_RING_BYTES, FEED_RING_RECORDS};
@@ -29,6 +31,7 @@ pub struct FeedRing {
     bytes_max: usize,
     inner: Mutex<Inner>,
     decoded: DecodedRecords,
+    positions: Arc<WatchPositions>,
     /// Index and time of the last applied entry; watchers wait on it.
     reached: tokio::sync::watch::Sender<Reached>,
 }
@@ -84,6 +87,7 @@ impl FeedRing {
             bytes_max,
             inner,
             decoded: DecodedRecords::default(),
+            positions: Arc::default(),
             reached: tokio::sync::watch::Sender::default(),
         }
     }
@@ -96,6 +100,11 @@ impl FeedRing {
     /// Records that its watchers deliver now.
     pub fn decoded(&self) -> &DecodedRecords {
         &self.decoded
+    }
+
+    /// Where its watches are.
+    pub fn positions(&self) -> &Arc<WatchPositions> {
+        &self.positions
     }
 
     /// An entry was applied: its record if something changed, and the ledger time it reached.

@@ -178,6 +178,10 @@ pub const HISTORY_RETAIN_BYTES: usize = HISTORY_FILE_BYTES;
 pub const HISTORY_RATE_OVER: Duration = Duration::from_secs(600);
 /// History that grows so slowly that its bytes last longer counts as lasting so long: ten years.
 pub const HISTORY_FITS_MAX: Duration = Duration::from_secs(3_650 * 24 * 3_600);
+/// A watch whose next change is among so much of what is kept, from the oldest on, may be cut off.
+pub const WATCH_NEAR_OLDEST_PERCENT: u64 = 10;
+/// ... which the log says again so often.
+pub const WATCH_NEAR_LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// What an answer between peers may carry (as ledger-raft bounds it).
 pub const PEER_ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How often a gapped node asks its peers.

@@ -19,6 +19,7 @@ use service::port::{CloseReason, PortGate};
 
 use crate::digest::DigestCounts;
 use crate::door::Answer;
+use crate::feed::distance::WatchDistance;
 use crate::node::{Node, NodeState};
 
 /// Buckets of latencies, in seconds: fine around what is promised.
@@ -354,6 +355,8 @@ impl NodeMetrics {
         self.gauge("holdfast_history_backlog_bytes", &labels, history.backlog_bytes as f64);
         self.gauge("holdfast_history_gapped", &labels, f64::from(u8::from(history.is_gapped())));
         self.gauge("holdfast_history_kept_seconds", &labels, history.kept_ms as f64 / 1e3);
+        let left = WatchDistance::of(shard.feed(), &history).map_or(history.kept_ms, |distance| distance.left_ms);
+        self.gauge("holdfast_watch_history_left_seconds", &labels, left as f64 / 1e3);
         self.gauge("holdfast_feed_watchers", &labels, shard.feed().watchers() as f64);
     }
 }

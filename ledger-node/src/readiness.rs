@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ledger_raft::{GroupStatus, RaftTuning, Role, Twin};
 
+use crate::feed::distance::WatchDistance;
 use crate::limits::READY_AGE_MAX;
 use crate::node::{Node, NodeState, lock};
 use crate::shard::Shard;
@@ -164,6 +165,8 @@ fn shard_checks(shard: &Shard, tuning: &RaftTuning, out: &mut Vec<Check>) {
         (false, false) => None,
     };
     out.push(warning(name("history"), history.map(str::to_owned)));
+    let distance = WatchDistance::of(shard.feed(), &kept);
+    out.push(warning(name("watches"), distance.and_then(|distance| distance.warning())));
     out.push(warning(name("memory"), shard.state().memory.warning()));
 }
 

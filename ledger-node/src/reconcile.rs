@@ -14,6 +14,7 @@ use ledger_raft::{GroupId, NoQuorum, NodeId, Role};
 use tokio::time::Instant;
 
 use crate::door::Pump;
+use crate::feed::distance::WatchDistance;
 use crate::history::backfill;
 use crate::limits;
 use crate::memory::ReplicaMemory;
@@ -317,11 +318,18 @@ pub(crate) fn spawn_tasks(node: &Arc<Node>, shard: &Arc<Shard>) {
 async fn keep_history(node: Arc<Node>, shard: Arc<Shard>, stop: tokio_util::sync::CancellationToken) {
     let mut turn = 0;
     let mut refusals = backfill::Refusals::default();
+    let mut near_logged: Option<tokio::time::Instant> = None;
     loop {
         let kept = shard.history().coverage(shard.id());
         let applied = shard.state().applied.borrow().position.index;
         let patience = applied.saturating_sub(limits::HISTORY_BACKLOG_ENTRIES_MAX);
         shard.group().hold_purge_above(kept.durable.max(patience));
+        if let Some(why) = WatchDistance::of(shard.feed(), &kept).and_then(|distance| distance.warning())
+            && near_logged.is_none_or(|logged| logged.elapsed() >= limits::WATCH_NEAR_LOGGED_EVERY)
+        {
+            tracing::warn!(shard = shard.id(), why, "a watch may be cut off by retention");
+            near_logged = Some(tokio::time::Instant::now());
+        }
         // A store that could not be opened takes nothing, and may hold what seems to be missing.
         if kept.is_gapped() && !kept.unopened {
             backfill_once(&node, &shard, turn, &mut refusals).await;

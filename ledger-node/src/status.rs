@@ -9,6 +9,7 @@ use ledger_core::types::LedgerTime;
 use ledger_proto::v1;
 use ledger_raft::{MissingVoter, NodeId, Role};
 
+use crate::feed::distance::WatchDistance;
 use crate::limits;
 use crate::meta::{META_GROUP, MemberEntry, Placement};
 use crate::node::{AdminError, Node, lock};
@@ -184,6 +185,7 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         history_index: kept.written,
         history_gapped: kept.is_gapped(),
         history_kept_ms: kept.kept_ms,
+        watch_history_left_ms: WatchDistance::of(shard.feed(), &kept).map(|distance| distance.left_ms),
         diverged: node.digest_counts.diverged(shard),
         apply_halted: status.apply_halted.unwrap_or_default(),
         entries_refused: status.entries_refused,

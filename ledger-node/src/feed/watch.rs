@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::changes::concerns_product;
 use super::cursor::{Cursor, CursorError, Place};
 use super::decoded::Decoded;
+use super::distance::WatchPosition;
 use super::pace::ReadPace;
 use super::{FeedRing, Reached};
 use crate::history::kept::chain_behind;
@@ -182,6 +183,8 @@ struct Track {
     read_to: u64,
     /// The last record that was found to continue the one before, if one was.
     last: Option<u64>,
+    /// Where that is, for whoever looks how far it is from the oldest record.
+    position: WatchPosition,
     /// The chain value that the next record to be looked at must continue, if it is known.
     chain: Option<u128>,
     /// Nothing was read yet of a watch that begins at the oldest record, whichever that is then.
@@ -355,9 +358,10 @@ fn oldest(feed: &ShardFeed, shard: u32) -> Place {
 
 impl Track {
     fn new(feed: ShardFeed, place: Place, at_oldest: bool) -> Self {
-        let reached = feed.ring.reached();
+        let (reached, position) = (feed.ring.reached(), feed.ring.positions().begin());
         Self {
             feed,
+            position,
             reached,
             place,
             delivered: place,
@@ -474,6 +478,7 @@ impl Track {
             return Err(WatchError::Diverged { shard, index });
         }
         (self.chain, self.last, self.at_oldest) = (Some(decoded.chain), Some(index), false);
+        self.position.set(decoded.record.time);
         Ok(decoded)
     }
 

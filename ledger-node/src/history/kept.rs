@@ -85,6 +85,8 @@ pub(super) struct Kept {
     pub(super) began: Option<(u64, u128)>,
     /// See [`Coverage::kept_ms`].
     pub(super) kept_ms: u64,
+    /// See [`Coverage::oldest_ms`].
+    pub(super) oldest_ms: u64,
 }
 
 impl Kept {
@@ -588,6 +590,7 @@ impl History for KeptHistory {
             wanted: kept.wanted(),
             backlog_bytes: kept.backlog_bytes,
             kept_ms: kept.kept_ms,
+            oldest_ms: kept.oldest_ms,
             unopened,
         }
     }

@@ -162,6 +162,8 @@ pub struct Coverage {
     pub backlog_bytes: usize,
     /// Ledger time from the oldest record to the newest, milliseconds, when retention looked last.
     pub kept_ms: u64,
+    /// Ledger time of the oldest record then, milliseconds; zero: not known.
+    pub oldest_ms: u64,
     /// The store could not be opened yet: what lies in it is not known.
     pub unopened: bool,
 }

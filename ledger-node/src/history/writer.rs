@@ -324,7 +324,7 @@ impl KeptHistory {
         let newest = oldest.and_then(|_| self.time_of(self.store.last_up_to(shard, u64::MAX).ok()?));
         let kept_ms = newest.zip(oldest).map_or(0, |(newest, oldest)| newest.saturating_sub(oldest));
         if let Some(kept) = self.lock().shards.get_mut(&shard) {
-            kept.kept_ms = kept_ms;
+            (kept.kept_ms, kept.oldest_ms) = (kept_ms, newest.zip(oldest).map_or(0, |(_, oldest)| oldest));
         }
     }
 

@@ -6,6 +6,7 @@ use ledger_core::types::Policy;
 use ledger_core::{Command, Entry, Ledger};
 
 use super::*;
+use crate::feed::distance::WatchDistance;
 use crate::history::memory::MemoryStore;
 use crate::history::tests::{Chain, KEEP, chain_of, entry_of};
 use crate::history::{KeptHistory, Retention};
@@ -79,6 +80,42 @@ async fn a_cursor_below_what_is_kept_is_too_old_and_names_the_oldest() {
     assert!(matches!(refused, Err(WatchError::TooOld { oldest: 70, .. })), "{refused:?}");
     let seen = indexes(&mut begin(&feed, &at(70)).expect("kept"), 100).await;
     assert_eq!(seen.first(), Some(&70));
+}
+
+#[tokio::test]
+async fn a_watch_that_stands_still_is_warned_of_before_retention_ends_it() {
+    let chain = chain_of(1, 300);
+    let keep = Retention { keep: Duration::from_secs(100), bytes_max: u64::MAX };
+    let (feed, history) = shard(keep, 1_000);
+    publish(&feed, &chain, 1..=150);
+    history.retain().expect("memory");
+    let distance = || WatchDistance::of(&feed.ring, &history.coverage(1));
+    let warned = || distance().and_then(|distance| distance.warning()).is_some();
+    let mut watcher = begin(&feed, &at(50)).expect("kept");
+    assert_eq!(distance(), None, "it has read nothing");
+    indexes(&mut watcher, 150).await;
+    // Stamps are 1,000 ms apart, and 100 s are kept: from 50 on.
+    assert_eq!((distance().expect("a watch").left_ms, warned()), (100_000, false));
+    let grows = |from, through| {
+        publish(&feed, &chain, from..=through);
+        history.retain().expect("memory");
+        (distance().expect("a watch").left_ms, warned())
+    };
+    assert_eq!(grows(151, 240), (10_000, false));
+    assert_eq!(grows(241, 241), (9_000, true), "within the oldest tenth");
+    assert_eq!(grows(242, 251), (0, true), "it may be cut off now");
+    let other = begin(&feed, &at(151)).expect("kept");
+    drop(other);
+    assert!(warned(), "one that ends is not one that went on");
+    let mut frame = watcher.next().await;
+    while let Ok(Frame { changes, .. }) = &frame
+        && changes.last().is_none_or(|change| change.position.index < 251)
+    {
+        frame = watcher.next().await;
+    }
+    assert!(frame.is_ok() && !warned(), "it went on: {frame:?}");
+    drop(watcher);
+    assert_eq!(distance(), None);
 }
 
 #[tokio::test]
