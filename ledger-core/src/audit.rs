@@ -1,19 +1,21 @@
 //! The audit: every invariant recomputed from the primary records and compared with what is derived.
 //!
-//! **Owns** the second count. **Must never** use a derived sum to check itself. **Read next**: the tests.
+//! **What it is.** Two audits. The one here looks at a state where it stands, with every index and queue, and takes memory in proportion:
+//! for small ledgers and tests. The one in [`frozen`] goes over a frozen view of any size in bounded memory.
+//! **Owns** the second count. **Must never** use a derived sum to check itself. **Read next**: [`frozen`].
+
+mod findings;
+pub(crate) mod frozen;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::order::{Ending, Payment, PaymentState, Phase, Step};
 use crate::outcome::Status;
 use crate::state::State;
 use crate::state::ids::Found;
-use crate::state::orders::{Order, Standing};
-use crate::state::records::{NONE, Reservation};
-use crate::view::{Audit, Finding};
-
-/// Findings told at most: a broken ledger has many, and the first ones tell why.
-const FINDINGS_MAX: usize = 100;
+use crate::state::records::NONE;
+use crate::view::Audit;
+use findings::Findings;
 
 /// What the records say.
 #[derive(Default)]
@@ -35,12 +37,12 @@ struct Recount {
 
 struct Auditing<'a> {
     state: &'a State,
-    findings: Vec<Finding>,
+    findings: Findings,
 }
 
 impl State {
     pub(crate) fn audit(&self) -> Audit {
-        let mut auditing = Auditing { state: self, findings: Vec::new() };
+        let mut auditing = Auditing { state: self, findings: Findings::default() };
         let recount = auditing.recount();
         auditing.offers(&recount);
         auditing.products();
@@ -49,16 +51,13 @@ impl State {
         auditing.memory(&recount);
         auditing.indexes();
         auditing.orders();
-        Audit { totals: self.totals(), findings: auditing.findings }
+        Audit { totals: self.totals(), findings: auditing.findings.into_vec() }
     }
 }
 
 impl Auditing<'_> {
     fn expect<T: PartialEq + std::fmt::Debug>(&mut self, invariant: &'static str, what: &str, kept: T, counted: T) {
-        if kept != counted && self.findings.len() < FINDINGS_MAX {
-            let what = format!("{what}: kept {kept:?}, counted {counted:?}");
-            self.findings.push(Finding { invariant, what });
-        }
+        self.findings.expect(invariant, || what.to_owned(), kept, counted);
     }
 
     fn recount(&mut self) -> Recount {
@@ -254,68 +253,17 @@ impl Auditing<'_> {
         let mut linked = 0;
         for (at, order) in s.orders.records.iter() {
             let id = order.id();
-            let cold = order.cold();
             self.expect("orders", &format!("place of {id}"), s.order_of(id), Some(at));
             let known = |place: u32| s.reservations.try_get(place).filter(|_| place != NONE);
             let (own, other) = (known(order.reservation), known(order.linked));
             linked += usize::from(other.is_some());
-            self.expect("orders", &format!("{id} is a stray"), own.is_none(), order.is_stray());
-            for (r, id) in own.map(|r| (r, id)).into_iter().chain(other.zip(cold.linked)) {
-                self.expect("orders", &format!("reservation of {id}"), (r.id(), r.order), (id, at));
-            }
-            let phase = order.phase();
-            let held = own.is_some_and(|r| r.is_held());
-            self.expect("orders", &format!("{id} is {phase:?} and holds"), held, phase.holds());
-            let (step, works) = (order.step(), order.standing != Standing::Idle);
-            self.expect("orders", &format!("{id} is {phase:?} with {step:?} to do, in a queue"), works, step.is_some());
-            let late = order.standing == Standing::Late && !held;
-            self.expect("orders", &format!("{id} is late and holds nothing"), late, false);
-            let leased = order.standing == Standing::Leased;
-            self.expect("orders", &format!("{id} has a worker"), cold.worker.is_some(), leased);
-            self.expect("orders", &format!("{id} has a reason"), cold.parked.is_some(), phase == Phase::Parked);
-            let sealed = !cold.payment.as_bytes().is_empty() || !cold.contact.as_bytes().is_empty();
-            self.expect("orders", &format!("{id} is done and sealed"), order.is_finished() && sealed, false);
-            self.money(order, own, other);
+            orders::check(&mut self.findings, at, order, own, other);
         }
         let belonging = s.reservations.iter().filter(|(_, r)| r.order != NONE).count();
         let own = s.orders.records.len() - s.orders.queues.strays.len();
         self.expect("orders", "reservations of orders", belonging, own + linked);
         let same = s.orders.queues == s.queues_recounted();
         self.expect("queue", "the queues are what the records say", same, true);
-    }
-
-    /// Money kept is money for which something was sold, and what is owed is work.
-    fn money(&mut self, order: &Order, own: Option<&Reservation>, linked: Option<&Reservation>) {
-        let (id, phase, cold) = (order.id(), order.phase(), order.cold());
-        let of = |state: PaymentState| cold.payments.iter().filter(|p| p.state == state).count();
-        let kept = of(PaymentState::Kept);
-        self.expect("money", &format!("{id} keeps one payment at most"), kept > 1, false);
-        let sold = [own, linked].into_iter().flatten().filter(|r| r.status == Some(Status::Confirmed)).count();
-        self.expect("money", &format!("{id} is sold twice"), sold > 1, false);
-        let gone = cold.linked.is_some() && linked.is_none();
-        self.expect("money", &format!("{id} keeps money and sold nothing"), kept > 0 && sold == 0 && !gone, false);
-        let phase_then = if phase == Phase::Parked { order.parked_from } else { Some(phase) };
-        let pays = match phase_then {
-            Some(Phase::Sold) => true,
-            Some(Phase::Done) => order.ending == Ending::Sold,
-            _ => false,
-        };
-        self.expect("money", &format!("{id} is {phase:?} ({:?}) and paid for", order.ending), kept > 0, pays);
-        // Whatever was sold was paid for, or its money goes or went back, or an operator closed it.
-        let returned = of(PaymentState::RefundDue) + of(PaymentState::Refunded) + of(PaymentState::Closed);
-        self.expect("money", &format!("{id} is sold for nothing"), sold > 0 && kept + returned == 0, false);
-        let owed = of(PaymentState::RefundDue) > 0;
-        let to_do = matches!(order.step(), Some(Step::Refund | Step::Pay)) || phase == Phase::Parked;
-        self.expect("money", &format!("{id} owes and nobody is to give it back"), owed && !to_do, false);
-        self.expect("money", &format!("{id} is RefundDue and owes"), phase == Phase::RefundDue && !owed, false);
-        let mut ids: Vec<_> = cold.payments.iter().map(|p| p.id.as_str()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        self.expect("money", &format!("payments of {id}, each once"), ids.len(), cold.payments.len());
-        if let Some(amount) = cold.amount {
-            let right = |p: &Payment| p.state != PaymentState::Kept || p.amount == Some(amount);
-            self.expect("money", &format!("{id} keeps its amount"), cold.payments.iter().all(right), true);
-        }
     }
 
     fn indexes(&mut self) {

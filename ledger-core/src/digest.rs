@@ -7,16 +7,16 @@
 
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
-use crate::ledger::Digest;
+use crate::ledger::{Digest, Position};
 use crate::limits;
 use crate::order::{ClientSecret, Money, ParkReason};
 use crate::outcome::Status;
 use crate::state::State;
 use crate::state::offers::OfferSums;
 use crate::state::orders::Order;
-use crate::state::records::{LineRecord, NONE, Offer, Phase, Product, Refused, Reservation};
+use crate::state::records::{Extra, LineRecord, NONE, Offer, Phase, Product, Refused, Reservation};
 use crate::state::references::UsedReference;
-use crate::types::{LimitKey, OfferKey, Policy};
+use crate::types::{LimitKey, OfferKey, Policy, ShardSettings, Slot};
 
 /// The running sum.
 #[derive(Default)]
@@ -152,7 +152,66 @@ fn line_bytes(l: &LineRecord) -> [u8; 16] {
     b
 }
 
-fn canonical_offer(o: &Offer) -> u128 {
+/// A reservation's part of the digest; `extra` is its extra part, if it has one.
+#[inline]
+pub(crate) fn canonical_reservation(r: &Reservation, extra: Option<&Extra>) -> u128 {
+    let flat = flat_bytes(r);
+    let Some(extra) = extra else { return xxh3_128(&flat) };
+    let mut canon = Canon(flat.to_vec());
+    for line in &extra.lines {
+        canon.0.extend_from_slice(&line_bytes(line));
+    }
+    if let Some((replaces, hold_ms)) = extra.extended {
+        canon.n(replaces);
+        canon.n(hold_ms);
+    }
+    for returned in &extra.returns {
+        canon.n(returned.name);
+        canon.n(returned.fingerprint);
+        canon.n(returned.units.into());
+    }
+    xxh3_128(&canon.0)
+}
+
+/// The part of a refusal or fence; `name` is that of an offer that does not exist, if it names one.
+#[inline]
+pub(crate) fn canonical_refused(r: &Refused, name: Option<&OfferKey>) -> u128 {
+    let mut flat = [0; 46];
+    flat[..16].copy_from_slice(&r.id);
+    for (i, n) in [r.fingerprint(), r.at_coarse(), r.detail()].into_iter().enumerate() {
+        flat[16 + 8 * i..24 + 8 * i].copy_from_slice(&n.to_le_bytes());
+    }
+    flat[40] = r.why as u8;
+    flat[41] = r.key_index;
+    if let Some(name) = name {
+        let mut canon = Canon(flat.to_vec());
+        canon.offer_key(name);
+        return canon.hash(Kind::Refused);
+    }
+    flat[42..].copy_from_slice(&r.offer.to_le_bytes());
+    xxh3_128_with_seed(&flat, Kind::Refused as u64)
+}
+
+/// An order's part; `room` is reused for its bytes.
+pub(crate) fn canonical_order(order: &Order, room: &mut Vec<u8>) -> u128 {
+    let mut canon = Canon(std::mem::take(room));
+    canon.0.clear();
+    canon.order(order);
+    let part = canon.hash(Kind::Order);
+    *room = canon.0;
+    part
+}
+
+/// The part of a used reference.
+pub(crate) fn canonical_reference(used: &UsedReference) -> u128 {
+    let mut flat = [0; 16];
+    flat[..8].copy_from_slice(&used.name.to_le_bytes());
+    flat[8..].copy_from_slice(&(u64::from(used.content) | u64::from(used.used_at) << 32).to_le_bytes());
+    xxh3_128_with_seed(&flat, Kind::Reference as u64)
+}
+
+/// An offer's part.
+pub(crate) fn canonical_offer(o: &Offer) -> u128 {
     let mut canon = Canon::default();
     canon.offer_key(&o.key);
     canon.policy(&o.policy);
@@ -167,7 +226,8 @@ fn canonical_offer(o: &Offer) -> u128 {
     canon.hash(Kind::Offer)
 }
 
-fn canonical_product(p: &Product) -> u128 {
+/// A product's part.
+pub(crate) fn canonical_product(p: &Product) -> u128 {
     let mut canon = Canon::default();
     canon.text(p.sku.as_str());
     for n in [p.received, p.adjusted as u64, p.returned, p.ever_sold, p.head.index, p.head.place.into()] {
@@ -180,7 +240,8 @@ fn canonical_product(p: &Product) -> u128 {
     canon.hash(Kind::Product)
 }
 
-fn canonical_kept(text: &LimitKey, offer: u32, units: u64) -> u128 {
+/// The part of what forgotten reservations bought under a key in an offer.
+pub(crate) fn canonical_kept(text: &LimitKey, offer: u32, units: u64) -> u128 {
     if units == 0 {
         return 0;
     }
@@ -189,6 +250,48 @@ fn canonical_kept(text: &LimitKey, offer: u32, units: u64) -> u128 {
     canon.n(offer.into());
     canon.n(units);
     canon.hash(Kind::Kept)
+}
+
+/// What the digest has of the shard beside its records.
+pub(crate) struct Shard<'a> {
+    pub(crate) position: Position,
+    pub(crate) time: u64,
+    pub(crate) behaviour: u16,
+    pub(crate) chain: u128,
+    pub(crate) generation: u64,
+    pub(crate) ranges: &'a [(Slot, Slot)],
+    pub(crate) settings: &'a ShardSettings,
+    pub(crate) forgotten_below: &'a [u64],
+    pub(crate) reference_seed: u64,
+    /// Counters of orders: sequence, turns, given by class, turn of strays.
+    pub(crate) orders: [u64; 5],
+}
+
+/// The shard's part.
+pub(crate) fn canonical_shard(shard: &Shard<'_>) -> u128 {
+    let mut canon = Canon::default();
+    let p = shard.position;
+    for n in [p.incarnation, p.shard.into(), p.term, p.index, shard.time, shard.behaviour.into(), shard.generation] {
+        canon.n(n);
+    }
+    canon.0.extend_from_slice(&shard.chain.to_le_bytes());
+    for &(from, to) in shard.ranges {
+        canon.n(from.get().into());
+        canon.n(to.get().into());
+    }
+    let s = shard.settings;
+    for n in [s.retain_sold_ms, s.retain_ended_ms, s.retain_refused_ms, s.remembered_max] {
+        canon.n(n);
+    }
+    for &below in shard.forgotten_below {
+        canon.n(below);
+    }
+    canon.n(shard.reference_seed);
+    // Absent as long as no order was ever ready.
+    for n in shard.orders.into_iter().filter(|_| shard.orders[0] > 0) {
+        canon.n(n);
+    }
+    canon.hash(Kind::Shard)
 }
 
 impl State {
@@ -202,67 +305,26 @@ impl State {
 
     #[inline]
     fn canonical_reservation(&self, r: &Reservation) -> u128 {
-        let flat = flat_bytes(r);
-        if r.extra == NONE {
-            return xxh3_128(&flat);
-        }
-        let extra = self.extras.get(r.extra);
-        let mut canon = Canon(flat.to_vec());
-        for line in &extra.lines {
-            canon.0.extend_from_slice(&line_bytes(line));
-        }
-        if let Some((replaces, hold_ms)) = extra.extended {
-            canon.n(replaces);
-            canon.n(hold_ms);
-        }
-        for returned in &extra.returns {
-            canon.n(returned.name);
-            canon.n(returned.fingerprint);
-            canon.n(returned.units.into());
-        }
-        xxh3_128(&canon.0)
+        canonical_reservation(r, (r.extra != NONE).then(|| self.extras.get(r.extra)))
     }
 
     /// The same for a refusal or fence.
     pub(crate) fn digest_refused(&mut self, at: u32, present: bool) {
-        let part = self.canonical_refused(self.refused.get(at));
+        let r = self.refused.get(at);
+        let name = r.why.names_unknown().then(|| self.unknown_names.get(r.offer).0.as_ref().expect("present"));
+        let part = canonical_refused(r, name);
         self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
-    }
-
-    #[inline]
-    fn canonical_refused(&self, r: &Refused) -> u128 {
-        let mut flat = [0; 46];
-        flat[..16].copy_from_slice(&r.id);
-        for (i, n) in [r.fingerprint(), r.at_coarse(), r.detail()].into_iter().enumerate() {
-            flat[16 + 8 * i..24 + 8 * i].copy_from_slice(&n.to_le_bytes());
-        }
-        flat[40] = r.why as u8;
-        flat[41] = r.key_index;
-        if r.why.names_unknown() {
-            let mut canon = Canon(flat.to_vec());
-            canon.offer_key(self.unknown_names.get(r.offer).0.as_ref().expect("present"));
-            return canon.hash(Kind::Refused);
-        }
-        flat[42..].copy_from_slice(&r.offer.to_le_bytes());
-        xxh3_128_with_seed(&flat, Kind::Refused as u64)
     }
 
     /// The same for an order.
     pub(crate) fn digest_order(&mut self, at: u32, present: bool) {
-        let mut canon = Canon(std::mem::take(&mut self.digest.order_bytes));
-        canon.0.clear();
-        canon.order(self.orders.get(at));
-        let part = canon.hash(Kind::Order);
-        self.digest.order_bytes = canon.0;
+        let part = canonical_order(self.orders.get(at), &mut self.digest.order_bytes);
         self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
     }
 
     /// The same for a used reference.
     pub(crate) fn digest_reference(&mut self, used: &UsedReference, present: bool) {
-        let mut flat = [0; 16];
-        flat[..8].copy_from_slice(&used.name.to_le_bytes());
-        flat[8..].copy_from_slice(&(u64::from(used.content) | u64::from(used.used_at) << 32).to_le_bytes());
-        let part = xxh3_128_with_seed(&flat, Kind::Reference as u64);
+        let part = canonical_reference(used);
         self.digest.sum = if present { self.digest.sum.wrapping_add(part) } else { self.digest.sum.wrapping_sub(part) };
     }
 
@@ -323,30 +385,18 @@ impl State {
     }
 
     fn shard_part(&self) -> u128 {
-        let mut canon = Canon::default();
-        let p = self.position;
-        for n in [p.incarnation, p.shard.into(), p.term, p.index, self.time, self.behaviour.into(), self.generation] {
-            canon.n(n);
-        }
-        canon.0.extend_from_slice(&self.chain.to_le_bytes());
-        for &(from, to) in &self.ranges {
-            canon.n(from.get().into());
-            canon.n(to.get().into());
-        }
-        let s = &self.settings;
-        for n in [s.retain_sold_ms, s.retain_ended_ms, s.retain_refused_ms, s.remembered_max] {
-            canon.n(n);
-        }
-        for &below in &self.forgotten_below {
-            canon.n(below);
-        }
-        canon.n(self.references.seed);
-        let o = &self.orders;
-        let counters = [o.sequence, o.turns, o.given[0], o.given[1], o.stray_turn];
-        for n in counters.into_iter().filter(|_| o.sequence > 0) {
-            canon.n(n);
-        }
-        canon.hash(Kind::Shard)
+        canonical_shard(&Shard {
+            position: self.position,
+            time: self.time,
+            behaviour: self.behaviour,
+            chain: self.chain,
+            generation: self.generation,
+            ranges: &self.ranges,
+            settings: &self.settings,
+            forgotten_below: &self.forgotten_below,
+            reference_seed: self.references.seed,
+            orders: self.orders.counters(),
+        })
     }
 
     /// The digest now.

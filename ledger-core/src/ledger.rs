@@ -6,6 +6,8 @@ use std::io;
 
 use bytes::Bytes;
 
+pub use crate::audit::frozen::{AuditObserver, AuditView};
+
 use crate::apply::{Refused, Scratch, decide, refuse};
 use crate::change::EntryFault;
 use crate::codec::{CodecError, decode_entry, entry_hash};
@@ -223,6 +225,10 @@ impl Ledger {
     /// Recomputes every invariant from scratch.
     pub fn audit(&self) -> Audit {
         self.state.audit()
+    }
+    /// A frozen view with numbers of what is derived, to be audited elsewhere; the next writes copy what they touch.
+    pub fn freeze_for_audit(&mut self) -> AuditView {
+        self.state.freeze_for_audit()
     }
     /// A frozen view; the next writes copy what they touch.
     pub fn freeze(&mut self) -> Frozen {

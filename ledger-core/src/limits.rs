@@ -161,6 +161,10 @@ pub const DIGEST_EVERY: u64 = 1_024;
 pub const DIGEST_EVERY_MS: u64 = 5_000;
 /// Digests kept for comparison.
 pub const DIGESTS_KEPT: usize = 64;
+/// Bytes of the table that one pass of an audit of a frozen view fills: larger ones mean fewer passes over the records.
+pub const AUDIT_TABLE_BYTES: usize = 160 << 20;
+/// Bytes that such an audit takes beside the view: its table, sums of every product, two bits of every offer, and some for findings.
+pub const AUDIT_BYTES_MAX: usize = 256 << 20;
 /// Newest behaviour of `apply` that this build knows.
 pub const BEHAVIOUR_VERSION_MAX: u16 = 1;
 /// Default retention of confirmed reservations (their return window): thirty days.
@@ -176,6 +180,10 @@ const _: () = assert!(FORGOTTEN_PER_ENTRY_MAX >= COMMANDS_PER_ENTRY_MAX + EXPIRE
 const _: () = assert!(RECORD_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(SWEEP_BYTES < RECORD_FULL_BYTES);
 const _: () = assert!(RECORD_FULL_BYTES + COMMAND_BYTES <= RECORD_BYTES_MAX);
+const _: () = assert!(
+    AUDIT_TABLE_BYTES + PRODUCTS_MAX * crate::audit::frozen::PRODUCT_BYTES + OFFERS_MAX / 4 + (16 << 20)
+        <= AUDIT_BYTES_MAX
+);
 const _: () = assert!(LEDGER_TIME_MAX + ID_AHEAD_MS_MAX < 1 << 48);
 const _: () = assert!(SLOTS == 1 << 12);
 const _: () = assert!(ID_AHEAD_MS_MAX <= FORGET_GUARD_MS);

@@ -7,7 +7,7 @@
 
 mod reading;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writing;
 
 use std::collections::VecDeque;
@@ -54,34 +54,35 @@ const REFUSED: u8 = 8;
 const ORDERS: u8 = 9;
 const END: u8 = 255;
 
-struct FrozenShard {
-    position: Position,
-    time: u64,
-    behaviour: u16,
-    chain: u128,
-    generation: u64,
-    ranges: Vec<(Slot, Slot)>,
-    settings: ShardSettings,
-    forgotten_below: Vec<u64>,
-    digests: VecDeque<Digest>,
-    reference_seed: u64,
+/// A frozen shard, its records aside.
+pub(crate) struct FrozenShard {
+    pub(crate) position: Position,
+    pub(crate) time: u64,
+    pub(crate) behaviour: u16,
+    pub(crate) chain: u128,
+    pub(crate) generation: u64,
+    pub(crate) ranges: Vec<(Slot, Slot)>,
+    pub(crate) settings: ShardSettings,
+    pub(crate) forgotten_below: Vec<u64>,
+    pub(crate) digests: VecDeque<Digest>,
+    pub(crate) reference_seed: u64,
     /// Counters of orders: sequence, turns, given by class, turn of strays.
-    orders: [u64; 5],
+    pub(crate) orders: [u64; 5],
 }
 
 /// A frozen state.
 pub(crate) struct FrozenState {
-    shard: FrozenShard,
-    products: FrozenSlab<Product>,
-    offers: FrozenSlab<Offer>,
-    keys: FrozenKeys,
-    references: FrozenReferences,
-    reservations: FrozenSlab<Reservation>,
-    extras: FrozenSlab<Extra>,
-    refused: FrozenSlab<Refused>,
-    unknown_names: FrozenSlab<UnknownName>,
-    orders: FrozenSlab<Order>,
-    digest: Digest,
+    pub(crate) shard: FrozenShard,
+    pub(crate) products: FrozenSlab<Product>,
+    pub(crate) offers: FrozenSlab<Offer>,
+    pub(crate) keys: FrozenKeys,
+    pub(crate) references: FrozenReferences,
+    pub(crate) reservations: FrozenSlab<Reservation>,
+    pub(crate) extras: FrozenSlab<Extra>,
+    pub(crate) refused: FrozenSlab<Refused>,
+    pub(crate) unknown_names: FrozenSlab<UnknownName>,
+    pub(crate) orders: FrozenSlab<Order>,
+    pub(crate) digest: Digest,
 }
 
 impl State {
@@ -100,13 +101,7 @@ impl State {
                 forgotten_below: self.forgotten_below.clone(),
                 digests: self.digests.clone(),
                 reference_seed: self.references.seed,
-                orders: [
-                    self.orders.sequence,
-                    self.orders.turns,
-                    self.orders.given[0],
-                    self.orders.given[1],
-                    self.orders.stray_turn,
-                ],
+                orders: self.orders.counters(),
             },
             products: self.products.freeze(),
             offers: self.offers.freeze(),

@@ -131,11 +131,22 @@ pub struct Totals {
     pub orders_open: u64,
 }
 
+/// What ever came into a product and went out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProductSums {
+    /// Ever received.
+    pub received: u64,
+    /// Sum of all adjustments.
+    pub adjusted: i64,
+    /// Ever returned.
+    pub returned: u64,
+}
+
 /// A broken invariant, found by the audit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant}: {what}")]
 pub struct Finding {
-    /// The invariant's name, as in the contract: conserved, oversold, stranded, ends-once, limits, expiry, memory, index, orders, money, queue.
+    /// The invariant's name, as in the contract: conserved, oversold, stranded, ends-once, limits, expiry, memory, index, orders, money, queue, digest.
     pub invariant: &'static str,
     /// Both sides of what disagrees.
     pub what: String,

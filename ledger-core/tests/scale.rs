@@ -112,9 +112,12 @@ impl Shop {
         (expired, entries)
     }
 
-    fn audit(&self) {
+    fn audit(&mut self) {
         let audit = self.ledger.audit();
         assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+        let view = self.ledger.freeze_for_audit();
+        let frozen = timed("of it the audit of a frozen view", || view.audit(&mut ()));
+        assert_eq!((frozen.findings, &frozen.totals), (Vec::new(), &audit.totals), "the audit of a frozen view");
     }
 }
 

@@ -196,6 +196,19 @@ impl Shop {
     }
 }
 
+/// A ledger at every step of a random history.
+pub(crate) fn random_history(seed: u64, mut at_each: impl FnMut(&mut Ledger)) -> Ledger {
+    let mut shop = Shop::new(seed);
+    let mut ledger = Ledger::new(1, 1, crate::IndexSeed(seed.into()));
+    ledger.apply(1, 1, &Entry { stamp: LedgerTime(START_MS), commands: Shop::setup() });
+    for index in 2..ENTRIES {
+        let applied = ledger.apply(1, index, &shop.entry());
+        shop.learn(&applied);
+        at_each(&mut ledger);
+    }
+    ledger
+}
+
 fn restored(ledger: &mut Ledger) -> Ledger {
     let mut bytes = Vec::new();
     ledger.freeze().write(&mut bytes).expect("memory takes bytes");

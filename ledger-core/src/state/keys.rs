@@ -7,6 +7,8 @@
 //! **Owns** the counts of promise 7. **Must never** count an offer whose sale has ended: callers ask that first.
 //! **Read next**: [`super::offers`].
 
+mod frozen;
+
 use super::blocks::Blocks;
 use super::count::Count;
 use super::places::Places;

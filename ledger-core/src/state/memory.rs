@@ -16,7 +16,7 @@ use super::due::DueQueue;
 use super::ids::Found;
 use super::orders::Order;
 use super::records::{Head, LineRecord, NONE, Phase, Refused, Reservation};
-use super::slab::Slab;
+use super::slab::{FrozenSlab, Slab};
 use super::{State, id_of};
 use crate::limits;
 use crate::outcome::{NotNow, Status};
@@ -128,9 +128,14 @@ fn class_of(of: Records<'_>, found: Found) -> Option<(Class, u64)> {
 }
 
 fn class_of_reservation(orders: &Slab<Order>, r: &Reservation) -> Option<(Class, u64)> {
+    class_with_order(r, || orders.try_get(r.order))
+}
+
+/// The same; `order` looks up the order that the reservation says it belongs to.
+fn class_with_order<'a>(r: &Reservation, order: impl FnOnce() -> Option<&'a Order>) -> Option<(Class, u64)> {
     if r.order != NONE {
         // As long as its order: the return window from the moment it is done, if either of its reservations was sold.
-        let order = orders.try_get(r.order).filter(|order| order.is_finished())?;
+        let order = order().filter(|order| order.is_finished())?;
         let sold = r.status? == Status::Confirmed || order.cold().linked.is_some();
         return Some((if sold { Class::Sold } else { Class::Ended }, coarse_after(order.done_at)));
     }
@@ -145,6 +150,10 @@ impl Reservation {
     /// For the audit: whether it is remembered as sold, as ended, or not yet.
     pub(crate) fn remembered_sold(&self, orders: &Slab<Order>) -> Option<bool> {
         class_of_reservation(orders, self).map(|(class, _)| class == Class::Sold)
+    }
+    /// The same in a frozen view.
+    pub(crate) fn remembered_sold_in(&self, orders: &FrozenSlab<Order>) -> Option<bool> {
+        class_with_order(self, || orders.try_get(self.order)).map(|(class, _)| class == Class::Sold)
     }
 }
 

@@ -9,6 +9,8 @@
 //! **Owns** the invariant that queues are a function of the records: every change goes through [`State::change_order`]. **Must never** decide what an order
 //! becomes: `apply::orders` does. **Read next**: [`super::memory`].
 
+mod lengths;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use super::due::in_a_tree;
 use super::ids::Found;
 use super::records::{Head, NONE};
 use super::slab::{Placed, Slab};
+pub(crate) use lengths::QueueLengths;
+
 use crate::limits;
 use crate::order::{
     ClientSecret, Ending, Money, ParkReason, Payment, PaymentState, Phase, ProviderId, QueueStats, Sealed, Step,
@@ -409,6 +413,10 @@ impl Orders {
     }
     pub(crate) fn get(&self, at: u32) -> &Order {
         self.records.get(at)
+    }
+    /// What a snapshot and the digest have of them beside the records: sequence, turns, given by class, turn of strays.
+    pub(crate) fn counters(&self) -> [u64; 5] {
+        [self.sequence, self.turns, self.given[0], self.given[1], self.stray_turn]
     }
 
     /// Bytes they take, about: an open order stands in two or three queues.

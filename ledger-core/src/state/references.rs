@@ -174,6 +174,19 @@ impl References {
     }
 }
 
+/// What tests of the audit break.
+#[cfg(test)]
+impl References {
+    pub(crate) fn repeat_first(&mut self) {
+        let first = *self.first().expect("there is one");
+        self.push(first);
+    }
+    pub(crate) fn change_first(&mut self, change: impl FnOnce(&mut UsedReference)) {
+        let block = Arc::make_mut(self.blocks.front_mut().expect("there is one"));
+        change(&mut block[(self.oldest - self.base) as usize]);
+    }
+}
+
 impl State {
     /// Whether the product's reference was used, and for this.
     pub(crate) fn reference_used_for(&self, sku: &Sku, reference: &Reference, fingerprint: u64) -> Option<bool> {

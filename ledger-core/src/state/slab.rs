@@ -259,6 +259,18 @@ impl<T: Placed> FrozenSlab<T> {
         &self.0[at as usize / CHUNK][at as usize % CHUNK]
     }
 
+    /// The record at a place that may be empty, or beyond all others.
+    #[inline]
+    pub(crate) fn try_get(&self, at: u32) -> Option<&T> {
+        self.0.get(at as usize / CHUNK)?.get(at as usize % CHUNK).filter(|r| !r.is_vacant())
+    }
+
+    /// No record has a place from here on.
+    pub(crate) fn places(&self) -> u32 {
+        let last = self.0.last().map_or(0, |records| records.len());
+        (self.0.len().saturating_sub(1) * CHUNK + last) as u32
+    }
+
     /// All records with the places they had.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.0.iter().enumerate().flat_map(|(c, records)| {
