@@ -1,7 +1,7 @@
 //! Histories made to break one promise each: the books must say which.
 
 use ledger_core::order::{Money, ParkReason};
-use ledger_core::view::OfferView;
+use ledger_core::view::{OfferView, ProductView};
 use ledger_core::{Line, Policy, Quantity, Reference, SaleId, Slot, Units};
 
 use super::*;
@@ -281,4 +281,61 @@ fn each_product_is_closed_by_its_own_offers() {
     books.close();
     let [found] = books.findings() else { panic!("{:?}", books.findings().len()) };
     assert!(found.invariant == "stranded" && found.what.contains("mug-7: 10 units came in, 4 available"), "{found:?}");
+}
+
+/// The history of a good shop with books that keep one record at most.
+fn reduced() -> History {
+    let mut h = History::of_ten();
+    h.books.records_max = Some(1);
+    h.reserve(10, 1, 100, line(3, 7, 3, 0));
+    h.reserve(11, 2, 50, line(4, 3, 7, 0));
+    assert!(h.books.is_reduced() && h.books.reservations.is_empty());
+    h
+}
+
+#[test]
+fn books_with_too_many_records_keep_balances_and_report_that() {
+    let mut h = reduced();
+    assert_eq!(h.books.reduced_after(), Some(3), "created, received, and the first that was reserved");
+    h.confirm(12, 1, line(3, 3, 4, 3));
+    // The second is due at 50, and its units are reserved again before its expiry is entered.
+    h.reserve(60, 3, 200, line(7, 0, 7, 3));
+    let lines = [line(4, 0, 7, 3)].into_iter().collect();
+    h.at(61, ChangeKind::ReservationExpired { id: id(2), deadline: LedgerTime(50), lines });
+    h.at(62, ChangeKind::ReservationReleased { id: id(3), lines: [line(7, 7, 0, 3)].into_iter().collect() });
+    assert_eq!(h.books.total(), Sums { received: 10, available: 7, held: 0, sold: 3 });
+    let sums = ledger_core::view::ProductSums { received: 10, adjusted: 0, returned: 0 };
+    h.books.compare_offer(&mug(None), &Balance { available: 7, held: 0, sold: 3 });
+    h.books.compare_product(&mug(None).sku, sums);
+    assert_eq!(h.broken(), Vec::<String>::new());
+}
+
+#[test]
+fn reduced_books_take_back_what_was_due_and_not_entered_as_expired() {
+    let mut h = History::of_ten();
+    h.reserve(10, 1, 50, line(3, 7, 3, 0));
+    h.books.records_max = Some(1);
+    // The first is due, and the second is one record too many.
+    h.reserve(60, 2, 100, line(4, 6, 4, 0));
+    assert!(h.books.is_reduced());
+    assert_eq!(h.books.total(), Sums { received: 10, available: 3, held: 7, sold: 0 });
+    let lines = [line(3, 6, 4, 0)].into_iter().collect();
+    h.at(61, ChangeKind::ReservationExpired { id: id(1), deadline: LedgerTime(50), lines });
+    assert_eq!(h.books.total(), Sums { received: 10, available: 6, held: 4, sold: 0 });
+    assert_eq!(h.broken(), Vec::<String>::new());
+}
+
+#[test]
+fn reduced_books_find_units_that_are_lost_and_sales_that_are_told_wrong() {
+    let mut lost = reduced();
+    lost.confirm(12, 1, line(3, 2, 4, 3));
+    assert_eq!(lost.broken(), ["conserved"], "a unit is neither available nor held nor sold");
+    let mut sold = reduced();
+    sold.confirm(12, 1, line(3, 4, 4, 2));
+    assert_eq!(sold.broken(), ["conserved"]);
+    let mut other = reduced();
+    other.books.compare_offer(&mug(None), &Balance { available: 3, held: 6, sold: 0 });
+    let sums = ledger_core::view::ProductSums { received: 9, adjusted: 0, returned: 0 };
+    other.books.compare_product(&mug(None).sku, sums);
+    assert_eq!(other.broken(), ["conserved"; 3], "the offer, what was received, and what the offers have together");
 }
