@@ -7,7 +7,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use super::super::findings::id_text;
-use super::stock::{Stock, Sums, keys_of, lines_of};
+use super::stock::{Stock, Sums, counts, keys_of, lines_of};
 use super::{Checking, part_of, parts};
 use crate::digest;
 use crate::outcome::Status;
@@ -157,7 +157,7 @@ impl Checking<'_> {
             for key in keys_of(r, extra) {
                 for line in lines_of(r, extra).filter(|line| line.counted() && !sums.is_ended(line.offer)) {
                     let pair = (key, line.offer);
-                    if is_in_part(pair) {
+                    if counts(line, live) && is_in_part(pair) {
                         let bought = i64::from(line.sold) - i64::from(line.returned);
                         let held = if live { i64::from(line.reserved()) } else { 0 };
                         table.push(Difference { pair, used: held + bought, bought });

@@ -38,6 +38,12 @@ pub(super) fn keys_of<'a>(r: &'a Reservation, extra: Option<&'a Extra>) -> impl 
     (r.key != NONE).then_some(r.key).into_iter().chain(further)
 }
 
+/// Whether a line of a reservation, whose hold is live or not, is anything that limit keys count.
+#[inline]
+pub(super) fn counts(line: &LineRecord, live: bool) -> bool {
+    live || line.sold != line.returned
+}
+
 /// What reservations say of one offer.
 #[derive(Clone, Copy, Default)]
 struct OfferSum {
@@ -191,7 +197,7 @@ impl Checking<'_> {
                 counted.bought += u64::from(line.sold.saturating_sub(line.returned));
                 of_offers.add(line, held, due);
                 let ended = sums.is_ended(line.offer);
-                if !ended && line.counted() {
+                if !ended && line.counted() && counts(line, held && !due) {
                     counted.of_keys += keys;
                 }
                 if !sums.is_known(line.offer) {
