@@ -1,25 +1,30 @@
 //! The audit of the shards here, beside the calls: a shard goes on while it is audited.
 //!
-//! **What it is.** Under the ledger's lock only the sums are taken and a frozen view, which copies nothing. The view is written out, read back
-//! and audited on a thread of its own (inline under simulation), so that the audit proves the snapshot as well. What is derived from the records
-//! is built anew in that copy; a ledger of at most [`AUDIT_IN_PLACE_RECORDS`] is audited as it stands, too, under the lock. Then the auditor that
-//! `ledgerctl audit` uses on the feed recomputes stock from this node's history, and compares it with the copy: what one finds, the other finds.
-//! **Owns** that copy: one at a time on a node. **Must never** hold the ledger's lock for as long as the ledger is large.
-//! **Read next**: [`crate::status`].
+//! **What it is.** Under the ledger's lock only sums are taken and a frozen view, which copies nothing. The view is audited on a thread of its own
+//! (inline under simulation), one shard after the other, in the memory that [`ledger_core::limits::AUDIT_BYTES_MAX`] says. A ledger of at most
+//! [`AUDIT_IN_PLACE_RECORDS`] is audited as it stands, too, and written and read back; that a large one can be read back is proven by the snapshots
+//! that are taken of it anyway. The auditor that `ledgerctl audit` uses on the feed recomputes stock from this node's history, before the view is taken
+//! as far as that goes, and compares it with what the audit recomputed: what one finds, the other finds.
+//! **Owns** that view: one at a time on a node. **Must never** hold the ledger's lock for as long as the ledger is large.
+//! **Read next**: [`progress`], then [`crate::status`].
+
+mod books;
+mod progress;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use auditor::{Books, Finding};
-use ledger_core::ledger::{Digest, Frozen};
+use auditor::Finding;
+use ledger_core::Ledger;
+use ledger_core::ledger::{AuditView, Frozen};
 use ledger_core::view::Totals;
-use ledger_core::{IndexSeed, Ledger, Position, codec};
 use ledger_proto::v1;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
-use crate::history::History;
-use crate::limits::{AUDIT_HISTORY_CHANGES_MAX, AUDIT_IN_PLACE_RECORDS, AUDIT_PAGE};
+use self::books::HistoryBooks;
+use self::progress::{Progress, Reporter};
+use crate::limits::AUDIT_IN_PLACE_RECORDS;
 use crate::node::{AdminError, Node, lock};
 use crate::shard::Shard;
 use crate::status::totals;
@@ -34,6 +39,7 @@ pub struct Audits {
     run: AtomicU64,
     findings: AtomicU64,
     longest_lock_us: AtomicU64,
+    progress: Mutex<Option<Progress>>,
 }
 
 /// The audit that ended last.
@@ -56,6 +62,10 @@ impl Audits {
     /// What they found, in all.
     pub fn findings(&self) -> u64 {
         self.findings.load(Ordering::Relaxed)
+    }
+    /// How far the one that is under way has come.
+    pub fn progress(&self) -> Option<v1::AuditProgress> {
+        lock(&self.progress).map(Progress::to_wire)
     }
     /// Longest time a ledger was locked for one, microseconds.
     pub fn longest_lock_us(&self) -> u64 {
@@ -112,42 +122,31 @@ impl Node {
         audit.await.unwrap_or_else(|error| Err(AdminError::Failed(format!("the audit broke: {error}"))))
     }
 
-    async fn audit_in(&self, turn: Arc<Turn>) -> Result<v1::AuditResponse, AdminError> {
-        let audits = self.audits();
-        let asked = audits.asked.load(Ordering::Acquire);
+    async fn audit_in(self: Arc<Self>, turn: Arc<Turn>) -> Result<v1::AuditResponse, AdminError> {
+        let asked = self.audits().asked.load(Ordering::Acquire);
         let inline = self.seams().raft.disk.inline();
         let mut response = v1::AuditResponse::default();
         for shard in self.shards() {
-            let began = Instant::now();
-            let taken = Taken::of(&shard);
-            audits.longest_lock_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
-            let (index, sums, digest) = (taken.index, taken.totals.clone(), taken.digest);
-            let (findings, changes) = if inline {
-                taken.findings()
-            } else {
-                let turn = turn.clone();
-                let copy = tokio::task::spawn_blocking(move || {
-                    let _turn = turn;
-                    taken.findings()
-                });
-                copy.await.map_err(|e| AdminError::Failed(format!("the audit of shard {} broke: {e}", shard.id())))?
-            };
-            audits.findings.fetch_add(findings.len() as u64, Ordering::Relaxed);
             let id = shard.id();
-            response.shards.push(v1::audit_response::Shard {
-                shard: id,
-                index,
-                totals: Some(totals(&sums)),
-                changes,
-                digest: bytes::Bytes::copy_from_slice(&digest.value.to_be_bytes()),
-            });
-            response.findings.extend(findings.into_iter().map(|finding| v1::audit_response::Finding {
+            let audited = if inline {
+                audit_shard(&self, &shard)
+            } else {
+                let (node, turn) = (self.clone(), turn.clone());
+                let audit = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    audit_shard(&node, &shard)
+                });
+                audit.await.map_err(|e| AdminError::Failed(format!("the audit of shard {id} broke: {e}")))?
+            };
+            self.audits().findings.fetch_add(audited.findings.len() as u64, Ordering::Relaxed);
+            response.shards.push(audited.shard);
+            response.findings.extend(audited.findings.into_iter().map(|finding| v1::audit_response::Finding {
                 shard: id,
                 invariant: finding.invariant,
                 what: finding.what,
             }));
         }
-        audits.run.fetch_add(1, Ordering::Relaxed);
+        self.audits().run.fetch_add(1, Ordering::Relaxed);
         turn.ended(asked, &response);
         Ok(response)
     }
@@ -155,116 +154,94 @@ impl Node {
 
 /// What is taken of a ledger under its lock.
 struct Taken {
-    index: u64,
-    totals: Totals,
-    digest: Digest,
-    in_place: Vec<Finding>,
-    frozen: Frozen,
-    index_seed: IndexSeed,
-    shard: u32,
-    history: Arc<dyn History>,
+    view: AuditView,
+    /// Of a small ledger: what its audit in place found, and a view to be written.
+    small: Option<(Vec<Finding>, Frozen)>,
 }
 
 impl Taken {
     fn of(shard: &Shard) -> Self {
         let mut ledger = lock(&shard.state().ledger);
-        let totals = ledger.totals();
+        let view = ledger.freeze_for_audit();
+        let totals = view.totals();
         let records = totals.products + totals.offers + totals.live + totals.sold + totals.remembered;
-        let in_place = if records <= AUDIT_IN_PLACE_RECORDS { ledger.audit().findings } else { Vec::new() };
-        Self {
-            index: ledger.position().index,
-            totals,
-            digest: ledger.digest(),
-            in_place: in_place.into_iter().map(found).collect(),
-            frozen: ledger.freeze(),
-            index_seed: shard.index_seed(),
-            shard: shard.id(),
-            history: shard.history().clone(),
-        }
+        let is_small = records <= AUDIT_IN_PLACE_RECORDS;
+        let small = is_small.then(|| (ledger.audit().findings.into_iter().map(found).collect(), ledger.freeze()));
+        Self { view, small }
     }
+}
 
-    /// Audits a copy that went through the snapshot's bytes, and history; answers how many changes that had.
-    fn findings(self) -> (Vec<Finding>, u64) {
-        let Self { index, totals, in_place: mut findings, frozen, index_seed, shard, history, .. } = self;
-        let mut bytes = Vec::new();
-        let written = frozen.write(&mut bytes);
-        // While the view lives, every write of the shard to a chunk for the first time copies that chunk.
-        drop(frozen);
-        let broken = |what: String| Finding::new("snapshot", what);
-        if let Err(error) = written {
-            findings.push(broken(format!("the state cannot be written: {error}")));
-            return (findings, 0);
+/// The audit of one shard.
+struct Audited {
+    shard: v1::audit_response::Shard,
+    findings: Vec<Finding>,
+}
+
+fn audit_shard(node: &Node, shard: &Shard) -> Audited {
+    let audits = node.audits();
+    let reporter = Reporter::new(&audits.progress, shard.id());
+    let mut books = HistoryBooks::new(&**shard.history(), shard.id());
+    // While a view lives, every write of the shard to a chunk for the first time copies that chunk: what can be read before it is.
+    let applied = lock(&shard.state().ledger).position().index;
+    books.read_to(applied, &reporter);
+    let began = Instant::now();
+    let Taken { view, small } = Taken::of(shard);
+    audits.longest_lock_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+    let (index, digest, time) = (view.position().index, view.digest(), view.time());
+    let sums = totals(view.totals());
+    let mut findings = match small {
+        Some((in_place, frozen)) => read_back(in_place, frozen, view.totals(), shard),
+        None => Vec::new(),
+    };
+    books.read_to(index, &reporter);
+    books.close(time);
+    let audit = view.audit(&mut books.observer(&reporter));
+    for finding in audit.findings.into_iter().map(found) {
+        if !findings.contains(&finding) {
+            findings.push(finding);
         }
-        let copy = match Ledger::thaw(&mut bytes.as_slice(), index_seed) {
-            Ok(copy) => copy,
-            Err(error) => {
-                findings.push(broken(format!("the state written cannot be read back: {error}")));
-                return (findings, 0);
-            }
-        };
-        drop(bytes);
-        let audit = copy.audit();
-        // A counter that counts nothing any more is dropped late, so that their number is no truth.
-        let counted = Totals { limit_counts: totals.limit_counts, ..audit.totals };
-        if counted != totals {
-            findings.push(broken(format!("sums: kept {totals:?}, of the copy {counted:?}")));
-        }
-        for finding in audit.findings.into_iter().map(found) {
-            if !findings.contains(&finding) {
-                findings.push(finding);
-            }
-        }
-        let mut books = match books_of(&*history, shard, index) {
-            Ok(books) => books,
-            Err(why) => {
-                tracing::warn!(shard, why, "the audit did not recompute stock from history");
-                return (findings, 0);
-            }
-        };
-        books.advance(shard, copy.time());
-        books.close();
-        books.compare(&copy.products(None, usize::MAX));
-        findings.extend_from_slice(books.findings());
-        (findings, books.changes())
     }
+    let (changes, balances_after) = books.end(&mut findings);
+    let shard = v1::audit_response::Shard {
+        shard: shard.id(),
+        index,
+        totals: Some(sums),
+        changes,
+        digest: bytes::Bytes::copy_from_slice(&digest.value.to_be_bytes()),
+        balances_after,
+    };
+    Audited { shard, findings }
+}
+
+/// Writes a small ledger, reads it back, and audits the copy, in which all that is derived was made anew.
+fn read_back(mut findings: Vec<Finding>, frozen: Frozen, totals: &Totals, shard: &Shard) -> Vec<Finding> {
+    let broken = |what: String| Finding::new("snapshot", what);
+    let mut bytes = Vec::new();
+    if let Err(error) = frozen.write(&mut bytes) {
+        findings.push(broken(format!("the state cannot be written: {error}")));
+        return findings;
+    }
+    let copy = match Ledger::thaw(&mut bytes.as_slice(), shard.index_seed()) {
+        Ok(copy) => copy,
+        Err(error) => {
+            findings.push(broken(format!("the state written cannot be read back: {error}")));
+            return findings;
+        }
+    };
+    let audit = copy.audit();
+    // A counter that counts nothing any more is dropped late, so that their number is no truth.
+    let counted = Totals { limit_counts: totals.limit_counts, ..audit.totals };
+    if counted != *totals {
+        findings.push(broken(format!("sums: kept {totals:?}, of the copy {counted:?}")));
+    }
+    for finding in audit.findings.into_iter().map(found) {
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+    findings
 }
 
 fn found(finding: ledger_core::view::Finding) -> Finding {
     Finding::new(finding.invariant, finding.what)
-}
-
-/// Stock recomputed from history up to an index; or why not: it is gapped, too long, or cut by
-/// retention meanwhile.
-fn books_of(history: &dyn History, shard: u32, index: u64) -> Result<Books, String> {
-    history.sync_through(shard, index).map_err(|error| error.to_string())?;
-    let kept = history.coverage(shard);
-    if let Some(gap) = kept.gaps.first() {
-        return Err(format!("indexes {} to {} are missing", gap.after + 1, gap.through));
-    }
-    let mut books = Books::new();
-    if kept.oldest > 0 {
-        books.history_is_cut();
-    }
-    let mut from = kept.oldest.max(1);
-    while from <= index {
-        let page = history.read(shard, from, AUDIT_PAGE).map_err(|error| error.to_string())?;
-        for (at, bytes) in page.records.iter().take_while(|(at, _)| *at <= index) {
-            // One that is not its chain's is found by whoever reads history, and fetched anew.
-            let record = codec::decode_record(bytes).ok().filter(|record| record.position.index == *at);
-            let record = record.ok_or_else(|| format!("record {at} is malformed"))?;
-            for change in &record.changes {
-                books.enter(Position { place: change.place, ..record.position }, record.time, change);
-            }
-        }
-        if books.changes() > AUDIT_HISTORY_CHANGES_MAX {
-            return Err(format!(
-                "it has more than {AUDIT_HISTORY_CHANGES_MAX} changes: ledgerctl audit recomputes any"
-            ));
-        }
-        if page.next <= from {
-            return Err(format!("it ends at index {from}"));
-        }
-        from = page.next;
-    }
-    Ok(books)
 }

@@ -97,9 +97,11 @@ pub const REMEMBERED_ID_BYTES: u64 = 200;
 pub const REMEMBERED_MAX: u64 = 1_000_000_000;
 /// A ledger of at most so many records is audited as it stands, too: a few milliseconds under its lock.
 pub const AUDIT_IN_PLACE_RECORDS: u64 = 1_024;
-/// History of at most so many changes is recomputed by a node's own audit: what it takes in memory is a few hundred bytes a reservation.
-/// `ledgerctl audit` recomputes any, on the operator's machine.
-pub const AUDIT_HISTORY_CHANGES_MAX: u64 = 1_000_000;
+/// Reservations, orders and references that a node's own audit keeps when it recomputes history, a few hundred bytes each: about 100 MB. With more
+/// it goes on with balances alone; `ledgerctl audit` keeps more, on the operator's machine.
+pub const AUDIT_BOOK_RECORDS_MAX: usize = 250_000;
+/// An audit under way says in the log how far it is, so often.
+pub const AUDIT_LOGGED_EVERY: Duration = Duration::from_secs(10);
 /// Records that an audit reads from history at once.
 pub const AUDIT_PAGE: PageBounds = PageBounds { records: 1_024, bytes: 4 << 20 };
 /// History may lag so many entries behind before the log stops waiting for it and it becomes

@@ -77,6 +77,7 @@ impl Node {
             waiting_for: self.waiting_for().unwrap_or_default(),
             failed_checks: readiness::checks(self).into_iter().filter_map(failed_check).collect(),
             unrepaired: running.as_ref().map(|r| unrepaired(&r.raft)).unwrap_or_default(),
+            audit: self.audits().progress(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! An audit recomputes a large shard while the shard goes on answering, and its copy proves the snapshot.
+//! An audit recomputes a large shard while the shard goes on answering, reports how far it is, and finds what is wrong.
 
 #[expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 mod common;
@@ -217,7 +217,7 @@ impl History for Gated {
     }
 }
 
-/// Callers that give up and ask again must not pile up audits, each with a copy of the state.
+/// Callers that give up and ask again must not pile up audits, each with a view of the state.
 #[tokio::test]
 async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
     let (open, opened) = blocking::channel();
@@ -238,6 +238,8 @@ async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
     asked.abort();
     assert!(asked.await.expect_err("it was given up").is_cancelled());
     assert!(*node.audits().under_way().borrow(), "its thread goes on");
+    let progress = node.status().audit.expect("how far it is");
+    assert_eq!((progress.shard, progress.doing.as_str()), (1, "history"));
     let next = node.audit();
     tokio::pin!(next);
     assert!(futures::poll!(&mut next).is_pending(), "it has the turn");
@@ -245,6 +247,7 @@ async fn an_audit_whose_caller_gave_up_keeps_its_turn_until_it_ends() {
     let next = timeout(PATIENCE, next).await.expect("in time").expect("audited");
     assert_eq!(next.findings, []);
     assert_eq!(node.audits().run(), 2, "the one that was given up ended, too");
+    assert_eq!(node.status().audit, None, "none is under way");
 }
 
 /// Three nodes, of which the first has a gated history.
