@@ -1,6 +1,6 @@
 //! The digest of the state: a wrapping sum of xxh3-128 over every record's canonical bytes, kept as it goes.
 //!
-//! Canonical bytes name ids, times, units and offers by their order of creation, never a slab's place, so that the digest is a function of
+//! Canonical bytes name ids, times, units, and offers and products by their numbers, never by a place that a slab chose, so that the digest is a function of
 //! the state and not of how it came about or where it lies. Changing a record subtracts its old part and adds its new one; offers and products
 //! change all the time and are folded in when a digest is taken.
 //! **Owns** the canonical bytes. **Must never** depend on history. **Read next**: [`crate::snapshot`].
@@ -211,8 +211,9 @@ pub(crate) fn canonical_reference(used: &UsedReference) -> u128 {
 }
 
 /// An offer's part.
-pub(crate) fn canonical_offer(o: &Offer) -> u128 {
+pub(crate) fn canonical_offer(number: u32, o: &Offer) -> u128 {
     let mut canon = Canon::default();
+    canon.n(u64::from(number) | u64::from(o.product) << 32);
     canon.offer_key(&o.key);
     canon.policy(&o.policy);
     let phase = match o.phase {
@@ -227,8 +228,9 @@ pub(crate) fn canonical_offer(o: &Offer) -> u128 {
 }
 
 /// A product's part.
-pub(crate) fn canonical_product(p: &Product) -> u128 {
+pub(crate) fn canonical_product(number: u32, p: &Product) -> u128 {
     let mut canon = Canon::default();
+    canon.n(u64::from(number) | u64::from(p.plain) << 32);
     canon.text(p.sku.as_str());
     for n in [p.received, p.adjusted as u64, p.returned, p.ever_sold, p.head.index, p.head.place.into()] {
         canon.n(n);
@@ -366,7 +368,7 @@ impl State {
             if !self.sums[at as usize].dirty {
                 continue;
             }
-            let part = canonical_offer(self.offers.get(at));
+            let part = canonical_offer(at, self.offers.get(at));
             let sums = &mut self.sums[at as usize];
             let old = std::mem::replace(&mut sums.digested, part);
             sums.dirty = false;
@@ -376,7 +378,7 @@ impl State {
             let Some(product) = self.products.try_get(at).filter(|p| self.sums[p.plain as usize].product_dirty) else {
                 continue;
             };
-            let part = canonical_product(product);
+            let part = canonical_product(at, product);
             let sums = &mut self.sums[product.plain as usize];
             let old = std::mem::replace(&mut sums.product_digested, part);
             sums.product_dirty = false;

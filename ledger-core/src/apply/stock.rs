@@ -6,8 +6,9 @@
 use super::{Deciding, Verdict};
 use crate::codec::changes::Said;
 use crate::limits;
-use crate::outcome::{Bound, Refusal, Settled};
+use crate::outcome::{Balance, Bound, Refusal, Settled};
 use crate::state::offers::signed;
+use crate::state::records::NONE;
 use crate::types::{OfferKey, Reason, Reference, SaleId, Sku, Units};
 
 impl Deciding<'_> {
@@ -24,12 +25,18 @@ impl Deciding<'_> {
         Ok(Settled::Stocked { balance: self.state.balance(at), version, replayed })
     }
 
-    /// Whether the reference was used for just this before; refused if for something else.
-    fn used_before(&self, at: u32, reference: &Reference, fingerprint: u64) -> Result<bool, Refusal> {
-        match self.state.reference_used_for(&self.state.offers.get(at).key.sku, reference, fingerprint) {
-            None => Ok(false),
-            Some(true) => Ok(true),
-            Some(false) => Err(Refusal::ReferenceTaken),
+    /// The offer of a movement that is new, or the answer to one that was done before: that is remembered longer than the offer, and
+    /// one that is gone has no units. Refused if there is no such offer, or if the reference was used for something else.
+    fn new_movement(&self, offer: &OfferKey, reference: &Reference, fingerprint: u64) -> Result<u32, Verdict> {
+        let used = self.state.reference_used_for(&offer.sku, reference, fingerprint);
+        match (self.offer_at(offer), used) {
+            (Ok(at), Some(true)) => Err(self.stocked(at, true)),
+            (Err(_), Some(true)) => {
+                Err(Ok(Settled::Stocked { balance: Balance::default(), version: 0, replayed: true }))
+            }
+            (Ok(_), Some(false)) => Err(Err(Refusal::ReferenceTaken.into())),
+            (Ok(at), None) => Ok(at),
+            (Err(unknown), _) => Err(Err(unknown.into())),
         }
     }
 
@@ -48,11 +55,11 @@ impl Deciding<'_> {
     }
 
     pub(super) fn receive(&mut self, offer: &OfferKey, units: Units, reference: &Reference) -> Verdict {
-        let at = self.offer_at(offer)?;
         let fingerprint = self.scratch.fingerprints.receive(offer, units.get());
-        if self.used_before(at, reference, fingerprint)? {
-            return self.stocked(at, true);
-        }
+        let at = match self.new_movement(offer, reference, fingerprint) {
+            Ok(at) => at,
+            Err(answer) => return answer,
+        };
         self.must_run(at)?;
         self.must_fit(at, units.get())?;
         self.state.must_have_room_for_reference()?;
@@ -73,11 +80,11 @@ impl Deciding<'_> {
         reference: &Reference,
         expected_version: Option<u64>,
     ) -> Verdict {
-        let at = self.offer_at(offer)?;
         let fingerprint = self.scratch.fingerprints.adjust(offer, delta, reason);
-        if self.used_before(at, reference, fingerprint)? {
-            return self.stocked(at, true);
-        }
+        let at = match self.new_movement(offer, reference, fingerprint) {
+            Ok(at) => at,
+            Err(answer) => return answer,
+        };
         self.must_run(at)?;
         let actual = self.state.offers.get(at).version;
         if expected_version.is_some_and(|version| version != actual) {
@@ -113,12 +120,14 @@ impl Deciding<'_> {
         units: Units,
         reference: &Reference,
     ) -> Verdict {
-        let giver = self.offer_at(&OfferKey { sku: sku.clone(), sale: from.cloned() })?;
-        let taker = self.offer_at(&OfferKey { sku: sku.clone(), sale: to.cloned() })?;
         let fingerprint = self.scratch.fingerprints.allot(sku, from, to, units.get());
-        if self.used_before(taker, reference, fingerprint)? {
-            return self.stocked(taker, true);
-        }
+        let (giver, taker) = [from, to].map(|sale| OfferKey { sku: sku.clone(), sale: sale.cloned() }).into();
+        let is_done = self.state.reference_used_for(sku, reference, fingerprint) == Some(true);
+        let giver = if is_done { NONE } else { self.offer_at(&giver)? };
+        let taker = match self.new_movement(&taker, reference, fingerprint) {
+            Ok(at) => at,
+            Err(answer) => return answer,
+        };
         self.must_run(giver)?;
         self.must_run(taker)?;
         let before = self.state.available(giver);

@@ -174,7 +174,9 @@ impl Reading {
         }
         let product = self.state.products.try_get(offer.product).ok_or_else(|| wrong("an offer without product"))?;
         let fits = product.sku == offer.key.sku && offer.key.sale.is_none() == (product.plain == at);
-        let new = self.state.find_offer(&offer.key).is_none();
+        let new = self.state.find_offer(&offer.key).is_none()
+            && product.sales.len() < limits::OFFERS_PER_PRODUCT_MAX
+            && (!offer.ended || offer.available == 0);
         if !fits || !new {
             return Err(wrong(format!("offer {:?} does not fit its product", offer.key)));
         }
@@ -190,10 +192,6 @@ impl Reading {
             if plain.is_none() {
                 return Err(wrong("a product without its plain offer"));
             }
-        }
-        for (at, offer) in s.offers.iter().filter(|(_, offer)| offer.ended && offer.held > 0) {
-            let plain = s.products.get(offer.product).plain;
-            s.sums[plain as usize].ended_siblings.push(at);
         }
         Ok(())
     }
@@ -219,8 +217,14 @@ impl Reading {
 
     fn kept(&mut self, from: &mut In<'_>) -> Read<()> {
         let (key, offer, units) = (self.key_at(from.small()?)?, self.offer_at(from.small()?)?, from.n()?);
-        if units == 0 || units > limits::UNITS_MAX || self.state.offers.get(offer).ended {
+        let runs = !self.state.offers.get(offer).ended && self.state.offers.get(offer).key.sale.is_some();
+        if units == 0 || units > limits::UNITS_MAX || !runs {
             return Err(wrong("a kept count that counts nothing"));
+        }
+        // No sum of healthy counts comes near it: units that were ever sold are bounded.
+        let kept = self.state.sums[offer as usize].kept.checked_add(units);
+        if kept.is_none_or(|kept| kept > limits::UNITS_EVER_MAX) {
+            return Err(wrong("more kept counts than a sale can have"));
         }
         if !self.state.keys.put_kept(key, offer, units) {
             return Err(wrong("a kept count is there twice"));
@@ -233,8 +237,8 @@ impl Reading {
         let name = get_word(from)?;
         let content = u32::from_le_bytes(from.raw(4)?.try_into().expect("four bytes"));
         let used = UsedReference { name, content, used_at: from.small()? };
-        if self.state.references.len() >= self.state.bounds.references {
-            return Err(wrong("more references than a shard may have"));
+        if self.state.references.len() >= self.state.bounds.references || !used.is_of_time(self.state.time) {
+            return Err(wrong("more references than a shard may have, or one of a later time"));
         }
         match self.state.add_reference(used) {
             true => Ok(()),
@@ -285,6 +289,10 @@ impl Reading {
         let extra = from.opt(|from| self.extra(from))?;
         if self.state.find(id).is_some() {
             return Err(wrong(format!("id {id} is there twice")));
+        }
+        let mut lines = std::iter::once(&line).chain(extra.iter().flat_map(|extra| &extra.lines));
+        if status != Status::Confirmed && lines.any(|line| line.sold > 0) {
+            return Err(wrong(format!("{id} sold units without being confirmed")));
         }
         let extra = extra.map_or(NONE, |extra| self.state.extras.insert(extra));
         let at = self.state.add_reservation(Reservation {

@@ -285,6 +285,70 @@ fn a_kept_count_that_is_there_again_is_refused() {
     assert!(why.to_string().contains("kept count is there twice"), "{why}");
 }
 
+/// A sum that no counter has room for ends the process that reads it.
+#[test]
+fn kept_counts_that_add_up_to_too_much_are_refused() {
+    let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
+    ledger.apply(1, 1, &Entry { stamp: LedgerTime(START_MS), commands: Shop::setup() });
+    let mut bytes = Vec::new();
+    ledger.freeze().write(&mut bytes).expect("memory takes bytes");
+    let (magic, mut payloads) = frames(&bytes);
+    let at = payloads.iter().position(|payload| payload[0] > super::KEPT).expect("there are later sections");
+    let keys = limits::UNITS_EVER_MAX / limits::UNITS_MAX + 2;
+    let mut texts = vec![super::KEYS];
+    let mut kept = vec![super::KEPT];
+    for key in 0..keys {
+        let number = |bytes: &mut Vec<u8>| crate::codec::primitives::Out::new(bytes).n(key);
+        let text = format!("k{key:05}");
+        texts.push(text.len() as u8);
+        texts.extend(text.as_bytes());
+        number(&mut kept);
+        kept.extend([2, 253]);
+        kept.extend(limits::UNITS_MAX.to_le_bytes());
+    }
+    payloads.insert(at, kept);
+    payloads.insert(at, texts);
+    let why = Ledger::thaw(&mut framed(&magic, &payloads).as_slice(), crate::IndexSeed(7)).err().expect("refused");
+    assert!(why.to_string().contains("more kept counts than a sale can have"), "{why}");
+}
+
+#[test]
+fn units_that_were_sold_without_a_confirm_and_counts_kept_of_a_plain_offer_are_refused() {
+    let mut ledger = Ledger::new(1, 1, crate::IndexSeed(7));
+    ledger.apply(1, 1, &Entry { stamp: LedgerTime(START_MS), commands: Shop::setup() });
+    let id = ReservationId::from_parts(Slot::of(&sku("{t}a")), START_MS, 1);
+    let line = plain_line(sku("{t}a"), Quantity::new(1).expect("one"));
+    let reserve = Command::Reserve { id, keys: Default::default(), lines: [line].into_iter().collect(), hold_ms: None };
+    let commands = vec![reserve, Command::Release { id }];
+    ledger.apply(1, 2, &Entry { stamp: LedgerTime(START_MS), commands });
+    let mut refused = |change: &dyn Fn(&mut crate::state::State)| {
+        let mut copy = restored(&mut ledger);
+        change(&mut copy.state);
+        let mut bytes = Vec::new();
+        copy.freeze().write(&mut bytes).expect("memory takes bytes");
+        Ledger::thaw(&mut bytes.as_slice(), crate::IndexSeed(7)).err().expect("refused").to_string()
+    };
+    let why = refused(&|state| {
+        let at = state.reservation_of(id).expect("known");
+        state.reservations.get_mut(at).line.sold = 1;
+    });
+    assert!(why.contains("sold units without being confirmed"), "{why}");
+    let why = refused(&|state| {
+        let text = LimitKey::new("ann").expect("a key");
+        let looked = state.keys.find(&text);
+        let key = state.keys.carry(&text, looked);
+        assert!(state.keys.put_kept(key, 0, 1));
+    });
+    assert!(why.contains("a kept count that counts nothing"), "{why}");
+    let why = refused(&|state| {
+        let (product, plain) = (0, 0);
+        state.offers.get_mut(2).ended = true;
+        state.offers.get_mut(2).available = 5;
+        assert_eq!(state.products.get(product).plain, plain);
+    });
+    assert!(why.contains("does not fit its product"), "{why}");
+}
+
 /// A claim takes suspects in turn with the others, and expects an order behind each.
 #[test]
 fn payments_without_an_order_in_the_suspect_lane_are_refused() {

@@ -14,7 +14,7 @@ use crate::view::MemoryUse;
 impl State {
     pub(crate) fn memory_use(&self) -> MemoryUse {
         let [ended, refused, by_id] = self.memory.bytes();
-        let offers = self.offers.bytes() + (self.sums.capacity() * size_of::<OfferSums>()) as u64;
+        let offers = self.offers.bytes() + (self.offers.len() * size_of::<OfferSums>()) as u64;
         let deadlines = (in_a_tree(self.offer_deadlines) * size_of::<(u64, u64)>()) as u64;
         // Both maps have names, short ones in their places.
         let names = in_a_tree((self.by_sku.len() + 2 * self.by_sale.len()) * size_of::<crate::types::Sku>()) as u64;

@@ -121,6 +121,8 @@ pub(crate) struct Keys {
     ended: u64,
     /// Where dropping stands: (places of keys, places of further counts) still to look at.
     to_drop: (u32, u32),
+    /// A sale ended since that began: all places are to be looked at once more.
+    drop_again: bool,
 }
 
 /// A key that was looked up.
@@ -156,6 +158,7 @@ impl Keys {
             counts: 0,
             ended: 0,
             to_drop: (0, 0),
+            drop_again: false,
         }
     }
 
@@ -204,13 +207,18 @@ impl Keys {
         let counted = self.offers.get_mut(self.places[offer as usize]);
         counted.ended = true;
         self.ended += counted.counters;
-        self.to_drop = (self.records.places(), self.more.places());
+        // One under way goes on to its end: begun anew by each sale that ends, it might never come to the first places.
+        self.drop_again = true;
     }
 
     /// Drops counters of ended sales, looking at `max` places at most.
     pub(crate) fn drop_ended(&mut self, max: u32) {
+        if self.to_drop == (0, 0) && std::mem::take(&mut self.drop_again) {
+            self.to_drop = (self.records.places(), self.more.places());
+        }
         let (keys, more) = self.to_drop;
         if self.ended == 0 || (keys == 0 && more == 0) {
+            self.to_drop = (0, 0);
             return;
         }
         for at in (keys.saturating_sub(max)..keys).rev() {
@@ -554,6 +562,34 @@ mod tests {
             keys.unhold(key, 0, 500, 4);
             assert_eq!(keys.used(key, 0, 0), before);
         }
+    }
+
+    #[test]
+    fn counters_of_ended_sales_are_dropped_though_sales_end_faster_than_all_are_looked_at() {
+        let mut keys = Keys::new(IndexHash::new(IndexSeed(1)));
+        let (sales, buyers, looked_at) = (40, 300, 64);
+        for sale in 0..sales {
+            keys.add_offer(sale, false);
+            for buyer in 0..buyers {
+                let text = LimitKey::new(format!("buyer {sale} {buyer}")).expect("a key");
+                let looked = keys.find(&text);
+                let key = keys.carry(&text, looked);
+                keys.buy(key, sale, 1);
+                keys.keep(key, sale, 1);
+                keys.drop_carried(key);
+            }
+        }
+        // One ends an entry, while a look at all takes two hundred.
+        for sale in 0..sales {
+            keys.end_offer(sale);
+            keys.remove_offer(sale);
+            keys.drop_ended(looked_at);
+        }
+        assert_eq!(keys.counts(), 0, "none counts");
+        for _ in 0..2 * sales * buyers / looked_at + 2 {
+            keys.drop_ended(looked_at);
+        }
+        assert_eq!((keys.records.len(), keys.offers.len(), keys.counts), (0, 0, 0));
     }
 
     /// Keys whose hash without a secret stands in one table, in one eighth of it: as anybody can find who knows the hash.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use super::due::DueQueue;
 use super::ids::Found;
 use super::orders::Order;
-use super::records::{Head, LineRecord, NONE, Phase, Refused, Reservation};
+use super::records::{Head, LineRecord, NONE, Refused, Reservation};
 use super::slab::{FrozenSlab, Slab};
 use super::{State, id_of};
 use crate::limits;
@@ -352,14 +352,14 @@ impl State {
         }
     }
 
-    /// A reservation that bought these units is forgotten. In a sale that runs they go on counting under its limit keys; in a plain offer
-    /// limits count what is remembered, and after a sale's window nobody buys any more.
+    /// A reservation that bought these units is forgotten. In a sale they go on counting under its limit keys; in a plain offer limits count
+    /// what is remembered.
     fn stop_counting(&mut self, line: &LineRecord, keys: &[u32]) {
         let offer = self.offers.get(line.offer);
         if !line.counted() || offer.ended {
             return;
         }
-        let (units, goes_on) = (line.sold - line.returned, offer.key.sale.is_some() && offer.phase != Phase::Over);
+        let (units, goes_on) = (line.sold - line.returned, offer.key.sale.is_some());
         for &key in keys {
             if goes_on {
                 let (before, after) = self.keys.keep(key, line.offer, u64::from(units));

@@ -8,6 +8,8 @@
 //! **Owns** the arithmetic of promises 1 to 3 and 12. **Must never** go below zero: every subtraction is checked.
 //! **Read next**: [`super::memory`].
 
+use std::collections::BTreeSet;
+
 use smallvec::SmallVec;
 
 use super::State;
@@ -29,8 +31,10 @@ pub(crate) struct OfferSums {
     due_in_ended: u64,
     /// When its phase changes next, as it stands among the edges.
     pub(crate) edge: Option<u64>,
-    /// Of a plain offer: the ended offers of its product that hold units.
-    pub(crate) ended_siblings: SmallVec<[u32; 2]>,
+    /// Of a plain offer: the ended offers of its product that hold units, each by its first deadline that is not due.
+    ended_until: BTreeSet<(u64, u32)>,
+    /// Of an ended offer: the deadline under which it stands there.
+    ended_listed: Option<u64>,
     /// The key as the codec writes it, made once.
     pub(crate) wire: Box<[u8]>,
     /// Digest of what forgotten reservations bought under limit keys here.
@@ -62,14 +66,19 @@ pub(crate) enum Unused {
 
 impl OfferSums {
     pub(crate) fn new(offer: &OfferKey) -> Self {
+        Self::of(crate::codec::offer_key_bytes(offer).into_boxed_slice())
+    }
+
+    fn of(wire: Box<[u8]>) -> Self {
         Self {
             until: ByDeadline::new(),
             listed: None,
             due: 0,
             due_in_ended: 0,
             edge: None,
-            ended_siblings: SmallVec::new(),
-            wire: crate::codec::offer_key_bytes(offer).into_boxed_slice(),
+            ended_until: BTreeSet::new(),
+            ended_listed: None,
+            wire,
             kept_digest: 0,
             digested: 0,
             dirty: false,
@@ -133,7 +142,7 @@ impl State {
         let key = offer.key.clone();
         let (ended, edge, product) = (offer.ended, offer.next_edge(), offer.product);
         self.offers.insert_at(at, offer);
-        self.sums.put(at as usize, OfferSums::new(&key), || OfferSums::new(&key));
+        self.sums.put(at as usize, OfferSums::new(&key), || OfferSums::of(Box::default()));
         self.keys.add_offer(at, ended);
         self.offer_index.insert(offer_hash(&self.hash, &key), at);
         self.put_edge(at, edge.filter(|_| !ended));
@@ -149,9 +158,10 @@ impl State {
 
     /// Removes the offer of an ended sale that no record names: what it sold counts as the plain offer's.
     pub(crate) fn remove_offer(&mut self, at: u32) {
-        let sums = std::mem::replace(&mut self.sums[at as usize], OfferSums::new(&self.offers.get(at).key));
+        let sums = std::mem::replace(&mut self.sums[at as usize], OfferSums::of(Box::default()));
         let (named, held) = (sums.named, sums.held_sums());
         assert!(named == 0 && held == (0, 0), "an offer goes that {named} records name and that holds {held:?}");
+        assert_eq!(sums.ended_listed, None, "an offer goes that has a deadline");
         if let Some(listed) = sums.listed {
             self.first_deadlines.remove(&(listed, at));
         }
@@ -252,16 +262,12 @@ impl State {
         self.note_use(at);
     }
 
-    /// Units of an offer are held no more. Of an ended one that holds none, the plain offer need not know.
+    /// Units of an offer are held no more.
     #[inline]
     pub(crate) fn no_longer_held(&mut self, at: u32, units: u32) {
         let offer = self.offer_mut(at);
         offer.held = offer.held.checked_sub(u64::from(units)).expect("units of a hold are held until it ends");
         if offer.held == 0 && offer.phase == Phase::Over {
-            let (ended, home) = (offer.ended, self.home_of(at));
-            if ended {
-                self.sums[home as usize].ended_siblings.retain(|sibling| *sibling != at);
-            }
             self.note_use(at);
         }
     }
@@ -330,9 +336,9 @@ impl State {
         if available > 0 {
             return SoldOut::Open { available };
         }
-        let own = (!self.offers.get(at).ended).then_some(at);
-        let holds = self.sums[at as usize].ended_siblings.iter().copied().chain(own);
-        let first = holds.filter_map(|from| self.sums[from as usize].until.first()).min();
+        let sums = &self.sums[at as usize];
+        let own = sums.until.first().filter(|_| !self.offers.get(at).ended);
+        let first = sums.ended_until.first().map(|&(until, _)| until).into_iter().chain(own).min();
         first.map_or(SoldOut::Gone, |until| SoldOut::FirstBackAt(LedgerTime(until)))
     }
 
@@ -353,6 +359,7 @@ impl State {
             self.offer_deadlines += sums.until.len();
             self.first_deadlines.extend(sums.listed.map(|first| (first, at)));
             self.add_due(at, due);
+            self.list_ended(at);
         }
     }
 
@@ -376,10 +383,9 @@ impl State {
 
     /// A sale ended: what is due in its offer is the plain one's from now on.
     pub(crate) fn give_due_to_plain(&mut self, ended: u32, plain: u32) {
-        let (due, holds) = (self.sums[ended as usize].due, self.offers.get(ended).held > 0);
-        let sums = &mut self.sums[plain as usize];
-        sums.ended_siblings.extend(holds.then_some(ended));
-        sums.due_in_ended += due;
+        let due = self.sums[ended as usize].due;
+        self.sums[plain as usize].due_in_ended += due;
+        self.list_ended(ended);
     }
 
     /// Counts units of a hold at its deadline.
@@ -398,6 +404,7 @@ impl State {
             before.map(|first| self.first_deadlines.remove(&(first, at)));
             self.first_deadlines.insert((until, at));
         }
+        self.list_ended(at);
     }
 
     /// A live hold ended early or moved: it was to end at that deadline.
@@ -406,6 +413,23 @@ impl State {
         self.offer_deadlines -= sums.until.len();
         take_units(&mut sums.until, until, u64::from(units));
         self.offer_deadlines += sums.until.len();
+        self.list_ended(at);
+    }
+
+    /// The first deadline of an offer may have changed: if its sale has ended, its units are the plain offer's from then on.
+    #[inline]
+    pub(crate) fn list_ended(&mut self, at: u32) {
+        if !self.offers.get(at).ended {
+            return;
+        }
+        let (home, sums) = (self.home_of(at), &mut self.sums[at as usize]);
+        let now = sums.until.first();
+        let before = std::mem::replace(&mut sums.ended_listed, now);
+        if before != now {
+            let listed = &mut self.sums[home as usize].ended_until;
+            before.map(|before| listed.remove(&(before, at)));
+            listed.extend(now.map(|now| (now, at)));
+        }
     }
 
     /// Where units go that leave a hold or a sale: an ended sale's to the plain offer.

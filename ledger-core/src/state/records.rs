@@ -37,7 +37,7 @@ pub(crate) struct Product {
     pub(crate) sku: Sku,
     pub(crate) slot: Slot,
     pub(crate) plain: u32,
-    /// Its sales' offers, in order of creation.
+    /// Its sales' offers, in no order that matters.
     pub(crate) sales: Vec<u32>,
     pub(crate) received: u64,
     pub(crate) adjusted: i64,

@@ -42,6 +42,13 @@ pub(crate) struct UsedReference {
     pub(crate) used_at: u32,
 }
 
+impl UsedReference {
+    /// Whether it was used by then.
+    pub(crate) fn is_of_time(&self, time: u64) -> bool {
+        u64::from(self.used_at) <= time >> COARSE_BITS
+    }
+}
+
 const _: () = assert!(size_of::<UsedReference>() == 16);
 
 type Blocks = VecDeque<Arc<Vec<UsedReference>>>;
@@ -216,11 +223,9 @@ impl State {
             self.forget_reference();
         }
         let used_at = (self.time >> COARSE_BITS) as u32;
-        self.add_reference(UsedReference {
-            name: self.references.name(sku, reference),
-            content: fingerprint as u32,
-            used_at,
-        });
+        let name = self.references.name(sku, reference);
+        let is_new = self.add_reference(UsedReference { name, content: fingerprint as u32, used_at });
+        assert!(is_new || crate::bad!("apply-twice"), "reference {reference} of {sku} is new and the newest");
     }
 
     /// Adds one that was used at the same time as the newest, or later. False if it is there already, or is older.

@@ -161,6 +161,9 @@ impl<T: Placed> Slab<T> {
         }
         assert!(self.vacant[chunk] & 1 << place != 0, "place {at} is vacant");
         self.vacant[chunk] &= !(1 << place);
+        if self.vacant[chunk] == 0 {
+            self.partial.retain(|&partial| partial as usize != chunk);
+        }
         self.len += 1;
         self.heap += record.heap_bytes();
         let records = Self::own(&mut self.chunks[chunk]);
@@ -334,6 +337,19 @@ mod tests {
         let again: std::collections::BTreeSet<u32> = (0..peak - kept as u64).map(|n| slab.insert(n)).collect();
         assert!(again.len() == peak as usize - kept && again.iter().all(|&at| u64::from(at) < peak && !stays(at)));
         assert_eq!(slab.insert(7), peak as u32);
+    }
+
+    #[test]
+    fn records_at_places_of_their_owner_come_and_go_and_leave_nothing() {
+        let mut slab = Slab::new();
+        (0..2 * CHUNK as u32).for_each(|at| slab.insert_at(at, u64::from(at)));
+        for n in 0..1_000_u32 {
+            let at = n % (2 * CHUNK as u32);
+            assert_eq!(slab.remove(at), u64::from(at));
+            slab.insert_at(at, u64::from(at));
+        }
+        assert_eq!((slab.len(), slab.partial.len()), (2 * CHUNK, 0));
+        assert!(slab.iter().all(|(at, &record)| record == u64::from(at)));
     }
 
     #[test]

@@ -35,19 +35,14 @@ impl Model {
         (known().map(|(_, known)| naming(known, offer)).sum(), after)
     }
 
-    fn phase_is_over(&self, offer: &OfferKey) -> bool {
-        let state = &self.offers[offer];
-        state.ended || state.policy.closes_at.is_some_and(|at| at.0 <= self.time)
-    }
-
-    /// Limits of plain offers, and of sales whose window closed, count what is remembered; those of a sale that runs, all that it sold.
-    /// What a sale counts of forgotten ones goes a return window after its end, unless others are still remembered.
+    /// Limits of plain offers count what is remembered; those of a sale, all that it sold. That goes a return window after its window closed, when
+    /// all that was bought in it is forgotten.
     pub(super) fn stop_counting(&mut self, seen: &Seen<'_>) {
         let forgotten_now: Vec<_> = self
             .reservations()
             .filter(|(id, r)| r.status == Status::Confirmed && !self.ids[id].forgotten && (seen.forgets)(*id))
             .flat_map(|(id, r)| r.lines.keys().map(move |offer| (id, offer.clone())))
-            .filter(|(_, offer)| offer.sale.is_none() || self.phase_is_over(offer))
+            .filter(|(_, offer)| offer.sale.is_none())
             .collect();
         for (id, offer) in forgotten_now {
             self.reservation_mut(id).lines.get_mut(&offer).expect("just seen").counted = false;
@@ -225,18 +220,25 @@ impl Model {
         Settled::Stocked { balance: self.balance(offer), version: self.offers[offer].version, replayed }
     }
 
-    /// Whether the reference was used: for the same content it is answered again.
-    fn used_before(
-        &self,
-        command: &Command,
-        offer: &OfferKey,
-        reference: &Reference,
-    ) -> Result<Option<Settled>, Refusal> {
-        match self.references.get(&(offer.sku.clone(), reference.clone())) {
-            Some((_, until)) if *until <= self.time => Ok(None),
-            Some((before, _)) if same_content(before, command) => Ok(Some(self.stocked(offer, true))),
+    /// The use of a reference that is still remembered.
+    fn use_of(&self, offer: &OfferKey, reference: &Reference) -> Option<&Command> {
+        let (command, until) = self.references.get(&(offer.sku.clone(), reference.clone()))?;
+        (*until > self.time).then_some(command)
+    }
+
+    /// The answer to a movement that was done before, though its offer may be gone.
+    fn done_before(&self, command: &Command, offer: &OfferKey, reference: &Reference) -> Option<Settled> {
+        self.use_of(offer, reference).filter(|before| same_content(before, command))?;
+        Some(match self.offers.contains_key(offer) {
+            true => self.stocked(offer, true),
+            false => Settled::Stocked { balance: Balance::default(), version: 0, replayed: true },
+        })
+    }
+
+    fn must_be_free(&self, offer: &OfferKey, reference: &Reference) -> Result<(), Refusal> {
+        match self.use_of(offer, reference) {
             Some(_) => Err(Refusal::ReferenceTaken),
-            None => Ok(None),
+            None => Ok(()),
         }
     }
 
@@ -268,10 +270,11 @@ impl Model {
         units: u64,
         reference: &Reference,
     ) -> Result<Settled, Refusal> {
-        self.must_have(offer)?;
-        if let Some(before) = self.used_before(command, offer, reference)? {
+        if let Some(before) = self.done_before(command, offer, reference) {
             return Ok(before);
         }
+        self.must_have(offer)?;
+        self.must_be_free(offer, reference)?;
         self.must_not_have_ended(offer)?;
         self.must_fit(&offer.sku, units)?;
         self.offers.get_mut(offer).expect("known").units += units;
@@ -287,10 +290,11 @@ impl Model {
         reference: &Reference,
         expected: Option<u64>,
     ) -> Result<Settled, Refusal> {
-        self.must_have(offer)?;
-        if let Some(before) = self.used_before(command, offer, reference)? {
+        if let Some(before) = self.done_before(command, offer, reference) {
             return Ok(before);
         }
+        self.must_have(offer)?;
+        self.must_be_free(offer, reference)?;
         self.must_not_have_ended(offer)?;
         let actual = self.offers[offer].version;
         if expected.is_some_and(|v| v != actual) {
@@ -317,11 +321,12 @@ impl Model {
         units: u64,
         reference: &Reference,
     ) -> Result<Settled, Refusal> {
-        self.must_have(from)?;
-        self.must_have(to)?;
-        if let Some(before) = self.used_before(command, to, reference)? {
+        if let Some(before) = self.done_before(command, to, reference) {
             return Ok(before);
         }
+        self.must_have(from)?;
+        self.must_have(to)?;
+        self.must_be_free(to, reference)?;
         self.must_not_have_ended(from)?;
         self.must_not_have_ended(to)?;
         let available = self.balance(from).available;

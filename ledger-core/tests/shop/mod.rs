@@ -156,6 +156,58 @@ impl Shop {
         self.end_sale(product, &sale);
     }
 
+    /// A product of its own each week, in a sale whose window closes after sixteen days, with a limit. Nobody ends the sale before it has been
+    /// forgotten what was bought there; when all is, the product is deleted.
+    fn season(&mut self, week: u64) {
+        let sku = |week: u64| Sku::new(format!("season-{week}")).expect("a SKU");
+        let sale = || SaleId::new("season").expect("a sale");
+        let key = |week: u64| OfferKey { sku: sku(week), sale: Some(sale()) };
+        let closes_at = Some(LedgerTime(self.now + 16 * DAY_MS));
+        let policy = Policy { per_key_max: Some(1), closes_at, ..Policy::default() };
+        self.ok(vec![
+            Command::CreateProduct { sku: sku(week), policy: Policy::default() },
+            Command::PutOffer { offer: key(week), policy, expected_version: None },
+            Command::Receive {
+                offer: key(week),
+                units: Units::new(200).expect("units"),
+                reference: reference(format!("season {week}")),
+            },
+        ]);
+        // The sales of this week and of the two before are open.
+        for week in week.saturating_sub(2)..=week {
+            for buyer in 0..50 {
+                self.made += 1;
+                let random = self.made.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let id = ReservationId::from_parts(Slot::of(&sku(week)), self.now, random);
+                let buys = [LimitKey::new(format!("season {} {buyer}", self.made)).expect("a key")];
+                let line = Line { offer: key(week), quantity: Quantity::new(1).expect("one") };
+                let lines = [line].into_iter().collect();
+                let keys = buys.into_iter().collect();
+                self.ok(vec![
+                    Command::Reserve { id, keys, lines, hold_ms: None },
+                    Command::Confirm { id, lines: None },
+                ]);
+            }
+        }
+        if let Some(over) = week.checked_sub(7) {
+            let counted = self.ledger.offer(&key(over)).expect("it was not ended").balance;
+            assert_eq!((counted.sold, counted.held), (150, 0));
+            self.ok(vec![
+                Command::EndSale { sku: sku(over), sale: sale() },
+                Command::Adjust {
+                    offer: OfferKey { sku: sku(over), sale: None },
+                    delta: -50,
+                    reason: ledger_core::Reason::new("season is over").expect("a reason"),
+                    reference: reference(format!("season {over} over")),
+                    expected_version: None,
+                },
+            ]);
+        }
+        if let Some(gone) = week.checked_sub(8) {
+            self.ok(vec![Command::DeleteProduct { sku: sku(gone) }]);
+        }
+    }
+
     fn end_sale(&mut self, product: u64, sale: &str) {
         self.ok(vec![Command::EndSale { sku: sku(product), sale: SaleId::new(sale).expect("a sale") }]);
     }
@@ -184,6 +236,9 @@ impl Shop {
         }
         if day % 7 == 4 {
             self.flash_sale(day, buyers / 10);
+        }
+        if day % 7 == 1 {
+            self.season(day / 7);
         }
         self.end_sale(product, &deal);
         let (due, later): (Vec<_>, Vec<_>) = self.sold.drain(..).partition(|&(on, ..)| on <= day);

@@ -243,7 +243,7 @@ impl Checking<'_> {
         let range = of_offers.from..of_offers.until();
         for (at, offer) in stock.offers.iter().filter(|(at, _)| range.contains(&u64::from(*at))) {
             self.work.step();
-            self.digest = self.digest.wrapping_add(digest::canonical_offer(offer));
+            self.digest = self.digest.wrapping_add(digest::canonical_offer(at, offer));
             let counted = of_offers.sums[(u64::from(at) - of_offers.from) as usize];
             let name = || format!("{:?}", offer.key);
             self.findings.expect("stranded", || format!("held in {}", name()), offer.held, counted.held);
@@ -280,7 +280,7 @@ impl Checking<'_> {
     pub(super) fn products(&mut self, stock: &Stock<'_>, sums: &Sums) {
         for (at, product) in stock.products.iter() {
             self.work.step();
-            self.digest = self.digest.wrapping_add(digest::canonical_product(product));
+            self.digest = self.digest.wrapping_add(digest::canonical_product(at, product));
             let sum = sums.products[at as usize];
             let name = product.sku.as_str();
             let came = i128::from(product.received) + i128::from(product.adjusted);
