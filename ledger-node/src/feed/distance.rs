@@ -1,7 +1,8 @@
-//! How far watches are from the oldest record of history: what retention drops next ends a watch that has not read it yet.
+//! How far watches are from the oldest record of history: what retention drops next ends a watch
+//! that has not read it yet.
 //!
-//! **Owns** where the live watches of a shard are, and when that is too near. **Must never** slow a watch down.
-//! **Read next**: [`super::watch`].
+//! **Owns** where the live watches of a shard are, and when that is too near. **Must never** slow a
+//! watch down. **Read next**: [`super::watch`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,8 @@ impl WatchPositions {
         WatchPosition { all: self.clone(), number, time }
     }
 
-    /// Ledger time, in milliseconds, of the record that the slowest watch read last; none while none has read one.
+    /// Ledger time, in milliseconds, of the record that the slowest watch read last; none while
+    /// none has read one.
     fn slowest(&self) -> Option<u64> {
         self.lock().times.values().map(|time| time.load(Ordering::Relaxed)).filter(|time| *time > 0).min()
     }

@@ -183,7 +183,7 @@ struct Track {
     read_to: u64,
     /// The last record that was found to continue the one before, if one was.
     last: Option<u64>,
-    /// Where that is, for whoever looks how far it is from the oldest record.
+    /// Its ledger time, which readiness and metrics compare with the oldest record's.
     position: WatchPosition,
     /// The chain value that the next record to be looked at must continue, if it is known.
     chain: Option<u128>,

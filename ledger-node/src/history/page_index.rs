@@ -1,14 +1,15 @@
 //! The index of pages: one entry of sled a page, and the record files behind it.
 //!
-//! **What it is.** An ordered map of records over pages: a record is found through the page with the greatest first index at or
-//! below it. Removing records that share a page with others changes the page's entry, in one batch: a reader sees the entry before
-//! or the entries after, and a crash leaves one or the other.
+//! **What it is.** An ordered map of records over pages: a record is found through the page with
+//! the greatest first index at or below it. Removing records that share a page with others changes
+//! the page's entry, in one batch: a reader sees the entry before or the entries after, and a crash
+//! leaves one or the other.
 //!
-//! A page whose table cannot be read counts as one with a record at every index that it covers: none of them can be read, and what
-//! cannot be read is removed and becomes a gap as a whole.
+//! A page whose table cannot be read counts as one with a record at every index that it covers:
+//! none of them can be read, and what cannot be read is removed and becomes a gap as a whole.
 //!
-//! **Owns** the tree of pages; that pages of a shard never overlap. **Must never** read a record file where the entry says enough.
-//! **Read next**: [`super::pages`], [`super::record_files`].
+//! **Owns** the tree of pages; that pages of a shard never overlap. **Must never** read a record
+//! file where the entry says enough. **Read next**: [`super::pages`], [`super::record_files`].
 
 use std::io;
 
@@ -49,8 +50,8 @@ impl PageIndex {
         Self { tree, files }
     }
 
-    /// Stores records; answers which file is full now, with what is in it. They replace what lies between the first and the last
-    /// of a page of them.
+    /// Stores records; answers which file is full now, with what is in it. They replace what lies
+    /// between the first and the last of a page of them.
     pub(super) fn put(&self, records: &[Stored]) -> io::Result<Option<(u32, Newest)>> {
         if records.is_empty() {
             return Ok(None);
@@ -170,7 +171,8 @@ impl PageIndex {
         Ok(self.files.records(&page, last, last, PageBounds { records: 1, bytes: 1 })?.pop())
     }
 
-    /// What cannot be read together with an index: see [`super::store::RecordStore::unreadable_with`].
+    /// What cannot be read together with an index: see
+    /// [`super::store::RecordStore::unreadable_with`].
     pub(super) fn unreadable_with(&self, shard: u32, index: u64) -> io::Result<(u64, u64)> {
         let page = self.beginning_up_to(shard, index)?.filter(|page| page.last >= index);
         let Some(page) = page else { return Ok((index, index)) };
@@ -217,8 +219,8 @@ impl PageIndex {
         Ok(())
     }
 
-    /// After a power cut pages may be named here whose records do not lie in the files: from the newest record on they are
-    /// forgotten, and come again from the log.
+    /// After a power cut pages may be named here whose records do not lie in the files: from the
+    /// newest record on they are forgotten, and come again from the log.
     pub(super) fn drop_lost_tail(&self) -> io::Result<()> {
         for (shard, _) in last_of_shards(&self.tree)? {
             while let Some(page) = self.beginning_up_to(shard, u64::MAX)? {
@@ -237,7 +239,8 @@ impl PageIndex {
         Ok(())
     }
 
-    /// The first record of a page behind its last one that can be read; none when its very last one can.
+    /// The first record of a page behind its last one that can be read; none when its very last one
+    /// can.
     fn lost_from(&self, page: &Page, rows: &[Mark]) -> io::Result<Option<u64>> {
         let mut lost = None;
         for row in rows.iter().rev().filter(|row| page.counts(row.index)) {

@@ -1,4 +1,5 @@
-//! History over pages on disk: what is damaged, dropped or of another format is a page at most, or said so.
+//! History over pages on disk: a damaged table costs its page alone, and no record is
+//! passed over without a gap.
 
 use super::tests::{KEEP, chain_of, position_of};
 use super::*;
@@ -18,7 +19,8 @@ fn three_pages(dir: &Path, chain: &super::tests::Chain) {
     history.close();
 }
 
-/// Spoils the table of the page that begins with a record: its last byte is just before that record.
+/// Spoils the table of the page that begins with a record: its last byte is just before that
+/// record.
 fn spoil_table(dir: &Path, first: &[u8]) {
     let path = dir.join(RECORDS);
     let mut bytes = std::fs::read(&path).expect("readable");

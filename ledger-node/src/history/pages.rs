@@ -1,11 +1,14 @@
-//! Pages: consecutive records of one shard that lie together in a record file, behind a table of them.
+//! Pages: consecutive records of one shard that lie together in a record file, behind a table of
+//! them.
 //!
-//! **What it is.** The index has one entry a page, not one a record. In the file a page is its table (for each record: index,
-//! length, checksum) and then the records. An entry names the table, with its checksum, and which of the page's records count:
-//! those from its first index to its last. Records in the middle of a page can be removed: two entries name the rest of it.
+//! **What it is.** The index has one entry a page, not one a record. In the file a page is its
+//! table (for each record: index, length, checksum) and then the records. An entry names the table,
+//! with its checksum, and which of the page's records count: those from its first index to its
+//! last. Records in the middle of a page can be removed: two entries name the rest of it.
 //!
-//! **Owns** how tables and entries are encoded, where a page ends, what is left of a page without some of its records.
-//! **Must never** read or write a file. **Read next**: [`super::record_files`], [`super::page_index`].
+//! **Owns** how tables and entries are encoded, where a page ends, what is left of a page without
+//! some of its records. **Must never** read or write a file. **Read next**:
+//! [`super::record_files`], [`super::page_index`].
 
 use std::io;
 
@@ -25,7 +28,8 @@ pub(super) struct Page {
     pub(super) shard: u32,
     /// No record before it counts.
     pub(super) first: u64,
-    /// No record behind it counts. A record has it, unless the table could not be read when the page was cut.
+    /// No record behind it counts. A record has it, unless the table could not be read when the
+    /// page was cut.
     pub(super) last: u64,
     /// How many count.
     pub(super) records: u32,
@@ -118,8 +122,9 @@ impl Page {
         (self.first..=self.last).contains(&index)
     }
 
-    /// What is left of it when records `from..=through` count no more: what lies before them, and what lies behind. `rows` are
-    /// those of its table; without them, since it cannot be read, it is cut by number.
+    /// What is left of it when records `from..=through` count no more: what lies before them, and
+    /// what lies behind. `rows` are those of its table; without them, since it cannot be read, it
+    /// is cut by number.
     pub(super) fn without(&self, rows: Option<&[Mark]>, from: u64, through: u64) -> [Option<Self>; 2] {
         let Some(rows) = rows else {
             let before = (self.first < from).then(|| Self { last: self.last.min(from - 1), ..*self });
@@ -149,8 +154,8 @@ impl Page {
     }
 }
 
-/// Where pages end among records that are written at once: each is of one shard, its indexes ascend, and it is full at so many
-/// bytes or records.
+/// Where pages end among records that are written at once: each is of one shard, its indexes
+/// ascend, and it is full at so many bytes or records.
 pub(super) fn cut(records: &[Stored]) -> impl Iterator<Item = &[Stored]> {
     let mut rest = records;
     std::iter::from_fn(move || {
@@ -169,7 +174,8 @@ pub(super) fn cut(records: &[Stored]) -> impl Iterator<Item = &[Stored]> {
     })
 }
 
-/// The table of a page: for each record how far its index is from the one before, its length, and the crc32c of its bytes.
+/// The table of a page: for each record how far its index is from the one before, its length, and
+/// the crc32c of its bytes.
 pub(super) fn encode_table(records: &[Stored]) -> Vec<u8> {
     let mut out = Vec::with_capacity(records.len() * 8);
     let mut before = 0;
@@ -276,7 +282,8 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_page_begins_and_ends_with_a_record_and_no_byte_is_counted_twice() {
-        // Records 10, 20, 30, 40 of 10 to 40 bytes, and a table of 7; record 40 does not count any more.
+        // Records 10, 20, 30, 40 of 10 to 40 bytes, and a table of 7; record 40 does not count any
+        // more.
         let rows: Vec<Mark> = [10, 20, 30, 40].iter().map(|&n| Mark::of(n, &vec![0; n as usize])).collect();
         let whole = page(10, 30, 3, 67);
         let left = |from, through| whole.without(Some(&rows), from, through);

@@ -1,6 +1,7 @@
 //! How fast history grows.
 //!
-//! **Owns** the average over the last minutes. **Must never** be needed for what is kept. **Read next**: [`super::writer`].
+//! **Owns** the average over the last minutes. **Must never** be needed for what is kept.
+//! **Read next**: [`super::writer`].
 
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ impl WriteRate {
         self.bytes += bytes as u64;
     }
 
-    /// Takes what came since the last look into the average; whoever looks more often than retention does adds nothing.
+    /// Takes what came since the last look into the average; does nothing right after another look.
     pub(super) fn look(&mut self) {
         let past = self.looked_at.elapsed();
         if past < HISTORY_RETAIN_EVERY / 2 {
