@@ -468,9 +468,9 @@ pub struct AuditArgs {
     /// Skip the recomputation from history (it reads every change that is kept).
     #[arg(long)]
     pub no_history: bool,
-    /// The longest it may take; what was not looked at by then is named.
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "10m")]
-    pub within: Duration,
+    /// The longest it may take; what was not looked at by then is named. Without it the audit goes on for as long as it makes progress.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub within: Option<Duration>,
 }
 
 /// `transfer-leader`

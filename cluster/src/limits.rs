@@ -16,8 +16,15 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 pub const REJOIN_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time that a repair may be waited for: instants end somewhere.
 pub const REPAIRED_WITHIN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// How long a recomputation on a node may take (it walks every record).
-pub const AUDIT_WITHIN: Duration = Duration::from_secs(180);
+/// A node's audit that makes no progress for so long is given up: one that waits for another's turn sees the progress of that one.
+pub const AUDIT_STALLED: Duration = Duration::from_secs(60);
+/// When all nodes were audited within this, they are audited again if their replicas could not be compared; otherwise only digests are taken again.
+pub const AUDIT_QUICK: Duration = Duration::from_secs(5);
+/// Reservations, orders and references that the books of an audit keep, a few hundred bytes each: about a gigabyte. With more they go on with
+/// balances alone.
+pub const AUDIT_BOOK_RECORDS_MAX: usize = 2_000_000;
+/// How long a node may take to build a snapshot (it writes every record).
+pub const SNAPSHOT_WITHIN: Duration = Duration::from_secs(180);
 /// How long replicas may take to apply what was committed when an audit began.
 pub const AUDIT_FOLLOW_WITHIN: Duration = Duration::from_secs(20);
 /// Longest time that an audit may be given: instants end somewhere.
@@ -30,7 +37,7 @@ pub const AUDIT_ALL_WITHIN: Duration = Duration::from_secs(600);
 /// Looks at all nodes of one audit: replicas are compared at equal indexes, and an entry may come
 /// between the looks at two of them.
 pub const AUDIT_LOOKS: u32 = 3;
-/// How often an audit that reads history says how far it is.
+/// How often an audit says how far it is, and asks a node how far that one is.
 pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Largest message taken from a node: a full page of products, or a batch of 8,190 answers.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

@@ -51,6 +51,9 @@ pub struct AuditDoc {
     pub books: Option<Sums>,
     /// Products whose first changes are no longer kept, so that they could not be recomputed.
     pub not_recomputable: u64,
+    /// After so many changes the books kept balances alone, since there were more reservations, orders and references than they keep: ends, deadlines,
+    /// references, orders and money were not recomputed from there on.
+    pub balances_after: Option<u64>,
     /// What is wrong.
     pub findings: Vec<Finding>,
     /// Looks that could not be taken.
@@ -72,7 +75,8 @@ impl AuditDoc {
 pub(super) async fn run(desk: &Desk, args: AuditArgs) -> Outcome {
     let link = desk.link()?.with_members().await?;
     let client = desk.client().await?;
-    let (document, _) = audit_cluster(&link, &client, args.within, !args.no_history).await?;
+    let (document, _) =
+        audit_cluster(&link, &client, args.within.unwrap_or(limits::AUDIT_WITHIN_MAX), !args.no_history).await?;
     desk.printer.print(&document, to_text)?;
     let (findings, incomplete) = (document.findings.len(), document.incomplete.len());
     match document.verdict {
@@ -105,6 +109,11 @@ fn to_text(audit: &AuditDoc) -> String {
     if audit.not_recomputable > 0 {
         out.push_str(&format!("\n{} products reach back further than history is kept", audit.not_recomputable));
     }
+    if let Some(changes) = audit.balances_after {
+        out.push_str(&format!(
+            "\nafter {changes} changes the books kept balances alone: ends, deadlines, references, orders and money were not recomputed from there on"
+        ));
+    }
     if !audit.findings.is_empty() {
         let rows = audit.findings.iter().take(limits::FINDINGS_SHOWN).map(|f| [text(&f.invariant), text(&f.what)]);
         out.push_str(&format!("\n\n{}", table(["BROKEN", "WHAT"], rows)));
@@ -134,16 +143,8 @@ pub async fn audit_cluster(
     let mut document = AuditDoc::default();
     let follow_until = until.min(Instant::now() + limits::AUDIT_FOLLOW_WITHIN);
     let committed = follow(&link.nodes, follow_until, Silent::LeftOut, &mut document).await;
-    let routing = client.routing();
-    for look in 1..=limits::AUDIT_LOOKS {
-        let seen = ask_nodes(link, &routing, until).await;
-        let is_last = look == limits::AUDIT_LOOKS || Instant::now() >= until;
-        if is_last || seen.not_compared.is_empty() || !seen.findings.is_empty() || !seen.incomplete.is_empty() {
-            document.take(seen);
-            break;
-        }
-    }
-    let mut books = Books::new();
+    document.take(look_at_nodes(link, &client.routing(), until).await);
+    let mut books = Books::bounded(limits::AUDIT_BOOK_RECORDS_MAX);
     if history {
         let read = tokio::time::timeout_at(until.into(), read_history(client, &committed, &mut books)).await;
         let late = |_| Err(format!("its end was not reached in time, after {} changes", books.changes()));
@@ -154,6 +155,7 @@ pub async fn audit_cluster(
                 document.changes = books.changes();
                 document.books = Some(books.total());
                 document.not_recomputable = books.truncated() as u64;
+                document.balances_after = books.reduced_after();
                 document.findings.extend_from_slice(books.findings());
             }
             Err(why) => document.incomplete.push(format!("history: {why}")),
@@ -247,60 +249,157 @@ impl AuditDoc {
     }
 }
 
-async fn ask_nodes(link: &ClusterLink, routing: &v1::Routing, until: Instant) -> Looked {
-    let mut looked = Looked::default();
-    let mut totals: AtIndex<(String, v1::Totals)> = BTreeMap::new();
-    let mut digests: AtIndex<(String, Vec<u8>)> = BTreeMap::new();
-    let mut audited: BTreeSet<(u32, String)> = BTreeSet::new();
-    let within = limits::AUDIT_WITHIN.min(until.saturating_duration_since(Instant::now()));
-    let each = link.nodes.iter().map(async |node| {
-        let audit = timed(within, node.admin().audit(v1::AuditRequest {})).await;
-        let digests = timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await;
-        (node.address.clone(), audit, digests)
-    });
-    for (address, audit, taken) in futures::future::join_all(each).await {
-        match audit {
-            Ok(audit) => {
-                looked.nodes += 1;
-                for f in audit.findings {
-                    let what = format!("{address}, shard {}: {}", f.shard, f.what);
-                    looked.findings.push(Finding::new(f.invariant, what));
-                }
-                for s in audit.shards {
-                    audited.insert((s.shard, address.clone()));
-                    totals.entry((s.shard, s.index)).or_default().push((address.clone(), s.totals.unwrap_or_default()));
-                    digests.entry((s.shard, s.index)).or_default().push((address.clone(), s.digest.to_vec()));
-                }
-            }
-            Err(status) => looked.incomplete.push(format!("{address}: {}", brief(&status))),
+/// What was seen of replicas so far.
+#[derive(Default)]
+struct Seen {
+    totals: AtIndex<(String, v1::Totals)>,
+    digests: AtIndex<(String, Vec<u8>)>,
+    audited: BTreeSet<(u32, String)>,
+}
+
+impl Seen {
+    fn digest(&mut self, shard: u32, index: u64, address: &str, value: Vec<u8>) {
+        let at = self.digests.entry((shard, index)).or_default();
+        // A node's audit may have been at this very index, or an earlier look.
+        if !at.iter().any(|(known, seen)| known == address && *seen == value) {
+            at.push((address.to_owned(), value));
         }
+    }
+}
+
+/// Has each node recompute its shards, one node after the other, and compares digests, until all replicas were compared or it was tried often enough.
+async fn look_at_nodes(link: &ClusterLink, routing: &v1::Routing, until: Instant) -> Looked {
+    let mut seen = Seen::default();
+    let began = Instant::now();
+    let mut audits = audit_nodes(link, until, &mut seen).await;
+    let is_quick = began.elapsed() < limits::AUDIT_QUICK;
+    for look in 1.. {
+        let mut looked = Looked { nodes: audits.nodes, ..Looked::default() };
+        looked.findings.extend_from_slice(&audits.findings);
+        looked.incomplete.extend_from_slice(&audits.incomplete);
+        take_digests(link, &mut seen, &mut looked).await;
+        compare(routing, &seen, &mut looked);
+        let is_last = look == limits::AUDIT_LOOKS || Instant::now() >= until;
+        if is_last || looked.not_compared.is_empty() || !looked.findings.is_empty() || !looked.incomplete.is_empty() {
+            return looked;
+        }
+        // Replicas that were just started have few digests: an audit takes one more.
+        if is_quick {
+            audits = audit_nodes(link, until, &mut seen).await;
+        } else {
+            tokio::time::sleep(limits::AUDIT_PROGRESS_EVERY).await;
+        }
+    }
+    unreachable!("the last look is answered")
+}
+
+/// One node after the other: an audit takes processor time and memory that the others need to go on.
+async fn audit_nodes(link: &ClusterLink, until: Instant, seen: &mut Seen) -> Looked {
+    let mut looked = Looked::default();
+    seen.totals.clear();
+    seen.audited.clear();
+    for node in &link.nodes {
+        let address = node.address.clone();
+        let audit = match audit_node(node, until).await {
+            Ok(audit) => audit,
+            Err(status) => {
+                looked.incomplete.push(format!("{address}: {}", brief(&status)));
+                continue;
+            }
+        };
+        looked.nodes += 1;
+        for f in audit.findings {
+            let what = format!("{address}, shard {}: {}", f.shard, f.what);
+            looked.findings.push(Finding::new(f.invariant, what));
+        }
+        for s in audit.shards {
+            seen.audited.insert((s.shard, address.clone()));
+            seen.totals.entry((s.shard, s.index)).or_default().push((address.clone(), s.totals.unwrap_or_default()));
+            seen.digest(s.shard, s.index, &address, s.digest.to_vec());
+        }
+    }
+    looked
+}
+
+/// Whether a node's audit makes progress.
+struct Headway {
+    last: Option<v1::AuditProgress>,
+    moved: Instant,
+}
+
+impl Headway {
+    /// Takes what the node's status says; answers it if it is new.
+    fn see(&mut self, progress: Option<v1::AuditProgress>, now: Instant) -> Option<&v1::AuditProgress> {
+        if progress.is_none() || progress == self.last {
+            return None;
+        }
+        (self.last, self.moved) = (progress, now);
+        self.last.as_ref()
+    }
+    fn is_stalled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.moved) >= limits::AUDIT_STALLED
+    }
+}
+
+/// Waits for a node's audit for as long as that makes progress, and says how far it is.
+async fn audit_node(node: &NodeLink, until: Instant) -> Result<v1::AuditResponse, tonic::Status> {
+    let mut admin = node.admin();
+    let audit = admin.audit(v1::AuditRequest {});
+    tokio::pin!(audit);
+    let mut headway = Headway { last: None, moved: Instant::now() };
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if let Ok(answer) = tokio::time::timeout(limits::AUDIT_PROGRESS_EVERY.min(left), &mut audit).await {
+            return answer.map(tonic::Response::into_inner);
+        }
+        if Instant::now() >= until {
+            return Err(tonic::Status::deadline_exceeded("its audit did not end in time"));
+        }
+        let progress = node.status().await.ok().and_then(|status| status.audit);
+        if let Some(v1::AuditProgress { shard, doing, done, of }) = headway.see(progress, Instant::now()) {
+            eprintln!("audit of {}: shard {shard}: {done} of {of} of its {doing} read", node.address);
+        }
+        if headway.is_stalled(Instant::now()) {
+            let why = format!("its audit made no progress for {:?}", limits::AUDIT_STALLED);
+            return Err(tonic::Status::deadline_exceeded(why));
+        }
+    }
+}
+
+/// Digests that the nodes took lately, of all at once: so that they have the same indexes.
+async fn take_digests(link: &ClusterLink, seen: &mut Seen, looked: &mut Looked) {
+    let each = link.nodes.iter().map(async |node| {
+        (node.address.as_str(), timed(limits::TRY_WITHIN, node.admin().digests(v1::DigestsRequest {})).await)
+    });
+    for (address, taken) in futures::future::join_all(each).await {
         match taken {
             Ok(taken) => {
                 for one in taken.digests {
-                    let at = digests.entry((one.shard, one.index)).or_default();
-                    // A node's audit may have been at this very index.
-                    if at.iter().all(|(known, _)| *known != address) {
-                        at.push((address.clone(), one.value.to_vec()));
-                    }
+                    seen.digest(one.shard, one.index, address, one.value.to_vec());
                 }
             }
             Err(status) => looked.incomplete.push(format!("digests of {address}: {}", brief(&status))),
         }
     }
-    looked.incomplete.extend(not_audited(routing, &audited));
-    looked.findings.extend(totals.iter().flat_map(|(&(shard, index), seen)| different_totals(shard, index, seen)));
-    for ((shard, index), seen) in &digests {
+}
+
+/// Compares what was seen of replicas at equal indexes.
+fn compare(routing: &v1::Routing, seen: &Seen, looked: &mut Looked) {
+    looked.incomplete.extend(not_audited(routing, &seen.audited));
+    let differ = seen.totals.iter().flat_map(|(&(shard, index), seen)| different_totals(shard, index, seen));
+    looked.findings.extend(differ);
+    for ((shard, index), seen) in &seen.digests {
         let Some(((first, as_first), others)) = seen.split_first() else { continue };
         for (address, _) in others.iter().filter(|(_, value)| value != as_first) {
             let what = format!("shard {shard} at index {index}: {first} and {address} differ");
             looked.findings.push(Finding::new("diverged", what));
         }
     }
-    let shards: BTreeSet<u32> = audited.iter().map(|(shard, _)| *shard).collect();
+    let shards: BTreeSet<u32> = seen.audited.iter().map(|(shard, _)| *shard).collect();
     for shard in shards {
         let replicas: Vec<&str> =
-            audited.iter().filter(|(of, _)| *of == shard).map(|(_, address)| &**address).collect();
-        let at_index = digests.iter().filter(|((of, _), _)| *of == shard).map(|(_, seen)| seen.as_slice());
+            seen.audited.iter().filter(|(of, _)| *of == shard).map(|(_, address)| &**address).collect();
+        let at_index = seen.digests.iter().filter(|((of, _), _)| *of == shard).map(|(_, seen)| seen.as_slice());
         let together = compared_together(&replicas, at_index);
         looked.digests_compared += (replicas.len() - together.len()) as u64;
         if together.len() > 1 {
@@ -308,7 +407,6 @@ async fn ask_nodes(link: &ClusterLink, routing: &v1::Routing, until: Instant) ->
             looked.not_compared.push((shard, apart));
         }
     }
-    looked
 }
 
 /// Divides replicas by what was compared: two are together when a chain of common indexes leads from one to the other.
@@ -453,6 +551,19 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(found[0].what.contains("c has") && found[0].what.contains("index 9"), "{}", found[0].what);
     }
+
+    #[test]
+    fn audit_of_a_node_is_given_up_when_its_progress_stands_still() {
+        let began = Instant::now();
+        let after = |seconds: u64| began + Duration::from_secs(seconds);
+        let at = |done| Some(v1::AuditProgress { shard: 1, doing: "records".to_owned(), done, of: 9 });
+        let mut headway = Headway { last: None, moved: began };
+        assert!(headway.see(at(1), after(50)).is_some() && !headway.is_stalled(after(109)), "the first is new");
+        assert!(headway.see(at(1), after(100)).is_none() && headway.is_stalled(after(110)), "the same again is not");
+        assert!(headway.see(None, after(105)).is_none() && headway.is_stalled(after(110)), "nor is silence");
+        assert!(headway.see(at(2), after(109)).is_some() && !headway.is_stalled(after(110)));
+    }
+
     #[test]
     fn a_replica_that_no_node_audited_is_named() {
         let node = |node, client: &str| v1::NodeRoute { node, client: client.to_owned(), ..Default::default() };

@@ -467,8 +467,9 @@ pub(super) async fn snapshot(desk: &Desk, args: SnapshotArgs) -> Outcome {
             continue;
         }
         let request = v1::SnapshotRequest { shard: args.shard };
-        let answer =
-            timed(limits::AUDIT_WITHIN, node.admin().snapshot(request)).await.map_err(|s| admin_failure(node, &s))?;
+        let answer = timed(limits::SNAPSHOT_WITHIN, node.admin().snapshot(request))
+            .await
+            .map_err(|s| admin_failure(node, &s))?;
         built.insert(status.node, answer.index);
     }
     if built.is_empty() {
