@@ -91,8 +91,6 @@ pub(crate) struct GroupCore {
     /// Largest entry that is proposed.
     pub(crate) entry_bytes_max: usize,
     pub(crate) hold_purge_above: AtomicU64,
-    /// Bytes applied when the newest snapshot was taken.
-    pub(crate) bytes_at_snapshot: AtomicU64,
     /// One snapshot build at a time on a node.
     pub(crate) builds: Arc<tokio::sync::Semaphore>,
     /// One snapshot is received at a time.

@@ -153,9 +153,11 @@ pub const SNAPSHOT_LOOK_EVERY: Duration = Duration::from_secs(1);
 pub const UPKEEP_CALL_WITHIN: Duration = Duration::from_secs(5);
 /// A snapshot is the only one that is built on its node for that long; a larger one then shares the disk with the next.
 pub const SNAPSHOT_ALONE_WITHIN: Duration = Duration::from_secs(60);
-/// A snapshot of at most so many bytes is built whenever it is due. A larger one waits until the log has grown by as much as the last one took:
-/// so snapshots are at most half of what a group writes, however large its state, and its log stays as small as its state.
+/// A snapshot of at most so many bytes is built whenever it is due. A larger one waits until the log has grown by as much as the last one took, so
+/// that snapshots are at most half of what a busy group writes, however large its state. The log then has up to twice the state's bytes.
 pub const SNAPSHOT_SMALL_BYTES: u64 = 64 << 20;
+/// It waits for so many times the entries after which a small one is due at most: each costs a few bytes of index, and a start applies them again.
+pub const SNAPSHOT_LATE_FACTOR: u64 = 16;
 /// After a snapshot could not be built, or not be read back, the next attempt waits that long.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// A group that applied no more than [`QUIET_BYTES`] for that long is quiet: a snapshot is worth building once it sets a log segment free.

@@ -37,6 +37,8 @@ pub(crate) struct Progress {
     pub(crate) stamp_ms: AtomicU64,
     /// Bytes applied since the start.
     pub(crate) bytes: AtomicU64,
+    /// The same when the newest snapshot was taken, or installed.
+    pub(crate) bytes_at_snapshot: AtomicU64,
     /// The entry that applying does not get past.
     pub(crate) obstacle: watch::Sender<Option<Obstacle>>,
     /// Entries applied as refusals since the start.
@@ -51,11 +53,17 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Bytes applied since the newest snapshot.
+    pub(crate) fn bytes_since_snapshot(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed).saturating_sub(self.bytes_at_snapshot.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             applied: watch::Sender::new(LogPosition::default()),
             stamp_ms: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            bytes_at_snapshot: AtomicU64::new(0),
             obstacle: watch::Sender::new(None),
             refused: AtomicU64::new(0),
             unsupported: Mutex::default(),
@@ -409,6 +417,7 @@ impl RaftStateMachine<Types> for Machine {
             }
             return Err(e);
         }
+        self.progress.bytes_at_snapshot.store(self.progress.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.last = meta.last_log_id;
         self.told = meta.last_log_id;
         self.membership = meta.last_membership.clone();

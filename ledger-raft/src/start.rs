@@ -252,7 +252,6 @@ pub(crate) async fn start(
         reads,
         entry_bytes_max: ground.wal.entry_bytes_max().saturating_sub(ENTRY_HEAD_ROOM),
         hold_purge_above: AtomicU64::new(u64::MAX),
-        bytes_at_snapshot: AtomicU64::new(0),
         builds: ground.builds.clone(),
         pulling: PullSlot::default(),
         gate,

@@ -17,8 +17,8 @@ use tokio_util::sync::PollSemaphore;
 
 use crate::group::GroupCore;
 use crate::limits::{
-    PURGE_BATCH_ENTRIES, QUIET_AFTER, QUIET_BYTES, SNAPSHOT_ALONE_WITHIN, SNAPSHOT_LOOK_EVERY, SNAPSHOT_RETRY,
-    SNAPSHOT_SMALL_BYTES, SNAPSHOT_TRANSFER_WITHIN, UPKEEP_CALL_WITHIN,
+    PURGE_BATCH_ENTRIES, QUIET_AFTER, QUIET_BYTES, SNAPSHOT_ALONE_WITHIN, SNAPSHOT_LATE_FACTOR, SNAPSHOT_LOOK_EVERY,
+    SNAPSHOT_RETRY, SNAPSHOT_SMALL_BYTES, SNAPSHOT_TRANSFER_WITHIN, UPKEEP_CALL_WITHIN,
 };
 use crate::machine::{Machine, SnapshotWork, build_beside};
 use crate::snapshot::SnapshotFile;
@@ -114,14 +114,15 @@ fn is_due(core: &GroupCore, quiet: bool) -> bool {
     if applied <= newest {
         return false;
     }
-    let since = core.progress.bytes.load(Ordering::Relaxed) - core.bytes_at_snapshot.load(Ordering::Relaxed);
-    if !is_affordable(since, newest_bytes) {
-        return false;
-    }
+    let since = core.progress.bytes_since_snapshot();
     // The newest snapshot becomes the older of two, so the log up to it goes; a first one stands alone.
     let covered = if newest == 0 { applied } else { newest };
     let gain = || core.store.log().bytes_through(purge_upto(core, covered, applied));
-    applied >= newest + entries || since >= bytes || (quiet && gain() >= t.segment_bytes)
+    // Where space is low nothing is appended, so the log would never grow by as much; what a snapshot sets free is all that helps.
+    let affordable = is_affordable(since, newest_bytes) || *core.low_space.borrow();
+    let much = applied >= newest + entries || since >= bytes;
+    let too_many = applied >= newest + entries.saturating_mul(SNAPSHOT_LATE_FACTOR);
+    (much && affordable) || too_many || (quiet && gain() >= t.segment_bytes)
 }
 
 /// Whether the log has grown enough since the newest snapshot to write the whole state again.
@@ -169,7 +170,7 @@ async fn build(core: &GroupCore, turn: OwnedSemaphorePermit) -> io::Result<Arc<S
     core.snapshots.set_failure(failure.clone());
     core.status.send_if_modified(|s| std::mem::replace(&mut s.snapshot_failure, failure.clone()) != failure);
     if built.is_ok() {
-        core.bytes_at_snapshot.store(bytes, Ordering::Relaxed);
+        core.progress.bytes_at_snapshot.store(bytes, Ordering::Relaxed);
     }
     built
 }
