@@ -47,6 +47,7 @@ impl Books {
             }
             return self.find("lost", nowhere, format!("the ledger has {sku}, history does not"));
         };
+        book.compared = true;
         let told_units = std::mem::take(&mut book.told);
         let (came, known) = (book.received + book.adjusted, (book.received, book.adjusted, book.returned));
         let told = (i128::from(sums.received), i128::from(sums.adjusted), i128::from(sums.returned));
@@ -58,6 +59,16 @@ impl Books {
         if self.is_reduced() && told_units != came {
             let what = format!("{sku}: {came} units came in, its offers have {told_units}");
             self.find("conserved", nowhere, what);
+        }
+    }
+
+    /// Every product was compared that the ledger has: one that history has and that was not is lost.
+    pub fn nothing_is_lost(&mut self) {
+        let not = |sku: &&Sku| !self.truncated.contains(*sku) && !self.products[*sku].compared;
+        let mut lost: Vec<Sku> = self.products.keys().filter(not).cloned().collect();
+        lost.sort_unstable();
+        for sku in lost {
+            self.find("lost", Position::default(), format!("history has {sku}, the ledger does not"));
         }
     }
 

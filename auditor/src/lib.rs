@@ -14,7 +14,7 @@ mod orders;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ledger_core::change::LineChange;
-use ledger_core::limits::REFERENCE_KEPT_MS_MIN;
+use ledger_core::limits::REFERENCE_KEPT_MS;
 use ledger_core::outcome::{Balance, Status};
 use ledger_core::{Change, ChangeKind, LedgerTime, OfferKey, Position, ReservationId, Sku};
 use serde::Serialize;
@@ -56,6 +56,8 @@ struct ProductBook {
     sale_ended: bool,
     /// Units in its offers as they were compared, until the product is.
     told: i128,
+    /// The ledger has it, too.
+    compared: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -333,7 +335,13 @@ impl Books {
     fn are_known(&mut self, at: Position, change: &Change) -> bool {
         let products = change.kind.products();
         if matches!(change.kind, ChangeKind::ProductCreated { .. }) {
-            return !products.iter().any(|sku| self.truncated.contains(*sku));
+            // It begins anew, whatever is not known of one that was deleted.
+            for sku in products {
+                if self.truncated.remove(sku) {
+                    self.forget_product(sku);
+                }
+            }
+            return true;
         }
         let mut truncated = false;
         for sku in &products {
@@ -449,7 +457,7 @@ impl Books {
         self.offers.entry(OfferKey { sku: sku.clone(), sale: None }).or_default();
     }
 
-    /// A reference of receive, adjust or allot may be used again when its time is over, or when very many came after it.
+    /// A reference of receive, adjust or allot may be used again when its time is over. Earlier only in a shard that has more than books keep.
     fn reference(&mut self, at: Position, time: LedgerTime, sku: &Sku, reference: &str) {
         if self.is_reduced() {
             return;
@@ -457,7 +465,7 @@ impl Books {
         self.references += 1;
         let product = self.products.entry(sku.clone()).or_default();
         let before = product.references.insert(reference.to_owned(), time);
-        if before.is_some_and(|before| time.0 < before.0.saturating_add(REFERENCE_KEPT_MS_MIN)) {
+        if before.is_some_and(|before| time.0 < before.0.saturating_add(REFERENCE_KEPT_MS)) {
             self.find("reference", at, format!("reference {reference:?} of {sku} had an effect twice"));
         }
     }
@@ -491,6 +499,12 @@ impl Books {
         plain_book.sold += book.sold;
         plain_book.available += left;
         self.agree(at, &plain, balance);
+    }
+
+    /// What is left of a product whose beginning is no longer kept.
+    fn forget_product(&mut self, sku: &Sku) {
+        self.products.remove(sku);
+        self.offers.retain(|offer, _| offer.sku != *sku);
     }
 
     fn product_deleted(&mut self, at: Position, sku: &Sku) {

@@ -157,6 +157,10 @@ impl Ledger {
     pub fn products(&self, after: Option<&Sku>, max: usize) -> Vec<ProductView> {
         self.state.products_after(after, max)
     }
+    /// The same as a page: it ends as soon as it has so many offers, with one product at least. Also whether there are more.
+    pub fn products_page(&self, after: Option<&Sku>, max: usize, offers_max: usize) -> (Vec<ProductView>, bool) {
+        self.state.products_page(after, max, offers_max)
+    }
     /// Offers of one sale (all sales when none) by (sale, SKU), after `after`, at most `max`.
     pub fn sales(&self, sale: Option<&SaleId>, after: Option<(&SaleId, &Sku)>, max: usize) -> Vec<OfferView> {
         self.state.sales_after(sale, after, max)

@@ -58,6 +58,20 @@ impl State {
         products.map(|(_, &at)| self.product_view(at)).collect()
     }
 
+    pub(crate) fn products_page(&self, after: Option<&Sku>, max: usize, offers_max: usize) -> (Vec<ProductView>, bool) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut page, mut offers) = (Vec::new(), 0);
+        for (_, &at) in self.by_sku.range::<Sku, _>((from, Bound::Unbounded)) {
+            let more = 1 + self.products.get(at).sales.len();
+            if page.len() >= max || (!page.is_empty() && offers + more > offers_max) {
+                return (page, true);
+            }
+            offers += more;
+            page.push(self.product_view(at));
+        }
+        (page, false)
+    }
+
     pub(crate) fn sales_after(
         &self,
         sale: Option<&SaleId>,
@@ -214,7 +228,8 @@ impl State {
             totals.returned += u128::from(product.returned);
         }
         for (at, _) in self.offers.iter() {
-            let balance = self.balance(at);
+            // An audit and a status must be able to report a state that no answer may come from.
+            let balance = self.balance_as_it_is(at);
             totals.units.available += u128::from(balance.available);
             totals.units.held += u128::from(balance.held);
             totals.units.sold += u128::from(balance.sold);

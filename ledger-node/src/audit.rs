@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use auditor::Finding;
 use ledger_core::Ledger;
 use ledger_core::ledger::{AuditView, Frozen};
+use ledger_core::outcome::Bound;
 use ledger_core::view::Totals;
 use ledger_proto::v1;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -164,8 +165,12 @@ impl Taken {
         let mut ledger = lock(&shard.state().ledger);
         let view = ledger.freeze_for_audit();
         let totals = view.totals();
-        let records = totals.products + totals.offers + totals.live + totals.sold + totals.remembered;
-        let is_small = records <= AUDIT_IN_PLACE_RECORDS;
+        let references = ledger.records().into_iter().find(|(kind, ..)| *kind == Bound::References);
+        let beside = totals.limit_counts + totals.orders + references.map_or(0, |(_, count, _)| count);
+        let records = totals.products + totals.offers + totals.live + totals.sold + totals.remembered + beside;
+        // The audit in place takes for granted what the frozen one checks: of a state that is broken there it would end the process.
+        let is_small =
+            records <= AUDIT_IN_PLACE_RECORDS && ledger.freeze_for_audit().audit(&mut ()).findings.is_empty();
         let small = is_small.then(|| (ledger.audit().findings.into_iter().map(found).collect(), ledger.freeze()));
         Self { view, small }
     }

@@ -186,6 +186,7 @@ fn shard_status(node: &Node, shard: &Shard, placement: Option<&Placement>) -> v1
         history_index: kept.written,
         history_gapped: kept.is_gapped(),
         history_kept_ms: kept.kept_ms,
+        history_oldest: kept.oldest,
         watch_history_left_ms: WatchDistance::of(shard.feed(), &kept).map(|distance| distance.left_ms),
         diverged: node.digest_counts.diverged(shard),
         apply_halted: status.apply_halted.unwrap_or_default(),

@@ -146,6 +146,10 @@ pub async fn audit_cluster(
     document.take(look_at_nodes(link, &client.routing(), until).await);
     let mut books = Books::bounded(limits::AUDIT_BOOK_RECORDS_MAX);
     if history {
+        // What was created before the oldest change that is kept is not lost.
+        if is_cut(&link.nodes).await {
+            books.history_is_cut();
+        }
         let read = tokio::time::timeout_at(until.into(), read_history(client, &committed, &mut books)).await;
         let late = |_| Err(format!("its end was not reached in time, after {} changes", books.changes()));
         match read.unwrap_or_else(late) {
@@ -156,13 +160,19 @@ pub async fn audit_cluster(
                 document.books = Some(books.total());
                 document.not_recomputable = books.truncated() as u64;
                 document.balances_after = books.reduced_after();
-                document.findings.extend_from_slice(books.findings());
             }
             Err(why) => document.incomplete.push(format!("history: {why}")),
         }
+        document.findings.extend_from_slice(books.findings());
     }
     document.decide();
     Ok((document, books))
+}
+
+/// Whether a node has dropped history of a shard.
+async fn is_cut(nodes: &[NodeLink]) -> bool {
+    let statuses = futures::future::join_all(nodes.iter().map(NodeLink::status)).await;
+    statuses.iter().flatten().flat_map(|status| &status.shards).any(|shard| shard.history_oldest > 0)
 }
 
 /// Waits until every node has applied all that is committed now.
@@ -514,6 +524,7 @@ async fn read_history(client: &Client, committed: &BTreeMap<u32, u64>, books: &m
     let still = before.len() == after.len() && before.iter().zip(&after).all(|(a, b)| same_stock(a, b));
     if still {
         books.compare(&after);
+        books.nothing_is_lost();
     }
     Ok(still)
 }

@@ -329,6 +329,14 @@ impl State {
         Balance { available: exact(offer.available, Self::freed(sums, offer)), held, sold: offer.sold }
     }
 
+    /// The same of a state that may be broken: what is below zero counts as zero.
+    pub(crate) fn balance_as_it_is(&self, at: u32) -> Balance {
+        let (offer, sums) = (self.offers.get(at), &self.sums[at as usize]);
+        let available = i128::from(offer.available) + i128::from(Self::freed(sums, offer));
+        let available = u64::try_from(available).unwrap_or(0);
+        Balance { available, held: offer.held.saturating_sub(sums.due), sold: offer.sold }
+    }
+
     /// What *sold out* means now. Units come back from the offer's own holds, to the plain offer also from those of its ended
     /// siblings, and to an ended sale's offer never.
     pub(crate) fn sold_out(&self, at: u32) -> SoldOut {

@@ -19,12 +19,14 @@ pub(super) struct HistoryBooks<'h> {
     shard: u32,
     /// None once it cannot be recomputed: it is gapped, or cut by retention meanwhile.
     books: Option<Books>,
+    /// What was found before it could not be read any more.
+    found: Vec<Finding>,
     next: u64,
 }
 
 impl<'h> HistoryBooks<'h> {
     pub(super) fn new(history: &'h dyn History, shard: u32) -> Self {
-        Self { history, shard, books: Some(Books::bounded(AUDIT_BOOK_RECORDS_MAX)), next: 0 }
+        Self { history, shard, books: Some(Books::bounded(AUDIT_BOOK_RECORDS_MAX)), found: Vec::new(), next: 0 }
     }
 
     /// Enters history up to an index.
@@ -33,6 +35,7 @@ impl<'h> HistoryBooks<'h> {
         match self.enter(&mut books, index, reporter) {
             Ok(()) => self.books = Some(books),
             Err(why) => {
+                self.found = books.findings().to_vec();
                 tracing::warn!(shard = self.shard, why, "the audit did not recompute stock from history");
             }
         }
@@ -85,7 +88,9 @@ impl<'h> HistoryBooks<'h> {
 
     /// Adds what was found; answers how many changes were entered, and after how many of them only balances were kept, if they were.
     pub(super) fn end(self, findings: &mut Vec<Finding>) -> (u64, u64) {
-        let Some(books) = self.books else { return (0, 0) };
+        findings.extend(self.found);
+        let Some(mut books) = self.books else { return (0, 0) };
+        books.nothing_is_lost();
         findings.extend_from_slice(books.findings());
         (books.changes(), books.reduced_after().unwrap_or(0))
     }

@@ -35,10 +35,12 @@ impl FrozenKeys {
     pub(crate) fn counts(&self, time: u64) -> impl Iterator<Item = FrozenCount> {
         let first = self.records.iter().map(|(at, key)| (at, &key.first)).filter(|(_, count)| count.offer != NONE);
         let all = first.chain(self.more.iter().map(|(_, more)| (more.key, &more.count)));
-        let running = all.map(|(key, count)| (key, count, self.offers.get(count.offer)));
-        running.filter(|(.., offer)| !offer.ended).map(move |(key, count, offer)| FrozenCount {
+        let running = all.map(|(key, count)| (key, count, self.offers.try_get(count.offer)));
+        let running = running.filter(|(.., offer)| offer.is_none_or(|offer| !offer.ended));
+        running.map(move |(key, count, offer)| FrozenCount {
             key,
-            offer: offer.number,
+            // None of one that is not there.
+            offer: offer.map_or(NONE, |offer| offer.number),
             used: count.used(time),
             sold: count.sold,
             kept: count.kept,
