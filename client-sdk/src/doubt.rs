@@ -53,6 +53,11 @@ mod tests {
         let extend = Command::Extend { id, replaces: LedgerTime(5), hold_ms: 7 };
         let confirm = Command::Confirm { id, lines: None };
         let no = |refusal: Refusal| Why::Ledger(refusal);
+        let create = Command::CreateProduct { sku: offer.sku.clone(), policy: Policy::default() };
+        let delete = Command::DeleteProduct { sku: offer.sku.clone() };
+        // It may have been made, deleted and made by somebody else since.
+        assert!(!rules_out_effect(&create, &no(Refusal::AlreadyExists)));
+        assert!(!rules_out_effect(&delete, &no(Refusal::UnknownProduct { offer: offer.clone() })));
         assert!(rules_out_effect(&reserve, &no(Refusal::OfferClosed)));
         assert!(!rules_out_effect(&reserve, &no(Refusal::Forgotten)));
         assert!(!rules_out_effect(&reserve, &Why::PermissionDenied(String::new())));

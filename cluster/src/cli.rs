@@ -256,7 +256,7 @@ pub enum ProductVerb {
     /// Delete a product. It must have no units and no sale, and no reservation or refusal that is remembered may refer to it.
     #[command(after_help = "\
 Units: `ledgerctl stock adjust SKU -N`. Sales: `ledgerctl sale end`; the offer of an ended sale is removed when the last
-reservation of it is forgotten. Reservations: their retention (`ledgerctl settings show`).")]
+reservation of it is forgotten. Reservations: their retention (`ledgerctl cluster settings show`).")]
     Delete {
         /// Which product.
         sku: String,

@@ -90,8 +90,10 @@ pub const RETAIN_MS_MIN: u64 = ledger_core::limits::RETAIN_MS_MIN;
 pub const RETAIN_MS_MAX: u64 = 10 * 366 * 24 * 3_600_000;
 /// Fewest ids a shard must be allowed to remember: with fewer, one herd would leave no room for the next reserve.
 pub const REMEMBERED_MIN: u64 = 10_000;
-/// Bytes of an ended reservation with a limit key, its indexes included. Unless operators set it, a shard remembers so many ids
-/// that they take half of what its records may.
+/// Offers of one page of products: it ends with the product that reaches them, so that its answer stays small and the ledger is locked shortly.
+pub const PAGE_OFFERS_MAX: usize = 8_192;
+/// Bytes of an ended reservation with a limit key, its indexes included. A new cluster's shards remember so many ids that those
+/// of all replicas take half of what a node's records may.
 pub const REMEMBERED_ID_BYTES: u64 = 200;
 /// Most ids a shard may be allowed to remember; each costs about a hundred bytes.
 pub const REMEMBERED_MAX: u64 = 1_000_000_000;

@@ -58,10 +58,10 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// How many ids a shard remembers unless operators say so: with them alone its records stay far below the bound.
-    pub(crate) fn remembered_max(&self, shards: usize) -> u64 {
-        let of_shard = if shards > 1 { share(self.max, MEMORY_SHARD_PERCENT) } else { self.max };
-        (of_shard / 2 / REMEMBERED_ID_BYTES).clamp(REMEMBERED_MIN, REMEMBERED_MAX_DEFAULT)
+    /// How many ids a shard of a new cluster remembers, where a node has so many replicas: together they take half of what its records may.
+    pub(crate) fn remembered_max(&self, replicas: usize) -> u64 {
+        let of_replica = self.max / replicas.max(1) as u64;
+        (of_replica / 2 / REMEMBERED_ID_BYTES).clamp(REMEMBERED_MIN, REMEMBERED_MAX_DEFAULT)
     }
 
     /// What those of one replica may take.
@@ -85,7 +85,7 @@ pub struct ReplicaMemory {
 
 /// What helps.
 const HINT: &str =
-    "keep records for less time with `ledgerctl settings set`, or raise memory_max_bytes of the shard's nodes";
+    "keep records for less time with `ledgerctl cluster settings set`, or raise memory_max_bytes of the shard's nodes";
 
 impl ReplicaMemory {
     /// Of a new replica.
@@ -238,6 +238,14 @@ mod tests {
         drop(two);
         three.set(99 << 20);
         assert_eq!(three.full(), None, "it is alone again");
+    }
+
+    #[test]
+    fn remembered_ids_of_all_replicas_take_half_of_what_records_may() {
+        let remembered = |mib: u64, replicas| MemoryBudget::new(mib << 20, None).remembered_max(replicas);
+        assert_eq!((remembered(2_000, 1), remembered(2_000, 8)), (5_242_880, 655_360));
+        assert_eq!((remembered(1, 1), remembered(1 << 20, 1)), (REMEMBERED_MIN, REMEMBERED_MAX_DEFAULT), "its bounds");
+        assert_eq!(MemoryBudget::new(0, None).remembered_max(3), REMEMBERED_MAX_DEFAULT, "without a bound");
     }
 
     #[test]

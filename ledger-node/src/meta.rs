@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::limits::META_BYTES_MAX;
-use crate::memory::MemoryBudget;
 
 pub(crate) mod codec;
 
@@ -101,11 +100,9 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The settings of every shard. Without any a shard remembers as many ids as the memory of this node has room for: nodes of one
-    /// cluster have the same.
-    pub(crate) fn settings_within(&self, memory: &MemoryBudget) -> Settings {
-        let usual = || Settings { remembered_max: memory.remembered_max(self.shards.len()), ..Settings::default() };
-        self.settings.clone().unwrap_or_else(usual)
+    /// The settings of every shard.
+    pub fn settings(&self) -> Settings {
+        self.settings.clone().unwrap_or_default()
     }
     /// A member by id.
     pub fn member(&self, node: u64) -> Option<&MemberEntry> {
@@ -287,22 +284,6 @@ mod tests {
             panic!("it is readable");
         };
         *reply.downcast().expect("the meta group's reply")
-    }
-
-    #[test]
-    fn without_settings_a_shard_remembers_what_memory_has_room_for() {
-        let mut placement = MetaCommand::over(&found(), None).expect("the first");
-        let within = |placement: &Placement, mib: u64| {
-            placement.settings_within(&MemoryBudget::new(mib << 20, None)).remembered_max
-        };
-        // One shard may take all of it, and what has ended half of that.
-        assert_eq!(placement.shards.len(), 1);
-        assert_eq!(within(&placement, 2_000), 5_242_880);
-        placement.shards.push(placement.shards[0].clone());
-        assert_eq!(within(&placement, 2_000), 2_621_440, "one of several may take half");
-        assert_eq!((within(&placement, 1), within(&placement, 1 << 20)), (10_000, 20_000_000), "its bounds");
-        placement.settings = Some(Settings { remembered_max: 77, ..Settings::default() });
-        assert_eq!(within(&placement, 2_000), 77, "operators set it");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::feed::distance::WatchDistance;
 use crate::history::backfill;
 use crate::limits;
 use crate::memory::ReplicaMemory;
-use crate::meta::{self, MemberEntry, MetaCommand, Placed, Placement, ShardPlacement};
+use crate::meta::{self, MemberEntry, MetaCommand, Placed, Placement, Settings, ShardPlacement};
 use crate::node::{Node, NodeState, Running, ShardTable, lock};
 use crate::peers::Question;
 use crate::placement::plan;
@@ -201,15 +201,37 @@ async fn propose_first(node: &Node, running: &Running) -> io::Result<()> {
     }
     let stamp = running.stamp();
     let first = plan(&stamp.members, stamp.shards, stamp.replicas);
+    let placed: usize = first.shards.iter().map(|shard| shard.replicas.len()).sum();
+    let replicas_of_a_node = placed.div_ceil(first.members.len().max(1));
     let found = MetaCommand::Found { members: first.members, shards: first.shards };
     let proposal = running.meta().propose(meta::encode(&found).map_err(io::Error::other)?);
     let committed = tokio::time::timeout(limits::OWN_COMMAND_WITHIN, proposal).await?.map_err(io::Error::other)?;
-    if let Ok(placed) = committed.reply.downcast::<Placed>()
-        && !placed.taken
-    {
-        tracing::info!(generation = placed.generation, "a placement is in force already");
+    if let Ok(placed) = committed.reply.downcast::<Placed>() {
+        if placed.taken {
+            set_remembered_max(node, running, placed.generation, replicas_of_a_node).await?;
+        } else {
+            tracing::info!(generation = placed.generation, "a placement is in force already");
+        }
     }
     node.kick.notify_one();
+    Ok(())
+}
+
+/// A new cluster remembers as many ids as its nodes' memory has room for, if that is fewer than usual. It is decided once, by the memory of the
+/// node that leads: operators see it, and change it, as any other setting.
+async fn set_remembered_max(node: &Node, running: &Running, generation: u64, replicas: usize) -> io::Result<()> {
+    let usual = Settings::default();
+    let remembered_max = node.memory.remembered_max(replicas);
+    if remembered_max >= usual.remembered_max {
+        return Ok(());
+    }
+    let set = MetaCommand::SetSettings { generation, settings: Settings { remembered_max, ..usual } };
+    let proposal = running.meta().propose(meta::encode(&set).map_err(io::Error::other)?);
+    tokio::time::timeout(limits::OWN_COMMAND_WITHIN, proposal).await?.map_err(io::Error::other)?;
+    tracing::info!(
+        remembered_max,
+        "shards remember as many ids as memory has room for; ledgerctl cluster settings set changes it"
+    );
     Ok(())
 }
 

@@ -31,7 +31,7 @@ impl Node {
         });
         let shards = shards.collect();
         Ok(v1::GetSettingsResponse {
-            settings: Some(to_wire(&placement.settings_within(&self.memory))),
+            settings: Some(to_wire(&placement.settings())),
             generation: placement.generation,
             shards,
         })
@@ -54,7 +54,7 @@ impl Node {
                         placement.generation
                     )));
                 }
-                let mut settings = placement.settings_within(&self.memory);
+                let mut settings = placement.settings();
                 for (field, given) in [
                     (&mut settings.retain_sold_ms, request.retain_sold_ms),
                     (&mut settings.retain_ended_ms, request.retain_ended_ms),
@@ -70,7 +70,7 @@ impl Node {
             tracing::info!(settings = ?placement.settings, generation = placement.generation, "the settings of all shards were changed");
         }
         Ok(v1::SetSettingsResponse {
-            settings: Some(to_wire(&placement.settings_within(&self.memory))),
+            settings: Some(to_wire(&placement.settings())),
             generation: placement.generation,
             changed,
         })

@@ -102,8 +102,7 @@ async fn own_slots(node: &Node, shard: &Shard) -> Result<(), Wait> {
     let own = Command::OwnSlots { generation: placement.generation, ranges };
     // Settings first: a shard without slots takes no reservations, so none is ever decided under others; and a shard that knows the
     // placement's generation has its settings.
-    let settings = placement.settings_within(&node.memory).for_shards();
-    propose(shard, Command::Configure { settings }).await?;
+    propose(shard, Command::Configure { settings: placement.settings().for_shards() }).await?;
     propose(shard, own).await
 }
 

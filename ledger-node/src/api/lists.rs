@@ -17,7 +17,7 @@ use super::Api;
 use super::forward::mark_shards;
 use super::places::SourcePlace;
 use super::reads::{Consistency, ReadFailure, Reader, elsewhere};
-use crate::limits::{FORWARD_GRACE, RETRY_ELECTION_MS};
+use crate::limits::{FORWARD_GRACE, PAGE_OFFERS_MAX, RETRY_ELECTION_MS};
 use crate::shard::Shard;
 
 /// Shards with a replica here, and those without by the client address of their leader.
@@ -78,9 +78,9 @@ impl Reader<'_> {
                 Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
             }
         };
-        let mine = self.pages(&here, |ledger| ledger.products(after, max + 1));
+        let mine = self.pages(&here, |ledger| ledger.products_page(after, max, PAGE_OFFERS_MAX));
         let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
-        Ok(joined(mine?, theirs?, max, |product| product.sku.clone()))
+        Ok(joined(mine?, theirs?, max, |product| product.sku.clone(), |product| product.offers.len()))
     }
 
     /// Offers in sales by (sale, SKU) over all shards, after `after`, at most `max`; and whether there are more.
@@ -111,9 +111,14 @@ impl Reader<'_> {
                 Ok((views.map_err(|why| misunderstood(&leader, &why))?, !answer.next.is_empty()))
             }
         };
-        let mine = self.pages(&here, |ledger| ledger.sales(sale, after, max + 1));
-        let (mine, theirs) = join(mine, try_join_all(away.into_iter().map(ask))).await;
-        Ok(joined(mine?, theirs?, max, |offer| (offer.offer.sale.clone(), offer.offer.sku.clone())))
+        let page = |ledger: &Ledger| {
+            let mut offers = ledger.sales(sale, after, max + 1);
+            let more = offers.len() > max;
+            offers.truncate(max);
+            (offers, more)
+        };
+        let (mine, theirs) = join(self.pages(&here, page), try_join_all(away.into_iter().map(ask))).await;
+        Ok(joined(mine?, theirs?, max, |offer| (offer.offer.sale.clone(), offer.offer.sku.clone()), |_| 1))
     }
 
     /// A place for a list that other nodes are asked for, too.
@@ -123,11 +128,11 @@ impl Reader<'_> {
     }
 
     /// Pages of the shards here, each confirmed first.
-    async fn pages<T>(&self, here: &[Arc<Shard>], page: impl Fn(&Ledger) -> Vec<T>) -> Result<Vec<T>, NotNow> {
+    async fn pages<T>(&self, here: &[Arc<Shard>], page: impl Fn(&Ledger) -> Page<T>) -> Result<Vec<Page<T>>, NotNow> {
         let confirmed = try_join_all(here.iter().map(|shard| self.confirmed(shard))).await?;
         let mut all = Vec::new();
         for (shard, confirmed) in here.iter().zip(confirmed) {
-            all.extend(self.look(shard, confirmed, &page)?.0);
+            all.push(self.look(shard, confirmed, &page)?.0);
         }
         Ok(all)
     }
@@ -167,17 +172,31 @@ impl Reader<'_> {
     }
 }
 
-/// One page of many, in order.
-fn joined<T, K: Ord>(mine: Vec<T>, theirs: Vec<Page<T>>, max: usize, key: impl Fn(&T) -> K) -> Page<T> {
-    let mut all = mine;
-    let mut more = false;
-    for (items, behind) in theirs {
+/// One page of many, in order: as far as each that has more behind it reaches, and no more than `max` items and [`PAGE_OFFERS_MAX`] offers.
+fn joined<T, K: Ord>(
+    mine: Vec<Page<T>>,
+    theirs: Vec<Page<T>>,
+    max: usize,
+    key: impl Fn(&T) -> K,
+    offers: impl Fn(&T) -> usize,
+) -> Page<T> {
+    let (mut all, mut reach) = (Vec::new(), None);
+    for (items, behind) in mine.into_iter().chain(theirs) {
+        let last = items.last().map(&key).filter(|_| behind);
+        reach = [reach, last].into_iter().flatten().min();
         all.extend(items);
-        more |= behind;
     }
-    all.sort_by_cached_key(key);
-    more |= all.len() > max;
-    all.truncate(max);
+    all.sort_by_cached_key(&key);
+    let (mut kept, mut sum) = (0, 0);
+    for item in all.iter().take(max) {
+        sum += offers(item);
+        if reach.as_ref().is_some_and(|reach| key(item) > *reach) || (kept > 0 && sum > PAGE_OFFERS_MAX) {
+            break;
+        }
+        kept += 1;
+    }
+    let more = reach.is_some() || kept < all.len();
+    all.truncate(kept);
     (all, more)
 }
 
@@ -188,4 +207,32 @@ fn unanswered(leader: &str) -> NotNow {
 
 fn misunderstood(leader: &str, why: &Invalid) -> NotNow {
     NotNow::new(Cause::Other, format!("the answer of the node at {leader} is not understood: {why}"), RETRY_ELECTION_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Items are numbers; those of the tens have as many offers as a page may have, others one.
+    fn page_of(pages: &[(&[u32], bool)], max: usize) -> (Vec<u32>, bool) {
+        let pages = pages.iter().map(|(items, more)| (items.to_vec(), *more)).collect();
+        let offers = |item: &u32| if item.is_multiple_of(10) { PAGE_OFFERS_MAX } else { 1 };
+        joined(pages, Vec::new(), max, |item| *item, offers)
+    }
+
+    #[test]
+    fn a_page_reaches_as_far_as_the_shortest_of_its_parts_that_has_more() {
+        assert_eq!(page_of(&[(&[1, 4], false), (&[2, 3], false)], 9), (vec![1, 2, 3, 4], false));
+        assert_eq!(page_of(&[(&[1, 4], false), (&[2, 3], false)], 3), (vec![1, 2, 3], true));
+        assert_eq!(page_of(&[(&[1, 4, 9], false), (&[2, 3], true)], 9), (vec![1, 2, 3], true), "there may be a 5");
+        assert_eq!(page_of(&[(&[1, 4], true), (&[2, 6], true)], 9), (vec![1, 2, 4], true));
+        assert_eq!(page_of(&[(&[], false), (&[], false)], 9), (vec![], false));
+    }
+
+    #[test]
+    fn a_page_has_few_offers_and_one_item_at_least() {
+        assert_eq!(page_of(&[(&[10, 11, 12], false)], 9), (vec![10], true));
+        assert_eq!(page_of(&[(&[1, 2, 10, 11], false)], 9), (vec![1, 2], true));
+        assert_eq!(page_of(&[(&[20], false)], 9), (vec![20], false));
+    }
 }

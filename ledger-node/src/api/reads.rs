@@ -278,6 +278,12 @@ impl<'a> Reader<'a> {
             Subject::Product(sku) => ledger.head_of_product(sku),
             Subject::Entry { index, .. } => Some((*index, 0)),
         })?;
+        if let Subject::Product(sku) = &subject
+            && head.is_none()
+        {
+            let why = format!("is {sku}, and there is no such product: it never existed, or it was deleted");
+            return Err(Invalid::new("sku", why).into());
+        }
         // No page ends there, and to wait for it would be to wait for ever.
         let end = as_of.at.position.index;
         if let Subject::Entry { index, .. } = &subject

@@ -6,7 +6,7 @@
 //! **Owns** the walk and its bound. **Must never** end quietly before the first change: what is no longer kept is said.
 //! **Read next**: [`super::History`].
 
-use ledger_core::change::{Change, Link, Record};
+use ledger_core::change::{Change, ChangeKind, Link, Record};
 use ledger_core::types::Sku;
 use ledger_core::{LedgerTime, Position, ReservationId, codec};
 
@@ -182,6 +182,10 @@ fn through(
         }
         seen += 1;
         way = before.map_or(Way::End, |(index, place)| Way::At(index, place));
+        if matches!((&change.kind, subject), (ChangeKind::ProductCreated { .. }, Subject::Product(_))) {
+            // What was before it in the same record was about one of that name that was deleted.
+            return Ok(Way::End);
+        }
     }
     Ok(match way {
         // The first change of a record points into the same record only if that one was passed over: go on below it.

@@ -26,7 +26,7 @@ fn kind() -> impl Strategy<Value = ChangeKind> {
             _ => ChangeKind::UnitsReturned { id, reference, lines },
         },
     );
-    let about = (0..11_u8, offer(), balance(), policy(), reference(), truth()).prop_map(
+    let about = (0..13_u8, offer(), balance(), policy(), reference(), truth()).prop_map(
         |(kind, offer, balance, policy, reference, truth)| match kind {
             0 => ChangeKind::ProductCreated { sku: offer.sku, policy },
             1 => ChangeKind::OfferPut { offer, policy, version: 3 },
