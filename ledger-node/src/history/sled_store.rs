@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -113,6 +114,8 @@ fn free_name(dir: &Path, why: &str) -> io::Result<PathBuf> {
 struct SledStore {
     home: PathBuf,
     state: RwLock<StoreState>,
+    /// What there was is moved aside, and nobody knows yet that the store is empty.
+    emptied: AtomicBool,
 }
 
 /// sled refuses everything after one failed write, so a store that could not be written is opened
@@ -142,12 +145,13 @@ struct Opened {
 impl SledStore {
     fn open(home: &Path) -> io::Result<Self> {
         let state = RwLock::new(StoreState::Open(Opened::open(home)?));
-        Ok(Self { home: home.to_owned(), state })
+        Ok(Self { home: home.to_owned(), state, emptied: AtomicBool::new(false) })
     }
 
     /// One that could not be opened.
     fn unopened(home: &Path) -> Self {
-        Self { home: home.to_owned(), state: RwLock::new(StoreState::Unopened) }
+        let state = RwLock::new(StoreState::Unopened);
+        Self { home: home.to_owned(), state, emptied: AtomicBool::new(false) }
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, StoreState> {
@@ -207,10 +211,14 @@ impl SledStore {
             Err(error) if !is_in_use(&error) && !is_no_damage(&error) => {
                 let dir = self.home.parent().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
                 move_aside(dir, &error)?;
+                // The empty one may not open at once: it is no less empty when it does.
+                self.emptied.store(true, Ordering::Relaxed);
                 (Opened::open(&self.home)?, Ready::Emptied)
             }
+            opened if self.emptied.load(Ordering::Relaxed) => (opened?, Ready::Emptied),
             opened => (opened?, Ready::Again),
         };
+        self.emptied.store(false, Ordering::Relaxed);
         let mut state = self.write_state();
         if matches!(&*state, StoreState::Closed) {
             return Err(not_open("is closed"));

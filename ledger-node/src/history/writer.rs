@@ -108,7 +108,8 @@ impl Writer {
                     let mut state = history.lock();
                     KeptHistory::batch_written(&mut state, &through);
                     state.failed = None;
-                    state.sync_wanted || state.stopping || state.backlog_bytes >= HISTORY_GATHER_BYTES
+                    // Who waits for a sync has what was there as this began, and is kept waiting by no more.
+                    state.stopping || state.backlog_bytes >= HISTORY_GATHER_BYTES
                 }
                 Err(error) => return self.fail(&error),
             };

@@ -2,7 +2,8 @@
 //!
 //! **What it is.** The core's shop lives its days; every hour's changes are written to history on disk, what is too old is dropped, a
 //! snapshot is written every night, and every tenth one the node starts again from its files. `HOLDFAST_YEAR_DAYS=120 cargo test
-//! --release -p ledger-node --lib a_shop_s_months -- --nocapture` is the long form, and prints every week.
+//! --release -p ledger-node --lib a_shop_s_months -- --nocapture` is the long form, and prints every week: its history has several files, of which
+//! those in front must go. The short form's fits in one, and shows how far back it reaches.
 //! **Owns** that files are let go as fast as they come. **Must never** judge by the time that anything takes.
 
 #[path = "../../../ledger-core/tests/shop/mod.rs"]
