@@ -61,7 +61,7 @@ impl fmt::Display for Money {
 }
 
 /// Something only workers can open: encrypted by the SDK to the workers' public key. Ledger, log, history and backups hold just this.
-/// An order shares its copy with whoever claims it.
+/// An order and the answers to its claims share one copy.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Sealed(Option<Arc<[u8]>>);
 
